@@ -1,0 +1,56 @@
+"""Types of the Rust core (``rust/python``); stubtest holds them against the built module."""
+
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+_Int64 = npt.NDArray[np.int64]
+_Bytes = npt.NDArray[np.uint8]
+
+@final
+class Reader:
+    """A matrix of an `.h5ad` file, open for reading sorted rows."""
+
+    def __new__(
+        cls, path: str, elem: str, *, columns: _Int64 | None = None, budget: int = 0, threads: int = 1
+    ) -> Reader: ...
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def identity(self) -> tuple[int, int, int, int]: ...
+    @property
+    def bytes_read(self) -> int: ...
+    def reopen(self) -> Reader: ...
+    def read(self, rows: _Int64, threads: int = 1) -> Block: ...
+
+@final
+class Block:
+    """Decoded rows of a matrix; batches are any of them, in any order, as often as wanted."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def dense(
+        self, positions: _Int64, out: npt.NDArray[np.generic], dtype: str, threads: int = 1
+    ) -> tuple[int, str] | None: ...
+    def csr(
+        self, positions: _Int64, dtype: str, threads: int = 1
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.generic], tuple[int, str] | None]: ...
+    @staticmethod
+    def from_csr(
+        n_cols: int,
+        indptr: _Int64,
+        indices: _Bytes,
+        index_dtype: str,
+        data: _Bytes,
+        dtype: str,
+        columns: _Int64 | None = None,
+    ) -> Block: ...
+    @staticmethod
+    def from_dense(n_rows: int, n_cols: int, data: _Bytes, dtype: str) -> Block: ...

@@ -1,0 +1,395 @@
+"""The order of an epoch: which rows this rank delivers, in which windows and batches.
+
+Windows, not batches, are what the readers below read, so an epoch is a list of windows, each of whole batches, and each
+computable alone. The order is a pure function of the plan's fields: threads, workers and machines do not enter.
+Positions are counted from 0 in the dataset; no file is opened here, no torch is needed, no generator is touched, and
+where seed, epoch and rank come from is decided elsewhere (`loader.py`).
+"""
+
+import operator
+from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass, field
+from itertools import islice, pairwise
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from annfeed.permutation import (
+    EqualBlocks,
+    GivenBlocks,
+    InOrder,
+    Int64Array,
+    Order,
+    Permutation,
+    WeightedDraws,
+    derive_key,
+    shuffled,
+)
+
+# Separate the streams of random numbers that one (seed, epoch) feeds.
+_STREAM, _RESHUFFLE = 0, 1
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Rows that are read together, in the order in which they are delivered, and their cut into batches.
+
+    Parameters
+    ----------
+    index
+        Number of the window in the epoch of this rank.
+    first_batch
+        Number of batches of this rank before this window.
+    rows
+        int64 [n], positions in the dataset; a position may occur more than once.
+    offsets
+        int64 [n_batches + 1], batch b is rows[offsets[b]:offsets[b + 1]].
+
+    Examples
+    --------
+    >>> window = Window(0, 0, np.array([7, 3, 5]), np.array([0, 2, 3]))
+    >>> [batch.tolist() for batch in window.batches]
+    [[7, 3], [5]]
+    """
+
+    index: int
+    first_batch: int
+    rows: Int64Array
+    offsets: Int64Array
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches in this window."""
+        return len(self.offsets) - 1
+
+    @property
+    def batches(self) -> list[Int64Array]:
+        """The rows of each batch, int64 views of `rows`."""
+        return [self.rows[start:stop] for start, stop in pairwise(self.offsets.tolist())]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class EpochPlan:
+    """The windows of one epoch on one rank, a pure function of these fields.
+
+    The stream is the whole dataset in this epoch's order; it is cut into `world` contiguous shards whose sizes differ by
+    at most one, so that with `shuffle` each rank sees rows of the whole file. Every rank delivers the same number of
+    batches. The union over ranks is each row exactly once, except with `weights`, with `drop_last`, and where `uneven`
+    says otherwise.
+
+    Parameters
+    ----------
+    n_rows
+        Rows of the dataset; 0 gives no batches.
+    batch_size
+        Rows of a batch. At most one batch of a rank is shorter, its last.
+    window
+        Rows read together, rounded down to whole batches, at least one batch.
+    shuffle
+        False: the rows in order, `block_size` and `block_starts` unused.
+    block_size
+        1: a uniform pseudo-random order. k: blocks of k neighbouring rows are permuted over the whole dataset, then the
+        rows of each window are shuffled among themselves.
+    seed
+        0 <= seed < 2**64; 0 is a seed like any other.
+    epoch
+        Number of the epoch, >= 0; each has an order of its own.
+    rank, world
+        This process among all, 0 <= rank < world.
+    drop_last
+        Deliver full batches only: on each rank as many as the smallest shard has.
+    uneven
+        What happens where shards of unequal size would give ranks unequal numbers of batches. "pad": each smaller shard
+        gets one row more from the start of the stream, delivered last (see `n_padding`). "drop": each larger shard
+        loses its last row.
+    weights
+        [n_rows], non-negative and finite: the stream becomes n_rows independent draws with replacement, each row with
+        probability proportional to its weight. Needs `shuffle` and `block_size=1`.
+    first_window
+        Rows of the first window, rounded as `window` is and never above it; sizes double from there up to `window`, so
+        that the first batch of an epoch comes soon.
+    block_starts
+        int64 [n_blocks], first row of each block (0, then strictly increasing, below n_rows); replaces `block_size`.
+
+    Raises
+    ------
+    TypeError
+        A count that is no integer, or weights or block borders that are no numbers.
+    ValueError
+        A value out of the range above, or two options that exclude each other.
+
+    Examples
+    --------
+    >>> plan = EpochPlan(n_rows=7, batch_size=2, window=4, shuffle=False, first_window=2)
+    >>> [window.rows.tolist() for window in plan.windows()], len(plan)
+    ([[0, 1], [2, 3, 4, 5], [6]], 4)
+    """
+
+    n_rows: int
+    batch_size: int
+    window: int
+    shuffle: bool = True
+    block_size: int = 1
+    seed: int = 0
+    epoch: int = 0
+    rank: int = 0
+    world: int = 1
+    drop_last: bool = False
+    uneven: Literal["pad", "drop"] = "pad"
+    weights: npt.ArrayLike | None = field(default=None, repr=False)
+    first_window: int = 1024
+    block_starts: npt.ArrayLike | None = field(default=None, repr=False)
+    n_delivered: int = field(init=False, repr=False)  # rows of this rank, padding included
+    n_padding: int = field(init=False, repr=False)  # of these, the last 0 or 1 are repeats of another rank's rows
+    _shard_start: int = field(init=False, repr=False)
+    _order: Order = field(init=False, repr=False)
+    _ramp: "_Ramp" = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        least = {"n_rows": 0, "batch_size": 1, "window": 1, "block_size": 1, "epoch": 0, "world": 1, "first_window": 1}
+        for name, bound in least.items():
+            self._set(name, _integer(name, getattr(self, name), bound))
+        self._set("rank", _integer("rank", self.rank, 0, self.world - 1))
+        self._set("seed", _integer("seed", self.seed, 0, 2**64 - 1))
+        if self.uneven not in ("pad", "drop"):
+            raise ValueError(f'uneven is {self.uneven!r}; expected "pad" or "drop"')
+        self._set("_ramp", _Ramp(self.batch_size, self.window, self.first_window))
+        self._set("_order", self._make_order())
+        self._cut_shard()
+
+    def __len__(self) -> int:
+        """Number of batches that this rank delivers."""
+        return self.n_batches
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches that this rank delivers, the same on every rank."""
+        return -(-self.n_delivered // self.batch_size)
+
+    @property
+    def n_windows(self) -> int:
+        """Number of windows of this rank."""
+        return self.window_of(self.n_batches - 1) + 1 if self.n_batches else 0
+
+    def window_of(self, batch: int) -> int:
+        """The index of the window that holds this rank's batch number `batch`.
+
+        Examples
+        --------
+        >>> EpochPlan(n_rows=70, batch_size=10, window=20, first_window=10).window_of(3)
+        2
+        """
+        if not 0 <= batch < self.n_batches:
+            raise IndexError(f"batch {batch} asked for; the epoch has {self.n_batches} batches on rank {self.rank}")
+        return self._ramp.window_at(batch * self.batch_size)
+
+    def windows(self, start: int = 0) -> Iterator[Window]:
+        """The windows from index `start` on.
+
+        Examples
+        --------
+        >>> plan = EpochPlan(n_rows=4, batch_size=1, window=2, shuffle=False, first_window=2)
+        >>> [window.rows.tolist() for window in plan.windows(start=1)]
+        [[2, 3]]
+        """
+        return map(self.window_at, range(start, self.n_windows))
+
+    def window_at(self, index: int) -> Window:
+        """Window number `index`, computed without the others.
+
+        Raises
+        ------
+        IndexError
+            No such window; negative numbers do not count from the end.
+
+        Examples
+        --------
+        >>> EpochPlan(n_rows=6, batch_size=2, window=2, shuffle=False).window_at(1).rows.tolist()
+        [2, 3]
+        """
+        if not 0 <= index < self.n_windows:
+            raise IndexError(f"window {index} asked for; the epoch has {self.n_windows} windows on rank {self.rank}")
+        begin = self._ramp.start(index)
+        end = min(self._ramp.start(index + 1), self.n_delivered)
+        own_end = min(end, self.n_delivered - self.n_padding)
+        rows = self._order.rows(self._shard_start + begin, self._shard_start + own_end)
+        if isinstance(self._order, EqualBlocks | GivenBlocks):
+            rows = rows[shuffled(len(rows), derive_key(self.seed, self.epoch, _RESHUFFLE, self.rank, index))]
+        if end > own_end:
+            rows = np.concatenate([rows, self._padding()])
+        offsets = np.append(np.arange(0, len(rows), self.batch_size, dtype=np.int64), len(rows))
+        return Window(index, begin // self.batch_size, rows, offsets)
+
+    def _padding(self) -> Int64Array:
+        # Ranks that pad take different rows, and never one of their own: they come after the ranks with a row more.
+        place = (self.rank - self.n_rows % self.world) % self.n_rows
+        return self._order.rows(place, place + 1)
+
+    def _cut_shard(self) -> None:
+        share, extra = divmod(self.n_rows, self.world)
+        size = share + (self.rank < extra)
+        padding = 0
+        if self.drop_last:
+            size = share // self.batch_size * self.batch_size
+        elif extra and share % self.batch_size == 0:  # only here does one row more make one batch more
+            padding = int(self.uneven == "pad" and size == share)
+            size = share + (self.uneven == "pad")
+        self._set("n_delivered", size)
+        self._set("n_padding", padding)
+        self._set("_shard_start", self.rank * share + min(self.rank, extra))
+
+    def _make_order(self) -> Order:
+        key = derive_key(self.seed, self.epoch, _STREAM)
+        if self.weights is not None:
+            if not self.shuffle:
+                raise ValueError("weights given with shuffle=False; draws have no file order: use shuffle=True")
+            if self.block_size > 1 or self.block_starts is not None:
+                found = f"block_size={self.block_size}" if self.block_starts is None else "block_starts"
+                raise ValueError(f"weights given with {found}; rows are drawn one by one: use block_size=1")
+            return WeightedDraws(self.n_rows, self.weights, key)
+        if not self.shuffle:
+            return InOrder()
+        if self.block_starts is not None:
+            return GivenBlocks(self.n_rows, self.block_starts, key)
+        if self.block_size > 1 and self.n_rows:
+            return EqualBlocks(self.n_rows, self.block_size, key)
+        return Permutation(self.n_rows, key)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)  # frozen: only __post_init__ may
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SamplerPlan:
+    """The windows of an epoch whose order comes from a user's sampler, read from it as they are needed.
+
+    Parameters
+    ----------
+    sampler
+        Iterable of positions, or, with `batch_size=None`, of sequences of positions (a batch sampler). An iterable that
+        can be iterated once serves one epoch.
+    n_rows
+        Rows of the dataset: positions must lie in 0..n_rows-1.
+    batch_size
+        Rows of a batch; None: batches as the batch sampler gives them.
+    window, first_window
+        As in `EpochPlan`. Batches of a batch sampler are kept whole: its windows end with the batch that fills them.
+    drop_last
+        Leave out a last batch that is short; with a batch sampler it must be False.
+
+    Raises
+    ------
+    TypeError
+        The sampler gives something that is no integer (or no sequence of integers); raised while iterating.
+    ValueError
+        An option out of its range, or an empty batch.
+    IndexError
+        A position outside 0..n_rows-1; raised while iterating.
+
+    Examples
+    --------
+    >>> plan = SamplerPlan(sampler=[4, 0, 4], n_rows=5, batch_size=2, window=2)
+    >>> [window.rows.tolist() for window in plan.windows()], len(plan)
+    ([[4, 0], [4]], 2)
+    """
+
+    sampler: Iterable[Any]
+    n_rows: int
+    batch_size: int | None
+    window: int
+    first_window: int = 1024
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in {"n_rows": 0, "window": 1, "first_window": 1}.items():
+            object.__setattr__(self, name, _integer(name, getattr(self, name), least))
+        if self.batch_size is not None:
+            object.__setattr__(self, "batch_size", _integer("batch_size", self.batch_size, 1))
+        elif self.drop_last:
+            raise ValueError("drop_last=True given with a batch sampler; the batch sampler alone makes its batches")
+
+    def __len__(self) -> int:
+        """Number of batches; TypeError where the sampler has no length."""
+        n = len(cast(Sized, self.sampler))
+        if self.batch_size is None:
+            return n
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    def windows(self) -> Iterator[Window]:
+        """The windows in turn; each takes from the sampler no more than its own positions."""
+        ramp = _Ramp(self.batch_size or 1, self.window, self.first_window)
+        index = first_batch = n_held = 0
+        held: list[Int64Array] = []
+        for batch in self._batches():
+            held.append(batch)
+            n_held += len(batch)
+            if n_held >= ramp.start(index + 1) - ramp.start(index):
+                yield _joined(index, first_batch, held)
+                index, first_batch, n_held, held = index + 1, first_batch + len(held), 0, []
+        if held:
+            yield _joined(index, first_batch, held)
+
+    def _batches(self) -> Iterator[Int64Array]:
+        if self.batch_size is None:
+            for batch in self.sampler:
+                yield self._checked(batch)
+            return
+        positions = iter(self.sampler)
+        while taken := list(islice(positions, self.batch_size)):
+            if len(taken) < self.batch_size and self.drop_last:
+                return
+            yield self._checked(taken)
+
+    def _checked(self, batch: Any) -> Int64Array:
+        try:
+            rows = np.fromiter(map(operator.index, batch), dtype=np.int64)
+        except TypeError as error:
+            wanted = "sequences of integers" if self.batch_size is None else "integers (or pass it as batch_sampler)"
+            raise TypeError(f"the sampler gave {batch!r:.80}; expected {wanted}") from error
+        if not rows.size:
+            raise ValueError("the batch sampler gave an empty batch; expected at least one position")
+        outside = rows[(rows < 0) | (rows >= self.n_rows)]
+        if outside.size:
+            raise IndexError(f"the sampler gave position {outside[0]}; the dataset has rows 0..{self.n_rows - 1}")
+        return rows
+
+
+class _Ramp:
+    """Row numbers at which windows start: whole batches, doubling from `first` rows up to `full` rows."""
+
+    def __init__(self, batch_size: int, window: int, first_window: int) -> None:
+        self._full = max(window // batch_size, 1) * batch_size
+        self._first = min(max(first_window // batch_size, 1) * batch_size, self._full)
+        self._n_small = (-(-self._full // self._first) - 1).bit_length()
+        self._small_rows = self._first * ((1 << self._n_small) - 1)
+
+    def start(self, index: int) -> int:
+        """First row of window `index`."""
+        if index <= self._n_small:
+            return self._first * ((1 << index) - 1)
+        return self._small_rows + (index - self._n_small) * self._full
+
+    def window_at(self, row: int) -> int:
+        """Index of the window that holds `row`."""
+        if row < self._small_rows:
+            return (row // self._first + 1).bit_length() - 1
+        return self._n_small + (row - self._small_rows) // self._full
+
+
+def _joined(index: int, first_batch: int, batches: list[Int64Array]) -> Window:
+    offsets = np.cumsum([0, *map(len, batches)], dtype=np.int64)
+    return Window(index, first_batch, np.concatenate(batches), offsets)
+
+
+def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r}; expected an integer")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected an integer") from None
+    if number < least or (most is not None and number > most):
+        wanted = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} is {number}; expected {wanted}")
+    return number

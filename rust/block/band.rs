@@ -1,0 +1,235 @@
+//! A band: some rows of a matrix, decoded, narrow, ready to be copied into batches. Never changed once made.
+
+use super::{Columns, Values};
+use crate::with_columns;
+
+/// Marks a column that is not wanted in a [`Selection`].
+const UNWANTED: u32 = u32::MAX;
+
+/// Which columns are wanted, and in which order.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    order: Vec<u32>,
+    place: Vec<u32>,
+}
+
+impl Selection {
+    /// Columns `order` of a matrix of `n_cols`; all distinct and in range, else the first that is not.
+    ///
+    /// # Errors
+    /// The offending column.
+    pub fn new(order: &[i64], n_cols: u64) -> Result<Self, i64> {
+        let mut place = vec![UNWANTED; n_cols as usize];
+        for (to, &from) in order.iter().enumerate() {
+            match usize::try_from(from).ok().and_then(|from| place.get_mut(from)) {
+                Some(slot) if *slot == UNWANTED => *slot = to as u32,
+                _ => return Err(from),
+            }
+        }
+        Ok(Self { order: order.iter().map(|&c| c as u32).collect(), place })
+    }
+
+    /// Full columns in delivery order.
+    #[must_use]
+    pub fn order(&self) -> &[u32] {
+        &self.order
+    }
+
+    /// Where a full column goes, if it is wanted.
+    #[must_use]
+    pub fn place(&self, column: u32) -> Option<u32> {
+        self.place.get(column as usize).copied().filter(|&p| p != UNWANTED)
+    }
+}
+
+/// Decoded rows.
+#[derive(Clone, Debug)]
+pub enum Band {
+    /// Compressed rows: row i has elements `offsets[i]..offsets[i + 1]`, its columns strictly increasing.
+    Sparse {
+        /// One more than there are rows.
+        offsets: Vec<usize>,
+        /// Column of each value, below the block's number of columns.
+        columns: Columns,
+        /// The values.
+        values: Values,
+    },
+    /// Whole rows of `n_cols` values.
+    Dense {
+        /// Values in a row.
+        n_cols: usize,
+        /// Rows in the band (told apart for matrices without columns).
+        n_rows: usize,
+        /// Row-major.
+        values: Values,
+    },
+}
+
+impl Band {
+    /// Rows held.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        match self {
+            Self::Sparse { offsets, .. } => offsets.len() - 1,
+            Self::Dense { n_rows, .. } => *n_rows,
+        }
+    }
+
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Sparse { offsets, columns, values } => offsets.capacity() * 8 + columns.bytes() + values.bytes(),
+            Self::Dense { values, .. } => values.bytes(),
+        }
+    }
+
+    /// Elements stored in row `row`.
+    #[must_use]
+    pub fn row_nnz(&self, row: usize) -> usize {
+        match self {
+            Self::Sparse { offsets, .. } => offsets[row + 1] - offsets[row],
+            Self::Dense { n_cols, .. } => *n_cols,
+        }
+    }
+
+    /// A sparse band from rows as they are stored: columns in any order, perhaps repeated.
+    ///
+    /// `offsets` ends at the length of both vectors. Repeated columns are summed in storage order, as scipy does.
+    #[must_use]
+    pub fn from_stored(offsets: Vec<usize>, columns: Columns, values: Values, selection: Option<&Selection>) -> Self {
+        let selected = selection.map(|s| select(&offsets, &columns, &values, s));
+        let (offsets, columns, values) = selected.unwrap_or((offsets, columns, values));
+        if is_canonical(&offsets, &columns) {
+            return Self::Sparse { offsets, columns, values };
+        }
+        sort_and_sum(&offsets, &columns, &values)
+    }
+}
+
+fn is_canonical(offsets: &[usize], columns: &Columns) -> bool {
+    with_columns!(columns, c => offsets.windows(2).all(|w| c[w[0]..w[1]].windows(2).all(|p| p[0] < p[1])))
+}
+
+fn select(
+    offsets: &[usize],
+    columns: &Columns,
+    values: &Values,
+    selection: &Selection,
+) -> (Vec<usize>, Columns, Values) {
+    let mut kept = Vec::new();
+    let mut out_offsets = Vec::with_capacity(offsets.len());
+    let mut out_columns = Columns::with_capacity(selection.order.len() as u64, 0);
+    out_offsets.push(0);
+    for w in offsets.windows(2) {
+        with_columns!(columns, c => for (i, &column) in c[w[0]..w[1]].iter().enumerate() {
+            let place = selection.place[usize::try_from(column).unwrap_or(usize::MAX)];
+            if place != UNWANTED {
+                out_columns.push(place);
+                kept.push(w[0] + i);
+            }
+        });
+        out_offsets.push(kept.len());
+    }
+    (out_offsets, out_columns, values.gather(&kept))
+}
+
+/// Rows with their columns sorted and repeated ones summed, in storage order (float sums depend on it).
+fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values) -> Band {
+    let mut order: Vec<usize> = (0..columns.len()).collect();
+    for w in offsets.windows(2) {
+        order[w[0]..w[1]].sort_by_key(|&i| columns.get(i));
+    }
+    let sorted = with_columns!(columns, c => order.iter().map(|&i| u32::from(c[i])).collect::<Vec<u32>>());
+    // first[i]: this element opens a new column of its row, the next ones of the same column are added to it.
+    let mut first = vec![true; order.len()];
+    let mut out_offsets = Vec::with_capacity(offsets.len());
+    out_offsets.push(0);
+    let mut distinct = 0;
+    for w in offsets.windows(2) {
+        for i in w[0]..w[1] {
+            first[i] = i == w[0] || sorted[i] != sorted[i - 1];
+            distinct += usize::from(first[i]);
+        }
+        out_offsets.push(distinct);
+    }
+    let mut out_columns = match columns {
+        Columns::U16(_) => Columns::U16(Vec::with_capacity(distinct)),
+        Columns::U32(_) => Columns::U32(Vec::with_capacity(distinct)),
+    };
+    sorted.iter().zip(&first).filter(|(_, first)| **first).for_each(|(&c, _)| out_columns.push(c));
+    let values = values.gather(&order);
+    let values = if distinct == order.len() { values } else { sum_groups(values, &first) };
+    Band::Sparse { offsets: out_offsets, columns: out_columns, values }
+}
+
+/// Adds each element that is not the first of its group to the group's first. Integers are summed wide: they never wrap.
+fn sum_groups(values: Values, first: &[bool]) -> Values {
+    fn fold<T: Copy, S: Copy>(v: &[T], first: &[bool], wide: impl Fn(T) -> S, add: impl Fn(S, S) -> S) -> Vec<S> {
+        let mut out: Vec<S> = Vec::with_capacity(v.len());
+        for (&x, &opens) in v.iter().zip(first) {
+            match out.last_mut() {
+                Some(last) if !opens => *last = add(*last, wide(x)),
+                _ => out.push(wide(x)),
+            }
+        }
+        out
+    }
+    match values {
+        Values::U8(v) => Values::I64(fold(&v, first, i64::from, i64::saturating_add)),
+        Values::U16(v) => Values::I64(fold(&v, first, i64::from, i64::saturating_add)),
+        Values::I32(v) => Values::I64(fold(&v, first, i64::from, i64::saturating_add)),
+        Values::I64(v) => Values::I64(fold(&v, first, |x| x, i64::saturating_add)),
+        Values::U64(v) => Values::U64(fold(&v, first, |x| x, u64::saturating_add)),
+        Values::F32(v) => Values::F32(fold(&v, first, |x| x, |a, b| a + b)),
+        Values::F64(v) => Values::F64(fold(&v, first, |x| x, |a, b| a + b)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns(c: &[u16]) -> Columns {
+        Columns::U16(c.to_vec())
+    }
+
+    #[test]
+    fn unsorted_and_repeated_columns_become_sorted_sums() {
+        let band = Band::from_stored(
+            vec![0, 4, 4, 6],
+            columns(&[5, 1, 5, 0, 2, 2]),
+            Values::F32(vec![1.0, 2.0, 3.5, 4.0, 0.25, 0.5]),
+            None,
+        );
+        let Band::Sparse { offsets, columns: c, values } = band else { panic!() };
+        assert_eq!(offsets, [0, 3, 3, 4]);
+        assert_eq!(c, columns(&[0, 1, 5, 2]));
+        assert_eq!(values, Values::F32(vec![4.0, 2.0, 4.5, 0.75]));
+    }
+
+    #[test]
+    fn a_selection_renames_and_drops_columns() {
+        let selection = Selection::new(&[4, 0, 2], 5).unwrap();
+        let band =
+            Band::from_stored(vec![0, 3, 5], columns(&[0, 1, 4, 2, 3]), Values::U8(vec![1, 2, 3, 4, 5]), Some(&selection));
+        let Band::Sparse { offsets, columns: c, values } = band else { panic!() };
+        assert_eq!(offsets, [0, 2, 3]);
+        assert_eq!(c, columns(&[0, 1, 2]));
+        assert_eq!(values, Values::U8(vec![3, 1, 4]));
+    }
+
+    #[test]
+    fn a_selection_refuses_repeats_and_strangers() {
+        assert_eq!(Selection::new(&[1, 1], 3).unwrap_err(), 1);
+        assert_eq!(Selection::new(&[0, 3], 3).unwrap_err(), 3);
+        assert_eq!(Selection::new(&[-1], 3).unwrap_err(), -1);
+    }
+
+    #[test]
+    fn byte_sums_do_not_wrap() {
+        let band = Band::from_stored(vec![0, 2], columns(&[1, 1]), Values::U8(vec![200, 100]), None);
+        let Band::Sparse { values, .. } = band else { panic!() };
+        assert_eq!(values, Values::I64(vec![300]));
+    }
+}

@@ -1,0 +1,159 @@
+//! From a stored number to the dtype asked for, and what is lost on the way.
+//!
+//! Three cases: exact by type; a float target that rounds a whole number (reported, so that the user is warned); an integer
+//! target that cannot hold the value (refused: a wrong number is worse than none).
+
+use half::{bf16, f16};
+
+/// What became of one value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing was lost, or a fraction was rounded as everyone expects of floats.
+    None,
+    /// A whole number came out as another number.
+    Rounded,
+    /// The target cannot hold it.
+    Impossible,
+}
+
+/// A conversion from a held type `V`.
+pub trait CastFrom<V>: Sized {
+    /// No value of this pair is ever lost, so that nothing needs to be checked.
+    const EXACT: bool;
+    /// The converted value.
+    fn cast_from(value: V) -> Self;
+    /// What the conversion loses.
+    fn loss(value: V) -> Loss;
+}
+
+/// A dtype that batches can have.
+pub trait Target:
+    CastFrom<u8>
+    + CastFrom<u16>
+    + CastFrom<i32>
+    + CastFrom<i64>
+    + CastFrom<u64>
+    + CastFrom<f32>
+    + CastFrom<f64>
+    + Copy
+    + Default
+    + Send
+    + Sync
+    + 'static
+{
+    /// The name torch gives it.
+    const NAME: &'static str;
+}
+
+macro_rules! targets {
+    ($($t:ty => $name:literal),*) => { $(impl Target for $t { const NAME: &'static str = $name; })* };
+}
+targets!(f32 => "float32", f64 => "float64", f16 => "float16", bf16 => "bfloat16",
+         u8 => "uint8", i8 => "int8", i16 => "int16", i32 => "int32", i64 => "int64");
+
+/// `impl CastFrom` for pairs that share one rule for the loss.
+macro_rules! casts {
+    ($exact:literal, $loss:expr; $($from:ty => $($to:ty),*;)*) => { $($(
+        #[allow(clippy::cast_lossless, clippy::redundant_closure_call, trivial_numeric_casts)]
+        impl CastFrom<$from> for $to {
+            const EXACT: bool = $exact;
+            #[inline]
+            fn cast_from(value: $from) -> Self { value as $to }
+            #[inline]
+            fn loss(value: $from) -> Loss { ($loss)(value, value as $to) }
+        }
+    )*)* };
+}
+
+// The target holds every value of the source.
+casts! { true, |_, _| Loss::None;
+    u8 => f32, f64, u8, i16, i32, i64;
+    u16 => f32, f64, i32, i64;
+    i32 => f64, i32, i64;
+    i64 => i64;
+    f32 => f32, f64;
+    f64 => f64;
+}
+
+// Integer to a narrower integer.
+casts! { false, |from, to| if to as i128 == from as i128 { Loss::None } else { Loss::Impossible };
+    u8 => i8;
+    u16 => u8, i8, i16;
+    i32 => u8, i8, i16;
+    i64 => u8, i8, i16, i32;
+    u64 => u8, i8, i16, i32, i64;
+}
+
+// Integer to a float that may round it.
+casts! { false, |from, to| if to as i128 == from as i128 { Loss::None } else { Loss::Rounded };
+    i32 => f32;
+    i64 => f32, f64;
+    u64 => f32, f64;
+}
+
+// Float to a narrower float: a rounded fraction is what everyone expects, a rounded count is not.
+casts! { false, |from: f64, to| rounded(from, f64::from(to)); f64 => f32; }
+
+// Float to integer: only whole numbers in range.
+casts! { false, |from: f32, to| whole(f64::from(from), to as i128); f32 => u8, i8, i16, i32, i64; }
+casts! { false, |from: f64, to| whole(from, to as i128); f64 => u8, i8, i16, i32, i64; }
+
+/// Anything to a half-width float.
+macro_rules! half_width {
+    ($to:ty: $($from:ty),*) => { $(
+        #[allow(clippy::cast_lossless, trivial_numeric_casts)]
+        impl CastFrom<$from> for $to {
+            const EXACT: bool = false;
+            #[inline]
+            fn cast_from(value: $from) -> Self { <$to>::from_f64(value as f64) }
+            #[inline]
+            fn loss(value: $from) -> Loss { rounded(value as f64, <$to>::from_f64(value as f64).to_f64()) }
+        }
+    )* };
+}
+half_width!(f16: u8, u16, i32, i64, u64, f32, f64);
+half_width!(bf16: u8, u16, i32, i64, u64, f32, f64);
+
+/// Saturation and NaN show as a difference; i128 tells 2⁶³ from `i64::MAX`, which f64 cannot.
+fn whole(from: f64, to: i128) -> Loss {
+    if from.fract() == 0.0 && to == from as i128 { Loss::None } else { Loss::Impossible }
+}
+
+fn rounded(from: f64, to: f64) -> Loss {
+    if to == from || from.fract() != 0.0 { Loss::None } else { Loss::Rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_that_float32_cannot_hold_are_reported() {
+        assert_eq!(<f32 as CastFrom<_>>::loss((1i32 << 24) + 1), Loss::Rounded);
+        assert_eq!(<f32 as CastFrom<_>>::loss(1i32 << 24), Loss::None);
+        assert_eq!(<f32 as CastFrom<_>>::loss(16_777_217.0f64), Loss::Rounded);
+        assert_eq!(<f32 as CastFrom<_>>::loss(0.1f64), Loss::None);
+        assert_eq!(<f32 as CastFrom<_>>::loss(i64::MAX), Loss::Rounded);
+        assert_eq!(<f64 as CastFrom<_>>::loss(u64::MAX), Loss::Rounded);
+    }
+
+    #[test]
+    fn integers_are_exact_or_refused() {
+        assert_eq!(<u8 as CastFrom<_>>::loss(255u16), Loss::None);
+        assert_eq!(<u8 as CastFrom<_>>::loss(256u16), Loss::Impossible);
+        assert_eq!(<i64 as CastFrom<_>>::loss(0.5f32), Loss::Impossible);
+        assert_eq!(<i64 as CastFrom<_>>::loss(f64::NAN), Loss::Impossible);
+        assert_eq!(<i64 as CastFrom<_>>::loss(f64::INFINITY), Loss::Impossible);
+        assert_eq!(<i64 as CastFrom<_>>::loss(9.223_372_036_854_776e18f64), Loss::Impossible);
+        assert_eq!(<i32 as CastFrom<_>>::loss(-3.0f32), Loss::None);
+    }
+
+    #[test]
+    fn half_floats_report_lost_counts_but_not_rounded_fractions() {
+        assert_eq!(<f16 as CastFrom<_>>::loss(2049u16), Loss::Rounded);
+        assert_eq!(<f16 as CastFrom<_>>::loss(2048u16), Loss::None);
+        assert_eq!(<bf16 as CastFrom<_>>::loss(257u16), Loss::Rounded);
+        assert_eq!(<f16 as CastFrom<_>>::loss(0.1f32), Loss::None);
+        assert_eq!(<f16 as CastFrom<_>>::loss(70_000.0f32), Loss::Rounded);
+    }
+}

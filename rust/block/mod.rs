@@ -1,0 +1,98 @@
+//! A window's rows, decoded, and the batches made of them.
+//!
+//! `band` holds rows narrowly; [`Block`] names rows across bands; `densify` and `compress` write batches; `cast` says what
+//! a conversion loses. Nothing here does I/O.
+
+mod band;
+mod cast;
+mod columns;
+mod compress;
+mod densify;
+mod values;
+
+use std::sync::Arc;
+
+pub use band::{Band, Selection};
+pub use cast::{CastFrom, Loss, Target};
+pub use columns::Columns;
+pub use compress::CsrBatch;
+pub use values::Values;
+
+/// Where one row of a block lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct RowPlace {
+    band: u32,
+    row: u32,
+}
+
+/// Rows of a matrix, decoded; batches are any of them, in any order, as often as wanted.
+#[derive(Clone, Debug)]
+pub struct Block {
+    n_cols: usize,
+    bands: Vec<Arc<Band>>,
+    rows: Vec<RowPlace>,
+}
+
+/// A whole number that came out of a conversion as another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rounded {
+    /// Column of the batch.
+    pub column: u64,
+    /// The stored value.
+    pub value: String,
+}
+
+impl Block {
+    /// No rows yet, of `n_cols` columns.
+    #[must_use]
+    pub fn new(n_cols: usize) -> Self {
+        Self { n_cols, bands: Vec::new(), rows: Vec::new() }
+    }
+
+    /// Appends all rows of `band`.
+    pub fn push_band(&mut self, band: Arc<Band>) {
+        let n_rows = band.n_rows();
+        self.push_rows(band, 0..n_rows);
+    }
+
+    /// Appends some rows of `band`, in the order given.
+    pub fn push_rows(&mut self, band: Arc<Band>, rows: impl IntoIterator<Item = usize>) {
+        let at = self.bands.len() as u32;
+        self.rows.extend(rows.into_iter().map(|row| RowPlace { band: at, row: row as u32 }));
+        self.bands.push(band);
+    }
+
+    /// Rows held.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Columns of a batch.
+    #[must_use]
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Bytes of memory held (shared bands counted whole).
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bands.iter().map(|b| b.bytes()).sum::<usize>() + self.rows.capacity() * size_of::<RowPlace>()
+    }
+
+    fn locate(&self, position: usize) -> (&Band, usize) {
+        let RowPlace { band, row } = self.rows[position];
+        (&self.bands[band as usize], row as usize)
+    }
+
+    /// The first of `positions` that is not a row of this block.
+    #[must_use]
+    pub fn first_out_of_range(&self, positions: &[i64]) -> Option<i64> {
+        positions.iter().copied().find(|&p| usize::try_from(p).map_or(true, |p| p >= self.rows.len()))
+    }
+}
+
+/// Splits `n` rows over at most `threads` threads, one piece each, none smaller than `least`.
+fn rows_per_thread(n: usize, threads: usize, least: usize) -> usize {
+    n.div_ceil(threads.max(1)).max(least).max(1)
+}

@@ -1,0 +1,10 @@
+//! The only room that talks to libhdf5: a path and an element in, a [`layout::MatrixLayout`] out, and the file closed.
+//!
+//! libhdf5 serialises every call under one process-wide lock, so nothing of it may outlive the opening.
+
+pub mod dtype;
+pub mod layout;
+mod array;
+mod open;
+
+pub use open::open;

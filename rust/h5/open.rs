@@ -1,0 +1,215 @@
+//! From a path and an element's name to the layout of its matrix.
+//!
+//! Knows the encodings of anndata (`encoding-type`), those before 0.7 (`h5sparse_format`, `raw.X` at the top) and the bare
+//! `csr`/`csc` that some writers use. obs and var are not read here: anndata's own readers do that.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
+use hdf5::{Attribute, File, Group, LocationType};
+
+use super::array::describe;
+use super::layout::{ArrayLayout, MatrixLayout, SparseLayout};
+use crate::error::{Error, Place, Result};
+
+const COPY_AGAIN: &str = "Copy or download the file again";
+
+/// Finds the matrix `elem` ("X", "raw/X", "layers/counts", …) in the file at `path`.
+///
+/// # Errors
+/// [`Error::Io`] where the file cannot be opened, [`Error::Format`] where it is not what it says it is,
+/// [`Error::Missing`] without such an element, [`Error::Unsupported`] where only h5py can read it.
+pub fn open(path: &Path, elem: &str) -> Result<MatrixLayout> {
+    let place = Place::new(path.display().to_string(), elem);
+    let size = check_readable(path, &place)?;
+    let file = open_file(path, &place)?;
+    let found = locate(&file, elem, &place)?;
+    let place = place.at(found.clone());
+    let kind = file
+        .loc_type_by_name(&found)
+        .map_err(|e| place.format(format!("HDF5 cannot follow the link ({e})"), COPY_AGAIN))?;
+    match kind {
+        LocationType::Dataset => dense(&file, &found, &place, size),
+        LocationType::Group => sparse(&file, &found, &place, size),
+        _ => Err(place.format("it is neither a group nor a dataset", "Name an element that holds a matrix")),
+    }
+}
+
+/// The operating system's own view first: its errors are better than HDF5's.
+fn check_readable(path: &Path, place: &Place) -> Result<u64> {
+    let io = |doing: &str, source| Error::Io { file: place.file.clone(), doing: doing.into(), source };
+    let mut file = std::fs::File::open(path).map_err(|e| io("cannot open the file", e))?;
+    let meta = file.metadata().map_err(|e| io("cannot stat the file", e))?;
+    if !meta.is_file() {
+        let error = std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is not a regular file");
+        return Err(io("cannot read", error));
+    }
+    file.read_exact(&mut [0u8; 1])
+        .map_err(|_| place.at("/").format("the file is empty, not HDF5", "Give the path of an .h5ad file"))?;
+    Ok(meta.len())
+}
+
+fn open_file(path: &Path, place: &Place) -> Result<File> {
+    // Locking off: h5py or another process may hold the file, and network file systems often cannot lock.
+    let opened = File::with_options().with_fapl(|p| p.file_locking(false)).open(path);
+    opened.map_err(|e| {
+        let text = e.to_string();
+        let place = place.at("/");
+        if text.contains("truncated") {
+            place.format(format!("the file is truncated ({text})"), COPY_AGAIN)
+        } else if text.contains("signature") {
+            place.format("the file is not HDF5 (no HDF5 signature)", "Give the path of an .h5ad file")
+        } else {
+            place.format(format!("HDF5 cannot open the file ({text})"), COPY_AGAIN)
+        }
+    })
+}
+
+/// The path under which `elem` lies in this file.
+fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
+    let wanted = elem.trim_matches('/');
+    if exists(file, wanted) {
+        return Ok(wanted.to_owned());
+    }
+    // Before anndata 0.7, raw lay flat at the top.
+    if wanted == "raw/X" && exists(file, "raw.X") {
+        return Ok("raw.X".to_owned());
+    }
+    let is_mudata = text_attr(file, "encoding-type").is_some_and(|t| t.eq_ignore_ascii_case("mudata"));
+    let remedy = if is_mudata || exists(file, "mod") {
+        let modalities = members(file, "mod").join("', '");
+        format!("This is a MuData file with modalities '{modalities}': pass elem='mod/<modality>/X', or split it with mudata")
+    } else {
+        let found = matrices(file);
+        match found.is_empty() {
+            true => "There is no matrix in this file".to_owned(),
+            false => format!("There are: '{}'. Pass one of them as elem=", found.join("', '")),
+        }
+    };
+    Err(Error::Missing { place: place.clone(), remedy })
+}
+
+fn exists(group: &Group, path: &str) -> bool {
+    let mut seen = String::new();
+    !path.is_empty()
+        && path.split('/').all(|part| {
+            if !seen.is_empty() {
+                seen.push('/');
+            }
+            seen.push_str(part);
+            group.link_exists(&seen)
+        })
+}
+
+fn members(file: &File, group: &str) -> Vec<String> {
+    file.group(group).and_then(|g| g.member_names()).unwrap_or_default()
+}
+
+fn matrices(file: &File) -> Vec<String> {
+    let top = ["X", "raw/X", "raw.X"].iter().filter(|p| exists(file, p)).map(|p| (*p).to_owned());
+    let nested = ["layers", "obsm"].iter().flat_map(|g| members(file, g).into_iter().map(move |m| format!("{g}/{m}")));
+    top.chain(nested).collect()
+}
+
+fn dense(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLayout> {
+    let dataset =
+        file.dataset(path).map_err(|e| place.format(format!("HDF5 cannot open the dataset ({e})"), COPY_AGAIN))?;
+    if let Some(encoding) = text_attr(&dataset, "encoding-type").filter(|t| t != "array") {
+        return Err(not_a_matrix(place, &encoding));
+    }
+    let array = describe(&dataset, place, size)?;
+    if array.shape.len() != 2 {
+        return Err(place.format(
+            format!("an array of shape {:?}, where a matrix of rows and columns was expected", array.shape),
+            "Name a two-dimensional element",
+        ));
+    }
+    Ok(MatrixLayout::Dense(array))
+}
+
+fn not_a_matrix(place: &Place, encoding: &str) -> Error {
+    place.format(
+        format!("the encoding is '{encoding}', where 'csr_matrix', 'csc_matrix' or 'array' was expected"),
+        "Name an element that holds a matrix, or write the file again with anndata",
+    )
+}
+
+fn sparse(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLayout> {
+    let group = file.group(path).map_err(|e| place.format(format!("HDF5 cannot open the group ({e})"), COPY_AGAIN))?;
+    let encoding = text_attr(&group, "encoding-type").or_else(|| text_attr(&group, "h5sparse_format"));
+    let rows_first = match encoding.as_deref() {
+        Some("csr_matrix" | "csr") => true,
+        Some("csc_matrix" | "csc") => false,
+        Some(other) => return Err(not_a_matrix(place, other)),
+        None => {
+            return Err(place.format(
+                "the group has no encoding-type, where 'csr_matrix' or 'csc_matrix' was expected",
+                "Write the file again with anndata",
+            ));
+        }
+    };
+    let shape = shape_attr(&group, place)?;
+    let part = |name: &str| -> Result<ArrayLayout> {
+        let place = place.at(format!("{path}/{name}"));
+        let dataset = group
+            .dataset(name)
+            .map_err(|e| place.format(format!("the dataset cannot be opened ({e})"), "Write the file again"))?;
+        let array = describe(&dataset, &place, size)?;
+        if array.shape.len() != 1 {
+            return Err(place.format(format!("shape {:?}, where one axis was expected", array.shape), COPY_AGAIN));
+        }
+        if name != "data" && !array.dtype.kind.is_integer() {
+            return Err(place.format(format!("dtype {}, where an integer was expected", array.dtype), COPY_AGAIN));
+        }
+        Ok(array)
+    };
+    let layout = SparseLayout { shape, data: part("data")?, indices: part("indices")?, indptr: part("indptr")? };
+    check_lengths(&layout, rows_first, place)?;
+    Ok(if rows_first { MatrixLayout::Csr(layout) } else { MatrixLayout::Csc(layout) })
+}
+
+fn check_lengths(layout: &SparseLayout, rows_first: bool, place: &Place) -> Result<()> {
+    if layout.data.len() != layout.indices.len() {
+        let (data, indices) = (layout.data.len(), layout.indices.len());
+        return Err(place.format(format!("data has {data} elements but indices has {indices}"), COPY_AGAIN));
+    }
+    let major = layout.shape[usize::from(!rows_first)];
+    // Some writers leave indptr empty when there is nothing to point at.
+    let expected = major.saturating_add(1);
+    if layout.indptr.len() != expected && !(major == 0 && layout.indptr.is_empty()) {
+        return Err(place.format(
+            format!("indptr has {} elements, where shape {:?} needs {expected}", layout.indptr.len(), layout.shape),
+            COPY_AGAIN,
+        ));
+    }
+    if layout.shape[usize::from(rows_first)] > u64::from(u32::MAX) {
+        return Err(place.unsupported(format!("shape {:?} has more than 2^32 columns", layout.shape)));
+    }
+    Ok(())
+}
+
+fn shape_attr(group: &Group, place: &Place) -> Result<[u64; 2]> {
+    let attr = group.attr("shape").or_else(|_| group.attr("h5sparse_shape"));
+    let values = attr.and_then(|a| a.read_raw::<i64>());
+    match values.as_deref() {
+        Ok(&[rows, columns]) if rows >= 0 && columns >= 0 => Ok([rows as u64, columns as u64]),
+        Ok(other) => Err(place.format(format!("the attribute 'shape' is {other:?}"), "Write the file again")),
+        Err(e) => Err(place.format(format!("the attribute 'shape' cannot be read ({e})"), "Write the file again")),
+    }
+}
+
+/// A text attribute in any of the string types that writers use.
+fn text_attr(location: &hdf5::Location, name: &str) -> Option<String> {
+    let attr: Attribute = location.attr(name).ok()?;
+    fn first<T: hdf5::H5Type + ToString>(attr: &Attribute) -> Option<String> {
+        attr.read_raw::<T>().ok()?.first().map(ToString::to_string)
+    }
+    match attr.dtype().ok()?.to_descriptor().ok()? {
+        TypeDescriptor::VarLenUnicode => first::<VarLenUnicode>(&attr),
+        TypeDescriptor::VarLenAscii => first::<VarLenAscii>(&attr),
+        TypeDescriptor::FixedAscii(_) => first::<FixedAscii<256>>(&attr),
+        TypeDescriptor::FixedUnicode(_) => first::<FixedUnicode<256>>(&attr),
+        _ => None,
+    }
+}

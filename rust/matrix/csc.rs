@@ -1,0 +1,176 @@
+//! Compressed columns, turned into rows once and held: rows of a CSC matrix lie everywhere in the file.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::csr::{read_columns, read_indptr};
+use super::file::DataFile;
+use super::plan::RowStarts;
+use super::stream::read_spans;
+use super::workers::Workers;
+use crate::block::{Band, Block, Columns, Selection, Values};
+use crate::error::{Error, Place, Result};
+use crate::h5::layout::SparseLayout;
+use crate::with_columns;
+
+/// Elements that one job decodes.
+const JOB_ELEMENTS: u64 = 1 << 20;
+
+/// A CSC matrix, held in memory by rows.
+#[derive(Debug)]
+pub struct CscMatrix {
+    layout: SparseLayout,
+    selected: usize,
+    rows: Arc<Band>,
+}
+
+impl CscMatrix {
+    /// Reads all of it, within `budget` bytes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond the budget; [`Error::Format`] where the file is damaged.
+    pub fn new(
+        file: &DataFile,
+        layout: SparseLayout,
+        selection: Option<&Selection>,
+        budget: u64,
+        workers: &Workers,
+    ) -> Result<Self> {
+        let [n_rows, n_cols] = layout.shape;
+        let starts = read_indptr(file, &layout.indptr, layout.data.len(), n_cols)?;
+        let needed = memory_needed(&layout, &starts);
+        if needed > budget {
+            return Err(Error::TooLarge {
+                place: Place::new(file.path().display().to_string(), layout.data.name.trim_end_matches("/data")),
+                why: "a matrix stored by columns (CSC) is turned into rows once, which",
+                needed,
+                budget,
+                remedy: "Pass a larger cache=, or write the file with a CSR matrix: \
+                         adata.X = adata.X.tocsr(); adata.write_h5ad(...)",
+            });
+        }
+        // Only wanted columns are read; they are renamed on the way, so that rows come out sorted by their new names.
+        let wanted: Vec<u32> =
+            selection.map_or_else(|| (0..n_cols as u32).collect(), |selection| selection.order().to_vec());
+        let pieces = read_wanted(file, &layout, &starts, &wanted, workers)?;
+        let rows = Arc::new(transpose(n_rows as usize, wanted.len() as u64, &pieces));
+        Ok(Self { layout, selected: wanted.len(), rows })
+    }
+
+    /// The layout it was made from.
+    #[must_use]
+    pub fn layout(&self) -> &SparseLayout {
+        &self.layout
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    /// The block of `rows` (in range).
+    #[must_use]
+    pub fn read(&self, rows: &[u64]) -> Block {
+        let mut block = Block::new(self.selected);
+        block.push_rows(Arc::clone(&self.rows), rows.iter().map(|&r| r as usize));
+        block
+    }
+}
+
+/// Row indices and values while reading, each element's new place, and the transposed matrix: for a moment, all at once.
+fn memory_needed(layout: &SparseLayout, starts: &RowStarts) -> u64 {
+    let elements = starts.start(starts.n_rows());
+    let value = layout.data.dtype.kind.size() as u64;
+    elements.saturating_mul(8 + 2 * (4 + value)).saturating_add(layout.shape[0].saturating_mul(8))
+}
+
+/// Some consecutive wanted columns, as stored.
+struct Piece {
+    columns: Range<u32>,
+    lengths: Vec<usize>,
+    rows: Columns,
+    values: Values,
+}
+
+fn read_wanted(
+    file: &DataFile,
+    layout: &SparseLayout,
+    starts: &RowStarts,
+    wanted: &[u32],
+    workers: &Workers,
+) -> Result<Vec<Piece>> {
+    let mut jobs: Vec<Range<usize>> = Vec::new();
+    let (mut from, mut elements) = (0, 0);
+    for (i, &column) in wanted.iter().enumerate() {
+        let span = starts.span(u64::from(column));
+        elements += span.end - span.start;
+        if elements >= JOB_ELEMENTS {
+            jobs.push(from..i + 1);
+            (from, elements) = (i + 1, 0);
+        }
+    }
+    jobs.push(from..wanted.len());
+    let kind = layout.data.dtype.kind;
+    workers.run(&jobs, |scratch, job| {
+        let mut piece = Piece {
+            columns: job.start as u32..job.end as u32,
+            lengths: Vec::new(),
+            rows: Columns::with_capacity(layout.shape[0], 0),
+            values: Values::with_capacity(0),
+        };
+        // Spans must run forward through the file, so columns out of order are read one group at a time.
+        for group in wanted[job.clone()].chunk_by(|a, b| a < b) {
+            let spans: Vec<Range<u64>> = group.iter().map(|&c| starts.span(u64::from(c))).collect();
+            let lengths = spans.iter().map(|s| (s.end - s.start) as usize);
+            piece.lengths.extend(lengths.clone());
+            let total = lengths.sum();
+            let rows = read_columns(file, &layout.indices, &spans, total, layout.shape[0], scratch)?;
+            match (&mut piece.rows, rows) {
+                (Columns::U16(all), Columns::U16(new)) => all.extend(new),
+                (Columns::U32(all), Columns::U32(new)) => all.extend(new),
+                (all, new) => (0..new.len()).for_each(|i| all.push(new.get(i))),
+            }
+            read_spans(file, &layout.data, &spans, scratch, &mut |bytes| {
+                piece.values.append(kind, bytes);
+                Ok(())
+            })?;
+        }
+        Ok(piece)
+    })
+}
+
+/// Rows out of columns: count, then place (a counting sort, so each row's columns come out in order).
+fn transpose(n_rows: usize, n_cols: u64, pieces: &[Piece]) -> Band {
+    let mut offsets = vec![0usize; n_rows + 1];
+    for piece in pieces {
+        with_columns!(&piece.rows, rows => rows.iter().for_each(|&r| offsets[r as usize + 1] += 1));
+    }
+    for i in 0..n_rows {
+        offsets[i + 1] += offsets[i];
+    }
+    let mut next = offsets[..n_rows].to_vec();
+    let total = offsets[n_rows];
+    // places[n]: where the n-th element, counted over all pieces, goes in the transposed matrix.
+    let mut places = Vec::with_capacity(total);
+    let mut columns = Columns::with_capacity(n_cols, total);
+    with_columns!(&mut columns, c => c.resize(total, 0));
+    for piece in pieces {
+        let mut at = 0;
+        for (column, &len) in piece.columns.clone().zip(&piece.lengths) {
+            for i in at..at + len {
+                let row = piece.rows.get(i) as usize;
+                let place = next[row];
+                next[row] += 1;
+                match &mut columns {
+                    Columns::U16(c) => c[place] = column as u16,
+                    Columns::U32(c) => c[place] = column,
+                }
+                places.push(place);
+            }
+            at += len;
+        }
+    }
+    let values = Values::scatter(pieces.iter().map(|p| &p.values), &places);
+    Band::from_stored(offsets, columns, values, None)
+}

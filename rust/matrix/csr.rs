@@ -1,0 +1,169 @@
+//! Compressed rows: any sorted rows of the file as bands, each job on its own, no job's chunk decoded by another.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::file::DataFile;
+use super::plan::{RowStarts, jobs, runs};
+use super::stream::read_spans;
+use super::workers::{Scratch, Workers};
+use crate::block::{Band, Block, Columns, Selection, Values};
+use crate::error::{Place, Result};
+use crate::h5::dtype::Kind;
+use crate::h5::layout::{ArrayLayout, SparseLayout};
+
+/// Elements that one job decodes at most, unless its rows share one chunk: short enough for Ctrl-C, long enough to amortise.
+const MAX_JOB_ELEMENTS: u64 = 1 << 20;
+
+/// A CSR matrix on disk.
+#[derive(Debug)]
+pub struct CsrMatrix {
+    layout: SparseLayout,
+    starts: RowStarts,
+}
+
+impl CsrMatrix {
+    /// Reads and checks the indptr.
+    ///
+    /// # Errors
+    /// [`crate::Error::Format`] where it is not monotone, or points past the data.
+    pub fn new(file: &DataFile, layout: SparseLayout) -> Result<Self> {
+        let starts = read_indptr(file, &layout.indptr, layout.data.len(), layout.shape[0])?;
+        Ok(Self { layout, starts })
+    }
+
+    /// The layout it was made from.
+    #[must_use]
+    pub fn layout(&self) -> &SparseLayout {
+        &self.layout
+    }
+
+    /// Where its rows begin.
+    #[must_use]
+    pub fn starts(&self) -> &RowStarts {
+        &self.starts
+    }
+
+    /// Decodes `rows` (sorted, distinct, in range).
+    ///
+    /// # Errors
+    /// Where the file cannot be read, a chunk is damaged, or a column index is out of range.
+    pub fn read(&self, file: &DataFile, rows: &[u64], selection: Option<&Selection>, workers: &Workers) -> Result<Block> {
+        let chunk = self.layout.indices.chunk_rows();
+        let chunks = self.layout.data.len().div_ceil(chunk);
+        // Several jobs a thread even out; a cut costs one more prefix of a chunk.
+        let even = chunks.div_ceil(workers.threads as u64 * 8);
+        let target = (MAX_JOB_ELEMENTS / chunk).min(even).max(1);
+        let jobs = jobs(rows, |row| self.starts.start(row) / chunk, target);
+        let bands = workers.run(&jobs, |scratch, job| self.band(file, &rows[job.clone()], selection, scratch))?;
+        let n_cols = selection.map_or(self.layout.shape[1] as usize, |s| s.order().len());
+        let mut block = Block::new(n_cols);
+        bands.into_iter().for_each(|band| block.push_band(Arc::new(band)));
+        Ok(block)
+    }
+
+    fn band(
+        &self,
+        file: &DataFile,
+        rows: &[u64],
+        selection: Option<&Selection>,
+        scratch: &mut Scratch,
+    ) -> Result<Band> {
+        let spans: Vec<Range<u64>> =
+            runs(rows).into_iter().map(|run| self.starts.start(run.start)..self.starts.start(run.end)).collect();
+        let mut offsets = Vec::with_capacity(rows.len() + 1);
+        let mut total = 0usize;
+        offsets.push(0);
+        for &row in rows {
+            let span = self.starts.span(row);
+            total += (span.end - span.start) as usize;
+            offsets.push(total);
+        }
+        let n_cols = self.layout.shape[1];
+        let columns = read_columns(file, &self.layout.indices, &spans, total, n_cols, scratch)?;
+        let mut values = Values::with_capacity(total);
+        let kind = self.layout.data.dtype.kind;
+        read_spans(file, &self.layout.data, &spans, scratch, &mut |bytes| {
+            values.append(kind, bytes);
+            Ok(())
+        })?;
+        Ok(Band::from_stored(offsets, columns, values, selection))
+    }
+}
+
+/// Decodes and checks column indices (of a CSC matrix: row indices).
+pub fn read_columns(
+    file: &DataFile,
+    indices: &ArrayLayout,
+    spans: &[Range<u64>],
+    total: usize,
+    n_cols: u64,
+    scratch: &mut Scratch,
+) -> Result<Columns> {
+    let mut columns = Columns::with_capacity(n_cols, total);
+    let kind = indices.dtype.kind;
+    read_spans(file, indices, spans, scratch, &mut |bytes| {
+        let before = columns.len();
+        columns.append(kind, bytes, n_cols).map_err(|(at, value)| {
+            let place = Place::new(file.path().display().to_string(), indices.name.clone());
+            let element = nth_element(spans, (before + at) as u64);
+            place.format(
+                format!("element {element} is the index {value}, where 0 to {} was expected", n_cols.saturating_sub(1)),
+                "The file is damaged or was written wrongly: write it again",
+            )
+        })
+    })?;
+    Ok(columns)
+}
+
+/// The position in the file's array of the n-th element of the spans.
+fn nth_element(spans: &[Range<u64>], mut n: u64) -> u64 {
+    for span in spans {
+        let len = span.end - span.start;
+        if n < len {
+            return span.start + n;
+        }
+        n -= len;
+    }
+    n
+}
+
+/// Reads an indptr whole and checks it against the number of elements there are.
+pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major: u64) -> Result<RowStarts> {
+    let place = Place::new(file.path().display().to_string(), indptr.name.clone());
+    if indptr.is_empty() {
+        return Ok(RowStarts::default());
+    }
+    let mut starts: Vec<u64> = Vec::new();
+    let kind = indptr.dtype.kind;
+    let whole = 0..indptr.len();
+    read_spans(file, indptr, std::slice::from_ref(&whole), &mut Scratch::default(), &mut |bytes| {
+        append_u64(&mut starts, kind, bytes);
+        Ok(())
+    })?;
+    let remedy = "The file is damaged or was written wrongly: write it again";
+    if let Some(&last) = starts.last() {
+        if last > elements {
+            return Err(place.format(format!("it points to element {last}, but there are {elements}"), remedy));
+        }
+    }
+    debug_assert_eq!(starts.len() as u64, n_major + 1);
+    RowStarts::new(&starts).map_err(|at| {
+        let found = match at {
+            0 => format!("it begins with {}, where 0 was expected", starts[0]),
+            at => format!("element {at} is {}, less than {} before it", starts[at] as i64, starts[at - 1] as i64),
+        };
+        place.format(found, remedy)
+    })
+}
+
+fn append_u64(out: &mut Vec<u64>, kind: Kind, bytes: &[u8]) {
+    let signed = matches!(kind, Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64);
+    out.extend(bytes.chunks_exact(kind.size()).map(|raw| {
+        let negative = signed && raw[raw.len() - 1] & 0x80 != 0;
+        // Sign extension makes a negative start huge, so that it is refused.
+        let mut wide = [if negative { 0xFF } else { 0 }; 8];
+        wide[..raw.len()].copy_from_slice(raw);
+        u64::from_le_bytes(wide)
+    }));
+}

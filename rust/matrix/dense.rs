@@ -1,0 +1,231 @@
+//! Two-dimensional arrays: rows out of one contiguous run, or out of tiles.
+//!
+//! A filtered tile is decoded whole for any row in it, so a job is one band of tiles; without filters only the wanted rows
+//! are read.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::file::DataFile;
+use super::plan::{jobs, reads, runs};
+use super::stream::{damaged_chunk, to_little_endian};
+use super::workers::{Scratch, Workers};
+use crate::block::{Band, Block, Selection, Values};
+use crate::error::{Place, Result};
+use crate::h5::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
+
+/// Bytes of rows that one job puts together, unless one band of tiles alone holds more.
+const JOB_BYTES: u64 = 4 << 20;
+
+/// A dense matrix on disk.
+#[derive(Debug)]
+pub struct DenseMatrix {
+    layout: ArrayLayout,
+}
+
+impl DenseMatrix {
+    /// A matrix of this two-dimensional layout.
+    #[must_use]
+    pub fn new(layout: ArrayLayout) -> Self {
+        Self { layout }
+    }
+
+    /// The layout it was made from.
+    #[must_use]
+    pub fn layout(&self) -> &ArrayLayout {
+        &self.layout
+    }
+
+    fn n_cols(&self) -> usize {
+        self.layout.shape[1] as usize
+    }
+
+    /// Decodes `rows` (sorted, distinct, in range).
+    ///
+    /// # Errors
+    /// Where the file cannot be read or a chunk is damaged.
+    pub fn read(&self, file: &DataFile, rows: &[u64], selection: Option<&Selection>, workers: &Workers) -> Result<Block> {
+        let width = selection.map_or(self.n_cols(), |s| s.order().len());
+        let row_bytes = (self.n_cols() * self.layout.dtype.kind.size()).max(1) as u64;
+        let by_rows = (JOB_BYTES / row_bytes).max(1);
+        let job_rows = if self.layout.is_filtered() { self.layout.chunk_rows() } else { by_rows };
+        let jobs = jobs(rows, |row| row / job_rows, 1);
+        let bands = workers.run(&jobs, |scratch, job| {
+            let rows = &rows[job.clone()];
+            self.assemble(file, rows, selection, scratch)?;
+            let mut values = Values::with_capacity(0);
+            values.append(self.layout.dtype.kind, &scratch.rows);
+            Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values })
+        })?;
+        let mut block = Block::new(width);
+        bands.into_iter().for_each(|band| block.push_band(Arc::new(band)));
+        Ok(block)
+    }
+
+    /// Puts `rows` together in `scratch.rows`, little-endian, wanted columns only.
+    fn assemble(
+        &self,
+        file: &DataFile,
+        rows: &[u64],
+        selection: Option<&Selection>,
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let size = self.layout.dtype.kind.size();
+        let place = Place::new(file.path().display().to_string(), self.layout.name.clone());
+        let width = selection.map_or(self.n_cols(), |s| s.order().len());
+        scratch.rows.clear();
+        match &self.layout.storage {
+            Storage::Unallocated => self.fill(&mut scratch.rows, rows.len() * width),
+            Storage::Contiguous(address) => {
+                let row_bytes = self.n_cols() * size;
+                for run in runs(rows) {
+                    let bytes = (run.end - run.start) as usize * row_bytes;
+                    let from = address + run.start * row_bytes as u64;
+                    let target = if selection.is_none() { &mut scratch.rows } else { &mut scratch.chunk };
+                    let at = if selection.is_none() { target.len() } else { 0 };
+                    target.resize(at + bytes, 0);
+                    file.read_at(&mut target[at..], from, &place)?;
+                    if let Some(selection) = selection {
+                        for row in scratch.chunk.chunks_exact(row_bytes.max(1)) {
+                            let wanted = selection.order().iter().map(|&c| c as usize * size);
+                            wanted.for_each(|c| scratch.rows.extend_from_slice(&row[c..c + size]));
+                        }
+                    }
+                }
+            }
+            Storage::Chunked(grid) => {
+                self.fill(&mut scratch.rows, rows.len() * width);
+                let tiles = Tiles { file, layout: &self.layout, grid, place: &place, selection, width };
+                let mut at = 0;
+                for band in rows.chunk_by(|a, b| a / grid.chunk[0] == b / grid.chunk[0]) {
+                    tiles.band(band, at, scratch)?;
+                    at += band.len();
+                }
+            }
+        }
+        to_little_endian(&mut scratch.rows, self.layout.dtype);
+        Ok(())
+    }
+
+    fn fill(&self, out: &mut Vec<u8>, elements: usize) {
+        if self.layout.fill.iter().all(|&b| b == 0) {
+            out.resize(out.len() + elements * self.layout.fill.len(), 0);
+        } else {
+            out.extend(self.layout.fill.iter().copied().cycle().take(elements * self.layout.fill.len()));
+        }
+    }
+}
+
+/// The tiles of one band of chunk rows.
+struct Tiles<'a> {
+    file: &'a DataFile,
+    layout: &'a ArrayLayout,
+    grid: &'a ChunkGrid,
+    place: &'a Place,
+    selection: Option<&'a Selection>,
+    width: usize,
+}
+
+impl Tiles<'_> {
+    /// Copies `rows`, all of one band, to the rows of `scratch.rows` from `at` on.
+    fn band(&self, rows: &[u64], at: usize, scratch: &mut Scratch) -> Result<()> {
+        let band = rows[0] / self.grid.chunk[0];
+        let per_band = self.grid.counts[1];
+        let wanted: Vec<(u64, Chunk)> = (0..per_band)
+            .filter(|&t| self.is_wanted(t))
+            .filter_map(|t| self.grid.table[(band * per_band + t) as usize].map(|c| (t, c)))
+            .collect();
+        let filtered: Vec<&(u64, Chunk)> = wanted.iter().filter(|(t, _)| !self.is_plain(band, *t)).collect();
+        let extents: Vec<(u64, u64)> = filtered.iter().map(|(_, c)| (c.address, c.size)).collect();
+        for read in reads(&extents) {
+            let mut stored = std::mem::take(&mut scratch.stored);
+            stored.resize(read.len as usize, 0);
+            self.file.read_at(&mut stored, read.address, self.place)?;
+            for &&(tile, chunk) in &filtered[read.extents.clone()] {
+                let from = (chunk.address - read.address) as usize;
+                self.decode(band, tile, &chunk, &stored[from..from + chunk.size as usize], scratch)?;
+                self.copy(band, tile, rows, at, scratch);
+            }
+            scratch.stored = stored;
+        }
+        for (tile, chunk) in wanted.iter().filter(|(t, _)| self.is_plain(band, *t)) {
+            self.read_plain(band, *tile, chunk, rows, scratch)?;
+            self.copy(band, *tile, rows, at, scratch);
+        }
+        Ok(())
+    }
+
+    fn columns(&self, tile: u64) -> Range<u64> {
+        let from = tile * self.grid.chunk[1];
+        from..(from + self.grid.chunk[1]).min(self.layout.shape[1])
+    }
+
+    fn is_wanted(&self, tile: u64) -> bool {
+        self.selection.is_none_or(|s| self.columns(tile).any(|c| s.place(c as u32).is_some()))
+    }
+
+    fn is_plain(&self, band: u64, tile: u64) -> bool {
+        let past = |i: u64, axis: usize| (i + 1) * self.grid.chunk[axis] > self.layout.shape[axis];
+        self.grid.pipeline.is_empty() || (self.grid.plain_edges && (past(band, 0) || past(tile, 1)))
+    }
+
+    fn tile_bytes(&self) -> usize {
+        (self.grid.chunk[0] * self.grid.chunk[1]) as usize * self.layout.dtype.kind.size()
+    }
+
+    fn name(&self, band: u64, tile: u64) -> String {
+        format!("chunk ({band}, {tile})")
+    }
+
+    fn decode(&self, band: u64, tile: u64, chunk: &Chunk, stored: &[u8], scratch: &mut Scratch) -> Result<()> {
+        scratch.chunk.resize(self.tile_bytes(), 0);
+        self.grid
+            .pipeline
+            .decode(&mut scratch.decoder, stored, chunk.mask, &mut scratch.chunk)
+            .map_err(|e| damaged_chunk(self.place, &self.name(band, tile), chunk, &e.to_string()))
+    }
+
+    /// Reads only the runs of wanted rows, to where they lie in the tile.
+    fn read_plain(&self, band: u64, tile: u64, chunk: &Chunk, rows: &[u64], scratch: &mut Scratch) -> Result<()> {
+        let bytes = self.tile_bytes();
+        if chunk.size != bytes as u64 {
+            let reason = format!("{} bytes, expected {bytes}", chunk.size);
+            return Err(damaged_chunk(self.place, &self.name(band, tile), chunk, &reason));
+        }
+        scratch.chunk.resize(bytes, 0);
+        let row_bytes = self.grid.chunk[1] as usize * self.layout.dtype.kind.size();
+        for run in runs(rows) {
+            let first = (run.start - band * self.grid.chunk[0]) as usize * row_bytes;
+            let last = (run.end - band * self.grid.chunk[0]) as usize * row_bytes;
+            self.file.read_at(&mut scratch.chunk[first..last], chunk.address + first as u64, self.place)?;
+        }
+        Ok(())
+    }
+
+    /// From the tile in `scratch.chunk` to its place in `scratch.rows`.
+    fn copy(&self, band: u64, tile: u64, rows: &[u64], at: usize, scratch: &mut Scratch) {
+        let size = self.layout.dtype.kind.size();
+        let (columns, chunk_cols) = (self.columns(tile), self.grid.chunk[1] as usize);
+        let wanted: Option<Vec<(usize, usize)>> = self.selection.map(|s| {
+            let places = columns.clone().enumerate();
+            places.filter_map(|(from, c)| s.place(c as u32).map(|to| (from * size, to as usize * size))).collect()
+        });
+        for (i, &row) in rows.iter().enumerate() {
+            let from = (row - band * self.grid.chunk[0]) as usize * chunk_cols * size;
+            let to = (at + i) * self.width * size;
+            match &wanted {
+                Some(pairs) => {
+                    for &(a, b) in pairs {
+                        scratch.rows[to + b..to + b + size]
+                            .copy_from_slice(&scratch.chunk[from + a..from + a + size]);
+                    }
+                }
+                None => {
+                    let to = to + columns.start as usize * size;
+                    let len = (columns.end - columns.start) as usize * size;
+                    scratch.rows[to..to + len].copy_from_slice(&scratch.chunk[from..from + len]);
+                }
+            }
+        }
+    }
+}

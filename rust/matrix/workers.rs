@@ -1,0 +1,131 @@
+//! Jobs over scoped threads. Nothing outlives a call, so a fork finds no pool to inherit (DESIGN section 3.5).
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::error::{Error, Result};
+use crate::filters::Decoder;
+
+/// What a thread keeps from job to job.
+#[derive(Default)]
+pub struct Scratch {
+    /// Decompressors.
+    pub decoder: Decoder,
+    /// Bytes as stored.
+    pub stored: Vec<u8>,
+    /// One decoded chunk.
+    pub chunk: Vec<u8>,
+    /// Rows put together from tiles.
+    pub rows: Vec<u8>,
+}
+
+/// How a call may use the machine, and how it is told to stop.
+#[derive(Clone, Copy)]
+pub struct Workers<'a> {
+    /// Threads, the calling one included.
+    pub threads: usize,
+    /// Asked between jobs, on the calling thread only: whether to give up.
+    pub interrupted: &'a dyn Fn() -> bool,
+}
+
+impl Workers<'_> {
+    /// One thread that nobody interrupts.
+    pub const ALONE: Workers<'static> = Workers { threads: 1, interrupted: &|| false };
+
+    /// Does all jobs and returns their results in order.
+    ///
+    /// The calling thread works too. After the first error no new job is begun.
+    ///
+    /// # Errors
+    /// The error of the first job that failed (by number), or [`Error::Interrupted`].
+    pub fn run<J: Sync, R: Send>(
+        &self,
+        jobs: &[J],
+        work: impl Fn(&mut Scratch, &J) -> Result<R> + Sync,
+    ) -> Result<Vec<R>> {
+        let next = AtomicUsize::new(0);
+        let stop = AtomicBool::new(false);
+        let results: Vec<Mutex<Option<Result<R>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
+        let step = |scratch: &mut Scratch| -> bool {
+            if stop.load(Ordering::Relaxed) {
+                return false;
+            }
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(i) else { return false };
+            let result = work(scratch, job);
+            if result.is_err() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            *results[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
+            true
+        };
+        let mut interrupted = false;
+        std::thread::scope(|scope| {
+            for _ in 1..self.threads.min(jobs.len()) {
+                scope.spawn(|| {
+                    let mut scratch = Scratch::default();
+                    while step(&mut scratch) {}
+                });
+            }
+            let mut scratch = Scratch::default();
+            while step(&mut scratch) {
+                if (self.interrupted)() {
+                    interrupted = true;
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        });
+        if interrupted {
+            return Err(Error::Interrupted);
+        }
+        let mut done = Vec::with_capacity(jobs.len());
+        for result in results {
+            match result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                Some(result) => done.push(result?),
+                // Not begun because a later job failed first: find that error.
+                None => continue,
+            }
+        }
+        if done.len() == jobs.len() { Ok(done) } else { Err(Error::Interrupted) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_come_in_the_order_of_the_jobs() {
+        for threads in [1, 2, 5] {
+            let jobs: Vec<u64> = (0..100).collect();
+            let workers = Workers { threads, interrupted: &|| false };
+            assert_eq!(workers.run(&jobs, |_, &j| Ok(j * j)).unwrap(), jobs.iter().map(|j| j * j).collect::<Vec<_>>());
+        }
+        assert!(Workers::ALONE.run(&[0u8; 0], |_, _| Ok(())).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_error_reaches_the_caller_and_ends_the_work() {
+        let begun = AtomicUsize::new(0);
+        let jobs: Vec<usize> = (0..10_000).collect();
+        let workers = Workers { threads: 2, interrupted: &|| false };
+        let failed = workers.run(&jobs, |_, &j| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            if j == 7 { Err(Error::Stale { file: "f".into(), change: "job 7".into() }) } else { Ok(()) }
+        });
+        assert!(matches!(failed, Err(Error::Stale { change, .. }) if change == "job 7"));
+        assert!(begun.load(Ordering::Relaxed) < 10_000);
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_work() {
+        let begun = AtomicUsize::new(0);
+        let workers = Workers { threads: 2, interrupted: &|| begun.load(Ordering::Relaxed) > 10 };
+        let result = workers.run(&[(); 100_000], |_, ()| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        assert!(matches!(result, Err(Error::Interrupted)));
+        assert!(begun.load(Ordering::Relaxed) < 100_000);
+    }
+}

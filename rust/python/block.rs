@@ -1,0 +1,235 @@
+//! `Block`: decoded rows, and batches of them as numpy arrays.
+//!
+//! numpy has no bfloat16 and the bindings no float16: both travel as uint16 arrays of their bits.
+
+use half::slice::HalfBitsSliceExt;
+use half::vec::HalfFloatVecExt;
+use half::{bf16, f16};
+use numpy::{IntoPyArray, PyReadonlyArray1, PyReadwriteArray2};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+
+use super::errors::to_python;
+use crate::block::{Band, Block, Columns, CsrBatch, Rounded, Selection, Target, Values};
+use crate::h5::dtype::Kind;
+
+/// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
+#[pyclass(frozen, module = "annfeed._core", name = "Block")]
+pub struct PyBlock {
+    block: Block,
+}
+
+impl PyBlock {
+    pub(super) fn new(block: Block) -> Self {
+        Self { block }
+    }
+
+    fn check_positions(&self, positions: &[i64]) -> PyResult<()> {
+        match self.block.first_out_of_range(positions) {
+            None => Ok(()),
+            Some(p) => Err(PyIndexError::new_err(format!(
+                "position {p} is out of range for a block of {} rows",
+                self.block.n_rows()
+            ))),
+        }
+    }
+
+    fn write<T: Target>(
+        &self,
+        py: Python<'_>,
+        positions: &[i64],
+        out: &mut [T],
+        threads: usize,
+    ) -> PyResult<Option<(u64, String)>> {
+        let expected = positions.len() * self.block.n_cols();
+        if out.len() != expected {
+            return Err(PyValueError::new_err(format!("out has {} elements, expected {expected}", out.len())));
+        }
+        let rounded = py.detach(|| self.block.dense(positions, out, threads)).map_err(|e| to_python(py, e))?;
+        Ok(rounded.map(as_tuple))
+    }
+
+    fn compress<T: Target>(&self, py: Python<'_>, positions: &[i64], threads: usize) -> PyResult<CsrBatch<T>> {
+        let batch = py.detach(|| self.block.csr(positions, threads)).map_err(|e| to_python(py, e))?;
+        batch.ok_or_else(|| PyOverflowError::new_err("the batch has 2^31 values or more: ask for fewer rows at a time"))
+    }
+}
+
+/// A CSR batch as numpy arrays, and the first whole number rounded.
+type Csr<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Option<(u64, String)>);
+
+#[pymethods]
+impl PyBlock {
+    /// Rows and columns.
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        (self.block.n_rows(), self.block.n_cols())
+    }
+
+    /// Bytes of memory held.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.block.bytes()
+    }
+
+    /// Writes the rows at `positions` into `out`; gives column and value of the first whole number that was rounded.
+    #[pyo3(signature = (positions, out, dtype, threads=1))]
+    fn dense(
+        &self,
+        py: Python<'_>,
+        positions: PyReadonlyArray1<'_, i64>,
+        out: &Bound<'_, PyAny>,
+        dtype: &str,
+        threads: usize,
+    ) -> PyResult<Option<(u64, String)>> {
+        let positions = positions.as_slice()?;
+        self.check_positions(positions)?;
+        macro_rules! write {
+            ($t:ty) => {{
+                let mut out: PyReadwriteArray2<'_, $t> = out.extract()?;
+                self.write(py, positions, out.as_slice_mut()?, threads)
+            }};
+            ($t:ty as bits) => {{
+                let mut out: PyReadwriteArray2<'_, u16> = out.extract()?;
+                self.write(py, positions, out.as_slice_mut()?.reinterpret_cast_mut::<$t>(), threads)
+            }};
+        }
+        match dtype {
+            "float32" => write!(f32),
+            "float64" => write!(f64),
+            "float16" => write!(f16 as bits),
+            "bfloat16" => write!(bf16 as bits),
+            "uint8" => write!(u8),
+            "int8" => write!(i8),
+            "int16" => write!(i16),
+            "int32" => write!(i32),
+            "int64" => write!(i64),
+            other => Err(unknown_dtype(other)),
+        }
+    }
+
+    /// The rows at `positions` as CSR: indptr, indices, data, and the first whole number that was rounded.
+    #[pyo3(signature = (positions, dtype, threads=1))]
+    fn csr<'py>(
+        &self,
+        py: Python<'py>,
+        positions: PyReadonlyArray1<'py, i64>,
+        dtype: &str,
+        threads: usize,
+    ) -> PyResult<Csr<'py>> {
+        let positions = positions.as_slice()?;
+        self.check_positions(positions)?;
+        macro_rules! csr {
+            ($t:ty, $data:expr) => {{
+                let CsrBatch { indptr, indices, data, rounded } = self.compress::<$t>(py, positions, threads)?;
+                let data = $data(data);
+                Ok((
+                    indptr.into_pyarray(py).into_any(),
+                    indices.into_pyarray(py).into_any(),
+                    data.into_pyarray(py).into_any(),
+                    rounded.map(as_tuple),
+                ))
+            }};
+        }
+        match dtype {
+            "float32" => csr!(f32, |d| d),
+            "float64" => csr!(f64, |d| d),
+            "float16" => csr!(f16, |d: Vec<f16>| d.reinterpret_into()),
+            "bfloat16" => csr!(bf16, |d: Vec<bf16>| d.reinterpret_into()),
+            "uint8" => csr!(u8, |d| d),
+            "int8" => csr!(i8, |d| d),
+            "int16" => csr!(i16, |d| d),
+            "int32" => csr!(i32, |d| d),
+            "int64" => csr!(i64, |d| d),
+            other => Err(unknown_dtype(other)),
+        }
+    }
+
+    /// A block of CSR rows in memory; `indices` and `data` are the little-endian bytes of arrays of the named dtypes.
+    #[staticmethod]
+    #[pyo3(signature = (n_cols, indptr, indices, index_dtype, data, dtype, columns=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn from_csr(
+        py: Python<'_>,
+        n_cols: u64,
+        indptr: PyReadonlyArray1<'_, i64>,
+        indices: PyReadonlyArray1<'_, u8>,
+        index_dtype: &str,
+        data: PyReadonlyArray1<'_, u8>,
+        dtype: &str,
+        columns: Option<PyReadonlyArray1<'_, i64>>,
+    ) -> PyResult<Self> {
+        let selection = selection(columns.as_ref(), n_cols)?;
+        let (index_kind, kind) = (kind(index_dtype)?, kind(dtype)?);
+        let (indptr, indices, data) = (indptr.as_slice()?, indices.as_slice()?, data.as_slice()?);
+        let total = data.len() / kind.size();
+        let rises = indptr.first() == Some(&0) && indptr.is_sorted() && indptr.last() == Some(&(total as i64));
+        if !rises || indices.len() / index_kind.size() != total {
+            return Err(PyValueError::new_err("indptr, indices and data of a CSR matrix do not fit together"));
+        }
+        py.detach(|| {
+            let mut held = Columns::with_capacity(n_cols, total);
+            held.append(index_kind, indices, n_cols).map_err(|(at, value)| {
+                PyValueError::new_err(format!("element {at} of indices is {value}, where 0 to {n_cols} - 1 was expected"))
+            })?;
+            let mut values = Values::with_capacity(total);
+            values.append(kind, data);
+            let offsets = indptr.iter().map(|&i| i as usize).collect();
+            let width = selection.as_ref().map_or(n_cols as usize, |s| s.order().len());
+            let band = Band::from_stored(offsets, held, values, selection.as_ref());
+            Ok(Self::of_band(width, band))
+        })
+    }
+
+    /// A block of dense rows in memory; `data` holds the little-endian bytes of a row-major array of `dtype`.
+    #[staticmethod]
+    fn from_dense(
+        py: Python<'_>,
+        n_rows: usize,
+        n_cols: usize,
+        data: PyReadonlyArray1<'_, u8>,
+        dtype: &str,
+    ) -> PyResult<Self> {
+        let kind = kind(dtype)?;
+        let data = data.as_slice()?;
+        if n_rows.checked_mul(n_cols).and_then(|n| n.checked_mul(kind.size())) != Some(data.len()) {
+            return Err(PyValueError::new_err(format!("{} bytes are not {n_rows} x {n_cols} of {dtype}", data.len())));
+        }
+        py.detach(|| {
+            let mut values = Values::with_capacity(0);
+            values.append(kind, data);
+            Ok(Self::of_band(n_cols, Band::Dense { n_cols, n_rows, values }))
+        })
+    }
+}
+
+impl PyBlock {
+    fn of_band(n_cols: usize, band: Band) -> Self {
+        let mut block = Block::new(n_cols);
+        block.push_band(std::sync::Arc::new(band));
+        Self { block }
+    }
+}
+
+fn selection(columns: Option<&PyReadonlyArray1<'_, i64>>, n_cols: u64) -> PyResult<Option<Selection>> {
+    columns
+        .map(|c| {
+            Selection::new(c.as_slice()?, n_cols)
+                .map_err(|c| PyValueError::new_err(format!("column {c} is repeated or not one of {n_cols}")))
+        })
+        .transpose()
+}
+
+fn kind(dtype: &str) -> PyResult<Kind> {
+    Kind::from_name(dtype).ok_or_else(|| unknown_dtype(dtype))
+}
+
+fn as_tuple(rounded: Rounded) -> (u64, String) {
+    (rounded.column, rounded.value)
+}
+
+fn unknown_dtype(name: &str) -> PyErr {
+    PyTypeError::new_err(format!(
+        "dtype {name} is not supported: expected float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64"
+    ))
+}

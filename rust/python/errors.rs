@@ -1,0 +1,37 @@
+//! Core errors as the exceptions that Python users expect (the classes of annfeed's own live in `annfeed.errors`).
+
+use std::io::{Error as IoError, ErrorKind};
+
+use pyo3::exceptions::{PyIndexError, PyKeyboardInterrupt, PyMemoryError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::error::Error;
+
+/// The exception for `error`.
+pub(super) fn to_python(py: Python<'_>, error: Error) -> PyErr {
+    let text = error.to_string();
+    let ours = |class: &str| match own_class(py, class) {
+        Ok(class) => PyErr::from_type(class, text.clone()),
+        Err(import_failed) => import_failed,
+    };
+    match error {
+        Error::Io { source, .. } => match source.kind() {
+            // A short read means that the file shrank after the sizes were checked.
+            ErrorKind::UnexpectedEof => ours("StaleFileError"),
+            kind => IoError::new(kind, text).into(),
+        },
+        Error::Format { .. } => ours("FormatError"),
+        Error::Unsupported { .. } => ours("UnsupportedError"),
+        Error::Missing { .. } => ours("UnknownNameError"),
+        Error::Stale { .. } => ours("StaleFileError"),
+        Error::RowOutOfRange { .. } => PyIndexError::new_err(text),
+        Error::TooLarge { .. } => PyMemoryError::new_err(text),
+        Error::Inexact { .. } => PyValueError::new_err(text),
+        Error::Interrupted => PyKeyboardInterrupt::new_err(()),
+    }
+}
+
+fn own_class<'py>(py: Python<'py>, class: &str) -> PyResult<Bound<'py, PyType>> {
+    Ok(py.import("annfeed.errors")?.getattr(class)?.cast_into::<PyType>()?)
+}

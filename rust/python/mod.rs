@@ -1,0 +1,16 @@
+//! The extension module `annfeed._core`: numpy in, numpy out, errors as exceptions, the GIL released. No algorithms.
+
+mod block;
+mod errors;
+mod reader;
+
+use pyo3::prelude::*;
+
+/// Reads row batches from `.h5ad` matrices without the GIL; used by `annfeed.source`.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::block::PyBlock;
+    #[pymodule_export]
+    use super::reader::PyReader;
+}

@@ -1,0 +1,124 @@
+//! `Reader`: one matrix of one open file.
+
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use numpy::PyReadonlyArray1;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::block::PyBlock;
+use super::errors::to_python;
+use crate::error::{Error, Result};
+use crate::matrix::Matrix;
+use crate::matrix::workers::Workers;
+
+/// How often a long read looks for Ctrl-C.
+const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
+
+/// A matrix of an `.h5ad` file, open for reading sorted rows.
+#[pyclass(frozen, module = "annfeed._core", name = "Reader")]
+pub struct PyReader {
+    matrix: Matrix,
+}
+
+#[pymethods]
+impl PyReader {
+    #[new]
+    #[pyo3(signature = (path, elem, *, columns=None, budget=0, threads=1))]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        elem: &str,
+        columns: Option<PyReadonlyArray1<'_, i64>>,
+        budget: u64,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let columns = columns.map(|c| c.as_slice().map(<[i64]>::to_vec)).transpose()?;
+        interruptible(py, threads, |workers| Matrix::open(&path, elem, columns.as_deref(), budget, workers))
+            .map(|matrix| Self { matrix })
+    }
+
+    /// The same matrix through a file descriptor of its own, as a forked process should have.
+    fn reopen(&self, py: Python<'_>) -> PyResult<Self> {
+        let matrix = py.detach(|| self.matrix.reopen()).map_err(|e| to_python(py, e))?;
+        Ok(Self { matrix })
+    }
+
+    /// Rows and columns in the file.
+    #[getter]
+    fn shape(&self) -> (u64, u64) {
+        let [rows, columns] = self.matrix.shape();
+        (rows, columns)
+    }
+
+    /// `csr`, `csc` or `dense`.
+    #[getter]
+    fn format(&self) -> &'static str {
+        self.matrix.format()
+    }
+
+    /// Name of the stored dtype, as numpy gives it.
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        self.matrix.values().dtype.kind.name()
+    }
+
+    /// Device, inode, size and modification time (ns) of the file when it was opened.
+    #[getter]
+    fn identity(&self) -> (u64, u64, u64, i64) {
+        let id = self.matrix.file().identity();
+        (id.device, id.inode, id.size, id.modified_ns)
+    }
+
+    /// Bytes read from the file so far.
+    #[getter]
+    fn bytes_read(&self) -> u64 {
+        self.matrix.file().bytes_read()
+    }
+
+    /// Decodes `rows` (int64, sorted, distinct) into a block.
+    #[pyo3(signature = (rows, threads=1))]
+    fn read(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>, threads: usize) -> PyResult<PyBlock> {
+        let rows = rows.as_slice()?;
+        if !rows.is_sorted_by(|a, b| a < b) || rows.first().is_some_and(|&r| r < 0) {
+            return Err(PyValueError::new_err("rows must be sorted, distinct and not negative"));
+        }
+        let rows: Vec<u64> = rows.iter().map(|&r| r as u64).collect();
+        interruptible(py, threads, |workers| self.matrix.read(&rows, workers)).map(PyBlock::new)
+    }
+}
+
+/// Runs `work` without the GIL, looking for Ctrl-C now and then, and turns its error into an exception.
+fn interruptible<R: Send>(
+    py: Python<'_>,
+    threads: usize,
+    work: impl FnOnce(&Workers) -> Result<R> + Send,
+) -> PyResult<R> {
+    let (result, signal) = py.detach(|| {
+        let last = Cell::new(Instant::now());
+        let signal = RefCell::new(None);
+        let interrupted = || {
+            if last.get().elapsed() < INTERRUPT_EVERY {
+                return false;
+            }
+            last.set(Instant::now());
+            match Python::attach(|py| py.check_signals()) {
+                Ok(()) => false,
+                Err(error) => {
+                    signal.replace(Some(error));
+                    true
+                }
+            }
+        };
+        let result = work(&Workers { threads: threads.max(1), interrupted: &interrupted });
+        (result, signal.into_inner())
+    });
+    match (result, signal) {
+        (Ok(done), None) => Ok(done),
+        (_, Some(signal)) => Err(signal),
+        (Err(Error::Interrupted), None) => Err(to_python(py, Error::Interrupted)),
+        (Err(error), None) => Err(to_python(py, error)),
+    }
+}

@@ -1,0 +1,569 @@
+"""The order of an epoch: tables of exact orders, and properties that hold for every plan."""
+
+import pickle
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annfeed.epoch import EpochPlan, SamplerPlan, Window
+from annfeed.permutation import Permutation, hashes, shuffled
+
+
+def orders(**fields: Any) -> list[list[int]]:
+    """The rows of each window, windows of 4 (the first of 2) and batches of 2 unless told otherwise."""
+    plan = EpochPlan(**{"n_rows": 10, "batch_size": 2, "window": 4, "first_window": 2, **fields})
+    return [window.rows.tolist() for window in plan.windows()]
+
+
+def delivered(plan: EpochPlan) -> list[int]:
+    return [row for window in plan.windows() for row in window.rows.tolist()]
+
+
+def ranks(**fields: Any) -> list[EpochPlan]:
+    return [EpochPlan(**fields, rank=rank) for rank in range(fields["world"])]
+
+
+# --- tables of exact orders: a change here is a change of every user's order -------------------------------------------
+
+WEIGHTS = [0, 1, 2, 0, 0, 4, 0, 1, 0, 0]
+
+EXACT = [
+    ({"shuffle": False}, [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]),
+    ({"shuffle": False, "block_size": 4, "seed": 5}, [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]),
+    ({}, [[1, 9], [0, 8, 4, 6], [7, 2, 3, 5]]),
+    ({"batch_size": 3, "window": 8, "first_window": 1}, [[1, 9, 0], [8, 4, 6, 7, 2, 3], [5]]),
+    ({"epoch": 1}, [[6, 3], [1, 5, 4, 0], [8, 2, 7, 9]]),
+    ({"seed": 2**64 - 1}, [[0, 6], [4, 2, 1, 7], [9, 3, 8, 5]]),
+    ({"block_size": 4}, [[5, 4], [0, 1, 7, 6], [2, 3, 9, 8]]),
+    ({"block_starts": [0, 1, 5, 8]}, [[2, 1], [0, 5, 4, 3], [6, 7, 9, 8]]),
+    ({"weights": WEIGHTS}, [[2, 1], [5, 5, 2, 5], [2, 5, 2, 1]]),
+]
+
+EXACT_RANKS = [
+    ({"world": 3}, [[[1, 9], [0, 8]], [[4, 6], [7]], [[2, 3], [5]]]),
+    ({"world": 3, "block_size": 2, "first_window": 4}, [[[1, 3, 0, 2]], [[8, 9, 4]], [[6, 5, 7]]]),
+    ({"world": 3, "batch_size": 3, "uneven": "pad"}, [[[1, 9, 0], [8]], [[4, 6, 7], [1]], [[2, 3, 5], [9]]]),
+    ({"world": 3, "batch_size": 3, "uneven": "drop"}, [[[1, 9, 0]], [[4, 6, 7]], [[2, 3, 5]]]),
+    ({"world": 3, "shuffle": False, "batch_size": 3}, [[[0, 1, 2], [3]], [[4, 5, 6], [0]], [[7, 8, 9], [1]]]),
+    ({"world": 3, "shuffle": False, "drop_last": True}, [[[0, 1]], [[4, 5]], [[7, 8]]]),
+    ({"world": 3, "n_rows": 2, "shuffle": False}, [[[0]], [[1]], [[0]]]),
+    ({"world": 4, "n_rows": 1, "shuffle": False}, [[[0]], [[0]], [[0]], [[0]]]),
+    ({"world": 3, "n_rows": 2, "uneven": "drop"}, [[], [], []]),
+    ({"world": 3, "n_rows": 2, "drop_last": True}, [[], [], []]),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), EXACT)
+def test_exact_orders(fields: dict[str, Any], expected: list[list[int]]) -> None:
+    assert orders(**fields) == expected
+
+
+@pytest.mark.parametrize(("fields", "expected"), EXACT_RANKS)
+def test_exact_orders_per_rank(fields: dict[str, Any], expected: list[list[list[int]]]) -> None:
+    assert [orders(**fields, rank=rank) for rank in range(fields["world"])] == expected
+
+
+def test_exact_order_of_a_large_file() -> None:
+    rows = EpochPlan(n_rows=100_000_000, batch_size=2, window=6, first_window=2)
+    assert rows.n_windows == 16_666_668
+    assert rows.window_at(5).rows.tolist() == [72275616, 32964905, 56634920, 7251346, 47323009, 43329200]
+    assert rows.window_at(16_666_667).rows.tolist() == [99643719, 41360834, 86910125, 71953654]
+    blocks = EpochPlan(n_rows=100_000_000, batch_size=4, window=8, block_size=16)
+    assert blocks.window_at(5).rows.tolist() == [564920, 564923, 564924, 564925, 564921, 564922, 564927, 564926]
+
+
+def test_hashes_are_splitmix64() -> None:
+    # Published outputs of splitmix64 for this seed (rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64).
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert hashes(1234567, 0, 4).tolist() == published
+    assert hashes(1234567, 2, 4).tolist() == published[2:]
+
+
+EDGES = [
+    ({"n_rows": 0}, []),
+    ({"n_rows": 0, "block_size": 3}, []),
+    ({"n_rows": 0, "block_starts": []}, []),
+    ({"n_rows": 0, "weights": []}, []),
+    ({"n_rows": 1}, [[0]]),
+    ({"n_rows": 1, "drop_last": True}, []),
+    ({"n_rows": 1, "block_size": 50}, [[0]]),
+    ({"n_rows": 3, "batch_size": 1, "window": 1, "shuffle": False}, [[0], [1], [2]]),
+    ({"n_rows": 3, "batch_size": 5, "window": 1, "shuffle": False}, [[0, 1, 2]]),
+    ({"n_rows": 5, "batch_size": 2, "shuffle": False, "drop_last": True}, [[0, 1], [2, 3]]),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), EDGES)
+def test_edges(fields: dict[str, Any], expected: list[list[int]]) -> None:
+    assert orders(**fields) == expected
+
+
+def test_windows_ramp_from_first_window_up_to_window() -> None:
+    def sizes(**fields: Any) -> list[int]:
+        plan = EpochPlan(**{"n_rows": 20_000, "batch_size": 100, **fields})
+        return [len(window.rows) for window in plan.windows()]
+
+    assert sizes(window=6050) == [1000, 2000, 4000, 6000, 6000, 1000]
+    assert sizes(window=8000) == [1000, 2000, 4000, 8000, 5000]
+    assert sizes(window=500)[:3] == [500, 500, 500]
+    assert sizes(window=500, first_window=200)[:4] == [200, 400, 500, 500]
+    assert sizes(window=6000, first_window=1)[:4] == [100, 200, 400, 800]
+    assert sizes(window=6000, first_window=10**6) == [6000, 6000, 6000, 2000]
+
+
+def test_batches_are_the_cut_of_a_window() -> None:
+    window = EpochPlan(n_rows=7, batch_size=3, window=99, shuffle=False).window_at(0)
+    assert [batch.tolist() for batch in window.batches] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert window.offsets.tolist() == [0, 3, 6, 7]
+    assert (window.rows.dtype, window.offsets.dtype) == (np.int64, np.int64)
+
+
+# --- properties --------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def plan_fields(draw: st.DrawFn) -> dict[str, Any]:
+    n_rows = draw(st.integers(0, 150))
+    fields = {
+        "n_rows": n_rows,
+        "batch_size": draw(st.integers(1, 12)),
+        "window": draw(st.integers(1, 60)),
+        "first_window": draw(st.integers(1, 60)),
+        "shuffle": draw(st.booleans()),
+        "block_size": draw(st.sampled_from([1, 1, 2, 3, 7, 200])),
+        "seed": draw(st.sampled_from([0, 1, 2**64 - 1])),
+        "epoch": draw(st.integers(0, 3)),
+        "world": draw(st.integers(1, 5)),
+        "drop_last": draw(st.booleans()),
+        "uneven": draw(st.sampled_from(["pad", "drop"])),
+    }
+    if n_rows and draw(st.booleans()):
+        fields["block_starts"] = sorted({0, *draw(st.lists(st.integers(0, n_rows - 1), max_size=20))})
+    return fields
+
+
+@settings(max_examples=400, deadline=None)
+@given(plan_fields())
+def test_union_over_ranks(fields: dict[str, Any]) -> None:
+    plans = ranks(**fields)
+    counts = Counter(row for plan in plans for row in delivered(plan))
+    n_rows, world, batch_size = fields["n_rows"], fields["world"], fields["batch_size"]
+    everything = dict.fromkeys(range(n_rows), 1)
+    smallest, largest = n_rows // world, -(-n_rows // world)
+    if fields["drop_last"]:
+        assert set(counts) <= set(everything) and max(counts.values(), default=1) == 1
+        assert counts.total() == smallest // batch_size * batch_size * world
+    elif -(-smallest // batch_size) == -(-largest // batch_size):
+        assert counts == everything
+        assert sum(plan.n_padding for plan in plans) == 0
+    elif fields["uneven"] == "drop":
+        assert set(counts) <= set(everything) and max(counts.values(), default=1) == 1
+        assert counts.total() == smallest * world
+    else:
+        assert counts.total() == largest * world
+        for plan in plans:
+            own = delivered(plan)
+            counts.subtract(own[len(own) - plan.n_padding :])
+            assert plan.n_padding == 0 or own[-1] not in own[:-1]
+        assert counts == everything
+
+
+@settings(max_examples=400, deadline=None)
+@given(plan_fields())
+def test_every_rank_delivers_the_same_number_of_batches_and_len_tells_it(fields: dict[str, Any]) -> None:
+    plans = ranks(**fields)
+    for plan in plans:
+        windows = list(plan.windows())
+        sizes = [len(batch) for window in windows for batch in window.batches]
+        assert len(plan) == plan.n_batches == len(sizes) == len(plans[0])
+        assert plan.n_windows == len(windows)
+        assert plan.n_delivered == sum(sizes)
+        assert all(size == plan.batch_size for size in sizes[:-1])
+        if sizes:
+            assert (sizes[-1] == plan.batch_size) if plan.drop_last else (1 <= sizes[-1] <= plan.batch_size)
+
+
+@settings(max_examples=200, deadline=None)
+@given(plan_fields())
+def test_windows_are_within_bounds_and_found_at_random(fields: dict[str, Any]) -> None:
+    for plan in ranks(**fields):
+        batches_before = 0
+        for index, window in enumerate(plan.windows()):
+            assert (window.index, window.first_batch) == (index, batches_before)
+            assert 0 < len(window.rows) <= max(plan.window, plan.batch_size)
+            assert {plan.window_of(batches_before + i) for i in range(window.n_batches)} == {index}
+            batches_before += window.n_batches
+        # A fresh plan, last window first: nothing may depend on what was computed before.
+        fresh = replace(plan)
+        again = [fresh.window_at(index).rows.tolist() for index in reversed(range(fresh.n_windows))][::-1]
+        assert again == [window.rows.tolist() for window in plan.windows()]
+        for start in range(plan.n_windows + 1):
+            assert [window.index for window in plan.windows(start)] == list(range(start, plan.n_windows))
+
+
+@settings(max_examples=200, deadline=None)
+@given(plan_fields())
+def test_blocks_stay_whole_except_at_window_borders(fields: dict[str, Any]) -> None:
+    plan = EpochPlan(**{**fields, "world": 1, "shuffle": True, "drop_last": False})
+    starts = fields.get("block_starts", list(range(0, plan.n_rows, plan.block_size)))
+    if len(starts) == plan.n_rows:
+        return
+    block_of = np.searchsorted(starts, np.arange(plan.n_rows), side="right") - 1
+    open_block = None
+    for window in plan.windows():
+        rows = np.sort(window.rows)
+        begun = [block for block in np.unique(block_of[rows]) if block != open_block]
+        cut = []
+        for block in np.unique(block_of[rows]):
+            here, whole = rows[block_of[rows] == block], np.flatnonzero(block_of == block)
+            assert (np.diff(here) == 1).all()
+            if block in begun:
+                assert here[0] == whole[0]
+            if here[-1] != whole[-1]:
+                cut.append(block)
+        assert len(cut) <= 1
+        open_block = cut[0] if cut else None
+
+
+@pytest.mark.parametrize("how", [{"block_size": 50}, {"block_starts": np.arange(0, 5000, 50)}])
+def test_rows_of_a_window_of_blocks_are_reshuffled(how: dict[str, Any]) -> None:
+    plan = EpochPlan(n_rows=5000, batch_size=50, window=500, first_window=500, seed=1, **how)
+    patterns = set()
+    for window in plan.windows():
+        blocks = len(np.unique(window.rows // 50))
+        assert blocks == 10
+        # In block order a window would have ten runs of 50; shuffled, neighbours follow each other once in 500.
+        assert np.count_nonzero(np.diff(window.rows) == 1) < 10
+        assert all(len(np.unique(batch // 50)) > 5 for batch in window.batches)
+        patterns.add(tuple(np.argsort(window.rows).tolist()))
+    assert len(patterns) == plan.n_windows
+
+
+@pytest.mark.parametrize("how", [{"block_size": 1}, {"block_size": 16}, {"block_starts": np.arange(0, 40_000, 16)}])
+def test_each_rank_sees_blocks_of_the_whole_file(how: dict[str, Any]) -> None:
+    for plan in ranks(n_rows=40_000, batch_size=100, window=4000, world=4, **how):
+        tenths = np.bincount(np.array(delivered(plan)) // 4000, minlength=10)
+        assert tenths.sum() == 10_000
+        # 62.5 blocks of 16 a tenth are expected, standard deviation about 6.5.
+        assert (abs(tenths - 1000) < 5 * 6.5 * 16).all()
+
+
+@pytest.mark.parametrize("how", [{}, {"block_size": 5}, {"block_starts": [0, 7, 9, 50]}, {"weights": np.ones(100)}])
+def test_order_depends_on_seed_and_epoch_and_nothing_else(how: dict[str, Any]) -> None:
+    def order(**fields: Any) -> tuple[int, ...]:
+        return tuple(delivered(EpochPlan(**{"n_rows": 100, "batch_size": 7, "window": 28, **how, **fields})))
+
+    different = [order(seed=seed, epoch=epoch) for seed in (0, 1, 2, 2**63, 2**64 - 1) for epoch in (0, 1, 2)]
+    assert len(set(different)) == len(different)
+    assert order(seed=1, epoch=2) == order(seed=np.uint64(1), epoch=np.int32(2))
+    assert tuple(range(100)) not in different
+
+
+def test_first_epoch_of_seed_1_is_not_the_second_of_seed_0() -> None:
+    assert orders(seed=1, epoch=0) != orders(seed=0, epoch=1)
+
+
+def test_no_generator_is_touched() -> None:
+    def state() -> str:
+        return repr(np.random.get_state(legacy=False))
+
+    np.random.seed(3)
+    before = state()
+    first = orders(n_rows=100, block_size=3), orders(weights=WEIGHTS)
+    assert state() == before
+    np.random.seed(4)
+    assert state() != before
+    assert (orders(n_rows=100, block_size=3), orders(weights=WEIGHTS)) == first
+
+
+def test_plans_and_windows_travel_to_workers() -> None:
+    plan = EpochPlan(n_rows=10_000, batch_size=10, window=100, block_size=7, seed=9)
+    window = pickle.loads(pickle.dumps(plan)).window_at(5)
+    assert pickle.loads(pickle.dumps(window)).rows.tolist() == plan.window_at(5).rows.tolist()
+
+
+# --- randomness --------------------------------------------------------------------------------------------------------
+
+
+def assert_uniform(counts: np.ndarray, freedom: int) -> None:
+    """Chi-square within five standard deviations of its mean: neither too uneven nor too even."""
+    expected = counts.sum() / counts.size
+    assert expected > 20
+    statistic = ((counts - expected) ** 2).sum() / expected
+    assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5])
+def test_all_permutations_of_few_rows_are_equally_likely(n: int) -> None:
+    number = {order: i for i, order in enumerate(permutations(range(n)))}
+    found = [number[tuple(Permutation(n, seed).rows(0, n).tolist())] for seed in range(6000)]
+    assert_uniform(np.bincount(found, minlength=len(number)), len(number) - 1)
+
+
+# 5,000 and 100,003 rows come from the network, the others from the table.
+@pytest.mark.parametrize(("n", "seeds", "bins"), [(5, 4000, 5), (10, 4000, 10), (100, 2000, 20), (1000, 300, 50)])
+@pytest.mark.parametrize("as_epochs", [False, True])
+def test_every_row_is_equally_likely_at_every_place(n: int, seeds: int, bins: int, as_epochs: bool) -> None:
+    counts = np.zeros((bins, bins))
+    for number in range(seeds):
+        key = {"epoch": number} if as_epochs else {"seed": number}
+        plan = EpochPlan(n_rows=n, batch_size=n, window=n, first_window=n, **key)
+        np.add.at(counts, (np.arange(n) * bins // n, plan.window_at(0).rows * bins // n), 1)
+    # Within one order the rows and columns of this table have fixed sums.
+    assert_uniform(counts, (bins - 1) ** 2)
+
+
+@pytest.mark.parametrize(("n", "seeds", "bins"), [(4097, 200, 40), (5000, 200, 40), (100_003, 20, 100)])
+def test_the_network_is_as_random_as_a_sort_by_random_numbers(n: int, seeds: int, bins: int) -> None:
+    places, steps = np.zeros((bins, bins)), np.zeros(bins)
+    first = np.zeros((bins, bins))
+    for seed in range(seeds):
+        order = Permutation(n, seed).rows(0, n)
+        np.add.at(places, (np.arange(n) * bins // n, order * bins // n), 1)
+        np.add.at(steps, np.diff(order) % n * bins // n, 1)
+        np.add.at(first, (order[:-1:2] * bins // n, order[1::2] * bins // n), 1)
+    assert_uniform(places, (bins - 1) ** 2)
+    assert_uniform(steps, bins - 1)
+    assert_uniform(first, bins**2 - 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.integers(1, 50), st.integers(4090, 4103), st.integers(4097, 20_000)), st.integers(0, 2**64 - 1))
+def test_permutation_is_a_bijection_and_knows_its_inverse(n: int, key: int) -> None:
+    permutation = Permutation(n, key)
+    order = permutation.rows(0, n)
+    assert np.sort(order).tolist() == list(range(n))
+    assert permutation.inverse(order).tolist() == list(range(n))
+    assert permutation.rows(n // 3, n // 2).tolist() == order[n // 3 : n // 2].tolist()
+
+
+@pytest.mark.parametrize("n", [2**31 + 1, 10**12 + 39, 2**63 - 1])
+def test_permutation_of_more_than_2_31_rows(n: int) -> None:
+    permutation = Permutation(n, 5)
+    places = np.concatenate([np.arange(1000), n - 1 - np.arange(1000)])
+    order = permutation.forward(places)
+    assert order.min() >= 0 and order.max() < n and len(np.unique(order)) == 2000
+    assert (permutation.inverse(order) == places).all()
+    assert_uniform(np.bincount((order / n * 20).astype(int), minlength=20), 19)
+
+
+def test_window_shuffle_is_uniform() -> None:
+    number = {order: i for i, order in enumerate(permutations(range(4)))}
+    found = [number[tuple(shuffled(4, seed).tolist())] for seed in range(5000)]
+    assert_uniform(np.bincount(found, minlength=24), 23)
+
+
+# --- size --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_size", [1, 16])
+def test_a_plan_of_100_million_rows_holds_no_permutation(block_size: int) -> None:
+    EpochPlan(n_rows=10, batch_size=2, window=4).window_at(0)  # imports and caches are not the plan's
+    tracemalloc.start()
+    try:
+        plan = EpochPlan(
+            n_rows=100_000_000, batch_size=128, window=16_384, block_size=block_size, rank=5, world=8, seed=1
+        )
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        window = plan.window_at(plan.n_windows // 2)
+        # The window itself is 128 KiB, and the network needs a dozen arrays of that size.
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(np.unique(window.rows)) == 16_384
+    assert (len(np.unique(window.rows // 16)) < 1100) == (block_size == 16)
+
+
+# --- weights -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32, np.uint8])
+def test_rows_are_drawn_in_proportion_to_their_weights(dtype: type) -> None:
+    weights = np.zeros(50_000, dtype=dtype)
+    weights[[7, 100, 30_000, 49_999]] = [1, 2, 3, 4]
+    rows = np.array(delivered(EpochPlan(n_rows=50_000, batch_size=64, window=640, weights=weights)))
+    found, counts = np.unique(rows, return_counts=True)
+    assert found.tolist() == [7, 100, 30_000, 49_999]  # zero weights are never drawn
+    expected = np.array([5_000, 10_000, 15_000, 20_000])
+    assert ((counts - expected) ** 2 / expected).sum() < 16.3  # 99.9 % of chi-square with 3 degrees of freedom
+    # Draws are independent: duplicates neither cluster nor avoid each other.
+    equal_neighbours = np.count_nonzero(np.diff(rows) == 0)
+    assert abs(equal_neighbours - 0.3 * 50_000) < 5 * np.sqrt(50_000 * 0.3 * 0.7)
+
+
+def test_ranks_draw_independently_and_together_draw_what_one_rank_draws() -> None:
+    weights = np.arange(1000)
+    fields = {"n_rows": 1000, "batch_size": 10, "window": 100, "weights": weights, "seed": 4}
+    shares = [delivered(plan) for plan in ranks(**fields, world=4)]
+    assert [row for share in shares for row in share] == delivered(EpochPlan(**fields))
+    assert len({tuple(share) for share in shares}) == 4
+
+
+def test_more_weights_than_torch_multinomial_takes() -> None:
+    n_rows = 2**24 + 1000
+    weights = np.zeros(n_rows, dtype=np.float32)
+    weights[[5, n_rows - 3, n_rows - 1]] = 1
+    rows = EpochPlan(n_rows=n_rows, batch_size=500, window=500, weights=weights).window_at(0).rows
+    assert np.unique(rows).tolist() == [5, n_rows - 3, n_rows - 1]
+
+
+@pytest.mark.parametrize("weight", [5e-324, 1e-310, 1e308])
+def test_extreme_weights_stay_inside_the_file(weight: float) -> None:
+    assert set(delivered(EpochPlan(n_rows=500, batch_size=50, window=100, weights=[0, weight] + [0] * 498))) == {1}
+
+
+# --- refusals ----------------------------------------------------------------------------------------------------------
+
+REFUSED = [
+    ({"n_rows": -1}, ValueError, "n_rows is -1; expected at least 0"),
+    ({"n_rows": 10.0}, TypeError, "n_rows is 10.0; expected an integer"),
+    ({"batch_size": 0}, ValueError, "batch_size is 0; expected at least 1"),
+    ({"batch_size": True}, TypeError, "batch_size is True"),
+    ({"window": 0}, ValueError, "window is 0"),
+    ({"first_window": 0}, ValueError, "first_window is 0"),
+    ({"block_size": 0}, ValueError, "block_size is 0"),
+    ({"block_size": "auto"}, TypeError, "block_size is 'auto'"),
+    ({"seed": -1}, ValueError, "seed is -1; expected 0 to 18446744073709551615"),
+    ({"seed": 2**64}, ValueError, "seed is 18446744073709551616"),
+    ({"seed": None}, TypeError, "seed is None"),
+    ({"epoch": -1}, ValueError, "epoch is -1"),
+    ({"world": 0}, ValueError, "world is 0"),
+    ({"rank": 2, "world": 2}, ValueError, "rank is 2; expected 0 to 1"),
+    ({"rank": -1}, ValueError, "rank is -1"),
+    ({"uneven": "wrap"}, ValueError, "uneven is 'wrap'"),
+    ({"weights": np.ones(9)}, ValueError, r"shape \(9,\); expected \(10,\)"),
+    ({"weights": np.ones((10, 1))}, ValueError, r"shape \(10, 1\)"),
+    ({"weights": [1.0] * 3 + [np.nan] + [-1.0] * 6}, ValueError, r"weights\[3\] is nan"),
+    ({"weights": [1.0] * 3 + [np.inf] * 7}, ValueError, r"weights\[3\] is inf"),
+    ({"weights": [1] * 9 + [-2]}, ValueError, r"weights\[9\] is -2"),
+    ({"weights": np.zeros(10)}, ValueError, "sum to 0"),
+    ({"weights": [1e308] * 10}, ValueError, "sum to inf"),
+    ({"weights": ["a"] * 10}, TypeError, "weights have dtype"),
+    ({"n_rows": 0, "weights": [1]}, ValueError, r"shape \(1,\); expected \(0,\)"),
+    ({"weights": np.ones(10), "shuffle": False}, ValueError, "shuffle=False"),
+    ({"weights": np.ones(10), "block_size": 2}, ValueError, "block_size=2"),
+    ({"weights": np.ones(10), "block_starts": [0]}, ValueError, "block_starts"),
+    ({"block_starts": []}, ValueError, r"begin with \[\]"),
+    ({"block_starts": [1, 2]}, ValueError, r"begin with \[1\]"),
+    ({"block_starts": [0, 4, 4]}, ValueError, r"block_starts\[2\] is 4 after 4"),
+    ({"block_starts": [0, 10]}, ValueError, "end with 10; expected at most 9"),
+    ({"block_starts": [0.0, 1.0]}, TypeError, "dtype float64"),
+    ({"block_starts": [[0, 1]]}, ValueError, r"shape \(1, 2\)"),
+    ({"n_rows": 0, "block_starts": [0]}, ValueError, r"begin with \[0\]"),
+]
+
+
+@pytest.mark.parametrize(("fields", "error", "message"), REFUSED)
+def test_refusals_say_what_was_found(fields: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        orders(**fields)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_no_window_outside_the_epoch(index: int) -> None:
+    plan = EpochPlan(n_rows=10, batch_size=2, window=4, first_window=2)
+    with pytest.raises(IndexError, match=f"window {index} asked for; the epoch has 3 windows"):
+        plan.window_at(index)
+    with pytest.raises(IndexError, match="batch 5 asked for; the epoch has 5 batches"):
+        plan.window_of(5)
+
+
+# --- a user's sampler --------------------------------------------------------------------------------------------------
+
+
+def sampled(sampler: Any, **fields: Any) -> list[list[list[int]]]:
+    """The batches of each window."""
+    plan = SamplerPlan(**{"sampler": sampler, "n_rows": 100, "batch_size": 2, "window": 4, "first_window": 2, **fields})
+    windows = list(plan.windows())
+    for index, window in enumerate(windows):
+        assert (window.index, window.first_batch) == (index, sum(before.n_batches for before in windows[:index]))
+        assert window.rows.dtype == window.offsets.dtype == np.int64
+    assert len(plan) == sum(window.n_batches for window in windows)
+    return [[batch.tolist() for batch in window.batches] for window in windows]
+
+
+SAMPLERS = [
+    ([], {}, []),
+    ([9, 9, 3], {}, [[[9, 9]], [[3]]]),
+    ([9, 9, 3], {"drop_last": True}, [[[9, 9]]]),
+    (range(11), {}, [[[0, 1]], [[2, 3], [4, 5]], [[6, 7], [8, 9]], [[10]]]),
+    (np.array([5, 0, 99]), {}, [[[5, 0]], [[99]]]),
+    ([[1, 2], [3]], {"batch_size": None}, [[[1, 2]], [[3]]]),
+    ([[1], [2, 3, 4, 5, 6], [7], (8,), np.array([9, 0, 9])], {"batch_size": None},
+     [[[1], [2, 3, 4, 5, 6]], [[7], [8], [9, 0, 9]]]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sampler", "fields", "expected"), SAMPLERS)
+def test_exact_windows_of_a_sampler(sampler: Any, fields: dict[str, Any], expected: list[list[list[int]]]) -> None:
+    assert sampled(sampler, **fields) == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 150), st.integers(1, 12), st.integers(1, 60), st.integers(1, 60), st.booleans())
+def test_a_sampler_is_cut_as_a_plan_is(n: int, batch_size: int, window: int, first: int, drop_last: bool) -> None:
+    fields: dict[str, Any] = {
+        "n_rows": n,
+        "batch_size": batch_size,
+        "window": window,
+        "first_window": first,
+        "drop_last": drop_last,
+    }
+
+    def cut(windows: Iterator[Window]) -> list[tuple[int, int, list[int], list[int]]]:
+        return [(w.index, w.first_batch, w.rows.tolist(), w.offsets.tolist()) for w in windows]
+
+    plan = EpochPlan(**fields, shuffle=False)
+    assert cut(SamplerPlan(sampler=range(n), **fields).windows()) == cut(plan.windows())
+
+
+@pytest.mark.parametrize("batch_size", [2, None])
+def test_a_sampler_is_read_only_as_far_as_needed(batch_size: int | None) -> None:
+    taken = []
+
+    def endless() -> Iterator[Any]:
+        while True:
+            taken.append(len(taken))
+            yield taken[-1] if batch_size else [taken[-1], taken[-1]]
+
+    plan = SamplerPlan(sampler=endless(), n_rows=100, batch_size=batch_size, window=4, first_window=2)
+    windows = plan.windows()
+    assert not taken
+    assert len(next(windows).rows) == 2
+    assert len(taken) == (2 if batch_size else 1)
+    assert len(next(windows).rows) == 4
+    assert len(taken) == (6 if batch_size else 3)
+    with pytest.raises(TypeError):
+        len(plan)
+
+
+def test_a_sampler_plan_can_be_iterated_twice() -> None:
+    plan = SamplerPlan(sampler=[3, 1, 2], n_rows=4, batch_size=2, window=2)
+    assert [[w.rows.tolist() for w in plan.windows()] for _ in range(2)] == [[[3, 1], [2]]] * 2
+
+
+SAMPLERS_REFUSED = [
+    ([1, 100], {}, IndexError, "position 100; the dataset has rows 0..99"),
+    ([1, -1], {}, IndexError, "position -1"),
+    ([0.5], {}, TypeError, r"gave \[0.5\]; expected integers"),
+    ([[1, 2]], {}, TypeError, "batch_sampler"),
+    ([1, 2], {"batch_size": None}, TypeError, "gave 1; expected sequences of integers"),
+    ([[1], []], {"batch_size": None}, ValueError, "empty batch"),
+    ([1], {"batch_size": 0}, ValueError, "batch_size is 0"),
+    ([1], {"window": 0}, ValueError, "window is 0"),
+    ([[1]], {"batch_size": None, "drop_last": True}, ValueError, "drop_last"),
+]
+
+
+@pytest.mark.parametrize(("sampler", "fields", "error", "message"), SAMPLERS_REFUSED)
+def test_bad_samplers(sampler: Any, fields: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sampled(sampler, **fields)
