@@ -1,0 +1,87 @@
+"""How much memory decoded rows may take: what users write, and what "auto" means on this machine.
+
+Arithmetic only; the rows are held by the Rust core.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+#: Share of the memory that is free when the dataset is made, with ``cache="auto"``.
+AUTO_SHARE = 0.25
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SIZE = re.compile(r"^\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?I?)B?\s*$", re.IGNORECASE)
+
+
+def cache_budget(cache: Any) -> int:
+    """Return the bytes that ``cache`` means.
+
+    Parameters
+    ----------
+    cache
+        Bytes, a text like "4GiB" or "500 MB", 0 for none, or "auto": a quarter of the memory that is free now, within
+        the limits of this process's cgroup.
+
+    Raises
+    ------
+    TypeError
+        If it is neither text nor a number.
+    ValueError
+        If it is negative or cannot be read.
+
+    Examples
+    --------
+    >>> cache_budget("1.5GiB"), cache_budget(0)
+    (1610612736, 0)
+    """
+    if isinstance(cache, bool) or not isinstance(cache, str | int):
+        raise TypeError(f"cache is {cache!r}, where bytes, a text like '4GiB', or 'auto' was expected")
+    if isinstance(cache, int):
+        if cache < 0:
+            raise ValueError(f"cache is {cache}, where a number of bytes from 0 on was expected")
+        return int(cache)
+    if cache.strip().lower() == "auto":
+        return int(free_memory() * AUTO_SHARE)
+    match = _SIZE.match(cache)
+    if match is None:
+        raise ValueError(f"cache is {cache!r}, where bytes, a text like '4GiB', or 'auto' was expected")
+    return int(float(match["number"]) * _UNITS[match["unit"].upper()])
+
+
+def free_memory() -> int:
+    """Return the bytes that this process may still take: of the machine, and of its cgroup where that is less.
+
+    The source of both figures is Linux' ``/proc/meminfo`` (MemAvailable) and cgroup v2 and v1 limits; elsewhere it is the
+    free physical memory that the system reports.
+    """
+    return max(0, min([_machine_free(), *_cgroup_free()]))
+
+
+def _machine_free() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    names = os.sysconf_names
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
+    return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cgroup_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What each known cgroup limit leaves; the files of a container show its own group at the root."""
+    free = []
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            free.append(int((root / limit).read_text()) - int((root / used).read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return free

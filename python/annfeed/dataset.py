@@ -1,0 +1,356 @@
+"""`AnnDataset`: a torch Dataset over the rows of an .h5ad file or an AnnData.
+
+It puts together what others do: a `Source` per matrix, an `ObsTable`, a transform. Requested order is what it delivers.
+It decides no order of its own (epoch.py) and holds no threads (loader.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import anndata
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+
+from annfeed.cache import cache_budget
+from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
+from annfeed.errors import FormatError
+from annfeed.loaded import LoadedWindow
+from annfeed.loader import WindowLoader
+from annfeed.locate import find_matrices, find_obs
+from annfeed.matrix import Matrix, dtype_name
+from annfeed.selection import as_positions, row_subset
+from annfeed.transforms import Transform, check_transform
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class AnnDataset(Dataset[Item]):
+    """A torch Dataset whose items are the cells of an .h5ad file or an AnnData, in the order asked for.
+
+    The file stays as it is, on disk: rows are decoded when they are asked for, a window of them at a time.
+
+    Parameters
+    ----------
+    adata_or_path
+        Path of an .h5ad file (best: nothing is loaded), or an AnnData in memory or backed, or a view of one. Of a backed
+        AnnData the matrix is streamed from its file, while obs is taken from the object, with the edits made to it.
+    transform
+        An `annfeed.Transform`, applied to each item; one with ``batched = True`` to whole batches.
+    obs_subset
+        The rows that make up the dataset: integer positions (order and repeats kept) or a boolean mask; None for all.
+    chunk_size
+        Rows read together by the optimized loader: the window. It bounds memory, and it is what makes reading fast.
+    elem
+        Where the matrix lies: "X", "raw/X", "layers/counts", "obsm/X_pca"; or ``{key: place}`` for several, each
+        delivered under its key.
+    obs_columns
+        The obs columns to deliver; None for all, ``[]`` for none.
+    var_subset
+        The genes to deliver, in this order: names, integer positions, or a boolean mask; None for all. It concerns
+        matrices over genes, so not those in obsm.
+    categories
+        "str": text and categorical columns are delivered as text. "code": as int64 codes, -1 where missing;
+        `categories` lists what they stand for.
+    output
+        "dense": strided tensors ``[B, n_vars]``. "csr": torch sparse CSR tensors with sorted, distinct columns.
+    dtype
+        Of the matrix: torch.float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64. Whole numbers that
+        a float cannot hold are rounded with one warning; values that an integer cannot hold are an error.
+    cache
+        Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for a share of the free memory.
+    threads
+        Threads for reading; None for all cores of this process, one in a torch worker.
+    strict
+        Raise instead of falling back to h5py for files that the Rust reader declines.
+
+    Raises
+    ------
+    TypeError
+        If ``transform`` is no Transform, or an argument has the wrong type.
+    ValueError
+        If ``chunk_size`` is below 1, a mask has the wrong length, or an option is unknown.
+    IndexError
+        If ``obs_subset`` is negative or out of range.
+    KeyError
+        If there is no such ``elem``, obs column or gene; the message names near matches.
+    OSError
+        If the file cannot be read; `StaleFileError` if it changes later.
+    FormatError
+        If the file is not what it says it is.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd, tempfile
+    >>> obs = pd.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
+    >>> adata = anndata.AnnData(np.eye(3, dtype="float32"), obs=obs)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     adata.write_h5ad(f"{folder}/three.h5ad")
+    ...     dataset = AnnDataset(f"{folder}/three.h5ad", obs_subset=[2, 0])
+    ...     dataset.shape, dataset[0]
+    ((2, 3), {'X': tensor([0., 0., 1.]), 'obs_n': tensor(3)})
+    """
+
+    def __init__(
+        self,
+        adata_or_path: anndata.AnnData | str | os.PathLike[str],
+        *,
+        transform: Transform | None = None,
+        obs_subset: npt.ArrayLike | None = None,
+        chunk_size: int = 6000,
+        elem: str | Mapping[str, str] = "X",
+        obs_columns: Sequence[str] | None = None,
+        var_subset: Sequence[str] | npt.ArrayLike | None = None,
+        categories: Literal["str", "code"] = "str",
+        output: Literal["dense", "csr"] = "dense",
+        dtype: torch.dtype = torch.float32,
+        cache: str | int = "auto",
+        threads: int | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.transform = check_transform(transform)
+        self.chunk_size = _positive("chunk_size", chunk_size)
+        self.threads = None if threads is None else _positive("threads", threads)
+        self.cache = cache
+        self._categories = _one_of("categories", categories, ("str", "code"))
+        self.output = _one_of("output", output, ("dense", "csr"))
+        self.dtype = dtype
+        dtype_name(dtype)
+        self.elem = elem
+        self._matrices = find_matrices(
+            adata_or_path, elem, var_subset, budget=cache_budget(cache), threads=self.n_threads, strict=strict
+        )
+        self._obs = find_obs(adata_or_path, next(iter(self._matrices.values())).elem, obs_columns)
+        n_rows = self._check_rows()
+        self._rows = row_subset(obs_subset, n_rows)
+        self._n_rows = n_rows
+
+    def __len__(self) -> int:
+        """Return the number of rows of the dataset."""
+        return self._n_rows if self._rows is None else len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns as delivered (of the first matrix, where there are several)."""
+        return len(self), self._first.n_vars
+
+    def __getitem__(self, index: int) -> Item:
+        """Return one item.
+
+        Parameters
+        ----------
+        index
+            Position in the dataset; negative ones count from the end.
+
+        Raises
+        ------
+        IndexError
+            If it is out of range.
+        TypeError
+            If it is no integer.
+        """
+        return split(self._transformed(as_positions([index], len(self))))[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> Items:
+        """Return the items at ``indices``, read together: what a plain torch DataLoader asks for."""
+        return Items(self._transformed(as_positions(indices, len(self))))
+
+    def get_collate_fn(self) -> Collate:
+        """Return the collate function that hands on batches as they were read, without stacking them again.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32")))
+        >>> loader = torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=dataset.get_collate_fn())
+        >>> next(iter(loader))
+        {'X': tensor([[1., 0., 0.],
+            [0., 1., 0.]])}
+        """
+        return Collate()
+
+    def get_optimized_dataloader(
+        self,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = True,
+        num_workers: int = 0,
+        block_size: int | Literal["auto"] = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+        prefetch_batches: int = 4,
+        **kwargs: Any,
+    ) -> WindowLoader:
+        """Return the loader that reads windows of ``chunk_size`` rows and delivers batches in the order asked for.
+
+        Parameters
+        ----------
+        batch_size
+            Rows of a batch.
+        shuffle
+            A new order each epoch, else the dataset's own. Superseded by ``sampler=`` and ``batch_sampler=``.
+        num_workers
+            torch worker processes. 0, with read-ahead in threads, is the fast way; workers are for heavy transforms.
+        block_size
+            1: a uniform pseudo-random order. k: runs of k neighbouring rows are shuffled over the whole dataset, then
+            the rows of each window among themselves. "auto": runs cut at the file's chunk borders, so that no chunk is
+            decoded twice.
+        seed
+            The same seed gives the same batches, on any machine, with any number of threads and workers. None draws one
+            from ``generator=``, else from torch's global generator, at the first batch of each epoch.
+        drop_last
+            Leave out a last batch that is short.
+        prefetch_batches
+            Batches that are made ahead while the model works, with ``num_workers=0``.
+        **kwargs
+            Any other keyword of ``torch.utils.data.DataLoader``.
+
+        Raises
+        ------
+        TypeError
+            If a keyword is unknown.
+        ValueError
+            If a value is out of range, or options exclude each other.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32")))
+        >>> [batch["X"].shape[0] for batch in dataset.get_optimized_dataloader(batch_size=2, seed=0)]
+        [2, 1]
+        """
+        return WindowLoader(
+            self,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            num_workers=num_workers,
+            block_size=block_size,
+            seed=seed,
+            drop_last=drop_last,
+            prefetch_batches=prefetch_batches,
+            **kwargs,
+        )
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """The obs columns of the dataset's rows, read when asked for."""
+        frame = self._obs.frame()
+        return frame if self._rows is None else frame.iloc[self._rows]
+
+    @property
+    def obs_names(self) -> pd.Index[str]:
+        """The names of the dataset's rows."""
+        names = self._obs.names
+        return names if self._rows is None else names[self._rows]
+
+    @property
+    def var_names(self) -> pd.Index[str]:
+        """The names of the delivered columns (of the first matrix, where there are several)."""
+        return self._first.names()
+
+    @property
+    def categories(self) -> dict[str, pd.Index[Any]]:
+        """What the codes of each text or categorical column stand for, with ``categories="code"``."""
+        return self._obs.categories
+
+    def stats(self) -> dict[str, int]:
+        """Return what has been read so far in this process: files opened, bytes read from them.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).stats()
+        {'opens': 0, 'bytes_read': 0}
+        """
+        sources = [matrix.source for matrix in self._matrices.values()]
+        return {
+            "opens": sum(getattr(source, "n_opens", 0) for source in sources),
+            "bytes_read": sum(getattr(source, "bytes_read", 0) for source in sources),
+        }
+
+    def close(self) -> None:
+        """Close the files; a closed dataset cannot be read any more."""
+        for matrix in self._matrices.values():
+            matrix.source.close()
+
+    def __enter__(self) -> AnnDataset:
+        """Return the dataset; leaving the ``with`` block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return shape and place."""
+        places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in self._matrices.items())
+        return f"AnnDataset({len(self)} x {self._first.n_vars}, {places})"
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that reading uses in this process."""
+        if self.threads is not None:
+            return self.threads
+        # Workers are there to use the cores; each with all of them would only get in the others' way.
+        return 1 if torch.utils.data.get_worker_info() is not None else len(_affinity())
+
+    def load(self, positions: Int64Array) -> LoadedWindow:
+        """Read the rows at ``positions`` (int64, any order, repeats allowed) together; batches are made of the result."""
+        rows = positions if self._rows is None else self._rows[positions]
+        threads = self.n_threads
+        return LoadedWindow(self, rows, {key: m.read(rows, threads) for key, m in self._matrices.items()})
+
+    def refresh(self) -> None:
+        """Take edits made to the AnnData's obs since the last epoch into account (every epoch begins with it)."""
+        self._obs.refresh()
+
+    def finish(self, batch: Batch) -> Batch:
+        """Apply the transform to a batch as it was read."""
+        return apply_transform(self.transform, batch)
+
+    def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
+        """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""
+        return dict(self._obs.take(rows, self._categories))
+
+    def matrix_batch(self, key: str, block: Any, places: Int64Array) -> torch.Tensor:
+        """Return the rows ``places`` of ``block`` as a tensor of the dataset's output and dtype."""
+        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads)
+
+    def _transformed(self, positions: Int64Array) -> Batch:
+        return self.finish(self.load(positions).batch(0, len(positions)))
+
+    @property
+    def _first(self) -> Matrix:
+        return next(iter(self._matrices.values()))
+
+    def _check_rows(self) -> int:
+        n_obs = self._obs.n_rows
+        for matrix in self._matrices.values():
+            if matrix.n_obs != n_obs:
+                raise FormatError(
+                    f"{matrix.source.place} has {matrix.n_obs} rows, but obs has {n_obs}. "
+                    "The file was written wrongly: write it again with anndata"
+                )
+        return n_obs
+
+
+def _affinity() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} is {value!r}, where a positive integer was expected")
+    if value < 1:
+        raise ValueError(f"{name} is {value}, where a positive integer was expected")
+    return int(value)
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}, where one of {allowed} was expected")
+    return value

@@ -1,0 +1,52 @@
+"""A window's rows, read: batches are made of it as often and in whatever order is wanted.
+
+It does no I/O; it is dropped when its last batch is made.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annfeed._core import Block
+from annfeed.collate import Batch
+
+if TYPE_CHECKING:
+    from annfeed.dataset import AnnDataset
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class LoadedWindow:
+    """The rows of one window, decoded.
+
+    Parameters
+    ----------
+    dataset
+        Knows dtype, output and obs.
+    rows
+        int64, rows of obs in the order of delivery.
+    blocks
+        By key: the decoded rows of each matrix, and the place in it of each of ``rows``.
+    """
+
+    def __init__(self, dataset: AnnDataset, rows: Int64Array, blocks: dict[str, tuple[Block, Int64Array]]) -> None:
+        self._dataset = dataset
+        self._rows = rows
+        self._blocks = blocks
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of decoded rows held."""
+        return sum(block.nbytes for block, _ in self._blocks.values())
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Return rows ``start`` to ``stop`` of the window as a batch, before any transform."""
+        batch: dict[str, Any] = {
+            key: self._dataset.matrix_batch(key, block, places[start:stop])
+            for key, (block, places) in self._blocks.items()
+        }
+        batch.update(self._dataset.obs_batch(self._rows[start:stop]))
+        return batch

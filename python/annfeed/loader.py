@@ -1,0 +1,200 @@
+"""`WindowLoader`: a torch DataLoader that reads windows, in the order of an `EpochPlan`, ahead of the model.
+
+The order comes from epoch.py, the rows from the dataset; here are epochs, seeds, ranks, workers and the read-ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from annfeed.collate import Batch, Collate, Items
+from annfeed.epoch import EpochPlan, SamplerPlan, Window
+from annfeed.ranks import draw_seed, rank_and_world
+from annfeed.readahead import read_ahead
+from annfeed.sampler import PlanSampler
+
+if TYPE_CHECKING:
+    from annfeed.dataset import AnnDataset
+
+#: Keywords of torch's DataLoader that only concern worker processes and go to the loader that has them.
+_WORKER_KEYWORDS = (
+    "num_workers",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
+    "persistent_workers",
+    "pin_memory",
+    "pin_memory_device",
+    "in_order",
+)
+
+
+class WindowLoader(DataLoader[Any]):
+    """What `AnnDataset.get_optimized_dataloader` returns; see there for the parameters.
+
+    It is a torch DataLoader with its attributes, over the same dataset. Its order is the same for any number of threads
+    and workers. Under torch.distributed (or RANK and WORLD_SIZE) each rank delivers its own share, in equally many
+    batches.
+
+    Raises
+    ------
+    TypeError
+        If a keyword is unknown.
+    ValueError
+        If a value is out of range, or options exclude each other.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> from annfeed import AnnDataset
+    >>> loader = WindowLoader(AnnDataset(anndata.AnnData(np.eye(4, dtype="float32"))), batch_size=2, seed=1)
+    >>> len(loader), [batch["X"].argmax(1).tolist() for batch in loader]
+    (2, [[0, 3], [2, 1]])
+    """
+
+    def __init__(
+        self,
+        dataset: AnnDataset,
+        batch_size: int | None = 32,
+        shuffle: bool = True,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int = 0,
+        collate_fn: Any = None,
+        *,
+        block_size: int | Literal["auto"] = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+        prefetch_batches: int = 4,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if batch_sampler is None and batch_size is None:
+            raise ValueError("batch_size is None, where an integer was expected; a plain DataLoader gives single items")
+        plan = sampler if isinstance(sampler, PlanSampler) else None
+        if plan is None and sampler is None and batch_sampler is None:
+            plan = PlanSampler(dataset, batch_size or 1, shuffle, block_size, seed, drop_last, generator)
+        if batch_sampler is not None:
+            # torch's own check that batch_size, sampler and drop_last were left alone, with its own words.
+            keywords: dict[str, Any] = {"batch_sampler": batch_sampler, "sampler": sampler}
+            if batch_size not in (1, 32) or drop_last:
+                raise ValueError("batch_sampler excludes batch_size, shuffle, sampler, and drop_last")
+        else:
+            keywords = {"batch_size": batch_size, "sampler": sampler if plan is None else plan, "drop_last": drop_last}
+        self.block_size = block_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.prefetch_batches = prefetch_batches
+        if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
+            raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
+        self._plan = plan
+        self._workers: DataLoader[Any] | None = None
+        self._order: _Order | None = None
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            collate_fn=dataset.get_collate_fn() if collate_fn is None else collate_fn,
+            generator=generator,
+            **keywords,
+            **kwargs,
+        )
+        self._batch_sampler_given = batch_sampler
+
+    def __len__(self) -> int:
+        """Return the number of batches that this rank delivers."""
+        if self._plan is not None:
+            return self._plan.n_batches
+        return len(self._windows_of_sampler())
+
+    def __iter__(self) -> Iterator[Any]:
+        """Deliver an epoch. Seed, epoch number and rank are settled, and reading begins, at the first ``next``."""
+        return self._epoch()
+
+    def _epoch(self) -> Iterator[Any]:
+        dataset: AnnDataset = self.dataset  # type: ignore[assignment]
+        dataset.refresh()
+        windows, seed = self._begin()
+        if self.num_workers > 0:
+            yield from self._from_workers(windows, seed)
+            return
+        pin = self.pin_memory and torch.cuda.is_available()
+        for batch in read_ahead(dataset, windows, self.prefetch_batches):
+            done = _finished(dataset, batch, self.collate_fn)
+            yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done
+
+    def _begin(self) -> tuple[Iterator[Window], int]:
+        """The windows of the next epoch, and a seed for its workers."""
+        if self._plan is not None:
+            plan = self._plan.begin()
+            return plan.windows(), plan.seed + plan.epoch
+        return self._windows_of_sampler().windows(), draw_seed(self.generator, 1)
+
+    def _windows_of_sampler(self) -> SamplerPlan:
+        batched = self._batch_sampler_given
+        return SamplerPlan(
+            sampler=self.sampler if batched is None else batched,
+            n_rows=len(self.dataset),  # type: ignore[arg-type]
+            batch_size=self.batch_size if batched is None else None,
+            window=self.dataset.chunk_size,  # type: ignore[attr-defined]
+            drop_last=self.drop_last and batched is None,
+        )
+
+    def _from_workers(self, windows: Iterator[Window], seed: int) -> Iterator[Any]:
+        if self._workers is None or not self.persistent_workers:
+            keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
+            self._order = _Order()
+            self._workers = DataLoader(
+                _Windows(self.dataset, self.collate_fn),  # type: ignore[arg-type]
+                batch_size=None,
+                sampler=self._order,
+                # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
+                generator=torch.Generator(),
+                **keywords,
+            )
+        assert self._order is not None
+        self._order.windows = windows
+        generator = self._workers.generator
+        if generator is not None:
+            generator.manual_seed(seed % 2**63)
+        for batches in self._workers:
+            yield from batches
+
+
+def _finished(dataset: AnnDataset, batch: Batch, collate_fn: Any) -> Any:
+    """A batch as it was read, transformed and collated; a user's collate function sees a sequence of items."""
+    done = dataset.finish(batch)
+    return done if isinstance(collate_fn, Collate) else collate_fn(Items(done))
+
+
+class _Order:
+    """The windows of the epoch that workers are at, as a sampler."""
+
+    def __init__(self) -> None:
+        self.windows: Iterator[Window] = iter(())
+
+    def __iter__(self) -> Iterator[Window]:
+        return self.windows
+
+
+class _Windows(Dataset[Any]):
+    """A dataset whose items are all batches of a window: what a torch worker makes."""
+
+    def __init__(self, dataset: AnnDataset, collate_fn: Any) -> None:
+        self._dataset = dataset
+        self._collate_fn = collate_fn
+
+    def __getitem__(self, window: Window) -> list[Any]:
+        loaded = self._dataset.load(window.rows)
+        bounds = window.offsets.tolist()
+        return [
+            _finished(self._dataset, loaded.batch(start, stop), self._collate_fn)
+            for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+
+
+__all__ = ["EpochPlan", "WindowLoader"]

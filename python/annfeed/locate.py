@@ -1,0 +1,217 @@
+"""From what the user passed (path, AnnData, backed AnnData, view) to matrices and obs.
+
+The one place that knows where anndata keeps things; it reads no row.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from annfeed.errors import UnknownNameError
+from annfeed.matrix import Matrix
+from annfeed.obs import ObsTable
+from annfeed.selection import column_subset, near_matches
+from annfeed.source import FileSource, MemorySource, Source
+
+Int64Array = npt.NDArray[np.int64]
+AnnDataOrPath = anndata.AnnData | str | os.PathLike[str]
+
+#: "mod/rna/layers/counts" -> prefix "mod/rna/", kind "layers".
+_ELEM = re.compile(r"^(?P<prefix>(?:.+/)?)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
+
+
+@dataclass(frozen=True)
+class Elem:
+    """A place in a file, taken apart.
+
+    Parameters
+    ----------
+    path
+        The place, as HDF5 has it.
+    obs
+        The group of the obs that goes with it.
+    var
+        The group of the var that goes with it; None where its columns have no names (obsm).
+    """
+
+    path: str
+    obs: str
+    var: str | None
+
+    @classmethod
+    def parse(cls, elem: Any) -> Elem:
+        """Take a place apart.
+
+        Raises
+        ------
+        TypeError
+            If it is no text.
+        ValueError
+            If it is no place where a matrix over cells lies.
+
+        Examples
+        --------
+        >>> Elem.parse("mod/rna/layers/counts")
+        Elem(path='mod/rna/layers/counts', obs='mod/rna/obs', var='mod/rna/var')
+        """
+        if not isinstance(elem, str):
+            raise TypeError(f"elem is {elem!r}, where a text like 'X' or a dict {{key: place}} was expected")
+        match = _ELEM.match(elem.strip("/"))
+        if match is None:
+            raise UnknownNameError(
+                f"elem is {elem!r}, where 'X', 'raw/X', 'layers/<name>' or 'obsm/<name>' was expected "
+                "(in a nested AnnData with its path before it: 'mod/rna/X')"
+            )
+        prefix, place = match["prefix"], match["place"]
+        var = None if place.startswith("obsm/") else prefix + ("raw/var" if place.startswith("raw") else "var")
+        return cls(prefix + place, prefix + "obs", var)
+
+
+def find_matrices(
+    adata_or_path: AnnDataOrPath,
+    elem: str | Mapping[str, str],
+    var_subset: Any,
+    *,
+    budget: int,
+    threads: int,
+    strict: bool,
+) -> dict[str, Matrix]:
+    """Return the matrices of a dataset by key, with ``var_subset`` applied to those over genes."""
+    places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}
+    if not places:
+        raise ValueError("elem is empty, where at least one {key: place} was expected")
+    open_file = partial(FileSource, budget=budget, threads=threads, strict=strict)
+    matrices = {}
+    for key, place in places.items():
+        parsed = Elem.parse(place)
+        if isinstance(adata_or_path, anndata.AnnData):
+            matrices[key] = _of_anndata(adata_or_path, parsed, var_subset, open_file)
+        else:
+            matrices[key] = _of_file(_as_path(adata_or_path), parsed, var_subset, open_file)
+    return matrices
+
+
+def find_obs(adata_or_path: AnnDataOrPath, elem: str, columns: Sequence[str] | None) -> ObsTable:
+    """Return the obs that goes with ``elem``: an AnnData's own with its edits, else the file's."""
+    if isinstance(adata_or_path, anndata.AnnData):
+        return ObsTable.from_anndata(adata_or_path, columns)
+    return ObsTable.from_file(_as_path(adata_or_path), Elem.parse(elem).obs, columns)
+
+
+def _as_path(path: Any) -> str:
+    if isinstance(path, str | os.PathLike):
+        return os.path.expanduser(os.fspath(path))
+    raise TypeError(f"adata_or_path is a {type(path).__name__}, where an AnnData or the path of an .h5ad was expected")
+
+
+def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
+    names = partial(_names_in_file, path, elem)
+    columns = _columns(path, elem, var_subset, names, lambda: open_file(path, elem.path).shape[1])
+    source = open_file(path, elem.path, columns=columns)
+    return _matrix(elem, source, columns, names)
+
+
+def _matrix(
+    elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]
+) -> Matrix:
+    n_obs, n_vars = source.shape
+    if columns is None:
+        return Matrix(elem.path, source, n_obs, n_vars, names)
+    return Matrix(elem.path, source, n_obs, len(columns), partial(_picked, names, columns))
+
+
+def _columns(
+    place: str, elem: Elem, var_subset: Any, names: Callable[[], pd.Index[Any]], n_cols: Callable[[], int]
+) -> Int64Array | None:
+    if var_subset is None or elem.var is None:
+        return None
+    return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'")
+
+
+def _names_in_file(path: str, elem: Elem) -> pd.Index[Any]:
+    if elem.var is None:
+        with h5py.File(path, "r", locking=False) as file:
+            return pd.RangeIndex(file[elem.path].shape[1]).astype(str)
+    group = elem.var
+    if group.endswith("raw/var"):
+        with h5py.File(path, "r", locking=False) as file:
+            # Before anndata 0.7, raw lay flat at the top.
+            group = group if group in file else "raw.var"
+    return ObsTable.from_file(path, group, []).names
+
+
+def _of_anndata(
+    adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]
+) -> Matrix:
+    names = partial(_names_in_memory, adata, elem.path)
+    if adata.isbacked and _is_in_file(adata, elem):
+        return _of_backed(adata, elem, var_subset, names, open_file)
+    matrix = _in_memory(adata, elem.path)
+    columns = _columns("AnnData", elem, var_subset, names, lambda: int(matrix.shape[1]))
+    return _matrix(elem, MemorySource(matrix, columns=columns, name=f"AnnData: '{elem.path}'"), columns, names)
+
+
+def _is_in_file(adata: anndata.AnnData, elem: Elem) -> bool:
+    with h5py.File(adata.filename, "r", locking=False) as file:
+        return elem.path in file or (elem.path == "raw/X" and "raw.X" in file)
+
+
+def _of_backed(
+    adata: anndata.AnnData,
+    elem: Elem,
+    var_subset: Any,
+    names: Callable[[], pd.Index[Any]],
+    open_file: Callable[..., FileSource],
+) -> Matrix:
+    path = str(adata.filename)
+    over_vars = elem.var is not None and not elem.path.startswith("raw")
+    if not adata.is_view:
+        columns = _columns(path, elem, var_subset, names, lambda: open_file(path, elem.path).shape[1])
+        return _matrix(elem, open_file(path, elem.path, columns=columns), columns, names)
+    # anndata resolves views of views to positions in the file.
+    rows = np.arange(adata._adata_ref.n_obs, dtype=np.int64)[adata._oidx]
+    viewed = np.arange(adata._adata_ref.n_vars, dtype=np.int64)[adata._vidx] if over_vars else None
+    n_cols = len(viewed) if viewed is not None else open_file(path, elem.path).shape[1]
+    columns = _columns(path, elem, var_subset, names, lambda: n_cols)
+    in_file = columns if viewed is None else viewed if columns is None else viewed[columns]
+    source = open_file(path, elem.path, columns=in_file)
+    n_vars = n_cols if columns is None else len(columns)
+    picked = names if columns is None else partial(_picked, names, columns)
+    return Matrix(elem.path, source, len(rows), n_vars, picked, rows)
+
+
+def _picked(names: Callable[[], pd.Index[Any]], columns: Int64Array) -> pd.Index[Any]:
+    return names()[columns]
+
+
+def _names_in_memory(adata: anndata.AnnData, elem: str) -> pd.Index[Any]:
+    if elem.startswith("obsm/"):
+        return pd.RangeIndex(adata.obsm[elem[5:]].shape[1]).astype(str)
+    names: pd.Index[Any] = adata.raw.var_names if elem == "raw/X" else adata.var_names
+    return names
+
+
+def _in_memory(adata: anndata.AnnData, elem: str) -> Any:
+    kind, _, name = elem.partition("/")
+    if elem == "X" and adata.X is not None:
+        return adata.X
+    if elem in ("raw/X", "raw.X") and adata.raw is not None:
+        return adata.raw.X
+    if kind in ("layers", "obsm"):
+        holder = getattr(adata, kind)
+        if name in holder:
+            value = holder[name]
+            return value.to_numpy() if isinstance(value, pd.DataFrame) else value
+        raise UnknownNameError(f"the AnnData has no {kind}[{name!r}]. {near_matches(name, list(holder))}")
+    raise UnknownNameError(f"the AnnData has no {elem!r}. Pass elem= with a matrix that it has, as 'layers/counts'")

@@ -1,0 +1,143 @@
+"""One matrix of a dataset: its source, the columns wanted of it, and its batches as torch tensors.
+
+The one place that knows how torch's dtypes travel through numpy.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from annfeed._core import Block
+from annfeed.errors import AnnfeedWarning
+from annfeed.source import Source
+
+Int64Array = npt.NDArray[np.int64]
+
+_NAMES = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.uint8: "uint8",
+    torch.int8: "int8",
+    torch.int16: "int16",
+    torch.int32: "int32",
+    torch.int64: "int64",
+}
+#: dtypes that numpy does not have or the core does not take: their bits travel as uint16.
+_AS_BITS = (torch.float16, torch.bfloat16)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a torch dtype that batches can have.
+
+    Raises
+    ------
+    TypeError
+        If batches cannot have it.
+
+    Examples
+    --------
+    >>> dtype_name(torch.bfloat16)
+    'bfloat16'
+    """
+    if isinstance(dtype, torch.dtype) and dtype in _NAMES:
+        return _NAMES[dtype]
+    expected = ", ".join(f"torch.{name}" for name in _NAMES.values())
+    raise TypeError(f"dtype is {dtype!r}, where one of {expected} was expected")
+
+
+@dataclass
+class Matrix:
+    """A matrix of a dataset.
+
+    Parameters
+    ----------
+    elem
+        Where it lies: "X", "raw/X", "layers/counts", "obsm/X_pca".
+    source
+        Gives blocks of its rows.
+    n_obs, n_vars
+        Rows that obs must have, and columns delivered.
+    names
+        Gives the names of the columns delivered.
+    rows
+        int64 [n_obs], the source's row of each row of obs; None where they are the same.
+    """
+
+    elem: str
+    source: Source
+    n_obs: int
+    n_vars: int
+    names: Callable[[], pd.Index[Any]]
+    rows: Int64Array | None = None
+    _warned: bool = field(default=False, init=False)
+
+    def read(self, rows: Int64Array, threads: int) -> tuple[Block, Int64Array]:
+        """Decode ``rows`` of obs (any order, repeats allowed), each once; also give the place of each in the block."""
+        wanted = rows if self.rows is None else self.rows[rows]
+        distinct, places = np.unique(wanted, return_inverse=True)
+        return self.source.read(distinct, threads), places.astype(np.int64, copy=False)
+
+    def batch(
+        self, block: Block, places: Int64Array, output: str, dtype: torch.dtype, threads: int
+    ) -> torch.Tensor:
+        """Return the rows ``places`` of ``block``, dense or CSR, ``[len(places), n_vars]`` of ``dtype``.
+
+        Raises
+        ------
+        ValueError
+            If an integer dtype cannot hold a value.
+        """
+        try:
+            if output == "csr":
+                batch, rounded = self._csr(block, places, dtype, threads)
+            else:
+                batch, rounded = self._dense(block, places, dtype, threads)
+        except ValueError as error:
+            raise ValueError(f"{self.source.place}: {error}") from None
+        if rounded is not None and not self._warned:
+            self._warn(*rounded, dtype)
+        return batch
+
+    def _dense(
+        self, block: Block, places: Int64Array, dtype: torch.dtype, threads: int
+    ) -> tuple[torch.Tensor, tuple[int, str] | None]:
+        batch = torch.empty((len(places), self.n_vars), dtype=dtype)
+        bits = batch.view(torch.int16).numpy().view(np.uint16) if dtype in _AS_BITS else batch.numpy()
+        return batch, block.dense(places, bits, dtype_name(dtype), threads)
+
+    def _csr(
+        self, block: Block, places: Int64Array, dtype: torch.dtype, threads: int
+    ) -> tuple[torch.Tensor, tuple[int, str] | None]:
+        indptr, indices, data, rounded = block.csr(places, dtype_name(dtype), threads)
+        if dtype in _AS_BITS:
+            values = torch.from_numpy(data.view(np.int16)).view(dtype)
+        else:
+            values = torch.from_numpy(data)
+        batch = torch.sparse_csr_tensor(
+            torch.from_numpy(indptr),
+            torch.from_numpy(indices),
+            values,
+            size=(len(places), self.n_vars),
+            # The core makes valid CSR; its tests run torch's own check.
+            check_invariants=False,
+        )
+        return batch, rounded
+
+    def _warn(self, column: int, value: str, dtype: torch.dtype) -> None:
+        self._warned = True
+        warnings.warn(
+            f"{self.source.place}: the whole number {value} (column {column}) is rounded in {dtype}; "
+            "pass dtype=torch.float64 or an integer dtype to keep it",
+            AnnfeedWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,105 @@
+"""`PlanSampler`: the epoch's plan in the shape that torch and Lightning expect of a sampler.
+
+It counts epochs and settles seed and rank; the order itself is epoch.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.utils.data.distributed import DistributedSampler
+
+from annfeed.epoch import EpochPlan
+from annfeed.ranks import draw_seed, rank_and_world
+
+if TYPE_CHECKING:
+    from annfeed.dataset import AnnDataset
+
+
+class PlanSampler(DistributedSampler[int]):
+    """Gives the plan of each epoch; iterated, the positions in this epoch's order.
+
+    A DistributedSampler, because Lightning replaces any other kind of sampler under DDP.
+
+    Parameters
+    ----------
+    dataset
+        Its length and chunk_size are read at each epoch.
+    batch_size, shuffle, block_size, seed, drop_last
+        As in `AnnDataset.get_optimized_dataloader`.
+    generator
+        Where seeds come from with ``seed=None``; None for torch's global generator.
+    """
+
+    def __init__(
+        self,
+        dataset: AnnDataset,
+        batch_size: int,
+        shuffle: bool = True,
+        block_size: int | Literal["auto"] = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        # Not super().__init__: it wants the process group now, while ranks are settled at the first batch.
+        self.dataset = dataset
+        self.epoch = 0
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self._seed = seed
+        self._generator = generator
+        self._plan = EpochPlan(
+            n_rows=len(dataset),
+            batch_size=batch_size,
+            window=dataset.chunk_size,
+            shuffle=shuffle,
+            block_size=block_size if isinstance(block_size, int) else 1,
+            seed=0 if seed is None else seed,
+            drop_last=drop_last,
+        )
+
+    @property
+    def num_replicas(self) -> int:  # type: ignore[override]
+        """Number of ranks."""
+        return rank_and_world()[1]
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        """This process's rank."""
+        return rank_and_world()[0]
+
+    @property
+    def n_batches(self) -> int:
+        """Batches that this rank delivers in an epoch."""
+        rank, world = rank_and_world()
+        return replace(self._plan, rank=rank, world=world).n_batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the number of the next epoch; without it, epochs count up by themselves."""
+        self.epoch = epoch
+
+    def begin(self) -> EpochPlan:
+        """Return the plan of the next epoch and count it."""
+        rank, world = rank_and_world()
+        seed = self._seed
+        if seed is None:
+            seed = draw_seed(self._generator, world) if self.shuffle else 0
+        plan = replace(self._plan, seed=seed, epoch=self.epoch, rank=rank, world=world)
+        self.epoch += 1
+        return plan
+
+    def __iter__(self) -> Iterator[int]:
+        """Give the positions of the next epoch in order."""
+        for window in self.begin().windows():
+            yield from window.rows.tolist()
+
+    def __len__(self) -> int:
+        """Return the number of positions of this rank."""
+        rank, world = rank_and_world()
+        return replace(self._plan, rank=rank, world=world).n_delivered
+
+    def __reduce__(self) -> Any:
+        return object.__reduce_ex__(self, 2)
