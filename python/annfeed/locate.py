@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import anndata
 import h5py
@@ -25,7 +25,7 @@ from annfeed.selection import column_subset, near_matches
 from annfeed.source import FileSource, MemorySource, Source
 
 Int64Array = npt.NDArray[np.int64]
-AnnDataOrPath = anndata.AnnData | str | os.PathLike[str]
+AnnDataOrPath: TypeAlias = "anndata.AnnData | str | os.PathLike[str]"
 
 #: "mod/rna/layers/counts" -> prefix "mod/rna/", kind "layers".
 _ELEM = re.compile(r"^(?P<prefix>(?:.+/)?)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
@@ -122,9 +122,7 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
     return _matrix(elem, source, columns, names)
 
 
-def _matrix(
-    elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]
-) -> Matrix:
+def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]) -> Matrix:
     n_obs, n_vars = source.shape
     if columns is None:
         return Matrix(elem.path, source, n_obs, n_vars, names)
@@ -151,9 +149,7 @@ def _names_in_file(path: str, elem: Elem) -> pd.Index[Any]:
     return ObsTable.from_file(path, group, []).names
 
 
-def _of_anndata(
-    adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]
-) -> Matrix:
+def _of_anndata(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
     names = partial(_names_in_memory, adata, elem.path)
     if adata.isbacked and _is_in_file(adata, elem):
         return _of_backed(adata, elem, var_subset, names, open_file)
