@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from annfeed._core import Block
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
+from annfeed.h5py_file import open_file
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -48,7 +49,7 @@ class H5pyMatrix:
             import hdf5plugin  # noqa: F401
         self._path, self._elem, self._columns, self._budget = path, elem, columns, budget
         self.identity = _identity(path)
-        self._file = h5py.File(path, "r", locking=False)
+        self._file = open_file(path)
         node = self._find(elem)
         self.format = "dense"
         self._indptr: Int64Array | None = None

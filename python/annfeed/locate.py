@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import anndata
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from annfeed.errors import UnknownNameError
+from annfeed.h5py_file import open_file
 from annfeed.matrix import Matrix
 from annfeed.obs import ObsTable
 from annfeed.selection import column_subset, near_matches
@@ -139,11 +139,11 @@ def _columns(
 
 def _names_in_file(path: str, elem: Elem) -> pd.Index[Any]:
     if elem.var is None:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_file(path) as file:
             return pd.RangeIndex(file[elem.path].shape[1]).astype(str)
     group = elem.var
     if group.endswith("raw/var"):
-        with h5py.File(path, "r", locking=False) as file:
+        with open_file(path) as file:
             # Before anndata 0.7, raw lay flat at the top.
             group = group if group in file else "raw.var"
     return ObsTable.from_file(path, group, []).names
@@ -159,7 +159,7 @@ def _of_anndata(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: 
 
 
 def _is_in_file(adata: anndata.AnnData, elem: Elem) -> bool:
-    with h5py.File(adata.filename, "r", locking=False) as file:
+    with open_file(str(adata.filename)) as file:
         return elem.path in file or (elem.path == "raw/X" and "raw.X" in file)
 
 
