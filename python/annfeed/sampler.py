@@ -56,7 +56,7 @@ class PlanSampler(DistributedSampler[int]):
             batch_size=batch_size,
             window=dataset.chunk_size,
             shuffle=shuffle,
-            block_size=block_size if isinstance(block_size, int) else 1,
+            block_size=1 if block_size == "auto" else block_size,
             seed=0 if seed is None else seed,
             drop_last=drop_last,
         )
@@ -86,7 +86,8 @@ class PlanSampler(DistributedSampler[int]):
         rank, world = rank_and_world()
         seed = self._seed
         if seed is None:
-            seed = draw_seed(self._generator, world) if self.shuffle else 0
+            # In file order all ranks agree without it; each may seed its workers by itself, as torch's loader does.
+            seed = draw_seed(self._generator, world if self.shuffle else 1)
         plan = replace(self._plan, seed=seed, epoch=self.epoch, rank=rank, world=world)
         self.epoch += 1
         return plan

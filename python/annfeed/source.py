@@ -91,7 +91,7 @@ class FileSource:
         self._reader: Reader | H5pyMatrix | None = None
         self._pid = os.getpid()
         self._closed = False
-        self.n_opens = 0
+        self._n_opens = 0
         reader = self._open(threads)
         self._identity = reader.identity
         self._shape = reader.shape
@@ -114,8 +114,18 @@ class FileSource:
         if self._reader is not None and self._pid != os.getpid():
             # Forked: the parsed layout is shared memory, the descriptor should be ours.
             self._reader, self._pid = self._reader.reopen(), os.getpid()
-            self.n_opens += 1
+            self._n_opens = 1
         return self._reader or self._open(1)
+
+    @property
+    def n_opens(self) -> int:
+        """How often this process has opened the file."""
+        return self._n_opens if self._pid == os.getpid() else 0
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes that this process has read, as stored."""
+        return 0 if self._reader is None or self._pid != os.getpid() else self._reader.bytes_read
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
@@ -146,11 +156,11 @@ class FileSource:
                 f"{self.path}: the file changed since the dataset was made. Make the dataset again to read the new file"
             )
         self._reader, self._pid = reader, os.getpid()
-        self.n_opens += 1
+        self._n_opens += 1
         return reader
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "n_opens": 0}
+        return {**self.__dict__, "_reader": None, "_n_opens": 0}
 
 
 class MemorySource:
