@@ -84,6 +84,18 @@ impl Band {
         }
     }
 
+    /// Gives back memory that is not used, before the band is kept for long.
+    pub fn shrink(&mut self) {
+        match self {
+            Self::Sparse { offsets, columns, values } => {
+                offsets.shrink_to_fit();
+                columns.shrink();
+                values.shrink();
+            }
+            Self::Dense { values, .. } => values.shrink(),
+        }
+    }
+
     /// Elements stored in row `row`.
     #[must_use]
     pub fn row_nnz(&self, row: usize) -> usize {

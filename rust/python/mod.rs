@@ -12,5 +12,5 @@ mod _core {
     #[pymodule_export]
     use super::block::PyBlock;
     #[pymodule_export]
-    use super::reader::PyReader;
+    use super::reader::{PyBudget, PyReader};
 }
