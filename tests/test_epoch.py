@@ -31,7 +31,7 @@ def ranks(**fields: Any) -> list[EpochPlan]:
     return [EpochPlan(**fields, rank=rank) for rank in range(fields["world"])]
 
 
-# --- tables of exact orders: a change here is a change of every user's order -------------------------------------------
+# --- tables of exact orders: a change here is a change of every user's order ------------------------------------------
 
 WEIGHTS = [0, 1, 2, 0, 0, 4, 0, 1, 0, 0]
 
@@ -126,7 +126,7 @@ def test_batches_are_the_cut_of_a_window() -> None:
     assert (window.rows.dtype, window.offsets.dtype) == (np.int64, np.int64)
 
 
-# --- properties --------------------------------------------------------------------------------------------------------
+# --- properties -------------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -290,7 +290,7 @@ def test_plans_and_windows_travel_to_workers() -> None:
     assert pickle.loads(pickle.dumps(window)).rows.tolist() == plan.window_at(5).rows.tolist()
 
 
-# --- randomness --------------------------------------------------------------------------------------------------------
+# --- randomness -------------------------------------------------------------------------------------------------------
 
 
 def assert_uniform(counts: np.ndarray, freedom: int) -> None:
@@ -361,7 +361,7 @@ def test_window_shuffle_is_uniform() -> None:
     assert_uniform(np.bincount(found, minlength=24), 23)
 
 
-# --- size --------------------------------------------------------------------------------------------------------------
+# --- size -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("block_size", [1, 16])
@@ -382,7 +382,7 @@ def test_a_plan_of_100_million_rows_holds_no_permutation(block_size: int) -> Non
     assert (len(np.unique(window.rows // 16)) < 1100) == (block_size == 16)
 
 
-# --- weights -----------------------------------------------------------------------------------------------------------
+# --- weights ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32, np.uint8])
@@ -420,7 +420,7 @@ def test_extreme_weights_stay_inside_the_file(weight: float) -> None:
     assert set(delivered(EpochPlan(n_rows=500, batch_size=50, window=100, weights=[0, weight] + [0] * 498))) == {1}
 
 
-# --- refusals ----------------------------------------------------------------------------------------------------------
+# --- refusals ---------------------------------------------------------------------------------------------------------
 
 REFUSED = [
     ({"n_rows": -1}, ValueError, "n_rows is -1; expected at least 0"),
@@ -476,7 +476,7 @@ def test_no_window_outside_the_epoch(index: int) -> None:
         plan.window_of(5)
 
 
-# --- a user's sampler --------------------------------------------------------------------------------------------------
+# --- a user's sampler -------------------------------------------------------------------------------------------------
 
 
 def sampled(sampler: Any, **fields: Any) -> list[list[list[int]]]:

@@ -55,8 +55,8 @@ def cache_budget(cache: Any) -> int:
 def free_memory() -> int:
     """Return the bytes that this process may still take: of the machine, and of its cgroup where that is less.
 
-    The source of both figures is Linux' ``/proc/meminfo`` (MemAvailable) and cgroup v2 and v1 limits; elsewhere it is the
-    free physical memory that the system reports.
+    The source of both figures is Linux' ``/proc/meminfo`` (MemAvailable) and cgroup v2 and v1 limits; elsewhere it is
+    the free physical memory that the system reports.
     """
     return max(0, min([_machine_free(), *_cgroup_free()]))
 

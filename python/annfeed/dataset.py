@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import anndata
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from torch.utils.data import Dataset
 
@@ -22,10 +20,13 @@ from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.errors import FormatError
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
-from annfeed.locate import find_matrices, find_obs
 from annfeed.matrix import Matrix, dtype_name
 from annfeed.selection import as_positions, row_subset
 from annfeed.transforms import Transform, check_transform
+
+if TYPE_CHECKING:
+    import anndata
+    import pandas as pd
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -38,8 +39,9 @@ class AnnDataset(Dataset[Item]):
     Parameters
     ----------
     adata_or_path
-        Path of an .h5ad file (best: nothing is loaded), or an AnnData in memory or backed, or a view of one. Of a backed
-        AnnData the matrix is streamed from its file, while obs is taken from the object, with the edits made to it.
+        Path of an .h5ad file (best: nothing is loaded), or an AnnData in memory or backed, or a view of one. Of a
+        backed AnnData the matrix is streamed from its file, while obs is taken from the object, with the edits made to
+        it.
     transform
         An `annfeed.Transform`, applied to each item; one with ``batched = True`` to whole batches.
     obs_subset
@@ -113,6 +115,9 @@ class AnnDataset(Dataset[Item]):
         threads: int | None = None,
         strict: bool = False,
     ) -> None:
+        # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
+        from annfeed.locate import find_matrices, find_obs
+
         self.transform = check_transform(transform)
         self.chunk_size = _positive("chunk_size", chunk_size)
         self.threads = None if threads is None else _positive("threads", threads)
@@ -299,7 +304,7 @@ class AnnDataset(Dataset[Item]):
         return 1 if torch.utils.data.get_worker_info() is not None else len(_affinity())
 
     def load(self, positions: Int64Array) -> LoadedWindow:
-        """Read the rows at ``positions`` (int64, any order, repeats allowed) together; batches are made of the result."""
+        """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
         rows = positions if self._rows is None else self._rows[positions]
         threads = self.n_threads
         return LoadedWindow(self, rows, {key: m.read(rows, threads) for key, m in self._matrices.items()})

@@ -73,8 +73,8 @@ class Window:
 class EpochPlan:
     """The windows of one epoch on one rank, a pure function of these fields.
 
-    The stream is the whole dataset in this epoch's order; it is cut into `world` contiguous shards whose sizes differ by
-    at most one, so that with `shuffle` each rank sees rows of the whole file. Every rank delivers the same number of
+    The stream is the whole dataset in this epoch's order; it is cut into `world` contiguous shards whose sizes differ
+    by at most one, so that with `shuffle` each rank sees rows of the whole file. Every rank delivers the same number of
     batches. The union over ranks is each row exactly once, except with `weights`, with `drop_last`, and where `uneven`
     says otherwise.
 

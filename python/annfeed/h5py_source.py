@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from annfeed._core import Block
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
+from annfeed.h5py_file import open_file
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -48,7 +49,7 @@ class H5pyMatrix:
             import hdf5plugin  # noqa: F401
         self._path, self._elem, self._columns, self._budget = path, elem, columns, budget
         self.identity = _identity(path)
-        self._file = h5py.File(path, "r", locking=False)
+        self._file = open_file(path)
         node = self._find(elem)
         self.format = "dense"
         self._indptr: Int64Array | None = None
@@ -106,7 +107,8 @@ class H5pyMatrix:
         indices = np.concatenate([self._indices[s] for s in slices]).astype(np.int64)
         if len(indices) and (indices.min() < 0 or indices.max() >= self.shape[1]):
             raise FormatError(
-                f"{self._path}: '{self._elem}/indices' holds {indices.max()}, where 0 to {self.shape[1] - 1} was expected"
+                f"{self._path}: '{self._elem}/indices' holds {indices.max()}, where 0 to {self.shape[1] - 1} was "
+                "expected"
             )
         indptr = np.concatenate([[0], np.cumsum(np.diff(self._indptr)[rows])])
         return sp.csr_matrix((data, indices, indptr), shape=(len(rows), self.shape[1]))
@@ -116,9 +118,9 @@ class H5pyMatrix:
         return self._file[place]
 
     def _open_sparse(self, group: Any) -> None:
-        attrs = dict(group.attrs)
+        attrs: dict[str, Any] = dict(group.attrs)
         encoding = str(attrs.get("encoding-type", attrs.get("h5sparse_format", "")))
-        shape = attrs.get("shape", attrs.get("h5sparse_shape"))
+        shape: Any = attrs.get("shape", attrs.get("h5sparse_shape"))
         self.shape = (int(shape[0]), int(shape[1]))
         self._data, self._indices = group["data"], group["indices"]
         indptr = group["indptr"][:].astype(np.int64)
@@ -139,8 +141,8 @@ class H5pyMatrix:
         needed = len(self._data) * (8 + 2 * (4 + self._data.dtype.itemsize))
         if needed > self._budget:
             raise MemoryError(
-                f"{self._path}: '{self._elem}' is stored by columns (CSC) and would need {needed} bytes in memory, more "
-                f"than the budget of {self._budget}. Pass a larger cache=, or write the file with a CSR matrix"
+                f"{self._path}: '{self._elem}' is stored by columns (CSC) and would need {needed} bytes in memory, "
+                f"more than the budget of {self._budget}. Pass a larger cache=, or write the file with a CSR matrix"
             )
         parts = (self._data[:], self._indices[:], self._indptr)
         self._held = sp.csc_matrix(parts, shape=self.shape).tocsr()

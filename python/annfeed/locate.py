@@ -10,22 +10,22 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import anndata
-import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from annfeed.errors import UnknownNameError
+from annfeed.h5py_file import open_file
 from annfeed.matrix import Matrix
 from annfeed.obs import ObsTable
 from annfeed.selection import column_subset, near_matches
 from annfeed.source import FileSource, MemorySource, Source
 
 Int64Array = npt.NDArray[np.int64]
-AnnDataOrPath = anndata.AnnData | str | os.PathLike[str]
+AnnDataOrPath: TypeAlias = "anndata.AnnData | str | os.PathLike[str]"
 
 #: "mod/rna/layers/counts" -> prefix "mod/rna/", kind "layers".
 _ELEM = re.compile(r"^(?P<prefix>(?:.+/)?)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
@@ -122,9 +122,7 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
     return _matrix(elem, source, columns, names)
 
 
-def _matrix(
-    elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]
-) -> Matrix:
+def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]) -> Matrix:
     n_obs, n_vars = source.shape
     if columns is None:
         return Matrix(elem.path, source, n_obs, n_vars, names)
@@ -141,19 +139,17 @@ def _columns(
 
 def _names_in_file(path: str, elem: Elem) -> pd.Index[Any]:
     if elem.var is None:
-        with h5py.File(path, "r", locking=False) as file:
+        with open_file(path) as file:
             return pd.RangeIndex(file[elem.path].shape[1]).astype(str)
     group = elem.var
     if group.endswith("raw/var"):
-        with h5py.File(path, "r", locking=False) as file:
+        with open_file(path) as file:
             # Before anndata 0.7, raw lay flat at the top.
             group = group if group in file else "raw.var"
     return ObsTable.from_file(path, group, []).names
 
 
-def _of_anndata(
-    adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]
-) -> Matrix:
+def _of_anndata(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
     names = partial(_names_in_memory, adata, elem.path)
     if adata.isbacked and _is_in_file(adata, elem):
         return _of_backed(adata, elem, var_subset, names, open_file)
@@ -163,7 +159,7 @@ def _of_anndata(
 
 
 def _is_in_file(adata: anndata.AnnData, elem: Elem) -> bool:
-    with h5py.File(adata.filename, "r", locking=False) as file:
+    with open_file(str(adata.filename)) as file:
         return elem.path in file or (elem.path == "raw/X" and "raw.X" in file)
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 
 from annfeed._core import Block
 from annfeed.errors import AnnfeedWarning
 from annfeed.source import Source
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -87,9 +89,7 @@ class Matrix:
         distinct, places = np.unique(wanted, return_inverse=True)
         return self.source.read(distinct, threads), places.astype(np.int64, copy=False)
 
-    def batch(
-        self, block: Block, places: Int64Array, output: str, dtype: torch.dtype, threads: int
-    ) -> torch.Tensor:
+    def batch(self, block: Block, places: Int64Array, output: str, dtype: torch.dtype, threads: int) -> torch.Tensor:
         """Return the rows ``places`` of ``block``, dense or CSR, ``[len(places), n_vars]`` of ``dtype``.
 
         Raises
@@ -119,10 +119,8 @@ class Matrix:
         self, block: Block, places: Int64Array, dtype: torch.dtype, threads: int
     ) -> tuple[torch.Tensor, tuple[int, str] | None]:
         indptr, indices, data, rounded = block.csr(places, dtype_name(dtype), threads)
-        if dtype in _AS_BITS:
-            values = torch.from_numpy(data.view(np.int16)).view(dtype)
-        else:
-            values = torch.from_numpy(data)
+        bits = dtype in _AS_BITS
+        values = torch.from_numpy(data.view(np.int16)).view(dtype) if bits else torch.from_numpy(data)
         batch = torch.sparse_csr_tensor(
             torch.from_numpy(indptr),
             torch.from_numpy(indices),

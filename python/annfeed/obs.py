@@ -25,6 +25,7 @@ import torch
 from anndata.io import read_elem
 
 from annfeed.errors import FormatError, UnknownNameError
+from annfeed.h5py_file import open_file
 
 CategoriesAs = Literal["str", "code"]
 Name = Any  # of a column: str in a file; a DataFrame may have others
@@ -627,7 +628,7 @@ class _FileSource:
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        with _open_file(self._path) as file:
+        with open_file(self._path) as file:
             obs = file.get(self._group)
             if obs is None:
                 raise FormatError(
@@ -642,20 +643,6 @@ class _FileSource:
 
     def __setstate__(self, state: tuple[str, str]) -> None:
         self._path, self._group = state
-
-
-def _open_file(path: str) -> Any:
-    try:
-        # With h5py's own locking: HDF5 refuses a file that the user has open in this process with another setting.
-        return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise FileNotFoundError(2, "there is no such file", path) from None
-    except OSError as error:
-        try:
-            return h5py.File(path, "r", locking=False)  # a file system without locks, or a writer elsewhere
-        except OSError:
-            text = f"{path} cannot be opened as an HDF5 file: {error}"
-            raise (OSError(error.errno, text) if error.errno else OSError(text)) from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from annfeed.collate import Batch
@@ -56,7 +57,7 @@ def _read(dataset: AnnDataset, windows: Iterator[Window]) -> Iterator[tuple[Wind
 def _batches(loaded: Iterator[tuple[Window, LoadedWindow]]) -> Iterator[Batch]:
     for window, rows in loaded:
         bounds = window.offsets.tolist()
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, stop in pairwise(bounds):
             yield rows.batch(start, stop)
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from annfeed.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -79,6 +81,7 @@ def column_subset(subset: Any, n_cols: int, names: Callable[[], pd.Index[Any]], 
 
     Examples
     --------
+    >>> import pandas as pd
     >>> column_subset(["CD4", "CD3E"], 3, lambda: pd.Index(["CD3E", "CD8A", "CD4"]), "atlas.h5ad")
     array([2, 0])
     """
@@ -91,9 +94,7 @@ def column_subset(subset: Any, n_cols: int, names: Callable[[], pd.Index[Any]], 
         columns = _find_names([str(v) for v in values], names(), place)
     else:
         columns = _integers("var_subset", values, "")
-        _check_range(
-            columns, -n_cols, n_cols, lambda p: f"var_subset holds {p}, but {place} has {n_cols} columns"
-        )
+        _check_range(columns, -n_cols, n_cols, lambda p: f"var_subset holds {p}, but {place} has {n_cols} columns")
         columns = np.where(columns < 0, columns + n_cols, columns)
     distinct, counts = np.unique(columns, return_counts=True)
     if len(distinct) < len(columns):

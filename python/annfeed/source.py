@@ -213,7 +213,8 @@ def block_of(rows: Any, columns: Int64Array | None) -> Block:
     if isinstance(rows, np.ndarray):
         picked = rows if columns is None else rows[:, columns]
         data = _little_endian(picked)
-        return Block.from_dense(*picked.shape, data.reshape(-1).view(np.uint8), data.dtype.name)
+        n_rows, n_cols = picked.shape
+        return Block.from_dense(n_rows, n_cols, data.reshape(-1).view(np.uint8), data.dtype.name)
     indices, data = _little_endian(rows.indices), _little_endian(rows.data)
     indptr = np.asarray(rows.indptr, dtype=np.int64)
     return Block.from_csr(

@@ -1,0 +1,97 @@
+# Every command of the project. `make` lists them; each does its own set-up. Needed: cargo, a C compiler, make, and
+# Python 3.11 or later with venv. The rest (cmake, maturin, torch, …) is installed into .venv.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+TRIAL := target/wheel-trial
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
+# The first interpreter that is new enough.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+SYSTEM_PATH := $(PATH)
+# cargo finds cmake, and pyo3 the interpreter, on the PATH; maturin installs where VIRTUAL_ENV says.
+export PATH := $(abspath $(BIN)):$(PATH)
+export VIRTUAL_ENV := $(abspath $(VENV))
+unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-rust lint types test-python bench wheel format clean
+.DELETE_ON_ERROR:
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.built ## Train a classifier on 700 real cells (scanpy's PBMC 68k), streamed from disk
+	@file=$$(python -c 'import importlib.util as u; print(u.find_spec("scanpy").submodule_search_locations[0])') && \
+		python examples/train_classifier.py "$$file/datasets/10x_pbmc68k_reduced.h5ad" --label bulk_labels
+
+test: lint test-rust types test-python ## Everything that must hold: the four parts below
+
+lint: $(VENV)/.tools ## rustfmt, clippy (with and without the bindings), ruff
+	cargo fmt --check
+	ruff check .
+	ruff format --check .
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features python -- -D warnings
+
+test-rust: $(VENV)/.tools ## Tests of the Rust core (no Python in them)
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		set -x; cargo nextest run --locked && cargo test --locked --doc; \
+	else \
+		echo "cargo-nextest is not installed (cargo install cargo-nextest --locked): running cargo test instead"; \
+		set -x; cargo test --locked; \
+	fi
+
+types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the built module
+	mypy
+	python -m mypy.stubtest annfeed._core
+
+test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README
+	python -m pytest
+
+bench: $(VENV)/.built ## Benchmarks: criterion for the core, pytest-benchmark against anndata and scipy
+	cargo bench --locked
+	python -m pytest benches --benchmark-only
+
+wheel: ## Build the wheel into dist/ and try it in an empty environment
+	rm -rf dist $(TRIAL)
+	$(PYTHON) -m venv $(TRIAL)/venv
+	PATH="$(SYSTEM_PATH)" $(TRIAL)/venv/bin/python -m pip wheel --no-deps --wheel-dir dist .
+	$(TRIAL)/venv/bin/python -m pip install --progress-bar off dist/*.whl
+	mkdir $(TRIAL)/empty
+	cp tests/wheel_smoke.py $(TRIAL)
+	cd $(TRIAL)/empty && ../venv/bin/python -I ../wheel_smoke.py
+	rm -rf $(TRIAL)
+	@ls -l dist
+
+format: $(VENV)/.tools ## Format Rust and Python
+	cargo fmt
+	ruff check --fix-only --quiet .
+	ruff format .
+
+clean: ## Remove what was built (.venv stays)
+	rm -rf target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(VENV)/.built
+	rm -f python/annfeed/_core*.so
+
+# --- the environment, in three steps: tools, packages, the built module -----------------------------------------------
+
+$(VENV)/.tools: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; found: $$(python3 --version 2>&1)"; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is needed: https://rustup.rs"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet 'cmake>=3.26' 'maturin>=1.9.4,<2' 'ruff>=0.9'
+	@touch $@
+
+# pip has no way to install a project's dependencies without building the project.
+$(VENV)/.packages: $(VENV)/.tools
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	o = p["optional-dependencies"]; \
+	print(*[r for r in p["dependencies"] + o["test"] + o["dev"] if not r.startswith("annfeed")], sep="\n")' > $@.txt
+	$(BIN)/python -m pip install --progress-bar off -r $@.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.packages $(SOURCES)
+	maturin develop --release --locked
+	@touch $@

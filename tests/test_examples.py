@@ -1,0 +1,110 @@
+"""The examples, run as a user runs them: as a process of their own, on a real file."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+
+CLASSIFIER = Path(__file__).parents[1] / "examples" / "train_classifier.py"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(CLASSIFIER), *map(str, arguments), "--device", "cpu"]
+    # One thread: torch's own would wait for each other on a busy machine.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def pbmc() -> Path:
+    """scanpy's packaged PBMC 68k file: 700 cells, compound obs of before anndata 0.7."""
+    scanpy = importlib.util.find_spec("scanpy")
+    if scanpy is None or not scanpy.submodule_search_locations:
+        pytest.skip("scanpy, which brings the file, is not installed")
+    return Path(scanpy.submodule_search_locations[0]) / "datasets" / "10x_pbmc68k_reduced.h5ad"
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Counts of two kinds of cells, told apart by which genes they express; every tenth label is missing."""
+    random = np.random.default_rng(0)
+    kind = random.integers(0, 2, 300)
+    rates = np.where(np.arange(40) < 20, kind[:, None] * 4 + 1, 5 - kind[:, None] * 4)
+    names = pd.Categorical(np.array(["naive", "memory"])[kind])
+    names[::10] = None
+    obs = pd.DataFrame({"kind": names, "cluster": kind * 3}, index=[f"cell{i}" for i in range(300)])
+    path = tmp_path_factory.mktemp("examples") / "counts.h5ad"
+    x = sp.csr_matrix(random.poisson(rates).astype(np.float32))
+    anndata.AnnData(x, obs=obs).write_h5ad(path, compression="gzip")
+    return path
+
+
+def accuracies(output: str) -> tuple[float, float]:
+    """Held-out accuracy and that of always telling the largest class, in percent."""
+    found = re.search(r"held-out accuracy +([\d.]+)% \(always '.+': ([\d.]+)%\)", output)
+    assert found, output
+    return float(found[1]), float(found[2])
+
+
+def test_classifier_learns_the_real_labels_the_same_way_each_time(pbmc: Path) -> None:
+    runs = [run(pbmc, "--label", "bulk_labels", "--epochs", 4) for _ in range(2)]
+    assert [r.returncode for r in runs] == [0, 0], runs[0].stderr
+    accuracy, baseline = accuracies(runs[0].stdout)
+    assert accuracy > baseline + 30
+    assert "10 classes, the largest is 'Dendritic'" in runs[0].stdout
+    losses = [re.findall(r"loss +([\d.]+)", r.stdout) for r in runs]
+    assert len(losses[0]) == 4
+    assert losses[0] == losses[1]
+    assert accuracies(runs[1].stdout) == (accuracy, baseline)
+
+
+def test_classifier_says_how_fast_it_was(pbmc: Path) -> None:
+    done = run(pbmc, "--label", "louvain", "--elem", "raw/X", "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"speed +[\d,]+ cells/s", done.stdout)
+    assert re.search(r"first batch +after \d+ ms", done.stdout)
+    # Piped, there is no bar to clutter a log.
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("label", ["kind", "cluster"])
+def test_classifier_normalises_counts(counts: Path, label: str) -> None:
+    done = run(counts, "--label", label, "--epochs", 5, "--batch-size", 16, "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    assert "counts: each cell is scaled" in done.stdout
+    assert ("30 without a label are left out" in done.stdout) == (label == "kind")
+    accuracy, baseline = accuracies(done.stdout)
+    assert accuracy > baseline + 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--label", "bulk_label"], "no column 'bulk_label'; did you mean 'bulk_labels'?"),
+        (["--label", "percent_mito"], "'percent_mito' holds measurements"),
+        (["--label", "n_genes"], "'n_genes' has 356 different values in 700 cells"),
+        (["--label", "phase", "--elem", "layers/counts"], "'layers/counts' does not exist. There are: 'X'"),
+        (["--label", "phase", "--test-share", "0.0001"], "no class has enough cells to hold out"),
+        (["--label", "phase", "--batch-size", "0"], "'0' is not a whole number from 1 on"),
+    ],
+)
+def test_classifier_tells_what_is_wrong(pbmc: Path, arguments: list[str], told: str) -> None:
+    done = run(pbmc, *arguments)
+    assert done.returncode != 0
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_classifier_tells_that_a_file_is_not_there(tmp_path: Path) -> None:
+    done = run(tmp_path / "atlas.h5ad", "--label", "kind")
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: ")
+    assert "atlas.h5ad: cannot open the file: No such file" in done.stderr
