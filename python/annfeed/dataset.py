@@ -122,13 +122,14 @@ class AnnDataset(Dataset[Item]):
         self.chunk_size = _positive("chunk_size", chunk_size)
         self.threads = None if threads is None else _positive("threads", threads)
         self.cache = cache
+        cache_budget(cache)
         self._categories = _one_of("categories", categories, ("str", "code"))
         self.output = _one_of("output", output, ("dense", "csr"))
         self.dtype = dtype
         dtype_name(dtype)
         self.elem = elem
         self._matrices = find_matrices(
-            adata_or_path, elem, var_subset, budget=cache_budget(cache), threads=self.n_threads, strict=strict
+            adata_or_path, elem, var_subset, cache=cache, threads=self.n_threads, strict=strict
         )
         self._obs = find_obs(adata_or_path, next(iter(self._matrices.values())).elem, obs_columns)
         n_rows = self._check_rows()

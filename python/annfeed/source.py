@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block, Reader
+from annfeed.cache import process_budget
 from annfeed.errors import AnnfeedWarning, StaleFileError, UnsupportedError
 from annfeed.h5py_source import H5pyMatrix
 
@@ -52,8 +53,8 @@ class FileSource:
         Where the matrix lies in it: "X", "raw/X", "layers/counts", "obsm/X_pca".
     columns
         int64, the wanted columns in order; None for all.
-    budget
-        Bytes that a CSC matrix may take in memory.
+    cache
+        What decoded rows may take in memory, and a CSC matrix: as `annfeed.cache.process_budget` reads it.
     threads
         Threads for opening.
     strict
@@ -68,7 +69,7 @@ class FileSource:
     UnknownNameError
         If it has no such element.
     MemoryError
-        If a CSC matrix does not fit ``budget``.
+        If a CSC matrix does not fit ``cache``.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class FileSource:
         elem: str,
         *,
         columns: Int64Array | None = None,
-        budget: int = 0,
+        cache: str | int = 0,
         threads: int = 1,
         strict: bool = False,
     ) -> None:
@@ -85,7 +86,7 @@ class FileSource:
         self.path = os.path.abspath(path)
         self.elem = elem
         self._columns = columns
-        self._budget = budget
+        self._cache = cache
         self._strict = strict
         self._warned = False
         self._reader: Reader | H5pyMatrix | None = None
@@ -113,7 +114,7 @@ class FileSource:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
         if self._reader is not None and self._pid != os.getpid():
             # Forked: the parsed layout is shared memory, the descriptor should be ours.
-            self._reader, self._pid = self._reader.reopen(), os.getpid()
+            self._reader, self._pid = self._reader.reopen(process_budget(self._cache)), os.getpid()
             self.n_opens += 1
         return self._reader or self._open(1)
 
@@ -127,12 +128,13 @@ class FileSource:
 
     def _open(self, threads: int) -> Reader | H5pyMatrix:
         reader: Reader | H5pyMatrix
+        budget = process_budget(self._cache)
         try:
-            reader = Reader(self.path, self.elem, columns=self._columns, budget=self._budget, threads=threads)
+            reader = Reader(self.path, self.elem, columns=self._columns, budget=budget, threads=threads)
         except UnsupportedError as error:
             if self._strict:
                 raise
-            reader = H5pyMatrix(self.path, self.elem, columns=self._columns, budget=self._budget)
+            reader = H5pyMatrix(self.path, self.elem, columns=self._columns, budget=budget)
             if not self._warned:
                 warnings.warn(
                     f"{error}. It is read through h5py instead, which is slower; strict=True makes this an error",
