@@ -15,13 +15,16 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from annfeed.blocks import units_of_positions
 from annfeed.cache import cache_budget
 from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.errors import FormatError
+from annfeed.inspection import Inspection, inspect_file
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
 from annfeed.matrix import Matrix, dtype_name
 from annfeed.selection import as_positions, row_subset
+from annfeed.source import STATS, FileSource
 from annfeed.transforms import Transform, check_transform
 
 if TYPE_CHECKING:
@@ -265,19 +268,48 @@ class AnnDataset(Dataset[Item]):
         return self._obs.categories
 
     def stats(self) -> dict[str, int]:
-        """Return what has been read so far in this process: files opened, bytes read from them.
+        """Return what reading did so far in this process: files, bytes, and the cache.
+
+        ``opens``: files opened. ``bytes_read``, ``bytes_decoded``: before and after the filters. ``cache_hits``,
+        ``cache_misses``: rows. ``cache_bytes``: held now, by all datasets on these matrices.
 
         Examples
         --------
         >>> import anndata, numpy as np
-        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).stats()
-        {'opens': 0, 'bytes_read': 0}
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).stats()["opens"]
+        0
         """
-        sources = [matrix.source for matrix in self._matrices.values()]
-        return {
-            "opens": sum(getattr(source, "n_opens", 0) for source in sources),
-            "bytes_read": sum(getattr(source, "bytes_read", 0) for source in sources),
-        }
+        total = dict.fromkeys(STATS, 0)
+        for matrix in self._matrices.values():
+            for name, count in matrix.source.stats().items():
+                total[name] += count
+        return total
+
+    def inspect(self) -> Inspection:
+        """Return what lies in the file (of the first matrix), what each order costs there, and what we would set.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is in memory.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     anndata.AnnData(np.eye(3, dtype="float32")).write_h5ad(f"{folder}/three.h5ad")
+        ...     AnnDataset(f"{folder}/three.h5ad").inspect().cost["exact random"]
+        1.0
+        """
+        source = self._first.source
+        if not isinstance(source, FileSource):
+            raise ValueError(f"{source.place} is in memory, where a file was expected; there is nothing to inspect")
+        return inspect_file(source.path, source.elem, self.chunk_size)
+
+    def unit_starts(self) -> Int64Array | None:
+        """First position of each run of rows that are decoded together; None where any row can be read by itself."""
+        starts = self._first.unit_starts()
+        return starts if starts is None or self._rows is None else units_of_positions(starts, self._rows)
 
     def close(self) -> None:
         """Close the files; a closed dataset cannot be read any more."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from annfeed._core import Block
+from annfeed.blocks import units_of_positions
 from annfeed.errors import AnnfeedWarning
 from annfeed.source import Source
 
@@ -88,6 +89,11 @@ class Matrix:
         wanted = rows if self.rows is None else self.rows[rows]
         distinct, places = np.unique(wanted, return_inverse=True)
         return self.source.read(distinct, threads), places.astype(np.int64, copy=False)
+
+    def unit_starts(self) -> Int64Array | None:
+        """First row of obs of each run that is decoded together; None where any row can be read by itself."""
+        starts = self.source.unit_starts()
+        return starts if starts is None or self.rows is None else units_of_positions(starts, self.rows)
 
     def batch(self, block: Block, places: Int64Array, output: str, dtype: torch.dtype, threads: int) -> torch.Tensor:
         """Return the rows ``places`` of ``block``, dense or CSR, ``[len(places), n_vars]`` of ``dtype``.

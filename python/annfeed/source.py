@@ -20,6 +20,9 @@ from annfeed.h5py_source import H5pyMatrix
 
 Int64Array = npt.NDArray[np.int64]
 
+#: What `Source.stats` counts.
+STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
+
 
 class Source(Protocol):
     """A matrix that gives rows."""
@@ -34,6 +37,12 @@ class Source(Protocol):
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
+
+    def unit_starts(self) -> Int64Array | None:
+        """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
+
+    def stats(self) -> dict[str, int]:
+        """What reading did so far in this process, under the names of `STATS`."""
 
     def close(self) -> None:
         """Let go of file descriptors and memory."""
@@ -122,6 +131,17 @@ class FileSource:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
         return self.reader.read(rows, threads)
 
+    def unit_starts(self) -> Int64Array | None:
+        """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
+        return self.reader.unit_starts()
+
+    def stats(self) -> dict[str, int]:
+        """What reading did so far in this process."""
+        if self._reader is None or self._pid != os.getpid():
+            return dict.fromkeys(STATS, 0) | {"opens": self.n_opens}
+        counts = (self.n_opens, self._reader.bytes_read, self._reader.bytes_decoded, *self._reader.cache_stats)
+        return dict(zip(STATS, counts, strict=True))
+
     def close(self) -> None:
         """Close the file; reading again is an error."""
         self._reader, self._closed = None, True
@@ -205,6 +225,13 @@ class MemorySource:
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
         return block_of(self._matrix[rows], self._columns)
+
+    def unit_starts(self) -> None:
+        """Any row can be taken by itself."""
+
+    def stats(self) -> dict[str, int]:
+        """Nothing is read."""
+        return dict.fromkeys(STATS, 0)
 
     def close(self) -> None:
         """Nothing to close: the matrix is the user's."""

@@ -12,7 +12,7 @@ use crate::h5::dtype::Kind;
 use crate::h5::layout::{ArrayLayout, SparseLayout};
 
 /// Elements that one job decodes at most, unless its rows share one chunk: short enough for Ctrl-C, long enough to amortise.
-const MAX_JOB_ELEMENTS: u64 = 1 << 20;
+const MAX_JOB_ELEMENTS: u64 = 1 << 18;
 
 /// Smaller chunks are kept together, so that what a cache notes of a unit is little beside its rows.
 const MIN_UNIT_ELEMENTS: u64 = 1 << 14;
