@@ -15,10 +15,12 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from annfeed._core import RowOps
 from annfeed.blocks import units_of_positions
 from annfeed.cache import cache_budget
 from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.errors import FormatError
+from annfeed.fused import fuse
 from annfeed.inspection import Inspection, inspect_file
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
@@ -121,7 +123,7 @@ class AnnDataset(Dataset[Item]):
         # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
         from annfeed.locate import find_matrices, find_obs
 
-        self.transform = check_transform(transform)
+        self.transform = transform
         self.chunk_size = _positive("chunk_size", chunk_size)
         self.threads = None if threads is None else _positive("threads", threads)
         self.cache = cache
@@ -142,6 +144,16 @@ class AnnDataset(Dataset[Item]):
     def __len__(self) -> int:
         """Return the number of rows of the dataset."""
         return self._n_rows if self._rows is None else len(self._rows)
+
+    @property
+    def transform(self) -> Transform | None:
+        """What is done to items or batches; leading NormalizeTotal, Log1p and Scale are done in Rust."""
+        return self._transform
+
+    @transform.setter
+    def transform(self, transform: Transform | None) -> None:
+        self._transform = check_transform(transform)
+        self._fused: tuple[RowOps | None, Transform | None] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -347,8 +359,8 @@ class AnnDataset(Dataset[Item]):
         self._obs.refresh()
 
     def finish(self, batch: Batch) -> Batch:
-        """Apply the transform to a batch as it was read."""
-        return apply_transform(self.transform, batch)
+        """Apply what is left of the transform to a batch as it was read."""
+        return apply_transform(self._steps()[1], batch)
 
     def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
         """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""
@@ -356,7 +368,17 @@ class AnnDataset(Dataset[Item]):
 
     def matrix_batch(self, key: str, block: Any, places: Int64Array) -> torch.Tensor:
         """Return the rows ``places`` of ``block`` as a tensor of the dataset's output and dtype."""
-        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads)
+        ops = self._steps()[0] if key == "X" else None
+        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads, ops)
+
+    def _steps(self) -> tuple[RowOps | None, Transform | None]:
+        """What of the transform is done in Rust, and what is left."""
+        if self._fused is None:
+            self._fused = fuse(self._transform, self.output, self.dtype)
+        return self._fused
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fused": None}
 
     def _transformed(self, positions: Int64Array) -> Batch:
         return self.finish(self.load(positions).batch(0, len(positions)))

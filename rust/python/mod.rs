@@ -2,6 +2,8 @@
 
 mod block;
 mod errors;
+mod ops;
+mod pool;
 mod reader;
 
 use pyo3::prelude::*;
@@ -11,6 +13,10 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use super::block::PyBlock;
+    #[pymodule_export]
+    use super::ops::PyRowOps;
+    #[pymodule_export]
+    use super::pool::{PyBuffer, PyPool};
     #[pymodule_export]
     use super::reader::{PyBudget, PyReader};
 }
