@@ -38,7 +38,7 @@ lint: $(VENV)/.tools ## rustfmt, clippy (with and without the bindings), ruff
 
 test-rust: $(VENV)/.tools ## Tests of the Rust core (no Python in them)
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		set -x; cargo nextest run --locked && cargo test --locked --doc; \
+		set -x; cargo nextest run --locked --no-fail-fast && cargo test --locked --doc; \
 	else \
 		echo "cargo-nextest is not installed (cargo install cargo-nextest --locked): running cargo test instead"; \
 		set -x; cargo test --locked; \

@@ -1,4 +1,4 @@
-"""Small .h5ad files in every layout that HDF5 has, written with h5py alone, and read back with h5py and scipy: the oracle.
+"""Small .h5ad files in every layout that HDF5 has, written with h5py alone; the oracle that reads them: h5py and scipy.
 
 Nothing here imports annfeed or anndata.
 """
@@ -15,6 +15,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers its filters with h5py)
 import numpy as np
 import scipy.sparse as sp
+import torch
 
 #: HDF5 filters by the name that tests give them: (id, client data), first applied first.
 PIPELINES: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
@@ -120,7 +121,7 @@ def put(
     group: h5py.Group,
     name: str,
     array: np.ndarray,
-    storage: Storage = Storage(),  # noqa: B008  (frozen)
+    storage: Storage = Storage(),
     *,
     shape: tuple[int, ...] | None = None,
     written: Iterable[tuple[slice, ...]] | None = None,
@@ -160,7 +161,7 @@ def _dont_filter_partial_chunks(plist: Any) -> None:
     assert call(plist.id, 2) >= 0
 
 
-def put_matrix(group: h5py.Group, name: str, matrix: np.ndarray | Stored, layout: Layout = Layout()) -> None:  # noqa: B008
+def put_matrix(group: h5py.Group, name: str, matrix: np.ndarray | Stored, layout: Layout = Layout()) -> None:
     """Write a matrix as anndata encodes it."""
     if isinstance(matrix, np.ndarray):
         put(group, name, matrix, layout.data).attrs.update(encoding("array", "0.2.0"))
@@ -193,7 +194,7 @@ def encoding(kind: str, version: str) -> dict[str, str]:
 def write_h5ad(
     path: Path,
     matrix: np.ndarray | Stored,
-    layout: Layout = Layout(),  # noqa: B008  (frozen)
+    layout: Layout = Layout(),
     *,
     elem: str = "X",
     n_obs: int | None = None,
@@ -230,6 +231,14 @@ def dense_matrix(path: Path, elem: str = "X") -> np.ndarray:
     """Return what lies at ``elem`` as an array, repeated columns summed."""
     matrix = stored_matrix(path, elem)
     return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
+
+
+def dense(x: torch.Tensor) -> np.ndarray:
+    """Return the values of a delivered tensor, after torch's own check where it is CSR."""
+    if x.layout is torch.sparse_csr:
+        parts = (x.crow_indices(), x.col_indices(), x.values())
+        x = torch.sparse_csr_tensor(*parts, size=x.shape, check_invariants=True).to_dense()
+    return x.numpy()
 
 
 def _native(array: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-def open_file(path: str) -> Any:
+def open_h5py(path: str) -> Any:
     """Return the `h5py.File` at ``path``, open for reading.
 
     Raises

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from annfeed._core import Block, Budget
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
-from annfeed.h5py_file import open_file
+from annfeed.h5py_file import open_h5py
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -49,7 +49,7 @@ class H5pyMatrix:
             import hdf5plugin  # noqa: F401
         self._path, self._elem, self._columns, self._budget = path, elem, columns, budget
         self.identity = _identity(path)
-        self._file = open_file(path)
+        self._file = open_h5py(path)
         node = self._find(elem)
         self.format = "dense"
         self._indptr: Int64Array | None = None
@@ -128,6 +128,10 @@ class H5pyMatrix:
 
     def _find(self, elem: str) -> Any:
         place = "raw.X" if elem == "raw/X" and "raw/X" not in self._file else elem
+        parent, _, name = place.rpartition("/")
+        if parent and hasattr(self._file[parent], "dtype"):
+            # A field of a compound array, as obsm was before anndata 0.7: h5py reads it whole.
+            return self._file[parent][name]
         return self._file[place]
 
     def _open_sparse(self, group: Any) -> None:

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from annfeed.collate import Batch, Collate, Items
 from annfeed.epoch import EpochPlan, SamplerPlan, Window
-from annfeed.ranks import draw_seed
+from annfeed.permutation import derive_key
+from annfeed.ranks import draw_seed, rank_and_world
 from annfeed.readahead import read_ahead
 from annfeed.sampler import PlanSampler
 
@@ -33,6 +34,9 @@ _WORKER_KEYWORDS = (
     "pin_memory_device",
     "in_order",
 )
+
+# Separates workers' random numbers from those that make the order (epoch.py).
+_WORKERS = 2
 
 
 class WindowLoader(DataLoader[Any]):
@@ -94,6 +98,7 @@ class WindowLoader(DataLoader[Any]):
         if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
         self._plan = plan
+        self._n_begun = 0
         self._workers: DataLoader[Any] | None = None
         self._order: _Order | None = None
         super().__init__(
@@ -132,8 +137,11 @@ class WindowLoader(DataLoader[Any]):
         """The windows of the next epoch, and a seed for its workers."""
         if self._plan is not None:
             plan = self._plan.begin()
-            return plan.windows(), plan.seed + plan.epoch
-        return self._windows_of_sampler().windows(), draw_seed(self.generator, 1)
+            return plan.windows(), derive_key(plan.seed, plan.epoch, _WORKERS, plan.rank)
+        # The order is the sampler's; a seed is for workers only.
+        seed = draw_seed(self.generator, 1) if self.seed is None else self.seed
+        self._n_begun += 1
+        return self._windows_of_sampler().windows(), derive_key(seed, self._n_begun, _WORKERS, rank_and_world()[0])
 
     def _windows_of_sampler(self) -> SamplerPlan:
         batched = self._batch_sampler_given

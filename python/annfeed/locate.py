@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from annfeed.errors import UnknownNameError
-from annfeed.h5py_file import open_file
+from annfeed.h5py_file import open_h5py
 from annfeed.matrix import Matrix
 from annfeed.obs import ObsTable
 from annfeed.selection import column_subset, near_matches
@@ -27,8 +27,8 @@ from annfeed.source import FileSource, MemorySource, Source
 Int64Array = npt.NDArray[np.int64]
 AnnDataOrPath: TypeAlias = "anndata.AnnData | str | os.PathLike[str]"
 
-#: "mod/rna/layers/counts" -> prefix "mod/rna/", kind "layers".
-_ELEM = re.compile(r"^(?P<prefix>(?:.+/)?)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
+#: "mod/rna/raw/X" -> prefix "mod/rna/", place "raw/X": the shortest prefix, as "raw/" must not become one.
+_ELEM = re.compile(r"^(?P<prefix>(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
 
 def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]) -> Matrix:
     n_obs, n_vars = source.shape
+    if elem.var is None:
+        return Matrix(elem.path, source, n_obs, n_vars, partial(_numbered, n_vars))
     if columns is None:
         return Matrix(elem.path, source, n_obs, n_vars, names)
     return Matrix(elem.path, source, n_obs, len(columns), partial(_picked, names, columns))
@@ -137,40 +139,38 @@ def _columns(
     return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'")
 
 
+def _numbered(n: int) -> pd.Index[Any]:
+    return pd.RangeIndex(n).astype(str)
+
+
 def _names_in_file(path: str, elem: Elem) -> pd.Index[Any]:
-    if elem.var is None:
-        with open_file(path) as file:
-            return pd.RangeIndex(file[elem.path].shape[1]).astype(str)
-    group = elem.var
+    group = elem.var or ""
     if group.endswith("raw/var"):
-        with open_file(path) as file:
+        with open_h5py(path) as file:
             # Before anndata 0.7, raw lay flat at the top.
             group = group if group in file else "raw.var"
     return ObsTable.from_file(path, group, []).names
 
 
 def _of_anndata(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
-    names = partial(_names_in_memory, adata, elem.path)
     if adata.isbacked and _is_in_file(adata, elem):
-        return _of_backed(adata, elem, var_subset, names, open_file)
+        return _of_backed(adata, elem, var_subset, open_file)
     matrix = _in_memory(adata, elem.path)
+    names = _names_in_memory(adata, elem)
     columns = _columns("AnnData", elem, var_subset, names, lambda: int(matrix.shape[1]))
     return _matrix(elem, MemorySource(matrix, columns=columns, name=f"AnnData: '{elem.path}'"), columns, names)
 
 
 def _is_in_file(adata: anndata.AnnData, elem: Elem) -> bool:
-    with open_file(str(adata.filename)) as file:
+    if elem.obs != "obs" or (elem.path.startswith("raw") and adata.raw is None):
+        return False  # of another AnnData in the file, or taken out of this one
+    with open_h5py(str(adata.filename)) as file:
         return elem.path in file or (elem.path == "raw/X" and "raw.X" in file)
 
 
-def _of_backed(
-    adata: anndata.AnnData,
-    elem: Elem,
-    var_subset: Any,
-    names: Callable[[], pd.Index[Any]],
-    open_file: Callable[..., FileSource],
-) -> Matrix:
+def _of_backed(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
     path = str(adata.filename)
+    names = _names_in_memory(adata, elem)
     over_vars = elem.var is not None and not elem.path.startswith("raw")
     if not adata.is_view:
         columns = _columns(path, elem, var_subset, names, lambda: open_file(path, elem.path).shape[1])
@@ -183,6 +183,8 @@ def _of_backed(
     in_file = columns if viewed is None else viewed if columns is None else viewed[columns]
     source = open_file(path, elem.path, columns=in_file)
     n_vars = n_cols if columns is None else len(columns)
+    if elem.var is None:
+        names = partial(_numbered, n_vars)
     picked = names if columns is None else partial(_picked, names, columns)
     return Matrix(elem.path, source, len(rows), n_vars, picked, rows)
 
@@ -191,10 +193,12 @@ def _picked(names: Callable[[], pd.Index[Any]], columns: Int64Array) -> pd.Index
     return names()[columns]
 
 
-def _names_in_memory(adata: anndata.AnnData, elem: str) -> pd.Index[Any]:
-    if elem.startswith("obsm/"):
-        return pd.RangeIndex(adata.obsm[elem[5:]].shape[1]).astype(str)
-    names: pd.Index[Any] = adata.raw.var_names if elem == "raw/X" else adata.var_names
+def _names_in_memory(adata: anndata.AnnData, elem: Elem) -> Callable[[], pd.Index[Any]]:
+    # The index travels to workers, the AnnData must not: it may be large, and a backed one does not pickle.
+    return partial(_same, adata.raw.var_names if elem.path.startswith("raw") else adata.var_names)
+
+
+def _same(names: pd.Index[Any]) -> pd.Index[Any]:
     return names
 
 

@@ -25,7 +25,7 @@ import torch
 from anndata.io import read_elem
 
 from annfeed.errors import FormatError, UnknownNameError
-from annfeed.h5py_file import open_file
+from annfeed.h5py_file import open_h5py
 
 CategoriesAs = Literal["str", "code"]
 Name = Any  # of a column: str in a file; a DataFrame may have others
@@ -553,6 +553,11 @@ class _FileSource:
     def names(self) -> pd.Index[str]:
         index = self._header.index
         if index is None:
+            with self._open() as obs:
+                if isinstance(obs, h5py.Dataset):
+                    # Before anndata 0.7; of a var or raw.var only the names are known how to read.
+                    with _told(self.place):
+                        return pd.Index([_str(name) for name in obs[obs.dtype.names[0]]])
             return self._whole().index
         with self._open() as obs, _told(f"{self.place}/{index}"):
             return _as_text(pd.Index(read_elem(obs[index]), name=None if index == "_index" else index))
@@ -628,7 +633,7 @@ class _FileSource:
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
-        with open_file(self._path) as file:
+        with open_h5py(self._path) as file:
             obs = file.get(self._group)
             if obs is None:
                 raise FormatError(

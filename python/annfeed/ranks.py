@@ -14,10 +14,12 @@ import torch.distributed as dist
 def rank_and_world() -> tuple[int, int]:
     """Return the rank of this process and the number of ranks; (0, 1) for a process alone.
 
+    RANK and WORLD_SIZE count together only: Lightning sets WORLD_SIZE in its processes before there is a group.
+
     Raises
     ------
     ValueError
-        If only one of RANK and WORLD_SIZE is set, or they are no rank.
+        If RANK and WORLD_SIZE are no rank.
 
     Examples
     --------

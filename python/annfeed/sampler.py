@@ -103,7 +103,8 @@ class PlanSampler(DistributedSampler[int]):
         rank, world = rank_and_world()
         seed = self._seed
         if seed is None:
-            seed = draw_seed(self._generator, world) if self.shuffle else 0
+            # In file order all ranks agree without it; each may seed its workers by itself, as torch's loader does.
+            seed = draw_seed(self._generator, world if self.shuffle else 1)
         plan = replace(self._plan, seed=seed, epoch=self.epoch, rank=rank, world=world)
         self.epoch += 1
         return plan

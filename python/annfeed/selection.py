@@ -155,7 +155,7 @@ def _integers(what: str, values: npt.NDArray[Any], hint: str) -> Int64Array:
         return np.empty(0, np.int64)
     if values.dtype.kind not in "iu":
         expected = "integer positions or a boolean mask" if what != "the index" else "integers"
-        raise TypeError(f"{what} holds {values.dtype}, where {expected} was expected{'; ' + hint if hint else ''}")
+        raise TypeError(f"{what} holds {values.dtype}, where {expected} were expected{'; ' + hint if hint else ''}")
     return values.astype(np.int64)
 
 

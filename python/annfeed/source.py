@@ -101,7 +101,7 @@ class FileSource:
         self._reader: Reader | H5pyMatrix | None = None
         self._pid = os.getpid()
         self._closed = False
-        self.n_opens = 0
+        self._n_opens = 0
         reader = self._open(threads)
         self._identity = reader.identity
         self._shape = reader.shape
@@ -124,7 +124,7 @@ class FileSource:
         if self._reader is not None and self._pid != os.getpid():
             # Forked: the parsed layout is shared memory, the descriptor should be ours.
             self._reader, self._pid = self._reader.reopen(process_budget(self._cache)), os.getpid()
-            self.n_opens += 1
+            self._n_opens = 1
         return self._reader or self._open(1)
 
     def read(self, rows: Int64Array, threads: int) -> Block:
@@ -138,8 +138,8 @@ class FileSource:
     def stats(self) -> dict[str, int]:
         """What reading did so far in this process."""
         if self._reader is None or self._pid != os.getpid():
-            return dict.fromkeys(STATS, 0) | {"opens": self.n_opens}
-        counts = (self.n_opens, self._reader.bytes_read, self._reader.bytes_decoded, *self._reader.cache_stats)
+            return dict.fromkeys(STATS, 0)
+        counts = (self._n_opens, self._reader.bytes_read, self._reader.bytes_decoded, *self._reader.cache_stats)
         return dict(zip(STATS, counts, strict=True))
 
     def close(self) -> None:
@@ -168,11 +168,11 @@ class FileSource:
                 f"{self.path}: the file changed since the dataset was made. Make the dataset again to read the new file"
             )
         self._reader, self._pid = reader, os.getpid()
-        self.n_opens += 1
+        self._n_opens += 1
         return reader
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "n_opens": 0}
+        return {**self.__dict__, "_reader": None, "_n_opens": 0}
 
 
 class MemorySource:

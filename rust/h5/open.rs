@@ -14,6 +14,8 @@ use super::layout::{ArrayLayout, MatrixLayout, SparseLayout};
 use crate::error::{Error, Place, Result};
 
 const COPY_AGAIN: &str = "Copy or download the file again";
+/// Groups of one level that are searched for something to propose.
+const MAX_GROUPS: usize = 50;
 
 /// Finds the matrix `elem` ("X", "raw/X", "layers/counts", …) in the file at `path`.
 ///
@@ -72,14 +74,21 @@ fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
     if exists(file, wanted) {
         return Ok(wanted.to_owned());
     }
-    // Before anndata 0.7, raw lay flat at the top.
+    // Before anndata 0.7, raw lay flat at the top, and obsm was one compound array.
     if wanted == "raw/X" && exists(file, "raw.X") {
         return Ok("raw.X".to_owned());
+    }
+    if let Some((parent, name)) = wanted.rsplit_once('/') {
+        if fields(file, parent).iter().any(|field| field == name) {
+            return Err(place.unsupported("it is a field of a compound array (anndata before 0.7)"));
+        }
     }
     let is_mudata = text_attr(file, "encoding-type").is_some_and(|t| t.eq_ignore_ascii_case("mudata"));
     let remedy = if is_mudata || exists(file, "mod") {
         let modalities = members(file, "mod").join("', '");
-        format!("This is a MuData file with modalities '{modalities}': pass elem='mod/<modality>/X', or split it with mudata")
+        format!(
+            "This is a MuData file with modalities '{modalities}': pass elem='mod/<modality>/X', or split it with mudata"
+        )
     } else {
         let found = matrices(file);
         match found.is_empty() {
@@ -106,10 +115,35 @@ fn members(file: &File, group: &str) -> Vec<String> {
     file.group(group).and_then(|g| g.member_names()).unwrap_or_default()
 }
 
+/// The names of the fields of a compound array; none where `path` is something else.
+fn fields(file: &File, path: &str) -> Vec<String> {
+    let is_dataset = exists(file, path) && matches!(file.loc_type_by_name(path), Ok(LocationType::Dataset));
+    let datatype = is_dataset.then(|| file.dataset(path).and_then(|d| d.dtype()?.to_descriptor()));
+    match datatype {
+        Some(Ok(TypeDescriptor::Compound(compound))) => compound.fields.into_iter().map(|f| f.name).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What could be meant: the matrices of this file, or, where there is no X at the top, those of AnnDatas within it.
 fn matrices(file: &File) -> Vec<String> {
     let top = ["X", "raw/X", "raw.X"].iter().filter(|p| exists(file, p)).map(|p| (*p).to_owned());
-    let nested = ["layers", "obsm"].iter().flat_map(|g| members(file, g).into_iter().map(move |m| format!("{g}/{m}")));
-    top.chain(nested).collect()
+    let nested = ["layers", "obsm"].iter().flat_map(|&group| {
+        let names = members(file, group).into_iter().chain(fields(file, group));
+        names.map(move |name| format!("{group}/{name}"))
+    });
+    let mut found: Vec<String> = top.chain(nested).collect();
+    let mut groups = if exists(file, "X") { Vec::new() } else { members(file, "/") };
+    // Breadth first, not far: hints need not be complete.
+    for _ in 0..2 {
+        let inner =
+            |group: &String| members(file, group).into_iter().map(|m| format!("{group}/{m}")).collect::<Vec<_>>();
+        groups = groups.iter().take(MAX_GROUPS).flat_map(inner).collect();
+        found.extend(
+            groups.iter().filter(|path| path.ends_with("/X") && !found.contains(path)).cloned().collect::<Vec<_>>(),
+        );
+    }
+    found
 }
 
 fn dense(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLayout> {
