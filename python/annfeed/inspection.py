@@ -12,7 +12,7 @@ from typing import Any
 
 from annfeed.blocks import LEAST_BLOCKS, LEAST_ROWS
 from annfeed.errors import UnknownNameError
-from annfeed.h5py_file import open_file
+from annfeed.h5py_file import open_h5py
 
 _FILTERS = {
     1: "gzip",
@@ -126,7 +126,7 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     """
     import h5py
 
-    with open_file(os.fspath(path)) as file:
+    with open_h5py(os.fspath(path)) as file:
         place = "raw.X" if elem == "raw/X" and "raw/X" not in file else elem
         if place not in file:
             raise UnknownNameError(f"{os.fspath(path)}: '{elem}' does not exist")
