@@ -161,6 +161,7 @@ class WindowLoader(DataLoader[Any]):
                 _Windows(self.dataset, self.collate_fn),  # type: ignore[arg-type]
                 batch_size=None,
                 sampler=self._order,
+                collate_fn=_as_made,
                 # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
                 generator=torch.Generator(),
                 **keywords,
@@ -172,6 +173,11 @@ class WindowLoader(DataLoader[Any]):
             generator.manual_seed(seed % 2**63)
         for batches in self._workers:
             yield from batches
+
+
+def _as_made(batches: list[Any]) -> list[Any]:
+    """Hand on what a worker made; torch's default would turn tuples and arrays of a user's collate_fn into others."""
+    return batches
 
 
 def _finished(dataset: AnnDataset, batch: Batch, collate_fn: Any) -> Any:
