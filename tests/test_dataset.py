@@ -843,6 +843,23 @@ def test_a_batch_is_the_users_own(tmp_path: Path, form: str, output: str) -> Non
     np.testing.assert_array_equal(dense(adata.X), wanted)
 
 
+@pytest.mark.parametrize("output", ["dense", "csr"])
+def test_what_is_kept_of_a_batch_outlives_the_batch(shelf: Path, output: str) -> None:
+    # Memory may be used again only when nothing of the batch is left: no item, no view, no numpy array.
+    adata = toy()
+    dataset = AnnDataset(hand_over(adata, "path", shelf, "csr"), chunk_size=8, output=output)
+    wanted, kept = dense(adata.X), []
+    for batch in dataset.get_optimized_dataloader(batch_size=4, seed=0):
+        rows, x = batch["obs_row"], batch["X"].values() if output == "csr" else batch["X"]
+        kept.append((rows.tolist(), x[1:].numpy() if output == "csr" else x[2:].t().numpy()))
+        del batch, x
+    for rows, part in kept:
+        if output == "csr":
+            np.testing.assert_array_equal(part, sp.csr_matrix(wanted[rows]).data[1:])
+        else:
+            np.testing.assert_array_equal(part, wanted[rows[2:]].T)
+
+
 MEMORY = """
 import sys
 from annfeed import AnnDataset

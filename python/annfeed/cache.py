@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from annfeed._core import Budget
+from annfeed.cgroups import cgroup_free
 
 #: Share of the memory that is free when the first dataset of a process is made, with ``cache="auto"``.
 AUTO_SHARE = 0.5
@@ -88,7 +89,7 @@ def free_memory() -> int:
     The source of both figures is Linux' ``/proc/meminfo`` (MemAvailable) and cgroup v2 and v1 limits; elsewhere it is
     the free physical memory that the system reports.
     """
-    return max(0, min([_machine_free(), *_cgroup_free()]))
+    return max(0, min([_machine_free(), *cgroup_free()]))
 
 
 def _machine_free() -> int:
@@ -101,17 +102,3 @@ def _machine_free() -> int:
     names = os.sysconf_names
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
     return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _cgroup_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """What each known cgroup limit leaves; the files of a container show its own group at the root."""
-    free = []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            free.append(int((root / limit).read_text()) - int((root / used).read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return free

@@ -144,6 +144,8 @@ class FileSource:
 
     def close(self) -> None:
         """Close the file; reading again is an error."""
+        if isinstance(self._reader, H5pyMatrix):
+            self._reader.close()
         self._reader, self._closed = None, True
 
     def _open(self, threads: int) -> Reader | H5pyMatrix:
