@@ -10,10 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from annfeed._core import Budget
 from annfeed.cgroups import cgroup_free
 
-#: Share of the memory that is free when the dataset is made, with ``cache="auto"``.
-AUTO_SHARE = 0.25
+#: Share of the memory that is free when the first dataset of a process is made, with ``cache="auto"``.
+AUTO_SHARE = 0.5
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SIZE = re.compile(r"^\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?I?)B?\s*$", re.IGNORECASE)
@@ -25,7 +28,7 @@ def cache_budget(cache: Any) -> int:
     Parameters
     ----------
     cache
-        Bytes, a text like "4GiB" or "500 MB", 0 for none, or "auto": a quarter of the memory that is free now, within
+        Bytes, a text like "4GiB" or "500 MB", 0 for none, or "auto": half of the memory that is free now, within
         the limits of this process's cgroup.
 
     Raises
@@ -52,6 +55,32 @@ def cache_budget(cache: Any) -> int:
     if match is None:
         raise ValueError(f"cache is {cache!r}, where bytes, a text like '4GiB', or 'auto' was expected")
     return int(float(match["number"]) * _UNITS[match["unit"].upper()])
+
+
+def process_budget(cache: Any) -> Budget:
+    """Return the budget of this process: for "auto" one that all its datasets share.
+
+    torch workers get an equal part each; with "auto", so do the ranks on this machine (LOCAL_WORLD_SIZE).
+
+    Examples
+    --------
+    >>> process_budget("1KiB").limit, process_budget("auto") is process_budget("auto")
+    (1024, True)
+    """
+    global _auto
+    worker = torch.utils.data.get_worker_info()
+    parts = 1 if worker is None else worker.num_workers
+    if cache != "auto":
+        return Budget(cache_budget(cache) // parts)
+    if _auto is None or _auto[0] != os.getpid():
+        ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        parts *= int(ranks) if ranks.isdigit() and int(ranks) > 0 else 1
+        _auto = os.getpid(), Budget(cache_budget("auto") // parts)
+    return _auto[1]
+
+
+#: The budget of "auto", and the process it was made in: a forked one makes its own.
+_auto: tuple[int, Budget] | None = None
 
 
 def free_memory() -> int:

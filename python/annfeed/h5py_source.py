@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Block
+from annfeed._core import Block, Budget
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
 from annfeed.h5py_file import open_h5py
 
@@ -29,7 +29,7 @@ class H5pyMatrix:
     columns
         int64, the wanted columns in order; None for all.
     budget
-        Bytes that a CSC matrix may take in memory.
+        What a CSC matrix may take in memory; None for nothing.
 
     Raises
     ------
@@ -41,7 +41,7 @@ class H5pyMatrix:
         If a CSC matrix does not fit ``budget``.
     """
 
-    def __init__(self, path: str, elem: str, *, columns: Int64Array | None = None, budget: int = 0) -> None:
+    def __init__(self, path: str, elem: str, *, columns: Int64Array | None = None, budget: Budget | None = None) -> None:
         import h5py
 
         # hdf5plugin registers its filters with h5py when it is imported.
@@ -65,9 +65,22 @@ class H5pyMatrix:
         """Not counted: h5py does not tell."""
         return 0
 
-    def reopen(self) -> H5pyMatrix:
+    @property
+    def bytes_decoded(self) -> int:
+        """Not counted: h5py does not tell."""
+        return 0
+
+    @property
+    def cache_stats(self) -> tuple[int, int, int]:
+        """Nothing is kept."""
+        return 0, 0, 0
+
+    def unit_starts(self) -> None:
+        """Not known here."""
+
+    def reopen(self, budget: Budget | None = None) -> H5pyMatrix:
         """Return the same matrix through a file of its own, as a forked process needs."""
-        return H5pyMatrix(self._path, self._elem, columns=self._columns, budget=self._budget)
+        return H5pyMatrix(self._path, self._elem, columns=self._columns, budget=budget)
 
     def read(self, rows: Int64Array, threads: int = 1) -> Block:
         """Read ``rows`` (sorted, distinct) into a block of the wanted columns."""
@@ -136,10 +149,11 @@ class H5pyMatrix:
 
     def _hold_rows(self, indptr: Int64Array) -> None:
         needed = len(self._data) * (8 + 2 * (4 + self._data.dtype.itemsize))
-        if needed > self._budget:
+        budget = 0 if self._budget is None else self._budget.limit
+        if needed > budget:
             raise MemoryError(
                 f"{self._path}: '{self._elem}' is stored by columns (CSC) and would need {needed} bytes in memory, "
-                f"more than the budget of {self._budget}. Pass a larger cache=, or write the file with a CSR matrix"
+                f"more than the budget of {budget}. Pass a larger cache=, or write the file with a CSR matrix"
             )
         used = [(0, int(indptr[-1]))]
         data = self._read(self._data, f"{self._elem}/data", used)

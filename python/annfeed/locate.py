@@ -84,7 +84,7 @@ def find_matrices(
     elem: str | Mapping[str, str],
     var_subset: Any,
     *,
-    budget: int,
+    cache: str | int,
     threads: int,
     strict: bool,
 ) -> dict[str, Matrix]:
@@ -92,7 +92,7 @@ def find_matrices(
     places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}
     if not places:
         raise ValueError("elem is empty, where at least one {key: place} was expected")
-    open_file = partial(FileSource, budget=budget, threads=threads, strict=strict)
+    open_file = partial(FileSource, cache=cache, threads=threads, strict=strict)
     matrices = {}
     for key, place in places.items():
         parsed = Elem.parse(place)
