@@ -556,7 +556,7 @@ class _FileSource:
                 if isinstance(obs, h5py.Dataset):
                     # Before anndata 0.7; of a var or raw.var only the names are known how to read.
                     with _told(self.place):
-                        return pd.Index([_str(name) for name in obs[obs.dtype.names[0]]])
+                        return pd.Index([_str(name) for name in obs[obs.dtype.names[0]]], name=obs.dtype.names[0])
             return self._whole().index
         with self._open() as obs, _told(f"{self.place}/{index}"):
             return _as_text(pd.Index(read_elem(obs[index]), name=None if index == "_index" else index))
