@@ -75,6 +75,8 @@ impl Columns {
     /// The offset within `bytes` (in elements) and the value of the first index that does not.
     pub fn append(&mut self, kind: Kind, bytes: &[u8], n_cols: u64) -> Result<(), (usize, i128)> {
         match kind {
+            // The usual case, in 32 bits throughout so that it runs on vectors; a negative index is above any n_cols here.
+            Kind::I32 | Kind::U32 if n_cols <= 1 << 31 => self.append_u32(bytes, n_cols as u32),
             Kind::Bool | Kind::U8 => self.append_as(bytes, n_cols, |b: [u8; 1]| u64::from(b[0])),
             Kind::U16 => self.append_as(bytes, n_cols, |b| u64::from(u16::from_le_bytes(b))),
             Kind::U32 => self.append_as(bytes, n_cols, |b| u64::from(u32::from_le_bytes(b))),
@@ -85,6 +87,19 @@ impl Columns {
             Kind::I32 | Kind::F32 => self.append_as(bytes, n_cols, |b| i64::from(i32::from_le_bytes(b)) as u64),
             Kind::I64 => self.append_as(bytes, n_cols, |b| i64::from_le_bytes(b) as u64),
         }
+    }
+
+    fn append_u32(&mut self, bytes: &[u8], n_cols: u32) -> Result<(), (usize, i128)> {
+        let (values, _) = bytes.as_chunks::<4>();
+        let largest = values.iter().fold(0, |largest, raw| u32::from_le_bytes(*raw).max(largest));
+        if !values.is_empty() && largest >= n_cols {
+            return self.append_as(bytes, u64::from(n_cols), |b| i64::from(i32::from_le_bytes(b)) as u64);
+        }
+        match self {
+            Self::U16(c) => c.extend(values.iter().map(|raw| u32::from_le_bytes(*raw) as u16)),
+            Self::U32(c) => c.extend(values.iter().map(|raw| u32::from_le_bytes(*raw))),
+        }
+        Ok(())
     }
 
     fn append_as<const N: usize>(

@@ -70,12 +70,32 @@ impl DenseMatrix {
         let jobs = jobs(rows, |row| row / job_rows, 1);
         let bands = workers.run(&jobs, |scratch, job| {
             let rows = &rows[job.clone()];
+            if let (Storage::Contiguous(address), None, false) = (&self.layout.storage, selection, self.layout.dtype.big_endian)
+                && let Some(values) = self.read_whole_rows(file, *address, rows)
+            {
+                return Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values: values? });
+            }
             self.assemble(file, rows, selection, scratch)?;
             let mut values = Values::with_capacity(0);
             values.append(self.layout.dtype.kind, &scratch.rows);
             Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values })
         })?;
         Ok(jobs.into_iter().zip(bands).collect())
+    }
+
+    /// Rows of one contiguous run, read to where they stay; `None` for types that are held as others.
+    fn read_whole_rows(&self, file: &DataFile, address: u64, rows: &[u64]) -> Option<Result<Values>> {
+        let kind = self.layout.dtype.kind;
+        let row_bytes = self.n_cols() * kind.size();
+        let place = Place::new(file.path().display().to_string(), self.layout.name.clone());
+        Values::filled_by(kind, rows.len() * self.n_cols(), |mut out| {
+            for run in runs(rows) {
+                let (now, rest) = out.split_at_mut((run.end - run.start) as usize * row_bytes);
+                file.read_at(now, address + run.start * row_bytes as u64, &place)?;
+                out = rest;
+            }
+            Ok(())
+        })
     }
 
     /// Puts `rows` together in `scratch.rows`, little-endian, wanted columns only.

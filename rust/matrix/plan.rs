@@ -7,7 +7,7 @@ use std::ops::Range;
 /// Neighbouring reads closer than this are merged: a gap costs less to read than a second call.
 const MAX_GAP: u64 = 64 << 10;
 /// A merged read is not longer than this, unless one chunk alone is.
-const MAX_READ: u64 = 4 << 20;
+const MAX_READ: u64 = 512 << 10;
 
 /// Where each row begins among the elements: one base per [`RowStarts::GROUP`] rows, four bytes a row.
 #[derive(Clone, Debug, Default)]
