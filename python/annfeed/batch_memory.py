@@ -1,4 +1,4 @@
-"""Memory for dense batches: recycled when the last tensor on it is gone, so that a batch that is kept stays its owner's.
+"""Memory for dense batches: recycled when the last tensor on it is gone, so that a kept batch stays its owner's.
 
 A new batch of 15 MB costs more in page faults than in writing it. Small ones come from torch as usual.
 """
@@ -38,7 +38,7 @@ class BatchMemory:
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = Pool(), os.getpid()
         # Through numpy, whose arrays keep their memory's owner alive; torch keeps the array.
-        memory = np.frombuffer(self._pool.take(nbytes), dtype=np.uint8)
+        memory = np.frombuffer(memoryview(self._pool.take(nbytes)), dtype=np.uint8)
         return torch.from_numpy(memory).view(dtype).view(n_rows, n_cols)
 
     def __getstate__(self) -> dict[str, Any]:
