@@ -14,7 +14,7 @@ import torch
 from annfeed._core import Pool
 
 #: Below this, torch's own allocator recycles well enough.
-_SMALL = 1 << 20
+_SMALL = 1 << 18
 
 
 class BatchMemory:

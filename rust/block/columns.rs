@@ -26,7 +26,11 @@ impl Columns {
     /// No indices yet, for a matrix of `n_cols` columns.
     #[must_use]
     pub fn with_capacity(n_cols: u64, capacity: usize) -> Self {
-        if n_cols <= 1 << 16 { Self::U16(Vec::with_capacity(capacity)) } else { Self::U32(Vec::with_capacity(capacity)) }
+        if n_cols <= 1 << 16 {
+            Self::U16(Vec::with_capacity(capacity))
+        } else {
+            Self::U32(Vec::with_capacity(capacity))
+        }
     }
 
     /// How many indices.
@@ -58,7 +62,10 @@ impl Columns {
     /// The index at `i`.
     #[must_use]
     pub fn get(&self, i: usize) -> u32 {
-        with_columns!(self, c => u32::from(c[i]))
+        match self {
+            Self::U16(c) => u32::from(c[i]),
+            Self::U32(c) => c[i],
+        }
     }
 
     /// Appends one index that is known to be in range.
@@ -142,8 +149,7 @@ mod tests {
     #[test]
     fn every_kind_reads_the_same_numbers() {
         for kind in [Kind::U8, Kind::I8, Kind::U16, Kind::I16, Kind::U32, Kind::I32, Kind::U64, Kind::I64] {
-            let bytes: Vec<u8> =
-                [3u64, 0, 99].iter().flat_map(|v| v.to_le_bytes()[..kind.size()].to_vec()).collect();
+            let bytes: Vec<u8> = [3u64, 0, 99].iter().flat_map(|v| v.to_le_bytes()[..kind.size()].to_vec()).collect();
             let mut columns = Columns::with_capacity(100, 0);
             columns.append(kind, &bytes, 100).unwrap();
             assert_eq!(columns, Columns::U16(vec![3, 0, 99]), "{kind:?}");

@@ -297,7 +297,7 @@ macro_rules! read_le {
 
 macro_rules! integer_source {
     ($t:ty, [$($rung:ident),*]) => {
-        #[allow(clippy::cast_lossless, trivial_numeric_casts)]
+        #[allow(clippy::unnecessary_cast)]
         impl Source for $t {
             read_le!($t);
             const LADDER: &'static [Rung] = &[$(Rung::$rung),*];
@@ -419,6 +419,7 @@ mod tests {
         values.iter().flat_map(|&v| to(v)).collect()
     }
 
+    #[allow(clippy::unnecessary_cast)]
     fn as_f64(values: &Values) -> Vec<f64> {
         with_values!(values, v => v.iter().map(|&x| x as f64).collect())
     }

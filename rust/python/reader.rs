@@ -153,7 +153,7 @@ fn interruptible<R: Send>(
                 return false;
             }
             last.set(Instant::now());
-            match Python::attach(|py| py.check_signals()) {
+            match Python::attach(Python::check_signals) {
                 Ok(()) => false,
                 Err(error) => {
                     signal.replace(Some(error));
