@@ -153,7 +153,8 @@ fn interruptible<R: Send>(
                 return false;
             }
             last.set(Instant::now());
-            match Python::attach(Python::check_signals) {
+            #[allow(clippy::redundant_closure_for_method_calls)] // the method is not general enough over lifetimes
+            match Python::attach(|py| py.check_signals()) {
                 Ok(()) => false,
                 Err(error) => {
                     signal.replace(Some(error));
