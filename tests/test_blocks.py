@@ -37,7 +37,9 @@ def test_blocks_are_borders_in_order(seed: int) -> None:
     assert blocks[0] == 0
     assert (np.diff(np.append(blocks, n_rows)) > 0).all()
     sizes = np.diff(np.append(blocks, n_rows))
-    assert sizes.max() <= max(LEAST_ROWS * 2, window // LEAST_BLOCKS, lengths.max() if lengths.max() < LEAST_ROWS else 0)
+    assert sizes.max() <= max(
+        LEAST_ROWS * 2, window // LEAST_BLOCKS, lengths.max() if lengths.max() < LEAST_ROWS else 0
+    )
 
 
 def test_positions_enter_units() -> None:

@@ -349,6 +349,11 @@ class AnnDataset(Dataset[Item]):
         return 1 if torch.utils.data.get_worker_info() is not None else len(_affinity())
 
     @property
+    def obs_is_of_file(self) -> bool:
+        """Whether obs comes from the file, where nobody edits it, and not from an AnnData."""
+        return self._obs.is_of_file
+
+    @property
     def row_bytes(self) -> int:
         """Bytes of a delivered row, dense; CSR rows are taken for a quarter of that."""
         dense = sum(matrix.n_vars for matrix in self._matrices.values()) * self.dtype.itemsize

@@ -41,7 +41,9 @@ class H5pyMatrix:
         If a CSC matrix does not fit ``budget``.
     """
 
-    def __init__(self, path: str, elem: str, *, columns: Int64Array | None = None, budget: Budget | None = None) -> None:
+    def __init__(
+        self, path: str, elem: str, *, columns: Int64Array | None = None, budget: Budget | None = None
+    ) -> None:
         # hdf5plugin registers its filters with h5py when it is imported.
         with contextlib.suppress(ImportError):
             import hdf5plugin  # noqa: F401

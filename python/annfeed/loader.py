@@ -42,8 +42,8 @@ class WindowLoader(DataLoader[Any]):
     """What `AnnDataset.get_optimized_dataloader` returns; see there for the parameters.
 
     It is a torch DataLoader with its attributes, over the same dataset. Its order is the same for any number of threads
-    and workers. Workers are persistent unless told otherwise (edits made to obs after the first epoch do not reach those).
-    Under torch.distributed (or RANK and WORLD_SIZE) each rank delivers its own share, in equally many batches.
+    and workers. Workers of a dataset on a path are persistent unless told otherwise. Under torch.distributed (or RANK
+    and WORLD_SIZE) each rank delivers its own share, in equally many batches.
 
     Raises
     ------
@@ -96,8 +96,9 @@ class WindowLoader(DataLoader[Any]):
         self.prefetch_batches = prefetch_batches
         if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
-        # A worker's cache of decoded rows is worth keeping for the next epoch.
-        kwargs.setdefault("persistent_workers", num_workers > 0)
+        # A worker's cache of decoded rows is worth keeping for the next epoch; but edits of an AnnData's obs reach only
+        # new workers.
+        kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.obs_is_of_file)
         self._plan = plan
         self._n_begun = 0
         self._workers: DataLoader[Any] | None = None  # the persistent ones

@@ -1,7 +1,7 @@
 """Batches made in torch worker processes: a worker reads part of a window and sends all its batches.
 
-The parts follow the order of the epoch, and torch delivers them in that order, whatever the number of workers. Their size
-is bounded, because all of a part's batches go through shared memory at once.
+The parts follow the order of the epoch, and torch delivers them in that order, whatever the number of workers. Their
+size is bounded, because all of a part's batches go through shared memory at once.
 """
 
 from __future__ import annotations

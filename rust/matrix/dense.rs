@@ -71,7 +71,8 @@ impl DenseMatrix {
         let jobs = jobs(rows, |row| row / job_rows, 1);
         let bands = workers.run(&jobs, |scratch, job| {
             let rows = &rows[job.clone()];
-            if let (Storage::Contiguous(address), None, false) = (&self.layout.storage, selection, self.layout.dtype.big_endian)
+            if let (Storage::Contiguous(address), None, false) =
+                (&self.layout.storage, selection, self.layout.dtype.big_endian)
                 && let Some(values) = self.read_whole_rows(file, *address, rows)
             {
                 return Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values: values? });
@@ -214,17 +215,13 @@ impl Tiles<'_> {
         (self.grid.chunk[0] * self.grid.chunk[1]) as usize * self.layout.dtype.kind.size()
     }
 
-    fn name(&self, band: u64, tile: u64) -> String {
-        format!("chunk ({band}, {tile})")
-    }
-
     fn decode(&self, band: u64, tile: u64, chunk: &Chunk, stored: &[u8], scratch: &mut Scratch) -> Result<()> {
         scratch.chunk.resize(self.tile_bytes(), 0);
         self.file.count_decoded(self.tile_bytes());
         self.grid
             .pipeline
             .decode(&mut scratch.decoder, stored, chunk.mask, &mut scratch.chunk)
-            .map_err(|e| damaged_chunk(self.place, &self.name(band, tile), chunk, &e.to_string()))
+            .map_err(|e| damaged_chunk(self.place, &tile_name(band, tile), chunk, &e.to_string()))
     }
 
     /// Reads only the runs of wanted rows, to where they lie in the tile.
@@ -232,7 +229,7 @@ impl Tiles<'_> {
         let bytes = self.tile_bytes();
         if chunk.size != bytes as u64 {
             let reason = format!("{} bytes, expected {bytes}", chunk.size);
-            return Err(damaged_chunk(self.place, &self.name(band, tile), chunk, &reason));
+            return Err(damaged_chunk(self.place, &tile_name(band, tile), chunk, &reason));
         }
         scratch.chunk.resize(bytes, 0);
         let row_bytes = self.grid.chunk[1] as usize * self.layout.dtype.kind.size();
@@ -255,19 +252,19 @@ impl Tiles<'_> {
         for (i, &row) in rows.iter().enumerate() {
             let from = (row - band * self.grid.chunk[0]) as usize * chunk_cols * size;
             let to = (at + i) * self.width * size;
-            match &wanted {
-                Some(pairs) => {
-                    for &(a, b) in pairs {
-                        scratch.rows[to + b..to + b + size]
-                            .copy_from_slice(&scratch.chunk[from + a..from + a + size]);
-                    }
+            if let Some(pairs) = &wanted {
+                for &(a, b) in pairs {
+                    scratch.rows[to + b..to + b + size].copy_from_slice(&scratch.chunk[from + a..from + a + size]);
                 }
-                None => {
-                    let to = to + columns.start as usize * size;
-                    let len = (columns.end - columns.start) as usize * size;
-                    scratch.rows[to..to + len].copy_from_slice(&scratch.chunk[from..from + len]);
-                }
+            } else {
+                let to = to + columns.start as usize * size;
+                let len = (columns.end - columns.start) as usize * size;
+                scratch.rows[to..to + len].copy_from_slice(&scratch.chunk[from..from + len]);
             }
         }
     }
+}
+
+fn tile_name(band: u64, tile: u64) -> String {
+    format!("chunk ({band}, {tile})")
 }
