@@ -122,7 +122,9 @@ fn fields(file: &File, path: &str) -> Vec<String> {
     let is_dataset = exists(file, path) && matches!(file.loc_type_by_name(path), Ok(LocationType::Dataset));
     let datatype = is_dataset.then(|| file.dataset(path).and_then(|d| d.dtype()?.to_descriptor()));
     match datatype {
-        Some(Ok(TypeDescriptor::Compound(compound))) => compound.fields.iter().map(|f| valid(f.name.as_bytes())).collect(),
+        Some(Ok(TypeDescriptor::Compound(compound))) => {
+            compound.fields.iter().map(|f| valid(f.name.as_bytes())).collect()
+        }
         _ => Vec::new(),
     }
 }
