@@ -64,7 +64,7 @@ const LAYOUTS: [(&str, Storage); 9] = [
 impl Table {
     /// Counts, about one in three not zero, by a rule that is easy to follow.
     fn of(n_rows: usize, n_cols: usize) -> Self {
-        let value = |i: usize| if i % 3 == 0 { (i % 251) as f32 } else { 0.0 };
+        let value = |i: usize| if i.is_multiple_of(3) { (i % 251) as f32 } else { 0.0 };
         Self { n_cols, rows: (0..n_rows).map(|r| (0..n_cols).map(|c| value(r * 7 + c * 5)).collect()).collect() }
     }
 
