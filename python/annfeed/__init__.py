@@ -2,6 +2,7 @@
 
 from annfeed.collate import Collate
 from annfeed.dataset import AnnDataset
+from annfeed.densify import densify
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.loader import WindowLoader
 from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform
@@ -20,4 +21,5 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedError",
     "WindowLoader",
+    "densify",
 ]

@@ -6,6 +6,7 @@ It decides no order of its own (epoch.py) and holds no threads (loader.py).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from annfeed._core import RowOps
-from annfeed.blocks import units_of_positions
+from annfeed.blocks import log, units_of_positions
 from annfeed.cache import cache_budget
 from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.errors import FormatError
@@ -140,6 +141,8 @@ class AnnDataset(Dataset[Item]):
         n_rows = self._check_rows()
         self._rows = row_subset(obs_subset, n_rows)
         self._n_rows = n_rows
+        if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
+            log.info("%s", self.inspect())
 
     def __len__(self) -> int:
         """Return the number of rows of the dataset."""

