@@ -62,11 +62,16 @@ def _batches(loaded: Iterator[tuple[Window, LoadedWindow]]) -> Iterator[Batch]:
 
 
 class _Stage:
-    """A thread that runs an iterator ahead of whoever iterates over the stage, by at most ``size`` results."""
+    """A thread that runs an iterator ahead of whoever iterates over the stage, by at most ``size`` results.
+
+    The one that is being made counts: with a size of 1, the next is begun when the last was taken, so that no more than
+    two windows are in memory.
+    """
 
     def __init__(self, work: Callable[[], Iterator[Any]], size: int) -> None:
         self._work = work
-        self._ready: queue.Queue[tuple[str, Any]] = queue.Queue(size)
+        self._ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._room = threading.Semaphore(size)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="annfeed-read-ahead", daemon=True)
 
@@ -90,23 +95,22 @@ class _Stage:
                 return
             if kind == "error":
                 raise value
+            self._room.release()
             yield value
 
     def _run(self) -> None:
         try:
-            for result in self._work():
-                if not self._put("result", result):
-                    return
-            self._put("end", None)
+            results = self._work()
+            while self._may_go_on():
+                self._ready.put(("result", next(results)))
+        except StopIteration:
+            self._ready.put(("end", None))
         except BaseException as error:  # it belongs to the consumer, whatever it is
-            self._put("error", error)
+            self._ready.put(("error", error))
 
-    def _put(self, kind: str, value: Any) -> bool:
-        """Whether it was put, or the stage was stopped while the queue was full."""
+    def _may_go_on(self) -> bool:
+        """Wait for room; False where the stage was stopped meanwhile."""
         while not self._stop.is_set():
-            try:
-                self._ready.put((kind, value), timeout=_LOOK)
-            except queue.Full:
-                continue
-            return True
+            if self._room.acquire(timeout=_LOOK):
+                return not self._stop.is_set()
         return False
