@@ -4,9 +4,11 @@ from annfeed.collate import Collate
 from annfeed.dataset import AnnDataset
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.loader import WindowLoader
+from annfeed.scvi.loader import AnnDataLoader
 from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform
 
 __all__ = [
+    "AnnDataLoader",
     "AnnDataset",
     "AnnfeedWarning",
     "Collate",
