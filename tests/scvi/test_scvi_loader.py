@@ -1,4 +1,4 @@
-"""What our loader does where the stock class fails, and what a user can rely on: order, masks, samplers, workers, errors."""
+"""What our loader does where the stock class fails: order, masks, samplers, files, workers, ranks, errors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def test_windows_do_not_change_the_order(window: int, tmp_path: Path) -> None:
     expected = order(AnnDataLoader(registered, shuffle=True, batch_size=5))
     torch.manual_seed(0)
     assert order(AnnDataLoader(registered, shuffle=True, batch_size=5, window=window, threads=1)) == expected
-    assert sorted(sum(expected, [])) == list(range(N))
+    assert sorted(chain(*expected)) == list(range(N))
 
 
 @pytest.mark.parametrize("cache", [0, "1MiB", "auto"])
@@ -441,7 +442,7 @@ def test_workers(registered: Any, method: str) -> None:
     arguments: dict[str, Any] = {"shuffle": True, "batch_size": 4, "window": 12}
     torch.manual_seed(0)
     expected = [list(AnnDataLoader(registered, **arguments)) for _ in range(2)]
-    for n_workers in (1, 3) if method == "fork" else (2,):
+    for n_workers in (1, 2) if method == "fork" else (2,):
         torch.manual_seed(0)
         for epoch in range(2):
             loader = AnnDataLoader(registered, num_workers=n_workers, multiprocessing_context=method, **arguments)
@@ -538,6 +539,6 @@ def test_ranks_get_equal_shares(tmp_path: Path) -> None:
             assert length == len(batches)
     for a, b in zip(results[0]["shuffled"], results[1]["shuffled"], strict=True):
         assert len(a) == len(b) == 3
-        assert set(sum(a, [])) | set(sum(b, [])) == set(range(21))
+        assert set(chain(*a, *b)) == set(range(21))
     first, second, again = results[0]["shuffled"]
     assert first == again != second

@@ -91,12 +91,12 @@ def test_in_memory_batches_are_the_stock_class_s(kind: str, layer: str | None, n
     assert_same_epochs(AnnDataLoader(registered, **ARGUMENTS[name]), Stock(registered, **ARGUMENTS[name]))
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
 @pytest.mark.parametrize("layer", [None, "counts"])
-@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+# A CSC matrix on disk gives CSR tensors: the next test.
+@pytest.mark.parametrize(
+    ("kind", "name"), [(k, n) for k in ("csr", "csc", "dense") for n in ARGUMENTS if k != "csc" or "sparse" not in n]
+)
 def test_batches_from_disk_are_those_from_memory(kind: str, layer: str | None, name: str, tmp_path: Path) -> None:
-    if kind == "csc" and "sparse" in name:
-        pytest.skip("a CSC matrix on disk gives CSR tensors: the next test")
     adata = toy(N, kind=kind)
     on_disk, in_memory = manager(backed(adata, tmp_path), layer=layer), manager(adata, layer=layer)
     # Windows of two batches: several in an epoch.
