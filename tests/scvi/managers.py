@@ -41,6 +41,7 @@ def toy(n_obs: int = 43, n_vars: int = 6, kind: str = "csr", dtype: str = "float
         index=[f"cell{i}" for i in range(n_obs)],
     )
     var = pd.DataFrame(index=[f"g{j}" for j in range(n_vars)])
+    var = pd.DataFrame(index=[f"g{j}" for j in range(n_vars)])
     adata = anndata.AnnData(make(counts.astype(dtype)), obs=obs, var=var)
     adata.layers["counts"] = make(3 * counts.astype(dtype))
     return adata

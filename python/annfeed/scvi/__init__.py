@@ -4,5 +4,7 @@ Nothing here imports scvi-tools before something that needs it is called, and no
 """
 
 from annfeed.scvi.loader import AnnDataLoader
+from annfeed.scvi.siblings import ConcatDataLoader, SemiSupervisedDataLoader
+from annfeed.scvi.use import use
 
-__all__ = ["AnnDataLoader"]
+__all__ = ["AnnDataLoader", "ConcatDataLoader", "SemiSupervisedDataLoader", "use"]

@@ -125,6 +125,7 @@ class AnnDataLoader(DataLoader[Any]):
         window: int = 16384,
         cache: str | int = "auto",
         threads: int | None = None,
+        _registered: RegistryDataset | None = None,  # of a loader over the same AnnData: what it has open is shared
         **kwargs: Any,
     ) -> None:
         if sampler is not None and distributed_sampler:
@@ -133,8 +134,10 @@ class AnnDataLoader(DataLoader[Any]):
             raise ValueError("sampler and shuffle=True exclude each other: the sampler alone decides on the order")
         if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
             raise ValueError(f"threads is {threads!r}, where a positive integer or None was expected")
-        registered = RegistryDataset(
-            adata_manager, data_and_attributes, load_sparse_tensor, cache=cache, threads=threads
+        registered = (
+            _registered
+            if _registered is not None
+            else RegistryDataset(adata_manager, data_and_attributes, load_sparse_tensor, cache=cache, threads=threads)
         )
         self.indices = row_indices(indices, len(registered))
         dataset = RowSubset(registered, self.indices)
