@@ -160,7 +160,6 @@ def accuracy(model: nn.Module, cells: AnnDataset, labels: Labels, options: argpa
 
 def main(options: argparse.Namespace) -> None:
     """Do all of it."""
-    torch.manual_seed(options.seed)
     # Half of the cores compute; torch's threads would spin on those that decode.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     labels = read_labels(options.file, options.elem, options.label)
@@ -183,6 +182,7 @@ def main(options: argparse.Namespace) -> None:
     baseline = float(np.mean(labels.codes[test_rows] == largest))
     n_missing = int((labels.codes < 0).sum())
     left_out = f"; {n_missing:,} without a label are left out" if n_missing else ""
+    torch.manual_seed(options.seed)
     model = nn.Sequential(nn.Linear(n_genes, options.hidden), nn.ReLU(), nn.Linear(options.hidden, n_classes))
     model.to(options.device)
 

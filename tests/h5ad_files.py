@@ -70,7 +70,7 @@ class Storage:
     filters
         HDF5 filter ids with client data, first applied first: a value of `PIPELINES`.
     resizable
-        No upper bound for the first axis, as anndata writes sparse arrays.
+        So many axes, from the first on, have no upper bound; anndata writes sparse arrays with 1.
     fill
         What is read where nothing was written.
     alloc
@@ -83,7 +83,7 @@ class Storage:
 
     chunks: tuple[int, ...] | None = None
     filters: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    resizable: bool = False
+    resizable: int = 0
     fill: Any = None
     alloc: str | None = None
     plain_edges: bool = False
@@ -141,7 +141,7 @@ def put(
         plist.set_alloc_time(_ALLOC[storage.alloc])
     if storage.plain_edges:
         _dont_filter_partial_chunks(plist)
-    limit = (h5py.h5s.UNLIMITED, *shape[1:]) if storage.resizable else shape
+    limit = (h5py.h5s.UNLIMITED,) * storage.resizable + shape[storage.resizable :]
     space = h5py.h5s.create_simple(shape, limit)
     datatype = h5py.h5t.py_create(array.dtype, logical=True)
     created = h5py.h5d.create(group.id, name.encode(), datatype, space, plist)

@@ -1,6 +1,6 @@
 """Types of the Rust core (``rust/python``); stubtest holds them against the built module."""
 
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,46 @@ _Int64 = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
 
 @final
+class RowOps:
+    """Scaling to a total, log1p, centring and scaling, in this order."""
+
+    def __new__(
+        cls,
+        target_sum: float | None = None,
+        log1p: bool = False,
+        mean: npt.NDArray[np.float32] | None = None,
+        std: npt.NDArray[np.float32] | None = None,
+        max_value: float | None = None,
+    ) -> RowOps: ...
+
+@final
+class Pool:
+    """Memory for batches, recycled when the last array on it is gone."""
+
+    def __new__(cls) -> Pool: ...
+    def take(self, nbytes: int) -> Buffer: ...
+
+@final
+class Buffer:
+    """Memory taken from a pool; it goes back there when nothing refers to it any more."""
+
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+@final
+class Budget:
+    """Bytes of decoded rows that may be kept; readers with one budget share it."""
+
+    def __new__(cls, limit: int) -> Budget: ...
+    @property
+    def limit(self) -> int: ...
+
+@final
 class Reader:
     """A matrix of an `.h5ad` file, open for reading sorted rows."""
 
     def __new__(
-        cls, path: str, elem: str, *, columns: _Int64 | None = None, budget: int = 0, threads: int = 1
+        cls, path: str, elem: str, *, columns: _Int64 | None = None, budget: Budget | None = None, threads: int = 1
     ) -> Reader: ...
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -25,7 +60,12 @@ class Reader:
     def identity(self) -> tuple[int, int, int, int]: ...
     @property
     def bytes_read(self) -> int: ...
-    def reopen(self) -> Reader: ...
+    @property
+    def bytes_decoded(self) -> int: ...
+    @property
+    def cache_stats(self) -> tuple[int, int, int]: ...
+    def unit_starts(self) -> _Int64 | None: ...
+    def reopen(self, budget: Budget | None = None) -> Reader: ...
     def read(self, rows: _Int64, threads: int = 1) -> Block: ...
 
 @final
@@ -37,11 +77,16 @@ class Block:
     @property
     def nbytes(self) -> int: ...
     def dense(
-        self, positions: _Int64, out: npt.NDArray[np.generic], dtype: str, threads: int = 1
+        self,
+        positions: _Int64,
+        out: npt.NDArray[np.generic],
+        dtype: str,
+        threads: int = 1,
+        ops: RowOps | None = None,
     ) -> tuple[int, str] | None: ...
     def csr(
-        self, positions: _Int64, dtype: str, threads: int = 1
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.generic], tuple[int, str] | None]: ...
+        self, positions: _Int64, dtype: str, ops: RowOps | None = None
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any], tuple[int, str] | None]: ...
     @staticmethod
     def from_csr(
         n_cols: int,

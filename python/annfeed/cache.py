@@ -10,8 +10,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-#: Share of the memory that is free when the dataset is made, with ``cache="auto"``.
-AUTO_SHARE = 0.25
+import torch
+
+from annfeed._core import Budget
+from annfeed.cgroups import cgroup_free
+
+#: Share of the memory that is free when the first dataset of a process is made, with ``cache="auto"``.
+AUTO_SHARE = 0.5
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SIZE = re.compile(r"^\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?I?)B?\s*$", re.IGNORECASE)
@@ -23,7 +28,7 @@ def cache_budget(cache: Any) -> int:
     Parameters
     ----------
     cache
-        Bytes, a text like "4GiB" or "500 MB", 0 for none, or "auto": a quarter of the memory that is free now, within
+        Bytes, a text like "4GiB" or "500 MB", 0 for none, or "auto": half of the memory that is free now, within
         the limits of this process's cgroup.
 
     Raises
@@ -52,13 +57,39 @@ def cache_budget(cache: Any) -> int:
     return int(float(match["number"]) * _UNITS[match["unit"].upper()])
 
 
+def process_budget(cache: Any) -> Budget:
+    """Return the budget of this process: for "auto" one that all its datasets share.
+
+    torch workers get an equal part each; with "auto", so do the ranks on this machine (LOCAL_WORLD_SIZE).
+
+    Examples
+    --------
+    >>> process_budget("1KiB").limit, process_budget("auto") is process_budget("auto")
+    (1024, True)
+    """
+    global _auto
+    worker = torch.utils.data.get_worker_info()
+    parts = 1 if worker is None else worker.num_workers
+    if cache != "auto":
+        return Budget(cache_budget(cache) // parts)
+    if _auto is None or _auto[0] != os.getpid():
+        ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        parts *= int(ranks) if ranks.isdigit() and int(ranks) > 0 else 1
+        _auto = os.getpid(), Budget(cache_budget("auto") // parts)
+    return _auto[1]
+
+
+#: The budget of "auto", and the process it was made in: a forked one makes its own.
+_auto: tuple[int, Budget] | None = None
+
+
 def free_memory() -> int:
     """Return the bytes that this process may still take: of the machine, and of its cgroup where that is less.
 
     The source of both figures is Linux' ``/proc/meminfo`` (MemAvailable) and cgroup v2 and v1 limits; elsewhere it is
     the free physical memory that the system reports.
     """
-    return max(0, min([_machine_free(), *_cgroup_free()]))
+    return max(0, min([_machine_free(), *cgroup_free()]))
 
 
 def _machine_free() -> int:
@@ -71,17 +102,3 @@ def _machine_free() -> int:
     names = os.sysconf_names
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
     return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _cgroup_free(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """What each known cgroup limit leaves; the files of a container show its own group at the root."""
-    free = []
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        try:
-            free.append(int((root / limit).read_text()) - int((root / used).read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return free

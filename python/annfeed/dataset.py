@@ -15,13 +15,18 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from annfeed._core import RowOps
+from annfeed.blocks import units_of_positions
 from annfeed.cache import cache_budget
 from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.errors import FormatError
+from annfeed.fused import fuse
+from annfeed.inspection import Inspection, inspect_file
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
 from annfeed.matrix import Matrix, dtype_name
 from annfeed.selection import as_positions, row_subset
+from annfeed.source import STATS, FileSource
 from annfeed.threads import reading_threads
 from annfeed.transforms import Transform, check_transform
 
@@ -119,17 +124,18 @@ class AnnDataset(Dataset[Item]):
         # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
         from annfeed.locate import find_matrices, find_obs
 
-        self.transform = check_transform(transform)
+        self.transform = transform
         self.chunk_size = _positive("chunk_size", chunk_size)
         self.threads = None if threads is None else _positive("threads", threads)
         self.cache = cache
+        cache_budget(cache)
         self._categories = _one_of("categories", categories, ("str", "code"))
         self.output = _one_of("output", output, ("dense", "csr"))
         self.dtype = dtype
         dtype_name(dtype)
         self.elem = elem
         self._matrices = find_matrices(
-            adata_or_path, elem, var_subset, budget=cache_budget(cache), threads=self.n_threads, strict=strict
+            adata_or_path, elem, var_subset, cache=cache, threads=self.n_threads, strict=strict
         )
         self._obs = find_obs(adata_or_path, next(iter(self._matrices.values())).elem, obs_columns)
         n_rows = self._check_rows()
@@ -139,6 +145,16 @@ class AnnDataset(Dataset[Item]):
     def __len__(self) -> int:
         """Return the number of rows of the dataset."""
         return self._n_rows if self._rows is None else len(self._rows)
+
+    @property
+    def transform(self) -> Transform | None:
+        """What is done to items or batches; leading NormalizeTotal, Log1p and Scale are done in Rust."""
+        return self._transform
+
+    @transform.setter
+    def transform(self, transform: Transform | None) -> None:
+        self._transform = check_transform(transform)
+        self._fused: tuple[RowOps | None, Transform | None] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -265,19 +281,48 @@ class AnnDataset(Dataset[Item]):
         return self._obs.categories
 
     def stats(self) -> dict[str, int]:
-        """Return what has been read so far in this process: files opened, bytes read from them.
+        """Return what reading did so far in this process: files, bytes, and the cache.
+
+        ``opens``: files opened. ``bytes_read``, ``bytes_decoded``: before and after the filters. ``cache_hits``,
+        ``cache_misses``: rows. ``cache_bytes``: held now, by all datasets on these matrices.
 
         Examples
         --------
         >>> import anndata, numpy as np
-        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).stats()
-        {'opens': 0, 'bytes_read': 0}
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).stats()["opens"]
+        0
         """
-        sources = [matrix.source for matrix in self._matrices.values()]
-        return {
-            "opens": sum(getattr(source, "n_opens", 0) for source in sources),
-            "bytes_read": sum(getattr(source, "bytes_read", 0) for source in sources),
-        }
+        total = dict.fromkeys(STATS, 0)
+        for matrix in self._matrices.values():
+            for name, count in matrix.source.stats().items():
+                total[name] += count
+        return total
+
+    def inspect(self) -> Inspection:
+        """Return what lies in the file (of the first matrix), what each order costs there, and what we would set.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is in memory.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     anndata.AnnData(np.eye(3, dtype="float32")).write_h5ad(f"{folder}/three.h5ad")
+        ...     AnnDataset(f"{folder}/three.h5ad").inspect().cost["exact random"]
+        1.0
+        """
+        source = self._first.source
+        if not isinstance(source, FileSource):
+            raise ValueError(f"{source.place} is in memory, where a file was expected; there is nothing to inspect")
+        return inspect_file(source.path, source.elem, self.chunk_size)
+
+    def unit_starts(self) -> Int64Array | None:
+        """First position of each run of rows that are decoded together; None where any row can be read by itself."""
+        starts = self._first.unit_starts()
+        return starts if starts is None or self._rows is None else units_of_positions(starts, self._rows)
 
     def close(self) -> None:
         """Close the files; a closed dataset cannot be read any more."""
@@ -312,8 +357,8 @@ class AnnDataset(Dataset[Item]):
         self._obs.refresh()
 
     def finish(self, batch: Batch) -> Batch:
-        """Apply the transform to a batch as it was read."""
-        return apply_transform(self.transform, batch)
+        """Apply what is left of the transform to a batch as it was read."""
+        return apply_transform(self._steps()[1], batch)
 
     def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
         """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""
@@ -321,7 +366,17 @@ class AnnDataset(Dataset[Item]):
 
     def matrix_batch(self, key: str, block: Any, places: Int64Array) -> torch.Tensor:
         """Return the rows ``places`` of ``block`` as a tensor of the dataset's output and dtype."""
-        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads)
+        ops = self._steps()[0] if key == "X" else None
+        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads, ops)
+
+    def _steps(self) -> tuple[RowOps | None, Transform | None]:
+        """What of the transform is done in Rust, and what is left."""
+        if self._fused is None:
+            self._fused = fuse(self._transform, self.output, self.dtype)
+        return self._fused
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fused": None}
 
     def _transformed(self, positions: Int64Array) -> Batch:
         return self.finish(self.load(positions).batch(0, len(positions)))

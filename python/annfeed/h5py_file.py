@@ -15,14 +15,16 @@ def open_h5py(path: str) -> Any:
     """
     import h5py
 
-    try:
-        # With h5py's own locking: HDF5 refuses a file that the user has open in this process with another setting.
-        return h5py.File(path, "r")
-    except FileNotFoundError:
-        raise FileNotFoundError(2, "there is no such file", path) from None
-    except OSError as error:
+    failed: OSError | None = None
+    # HDF5 refuses a file that the user has open in this process with another setting than ours. h5py's own comes first,
+    # then none, for file systems without locks and for a writer elsewhere.
+    for locking in (None, False, True, "best-effort"):
         try:
-            return h5py.File(path, "r", locking=False)  # a file system without locks, or a writer elsewhere
-        except OSError:
-            text = f"{path} cannot be opened as an HDF5 file: {error}"
-            raise (OSError(error.errno, text) if error.errno else OSError(text)) from error
+            return h5py.File(path, "r", locking=locking)
+        except FileNotFoundError:
+            raise FileNotFoundError(2, "there is no such file", path) from None
+        except OSError as error:
+            failed = failed or error
+    assert failed is not None
+    text = f"{path} cannot be opened as an HDF5 file: {failed}"
+    raise (OSError(failed.errno, text) if failed.errno else OSError(text)) from failed

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Block
+from annfeed._core import Block, Budget
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
 from annfeed.h5py_file import open_h5py
 
@@ -29,7 +29,7 @@ class H5pyMatrix:
     columns
         int64, the wanted columns in order; None for all.
     budget
-        Bytes that a CSC matrix may take in memory.
+        What a CSC matrix may take in memory; None for nothing.
 
     Raises
     ------
@@ -41,7 +41,9 @@ class H5pyMatrix:
         If a CSC matrix does not fit ``budget``.
     """
 
-    def __init__(self, path: str, elem: str, *, columns: Int64Array | None = None, budget: int = 0) -> None:
+    def __init__(
+        self, path: str, elem: str, *, columns: Int64Array | None = None, budget: Budget | None = None
+    ) -> None:
         import h5py
 
         # hdf5plugin registers its filters with h5py when it is imported.
@@ -53,27 +55,34 @@ class H5pyMatrix:
         node = self._find(elem)
         self.format = "dense"
         self._indptr: Int64Array | None = None
-        self._held: Any = None
         if isinstance(node, h5py.Group):
             self._open_sparse(node)
         else:
-            self._data = node
+            self._data = self._checked(node, elem, 2)
             self.shape = (int(node.shape[0]), int(node.shape[1]))
         self.dtype = str(self._data.dtype)
-        if self._data.dtype.kind not in "biuf":
-            raise UnsupportedError(
-                f"{path}: '{elem}' has dtype {self._data.dtype}, where bool, integers or floats were expected"
-            )
-        self._check_filters()
 
     @property
     def bytes_read(self) -> int:
         """Not counted: h5py does not tell."""
         return 0
 
-    def reopen(self) -> H5pyMatrix:
+    @property
+    def bytes_decoded(self) -> int:
+        """Not counted: h5py does not tell."""
+        return 0
+
+    @property
+    def cache_stats(self) -> tuple[int, int, int]:
+        """Nothing is kept."""
+        return 0, 0, 0
+
+    def unit_starts(self) -> None:
+        """Not known here."""
+
+    def reopen(self, budget: Budget | None = None) -> H5pyMatrix:
         """Return the same matrix through a file of its own, as a forked process needs."""
-        return H5pyMatrix(self._path, self._elem, columns=self._columns, budget=self._budget)
+        return H5pyMatrix(self._path, self._elem, columns=self._columns, budget=budget)
 
     def read(self, rows: Int64Array, threads: int = 1) -> Block:
         """Read ``rows`` (sorted, distinct) into a block of the wanted columns."""
@@ -83,35 +92,31 @@ class H5pyMatrix:
             raise StaleFileError(f"{self._path}: the file changed since it was opened. Open the dataset again")
         if len(rows) and (rows[0] < 0 or rows[-1] >= self.shape[0]):
             raise IndexError(f"{self._path}: '{self._elem}': row {rows[-1]} is out of range for {self.shape[0]} rows")
-        try:
-            picked = self._rows(rows)
-        except OSError as error:
-            raise FormatError(
-                f"{self._path}: '{self._elem}' cannot be decoded ({error}). Copy or download the file again"
-            ) from error
-        return block_of(picked, self._columns)
+        return block_of(self._rows(rows), self._columns)
+
+    def close(self) -> None:
+        """Close the file now, whoever still holds this matrix."""
+        self._file.close()
 
     def _rows(self, rows: Int64Array) -> Any:
-        import scipy.sparse as sp
-
-        if self._held is not None:
-            return self._held[rows]
         runs = np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []
         if self._indptr is None:
-            parts = [self._data[run[0] : run[-1] + 1] for run in runs]
-            return np.concatenate(parts) if parts else np.empty((0, self.shape[1]), self._data.dtype)
+            return self._read(self._data, self._elem, [(run[0], run[-1] + 1) for run in runs])
         spans = [(self._indptr[run[0]], self._indptr[run[-1] + 1]) for run in runs]
-        empty = [slice(0, 0)] if not spans else []
-        slices = [slice(a, b) for a, b in spans] + empty
-        data = np.concatenate([self._data[s] for s in slices])
-        indices = np.concatenate([self._indices[s] for s in slices]).astype(np.int64)
-        if len(indices) and (indices.min() < 0 or indices.max() >= self.shape[1]):
-            raise FormatError(
-                f"{self._path}: '{self._elem}/indices' holds {indices.max()}, where 0 to {self.shape[1] - 1} was "
-                "expected"
-            )
+        data = self._read(self._data, f"{self._elem}/data", spans)
+        indices = self._read(self._indices, f"{self._elem}/indices", spans)
+        self._check_range(indices, self.shape[1])
         indptr = np.concatenate([[0], np.cumsum(np.diff(self._indptr)[rows])])
-        return sp.csr_matrix((data, indices, indptr), shape=(len(rows), self.shape[1]))
+        return _Rows((len(rows), self.shape[1]), indptr, indices, data)
+
+    def _read(self, array: Any, place: str, spans: list[tuple[int, int]]) -> npt.NDArray[Any]:
+        """The spans of an array along its first axis, one after the other."""
+        try:
+            return np.concatenate([array[a:b] for a, b in spans or [(0, 0)]])
+        except (OSError, RuntimeError) as error:
+            raise FormatError(
+                f"{self._path}: '{place}' cannot be decoded ({error}). Copy or download the file again"
+            ) from error
 
     def _find(self, elem: str) -> Any:
         place = "raw.X" if elem == "raw/X" and "raw/X" not in self._file else elem
@@ -123,50 +128,93 @@ class H5pyMatrix:
 
     def _open_sparse(self, group: Any) -> None:
         attrs: dict[str, Any] = dict(group.attrs)
-        encoding = str(attrs.get("encoding-type", attrs.get("h5sparse_format", "")))
+        encoding = attrs.get("encoding-type", attrs.get("h5sparse_format", ""))
+        # Julia writes bytes.
+        self.format = (encoding.decode() if isinstance(encoding, bytes) else str(encoding))[:3]
         shape: Any = attrs.get("shape", attrs.get("h5sparse_shape"))
         self.shape = (int(shape[0]), int(shape[1]))
-        self._data, self._indices = group["data"], group["indices"]
-        indptr = group["indptr"][:].astype(np.int64)
-        rising = len(indptr) == 0 or (indptr[0] == 0 and (np.diff(indptr) >= 0).all())
-        if not rising or (len(indptr) and indptr[-1] > len(self._data)):
-            raise FormatError(
-                f"{self._path}: '{self._elem}/indptr' does not rise from 0 to the number of values. "
-                "The file is damaged or was written wrongly: write it again"
-            )
-        self.format = encoding[:3]
+        arrays = [self._checked(group.get(name), f"{self._elem}/{name}", 1) for name in ("data", "indices", "indptr")]
+        self._data, self._indices = arrays[:2]
+        if len(self._data) != len(self._indices):
+            raise self._damaged("", f"has {len(self._data)} elements in data but {len(self._indices)} in indices")
+        n_major = self.shape[self.format == "csc"]
+        indptr = self._read(arrays[2], f"{self._elem}/indptr", [(0, len(arrays[2]))]).astype(np.int64)
+        if n_major == 0 and len(indptr) == 0:
+            indptr = np.zeros(1, np.int64)
+        if len(indptr) != n_major + 1:
+            raise self._damaged("/indptr", f"has {len(indptr)} elements, where shape {self.shape} needs {n_major + 1}")
+        if indptr[0] != 0 or (np.diff(indptr) < 0).any() or indptr[-1] > len(self._data):
+            raise self._damaged("/indptr", f"does not rise from 0 to at most {len(self._data)}, the number of values")
         self._indptr = indptr
         if self.format == "csc":
-            self._hold_rows()
+            self._hold_rows(indptr)
 
-    def _hold_rows(self) -> None:
-        import scipy.sparse as sp
-
+    def _hold_rows(self, indptr: Int64Array) -> None:
         needed = len(self._data) * (8 + 2 * (4 + self._data.dtype.itemsize))
-        if needed > self._budget:
+        budget = 0 if self._budget is None else self._budget.limit
+        if needed > budget:
             raise MemoryError(
                 f"{self._path}: '{self._elem}' is stored by columns (CSC) and would need {needed} bytes in memory, "
-                f"more than the budget of {self._budget}. Pass a larger cache=, or write the file with a CSR matrix"
+                f"more than the budget of {budget}. Pass a larger cache=, or write the file with a CSR matrix"
             )
-        parts = (self._data[:], self._indices[:], self._indptr)
-        self._held = sp.csc_matrix(parts, shape=self.shape).tocsr()
+        used = [(0, int(indptr[-1]))]
+        data = self._read(self._data, f"{self._elem}/data", used)
+        rows = self._read(self._indices, f"{self._elem}/indices", used)
+        self._check_range(rows, self.shape[0])
+        order = np.argsort(rows, kind="stable")
+        columns = np.repeat(np.arange(self.shape[1], dtype=np.int64), np.diff(indptr))
+        self._data, self._indices = data[order], columns[order]
+        lengths = np.bincount(rows.astype(np.int64), minlength=self.shape[0])
+        self._indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
-    def _check_filters(self) -> None:
-        """Fail at open, not at the first batch, where h5py lacks a filter."""
-        if self._data.size == 0:
-            return
-        try:
-            self._data[(slice(0, 1),) * self._data.ndim]
-        except OSError as error:
-            ids = [f[0] for f in map(self._data.id.get_create_plist().get_filter, range(_n_filters(self._data)))]
+    def _check_range(self, indices: npt.NDArray[Any], n: int) -> None:
+        wrong = indices[(indices < 0) | (indices >= n)]
+        if len(wrong):
+            raise self._damaged("/indices", f"holds {wrong[0]}, where 0 to {n - 1} was expected")
+
+    def _checked(self, array: Any, place: str, n_axes: int) -> Any:
+        """The array, if it can be part of a matrix and h5py has the filters to read it."""
+        if not hasattr(array, "dtype"):
+            raise FormatError(f"{self._path}: '{place}' is not an array. The file is damaged: write it again")
+        if array.ndim != n_axes:
+            raise FormatError(f"{self._path}: '{place}' has shape {array.shape}, where {n_axes} axes were expected")
+        kinds = "biuf" if place.endswith(("/data", self._elem)) else "iu"
+        if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
+            expected = "bool, integers or floats of up to 64 bits" if "f" in kinds else "integers"
+            raise UnsupportedError(f"{self._path}: '{place}' has dtype {array.dtype}, where {expected} were expected")
+        # Now, not at the first batch.
+        missing = [code for code in _filters(array) if not _available(code)]
+        if missing:
             raise UnsupportedError(
-                f"{self._path}: '{self._elem}' cannot be decoded by h5py either (filters {ids}: {error}). "
+                f"{self._path}: '{place}' has HDF5 filter {missing[0]}, which h5py lacks, too. "
                 "Install the filters: pip install 'annfeed[filters]'"
-            ) from error
+            )
+        return array
+
+    def _damaged(self, part: str, found: str) -> FormatError:
+        return FormatError(
+            f"{self._path}: '{self._elem}{part}' {found}. The file is damaged or was written wrongly: write it again"
+        )
 
 
-def _n_filters(dataset: Any) -> int:
-    return int(dataset.id.get_create_plist().get_nfilters())
+class _Rows(NamedTuple):
+    """Compressed rows, as scipy names their parts; scipy itself has no float16 and no other byte order."""
+
+    shape: tuple[int, int]
+    indptr: Int64Array
+    indices: npt.NDArray[Any]
+    data: npt.NDArray[Any]
+
+
+def _filters(array: Any) -> list[int]:
+    plist = array.id.get_create_plist() if hasattr(array, "id") else None
+    return [] if plist is None else [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+
+
+def _available(code: int) -> bool:
+    import h5py
+
+    return bool(h5py.h5z.filter_avail(code))
 
 
 def _identity(path: str) -> tuple[int, int, int, int]:

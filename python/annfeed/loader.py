@@ -99,8 +99,8 @@ class WindowLoader(DataLoader[Any]):
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
         self._plan = plan
         self._n_begun = 0
-        self._workers: DataLoader[Any] | None = None
-        self._order: _Order | None = None
+        self._workers: DataLoader[Any] | None = None  # the persistent ones
+        self._workers_busy = False
         super().__init__(
             dataset,
             num_workers=num_workers,
@@ -154,24 +154,34 @@ class WindowLoader(DataLoader[Any]):
         )
 
     def _from_workers(self, windows: Iterator[Window], seed: int) -> Iterator[Any]:
-        if self._workers is None or not self.persistent_workers:
-            keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
-            self._order = _Order()
-            self._workers = DataLoader(
-                _Windows(self.dataset, self.collate_fn),  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=self._order,
-                # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
-                generator=torch.Generator(),
-                **keywords,
-            )
-        assert self._order is not None
-        self._order.windows = windows
-        generator = self._workers.generator
-        if generator is not None:
-            generator.manual_seed(seed % 2**63)
-        for batches in self._workers:
-            yield from batches
+        # Persistent workers serve one epoch at a time; another one beside it gets workers of its own.
+        persistent = self.persistent_workers and not self._workers_busy
+        workers = self._workers if persistent and self._workers is not None else self._new_workers()
+        if persistent:
+            self._workers, self._workers_busy = workers, True
+        workers.sampler.windows = windows  # type: ignore[attr-defined]
+        # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
+        workers.generator = torch.Generator().manual_seed(seed % 2**63)
+        try:
+            for batches in workers:
+                yield from batches
+        finally:
+            if persistent:
+                self._workers_busy = False
+
+    def _new_workers(self) -> DataLoader[Any]:
+        keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
+        windows = _Windows(self.dataset, self.collate_fn)  # type: ignore[arg-type]
+        return DataLoader(windows, batch_size=None, sampler=_Order(), collate_fn=_as_made, **keywords)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave workers behind."""
+        return {**self.__dict__, "_workers": None, "_workers_busy": False}
+
+
+def _as_made(batches: list[Any]) -> list[Any]:
+    """Hand on what a worker made; torch's default would turn tuples and arrays of a user's collate_fn into others."""
+    return batches
 
 
 def _finished(dataset: AnnDataset, batch: Batch, collate_fn: Any) -> Any:

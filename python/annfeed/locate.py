@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -83,7 +84,7 @@ def find_matrices(
     elem: str | Mapping[str, str],
     var_subset: Any,
     *,
-    budget: int,
+    cache: str | int,
     threads: int,
     strict: bool,
 ) -> dict[str, Matrix]:
@@ -91,7 +92,7 @@ def find_matrices(
     places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}
     if not places:
         raise ValueError("elem is empty, where at least one {key: place} was expected")
-    open_file = partial(FileSource, budget=budget, threads=threads, strict=strict)
+    open_file = partial(FileSource, cache=cache, threads=threads, strict=strict)
     matrices = {}
     for key, place in places.items():
         parsed = Elem.parse(place)
@@ -117,9 +118,19 @@ def _as_path(path: Any) -> str:
 
 def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
     names = partial(_names_in_file, path, elem)
-    columns = _columns(path, elem, var_subset, names, lambda: open_file(path, elem.path).shape[1])
+    columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
     source = open_file(path, elem.path, columns=columns)
     return _matrix(elem, source, columns, names)
+
+
+def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
+    """Columns of a matrix in a file: looked up, as opening it without ``columns`` would read all of a CSC matrix."""
+    # What is wrong with the file is for the reader to say.
+    with suppress(Exception), open_h5py(path) as file:
+        node = file[elem.path]
+        shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
+        return int(shape[1])
+    return open_file(path, elem.path).shape[1]
 
 
 def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]) -> Matrix:
@@ -173,12 +184,12 @@ def _of_backed(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: C
     names = _names_in_memory(adata, elem)
     over_vars = elem.var is not None and not elem.path.startswith("raw")
     if not adata.is_view:
-        columns = _columns(path, elem, var_subset, names, lambda: open_file(path, elem.path).shape[1])
+        columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
         return _matrix(elem, open_file(path, elem.path, columns=columns), columns, names)
     # anndata resolves views of views to positions in the file.
     rows = np.arange(adata._adata_ref.n_obs, dtype=np.int64)[adata._oidx]
     viewed = np.arange(adata._adata_ref.n_vars, dtype=np.int64)[adata._vidx] if over_vars else None
-    n_cols = len(viewed) if viewed is not None else open_file(path, elem.path).shape[1]
+    n_cols = len(viewed) if viewed is not None else _width(path, elem, open_file)
     columns = _columns(path, elem, var_subset, names, lambda: n_cols)
     in_file = columns if viewed is None else viewed if columns is None else viewed[columns]
     source = open_file(path, elem.path, columns=in_file)

@@ -14,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed._core import Block
+from annfeed._core import Block, RowOps
+from annfeed.batch_memory import BatchMemory
+from annfeed.blocks import units_of_positions
 from annfeed.errors import AnnfeedWarning
 from annfeed.source import Source
 
@@ -82,6 +84,7 @@ class Matrix:
     names: Callable[[], pd.Index[Any]]
     rows: Int64Array | None = None
     _warned: bool = field(default=False, init=False)
+    _memory: BatchMemory = field(default_factory=BatchMemory, init=False)
 
     def read(self, rows: Int64Array, threads: int) -> tuple[Block, Int64Array]:
         """Decode ``rows`` of obs (any order, repeats allowed), each once; also give the place of each in the block."""
@@ -89,19 +92,32 @@ class Matrix:
         distinct, places = np.unique(wanted, return_inverse=True)
         return self.source.read(distinct, threads), places.astype(np.int64, copy=False)
 
-    def batch(self, block: Block, places: Int64Array, output: str, dtype: torch.dtype, threads: int) -> torch.Tensor:
+    def unit_starts(self) -> Int64Array | None:
+        """First row of obs of each run that is decoded together; None where any row can be read by itself."""
+        starts = self.source.unit_starts()
+        return starts if starts is None or self.rows is None else units_of_positions(starts, self.rows)
+
+    def batch(
+        self,
+        block: Block,
+        places: Int64Array,
+        output: str,
+        dtype: torch.dtype,
+        threads: int,
+        ops: RowOps | None = None,
+    ) -> torch.Tensor:
         """Return the rows ``places`` of ``block``, dense or CSR, ``[len(places), n_vars]`` of ``dtype``.
 
         Raises
         ------
         ValueError
-            If an integer dtype cannot hold a value.
+            If an integer dtype cannot hold a value, or ``ops`` are of another number of columns.
         """
         try:
             if output == "csr":
-                batch, rounded = self._csr(block, places, dtype, threads)
+                batch, rounded = self._csr(block, places, dtype, ops)
             else:
-                batch, rounded = self._dense(block, places, dtype, threads)
+                batch, rounded = self._dense(block, places, dtype, threads, ops)
         except ValueError as error:
             raise ValueError(f"{self.source.place}: {error}") from None
         if rounded is not None and not self._warned:
@@ -109,16 +125,16 @@ class Matrix:
         return batch
 
     def _dense(
-        self, block: Block, places: Int64Array, dtype: torch.dtype, threads: int
+        self, block: Block, places: Int64Array, dtype: torch.dtype, threads: int, ops: RowOps | None
     ) -> tuple[torch.Tensor, tuple[int, str] | None]:
-        batch = torch.empty((len(places), self.n_vars), dtype=dtype)
+        batch = self._memory.empty(len(places), self.n_vars, dtype)
         bits = batch.view(torch.int16).numpy().view(np.uint16) if dtype in _AS_BITS else batch.numpy()
-        return batch, block.dense(places, bits, dtype_name(dtype), threads)
+        return batch, block.dense(places, bits, dtype_name(dtype), threads, ops)
 
     def _csr(
-        self, block: Block, places: Int64Array, dtype: torch.dtype, threads: int
+        self, block: Block, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
     ) -> tuple[torch.Tensor, tuple[int, str] | None]:
-        indptr, indices, data, rounded = block.csr(places, dtype_name(dtype), threads)
+        indptr, indices, data, rounded = block.csr(places, dtype_name(dtype), ops)
         bits = dtype in _AS_BITS
         values = torch.from_numpy(data.view(np.int16)).view(dtype) if bits else torch.from_numpy(data)
         batch = torch.sparse_csr_tensor(

@@ -303,7 +303,7 @@ class _Numbers:
     def take(self, rows: Rows, categories: CategoriesAs) -> torch.Tensor:
         values = self.values[rows]
         if self.dtype is torch.int64:
-            values = values.astype(np.int64, copy=False)  # torch has no arithmetic for some unsigned dtypes
+            values = values.astype(np.int64, copy=False)  # torch before 2.3 knows no uint16
         return torch.from_numpy(values).to(self.dtype or torch.get_default_dtype())
 
 
@@ -475,8 +475,7 @@ class _FrameSource:
         return list(self._now().columns)
 
     def frame(self, columns: list[Name]) -> pd.DataFrame:
-        # Of plain type: the obs of a view is a class of anndata's that writes back to its AnnData.
-        return pd.DataFrame(self._now()).loc[:, columns]
+        return self._now().loc[:, columns]  # a copy, also of a view's obs, which is a class of anndata's
 
     def read(self, columns: list[Name]) -> _Read:
         now = cast(Any, self._now())
@@ -557,7 +556,7 @@ class _FileSource:
                 if isinstance(obs, h5py.Dataset):
                     # Before anndata 0.7; of a var or raw.var only the names are known how to read.
                     with _told(self.place):
-                        return pd.Index([_str(name) for name in obs[obs.dtype.names[0]]])
+                        return pd.Index([_str(name) for name in obs[obs.dtype.names[0]]], name=obs.dtype.names[0])
             return self._whole().index
         with self._open() as obs, _told(f"{self.place}/{index}"):
             return _as_text(pd.Index(read_elem(obs[index]), name=None if index == "_index" else index))
@@ -600,7 +599,7 @@ class _FileSource:
                 columns = [_str(c) for c in obs.attrs["column-order"]]
                 index = _str(obs.attrs["_index"])
                 # In older frames a lone categorical would come back as its bare codes.
-                alone = _at_least(version, (0, 2)) and "__categories" not in obs
+                alone = _at_least(version, (0, 2))
                 lengths = obs[index]
                 n_rows = len(lengths) if isinstance(lengths, h5py.Dataset) else len(read_elem(lengths))
                 return _Header(columns, n_rows, index if alone else None)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
+from annfeed.blocks import auto_blocks, describe, log
 from annfeed.epoch import EpochPlan
 from annfeed.ranks import draw_seed, rank_and_world
 
@@ -46,6 +49,7 @@ class PlanSampler(DistributedSampler[int]):
     ) -> None:
         # Not super().__init__: it wants the process group now, while ranks are settled at the first batch.
         self.dataset = dataset
+        self.blocks = f"blocks of {block_size} neighbouring rows" if block_size != 1 else "single rows"
         self.epoch = 0
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -57,9 +61,22 @@ class PlanSampler(DistributedSampler[int]):
             window=dataset.chunk_size,
             shuffle=shuffle,
             block_size=1 if block_size == "auto" else block_size,
+            block_starts=self._auto_blocks(dataset) if shuffle and block_size == "auto" else None,
             seed=0 if seed is None else seed,
             drop_last=drop_last,
         )
+
+    def _auto_blocks(self, dataset: AnnDataset) -> npt.NDArray[np.int64] | None:
+        units = dataset.unit_starts()
+        if units is None or len(units) == 0:
+            self.blocks = "single rows: any row can be read by itself"
+            log.info("%r: block_size='auto' chose %s", dataset, self.blocks)
+            return None
+        n_rows = len(dataset)
+        starts = auto_blocks(units, n_rows, dataset.chunk_size)
+        self.blocks = describe(starts, n_rows, n_rows / len(units))
+        log.info("%r: block_size='auto' chose %s", dataset, self.blocks)
+        return starts
 
     @property
     def num_replicas(self) -> int:  # type: ignore[override]
@@ -101,6 +118,3 @@ class PlanSampler(DistributedSampler[int]):
         """Return the number of positions of this rank."""
         rank, world = rank_and_world()
         return replace(self._plan, rank=rank, world=world).n_delivered
-
-    def __reduce__(self) -> Any:
-        return object.__reduce_ex__(self, 2)

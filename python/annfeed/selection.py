@@ -181,7 +181,11 @@ def _one_axis(what: str, values: Any) -> npt.NDArray[Any]:
         values = values.detach().cpu().numpy()
     if isinstance(values, str | bytes):
         raise TypeError(f"{what} is the text {values!r}, where a list or an array was expected")
-    array = np.asarray(values if hasattr(values, "__len__") else list(values))
+    if not hasattr(values, "__len__"):
+        if not hasattr(values, "__iter__"):
+            raise TypeError(f"{what} is {values!r}, where a list or an array was expected")
+        values = list(values)
+    array = np.asarray(values)
     if array.ndim != 1:
         raise TypeError(f"{what} has {array.ndim} axes, where a list or a one-dimensional array was expected")
     return array

@@ -14,10 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block, Reader
+from annfeed.cache import process_budget
 from annfeed.errors import AnnfeedWarning, StaleFileError, UnsupportedError
 from annfeed.h5py_source import H5pyMatrix
 
 Int64Array = npt.NDArray[np.int64]
+
+#: What `Source.stats` counts.
+STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
 
 
 class Source(Protocol):
@@ -33,6 +37,12 @@ class Source(Protocol):
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
+
+    def unit_starts(self) -> Int64Array | None:
+        """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
+
+    def stats(self) -> dict[str, int]:
+        """What reading did so far in this process, under the names of `STATS`."""
 
     def close(self) -> None:
         """Let go of file descriptors and memory."""
@@ -52,8 +62,8 @@ class FileSource:
         Where the matrix lies in it: "X", "raw/X", "layers/counts", "obsm/X_pca".
     columns
         int64, the wanted columns in order; None for all.
-    budget
-        Bytes that a CSC matrix may take in memory.
+    cache
+        What decoded rows may take in memory, and a CSC matrix: as `annfeed.cache.process_budget` reads it.
     threads
         Threads for opening.
     strict
@@ -68,7 +78,7 @@ class FileSource:
     UnknownNameError
         If it has no such element.
     MemoryError
-        If a CSC matrix does not fit ``budget``.
+        If a CSC matrix does not fit ``cache``.
     """
 
     def __init__(
@@ -77,7 +87,7 @@ class FileSource:
         elem: str,
         *,
         columns: Int64Array | None = None,
-        budget: int = 0,
+        cache: str | int = 0,
         threads: int = 1,
         strict: bool = False,
     ) -> None:
@@ -85,7 +95,7 @@ class FileSource:
         self.path = os.path.abspath(path)
         self.elem = elem
         self._columns = columns
-        self._budget = budget
+        self._cache = cache
         self._strict = strict
         self._warned = False
         self._reader: Reader | H5pyMatrix | None = None
@@ -113,36 +123,40 @@ class FileSource:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
         if self._reader is not None and self._pid != os.getpid():
             # Forked: the parsed layout is shared memory, the descriptor should be ours.
-            self._reader, self._pid = self._reader.reopen(), os.getpid()
+            self._reader, self._pid = self._reader.reopen(process_budget(self._cache)), os.getpid()
             self._n_opens = 1
         return self._reader or self._open(1)
-
-    @property
-    def n_opens(self) -> int:
-        """How often this process has opened the file."""
-        return self._n_opens if self._pid == os.getpid() else 0
-
-    @property
-    def bytes_read(self) -> int:
-        """Bytes that this process has read, as stored."""
-        return 0 if self._reader is None or self._pid != os.getpid() else self._reader.bytes_read
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
         return self.reader.read(rows, threads)
 
+    def unit_starts(self) -> Int64Array | None:
+        """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
+        return self.reader.unit_starts()
+
+    def stats(self) -> dict[str, int]:
+        """What reading did so far in this process."""
+        if self._reader is None or self._pid != os.getpid():
+            return dict.fromkeys(STATS, 0)
+        counts = (self._n_opens, self._reader.bytes_read, self._reader.bytes_decoded, *self._reader.cache_stats)
+        return dict(zip(STATS, counts, strict=True))
+
     def close(self) -> None:
         """Close the file; reading again is an error."""
+        if isinstance(self._reader, H5pyMatrix):
+            self._reader.close()
         self._reader, self._closed = None, True
 
     def _open(self, threads: int) -> Reader | H5pyMatrix:
         reader: Reader | H5pyMatrix
+        budget = process_budget(self._cache)
         try:
-            reader = Reader(self.path, self.elem, columns=self._columns, budget=self._budget, threads=threads)
+            reader = Reader(self.path, self.elem, columns=self._columns, budget=budget, threads=threads)
         except UnsupportedError as error:
             if self._strict:
                 raise
-            reader = H5pyMatrix(self.path, self.elem, columns=self._columns, budget=self._budget)
+            reader = H5pyMatrix(self.path, self.elem, columns=self._columns, budget=budget)
             if not self._warned:
                 warnings.warn(
                     f"{error}. It is read through h5py instead, which is slower; strict=True makes this an error",
@@ -213,6 +227,13 @@ class MemorySource:
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
         return block_of(self._matrix[rows], self._columns)
+
+    def unit_starts(self) -> None:
+        """Any row can be taken by itself."""
+
+    def stats(self) -> dict[str, int]:
+        """Nothing is read."""
+        return dict.fromkeys(STATS, 0)
 
     def close(self) -> None:
         """Nothing to close: the matrix is the user's."""

@@ -5,6 +5,9 @@
 
 use half::{bf16, f16};
 
+use super::Rounded;
+use crate::error::{Error, Result};
+
 /// What became of one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
@@ -121,6 +124,28 @@ fn whole(from: f64, to: i128) -> Loss {
 
 fn rounded(from: f64, to: f64) -> Loss {
     if to == from || from.fract() != 0.0 { Loss::None } else { Loss::Rounded }
+}
+
+/// Looks for what the conversion of these values (column, value) loses; free where the pair of types is exact.
+pub(super) fn check<V, T>(values: impl Iterator<Item = (u64, V)>, rounded: &mut Option<Rounded>) -> Result<()>
+where
+    T: Target + CastFrom<V>,
+    V: Copy + std::fmt::Display,
+{
+    if <T as CastFrom<V>>::EXACT {
+        return Ok(());
+    }
+    for (column, value) in values {
+        match T::loss(value) {
+            Loss::None => {}
+            Loss::Rounded if rounded.is_some() => {}
+            Loss::Rounded => *rounded = Some(Rounded { column, value: value.to_string() }),
+            Loss::Impossible => {
+                return Err(Error::Inexact { column, value: value.to_string(), dtype: T::NAME });
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! A window's rows, decoded, and the batches made of them.
 //!
 //! `band` holds rows narrowly; [`Block`] names rows across bands; `densify` and `compress` write batches; `cast` says what
-//! a conversion loses. Nothing here does I/O.
+//! a conversion loses, `ops` what is done to rows on the way; `pool` recycles the memory of batches. Nothing here does I/O.
 
 mod band;
 mod cast;
 mod columns;
 mod compress;
 mod densify;
+mod ops;
+mod pool;
 mod values;
 
 use std::sync::Arc;
@@ -16,6 +18,8 @@ pub use band::{Band, Selection};
 pub use cast::{CastFrom, Loss, Target};
 pub use columns::Columns;
 pub use compress::CsrBatch;
+pub use ops::{ColumnScale, RowOps};
+pub use pool::{Buffer, Pool};
 pub use values::Values;
 
 /// Where one row of a block lies.

@@ -296,10 +296,11 @@ const MAGIC: f32 = 8_388_608.0;
 
 /// The integer in a float32 from 0 to `max`, and whether it is exactly that. −0.0 and NaN are not, bit for bit.
 #[inline]
-fn small_integer(x: f32, max: f32) -> (u32, bool) {
+fn small_integer(x: f32, max: u32) -> (u32, bool) {
     let shifted = x + MAGIC;
-    let exact = (shifted - MAGIC).to_bits() == x.to_bits() && x <= max;
-    (shifted.to_bits() & 0xFFFF, exact)
+    // Huge where x is negative, as the sum then has a smaller exponent.
+    let integer = shifted.to_bits().wrapping_sub(MAGIC.to_bits());
+    (integer, (shifted - MAGIC).to_bits() == x.to_bits() && integer <= max)
 }
 
 impl Source for f32 {
@@ -307,12 +308,12 @@ impl Source for f32 {
     const LADDER: &'static [Rung] = &[Rung::U8, Rung::U16, Rung::F32];
     #[inline]
     fn to_u8(self) -> (u8, bool) {
-        let (n, exact) = small_integer(self, 255.0);
+        let (n, exact) = small_integer(self, 255);
         (n as u8, exact)
     }
     #[inline]
     fn to_u16(self) -> (u16, bool) {
-        let (n, exact) = small_integer(self, 65_535.0);
+        let (n, exact) = small_integer(self, 65_535);
         (n as u16, exact)
     }
     #[inline]
@@ -349,12 +350,12 @@ impl Source for f64 {
     const LADDER: &'static [Rung] = &[Rung::U8, Rung::U16, Rung::F32, Rung::F64];
     #[inline]
     fn to_u8(self) -> (u8, bool) {
-        let (n, exact) = small_integer(self as f32, 255.0);
+        let (n, exact) = small_integer(self as f32, 255);
         (n as u8, exact && f64::from(self as f32).to_bits() == self.to_bits())
     }
     #[inline]
     fn to_u16(self) -> (u16, bool) {
-        let (n, exact) = small_integer(self as f32, 65_535.0);
+        let (n, exact) = small_integer(self as f32, 65_535);
         (n as u16, exact && f64::from(self as f32).to_bits() == self.to_bits())
     }
     #[inline]

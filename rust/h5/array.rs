@@ -1,6 +1,6 @@
 //! One HDF5 dataset: its shape, type, filters and chunk table, checked against the file's size.
 
-use hdf5::Dataset;
+use hdf5::{Dataset, File};
 use hdf5::plist::dataset_create::{ChunkOpts, Layout};
 
 use super::dtype::{Kind, NumType};
@@ -11,10 +11,12 @@ use crate::filters::Pipeline;
 /// Largest decoded chunk: HDF5's own limit before 2.0 (spec IV.A.2.i stores 32 bits).
 const MAX_CHUNK_BYTES: u64 = 1 << 32;
 
-/// Describes `dataset` (found at `place`, in a file of `file_size` bytes).
-pub(super) fn describe(dataset: &Dataset, place: &Place, file_size: u64) -> Result<ArrayLayout> {
+/// Describes `dataset` (found at `place`, in `file`, which has `file_size` bytes).
+pub(super) fn describe(file: &File, dataset: &Dataset, place: &Place, file_size: u64) -> Result<ArrayLayout> {
     let hdf5_failed = |doing: &str, e: &hdf5::Error| damaged(place, doing, e);
-    if dataset.filename() != dataset_file(dataset, place)? {
+    // By number and not by name: the name of an object behind an external link is that of the other file, too.
+    let number = |location: &hdf5::Location| location.loc_info().map(|info| info.fileno);
+    if number(dataset).map_err(|e| hdf5_failed("its file", &e))? != number(file).map_err(|e| hdf5_failed("its file", &e))? {
         return Err(place.unsupported("it lies in another file (external link)"));
     }
     let datatype = dataset.dtype().map_err(|e| hdf5_failed("the datatype", &e))?;
@@ -54,10 +56,6 @@ pub(super) fn describe(dataset: &Dataset, place: &Place, file_size: u64) -> Resu
 
 fn damaged(place: &Place, doing: &str, e: &hdf5::Error) -> Error {
     place.format(format!("HDF5 cannot read {doing} ({e})"), "The file is damaged: copy or download it again")
-}
-
-fn dataset_file(dataset: &Dataset, place: &Place) -> Result<String> {
-    Ok(dataset.file().map_err(|e| damaged(place, "its file", &e))?.filename())
 }
 
 fn checked_product(shape: &[u64], size: u64) -> Option<u64> {

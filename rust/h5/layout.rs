@@ -109,6 +109,14 @@ pub struct SparseLayout {
     pub indptr: ArrayLayout,
 }
 
+impl SparseLayout {
+    /// Whether reading part of a chunk means decoding all of it.
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        self.indices.is_filtered() || self.data.is_filtered()
+    }
+}
+
 /// A matrix that this crate can read.
 #[derive(Clone, Debug)]
 pub enum MatrixLayout {

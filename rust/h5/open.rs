@@ -152,7 +152,7 @@ fn dense(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLayo
     if let Some(encoding) = text_attr(&dataset, "encoding-type").filter(|t| t != "array") {
         return Err(not_a_matrix(place, &encoding));
     }
-    let array = describe(&dataset, place, size)?;
+    let array = describe(file, &dataset, place, size)?;
     if array.shape.len() != 2 {
         return Err(place.format(
             format!("an array of shape {:?}, where a matrix of rows and columns was expected", array.shape),
@@ -189,7 +189,7 @@ fn sparse(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLay
         let dataset = group
             .dataset(name)
             .map_err(|e| place.format(format!("the dataset cannot be opened ({e})"), "Write the file again"))?;
-        let array = describe(&dataset, &place, size)?;
+        let array = describe(file, &dataset, &place, size)?;
         if array.shape.len() != 1 {
             return Err(place.format(format!("shape {:?}, where one axis was expected", array.shape), COPY_AGAIN));
         }

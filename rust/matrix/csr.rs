@@ -1,19 +1,21 @@
 //! Compressed rows: any sorted rows of the file as bands, each job on its own, no job's chunk decoded by another.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::file::DataFile;
 use super::plan::{RowStarts, jobs, runs};
 use super::stream::read_spans;
 use super::workers::{Scratch, Workers};
-use crate::block::{Band, Block, Columns, Selection, Values};
+use crate::block::{Band, Columns, Selection, Values};
 use crate::error::{Place, Result};
 use crate::h5::dtype::Kind;
 use crate::h5::layout::{ArrayLayout, SparseLayout};
 
 /// Elements that one job decodes at most, unless its rows share one chunk: short enough for Ctrl-C, long enough to amortise.
-const MAX_JOB_ELEMENTS: u64 = 1 << 20;
+const MAX_JOB_ELEMENTS: u64 = 1 << 18;
+
+/// Smaller chunks are kept together, so that what a cache notes of a unit is little beside its rows.
+const MIN_UNIT_ELEMENTS: u64 = 1 << 14;
 
 /// A CSR matrix on disk.
 #[derive(Debug)]
@@ -44,22 +46,40 @@ impl CsrMatrix {
         &self.starts
     }
 
-    /// Decodes `rows` (sorted, distinct, in range).
+    /// The unit in which a row is kept by a cache: the rows that begin in one chunk of the indices (or a few small ones).
+    #[must_use]
+    pub fn unit_of(&self, row: u64) -> u64 {
+        self.starts.start(row) / self.unit_len()
+    }
+
+    /// The rows of a unit.
+    #[must_use]
+    pub fn unit_rows(&self, unit: u64) -> Range<u64> {
+        self.starts.first_row_from(unit * self.unit_len())..self.starts.first_row_from((unit + 1) * self.unit_len())
+    }
+
+    fn unit_len(&self) -> u64 {
+        let chunk = self.layout.indices.chunk_rows();
+        chunk * MIN_UNIT_ELEMENTS.div_ceil(chunk)
+    }
+
+    /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a band for each.
     ///
     /// # Errors
     /// Where the file cannot be read, a chunk is damaged, or a column index is out of range.
-    pub fn read(&self, file: &DataFile, rows: &[u64], selection: Option<&Selection>, workers: &Workers) -> Result<Block> {
-        let chunk = self.layout.indices.chunk_rows();
-        let chunks = self.layout.data.len().div_ceil(chunk);
-        // Several jobs a thread even out; a cut costs one more prefix of a chunk.
-        let even = chunks.div_ceil(workers.threads as u64 * 8);
-        let target = (MAX_JOB_ELEMENTS / chunk).min(even).max(1);
-        let jobs = jobs(rows, |row| self.starts.start(row) / chunk, target);
+    pub fn bands(
+        &self,
+        file: &DataFile,
+        rows: &[u64],
+        selection: Option<&Selection>,
+        workers: &Workers,
+    ) -> Result<Vec<(Range<usize>, Band)>> {
+        // Several jobs a thread even out; a cut costs one more prefix of a chunk. A unit is never cut.
+        let even = rows.len().min(self.layout.data.len().div_ceil(self.unit_len()) as usize) / (workers.threads * 8);
+        let target = (MAX_JOB_ELEMENTS / self.unit_len()).min(even as u64);
+        let jobs = jobs(rows, |row| self.unit_of(row), target);
         let bands = workers.run(&jobs, |scratch, job| self.band(file, &rows[job.clone()], selection, scratch))?;
-        let n_cols = selection.map_or(self.layout.shape[1] as usize, |s| s.order().len());
-        let mut block = Block::new(n_cols);
-        bands.into_iter().for_each(|band| block.push_band(Arc::new(band)));
-        Ok(block)
+        Ok(jobs.into_iter().zip(bands).collect())
     }
 
     fn band(

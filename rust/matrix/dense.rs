@@ -4,13 +4,12 @@
 //! are read.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::file::DataFile;
 use super::plan::{jobs, reads, runs};
 use super::stream::{damaged_chunk, to_little_endian};
 use super::workers::{Scratch, Workers};
-use crate::block::{Band, Block, Selection, Values};
+use crate::block::{Band, Selection, Values};
 use crate::error::{Place, Result};
 use crate::h5::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 
@@ -40,11 +39,30 @@ impl DenseMatrix {
         self.layout.shape[1] as usize
     }
 
-    /// Decodes `rows` (sorted, distinct, in range).
+    /// The unit in which a row is kept by a cache: a band of tiles.
+    #[must_use]
+    pub fn unit_of(&self, row: u64) -> u64 {
+        row / self.layout.chunk_rows()
+    }
+
+    /// The rows of a unit.
+    #[must_use]
+    pub fn unit_rows(&self, unit: u64) -> Range<u64> {
+        let rows = self.layout.chunk_rows();
+        unit * rows..((unit + 1) * rows).min(self.layout.shape[0])
+    }
+
+    /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a band for each.
     ///
     /// # Errors
     /// Where the file cannot be read or a chunk is damaged.
-    pub fn read(&self, file: &DataFile, rows: &[u64], selection: Option<&Selection>, workers: &Workers) -> Result<Block> {
+    pub fn bands(
+        &self,
+        file: &DataFile,
+        rows: &[u64],
+        selection: Option<&Selection>,
+        workers: &Workers,
+    ) -> Result<Vec<(Range<usize>, Band)>> {
         let width = selection.map_or(self.n_cols(), |s| s.order().len());
         let row_bytes = (self.n_cols() * self.layout.dtype.kind.size()).max(1) as u64;
         let by_rows = (JOB_BYTES / row_bytes).max(1);
@@ -57,9 +75,7 @@ impl DenseMatrix {
             values.append(self.layout.dtype.kind, &scratch.rows);
             Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values })
         })?;
-        let mut block = Block::new(width);
-        bands.into_iter().for_each(|band| block.push_band(Arc::new(band)));
-        Ok(block)
+        Ok(jobs.into_iter().zip(bands).collect())
     }
 
     /// Puts `rows` together in `scratch.rows`, little-endian, wanted columns only.
@@ -179,6 +195,7 @@ impl Tiles<'_> {
 
     fn decode(&self, band: u64, tile: u64, chunk: &Chunk, stored: &[u8], scratch: &mut Scratch) -> Result<()> {
         scratch.chunk.resize(self.tile_bytes(), 0);
+        self.file.count_decoded(self.tile_bytes());
         self.grid
             .pipeline
             .decode(&mut scratch.decoder, stored, chunk.mask, &mut scratch.chunk)

@@ -40,6 +40,7 @@ pub struct DataFile {
     path: PathBuf,
     identity: Identity,
     bytes_read: AtomicU64,
+    bytes_decoded: AtomicU64,
 }
 
 impl DataFile {
@@ -51,7 +52,7 @@ impl DataFile {
         let io = |source| Error::Io { file: path.display().to_string(), doing: "cannot open the file".into(), source };
         let file = File::open(path).map_err(io)?;
         let identity = Identity::of(&file.metadata().map_err(io)?);
-        Ok(Self { file, path: path.to_owned(), identity, bytes_read: AtomicU64::new(0) })
+        Ok(Self { file, path: path.to_owned(), identity, bytes_read: AtomicU64::new(0), bytes_decoded: AtomicU64::new(0) })
     }
 
     /// The path it was opened by.
@@ -70,6 +71,17 @@ impl DataFile {
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that came out of its filters so far.
+    #[must_use]
+    pub fn bytes_decoded(&self) -> u64 {
+        self.bytes_decoded.load(Ordering::Relaxed)
+    }
+
+    /// Counts `bytes` that came out of a filter.
+    pub fn count_decoded(&self, bytes: usize) {
+        self.bytes_decoded.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Refuses to go on with a file that was written to, truncated, replaced or removed since.

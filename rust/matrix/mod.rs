@@ -1,8 +1,10 @@
 //! Rows of a matrix on disk: sorted rows in, a decoded [`Block`] out. Knows files and threads, not Python.
 //!
 //! `plan` is arithmetic; `file` reads; `workers` runs jobs; `stream` decodes one-dimensional arrays; `csr`, `csc` and `dense`
-//! are the three kinds of matrix.
+//! are the three kinds of matrix; `cache` keeps decoded rows, `cached` reads through it.
 
+pub mod cache;
+pub mod cached;
 pub mod csc;
 pub mod csr;
 pub mod dense;
@@ -14,9 +16,11 @@ pub mod workers;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::block::{Block, Selection};
+use crate::block::{Band, Block, Selection, Values};
 use crate::error::{Error, Place, Result};
 use crate::h5::layout::MatrixLayout;
+use cached::Units;
+use cache::{Budget, CacheKey, RowCache};
 use csc::CscMatrix;
 use csr::CsrMatrix;
 use dense::DenseMatrix;
@@ -28,6 +32,8 @@ use workers::Workers;
 pub struct Matrix {
     file: DataFile,
     found: Arc<Found>,
+    /// Only where decoding costs: rows that lie unfiltered in the file are in the page cache already.
+    cache: Option<Arc<RowCache>>,
 }
 
 /// What opening found out; plain data, shared with reopened matrices.
@@ -51,11 +57,11 @@ enum Kind {
 impl Matrix {
     /// Opens the matrix `elem` of the file at `path`; `columns` are the wanted ones, in order (all where `None`).
     ///
-    /// `budget` bounds, in bytes, what a CSC matrix may take in memory.
+    /// `budget` bounds what a CSC matrix may take in memory, and what is kept of decoded rows.
     ///
     /// # Errors
     /// See [`crate::h5::open`], [`CsrMatrix::new`], [`CscMatrix::new`]; [`Error::Format`] for columns that are not there.
-    pub fn open(path: &Path, elem: &str, columns: Option<&[i64]>, budget: u64, workers: &Workers) -> Result<Self> {
+    pub fn open(path: &Path, elem: &str, columns: Option<&[i64]>, budget: &Arc<Budget>, workers: &Workers) -> Result<Self> {
         let file = DataFile::open(path)?;
         let layout = crate::h5::open(path, elem)?;
         // Between the two openings the path may have come to name another file.
@@ -72,20 +78,47 @@ impl Matrix {
             layout if shape.contains(&0) => Kind::Empty(layout),
             MatrixLayout::Csr(layout) => Kind::Csr(CsrMatrix::new(&file, layout)?),
             MatrixLayout::Csc(layout) => {
-                Kind::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget, workers)?)
+                Kind::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget.limit(), workers)?)
             }
             MatrixLayout::Dense(layout) => Kind::Dense(DenseMatrix::new(layout)),
         };
-        Ok(Self { file, found: Arc::new(Found { elem: elem.to_owned(), shape, selection, kind }) })
+        let found = Arc::new(Found { elem: elem.to_owned(), shape, selection, kind });
+        let cache = found.cache(&file, budget);
+        Ok(Self { file, found, cache })
     }
 
     /// The same matrix through a file descriptor of its own, as a forked process should have. libhdf5 is not needed.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Stale`] where the path names another file now.
-    pub fn reopen(&self) -> Result<Self> {
+    pub fn reopen(&self, budget: &Arc<Budget>) -> Result<Self> {
         self.file.check_unchanged()?;
-        Ok(Self { file: DataFile::open(self.file.path())?, found: Arc::clone(&self.found) })
+        let file = DataFile::open(self.file.path())?;
+        // The cache of the process that was forked stays untouched: a thread that is not here may hold its lock.
+        let cache = self.found.cache(&file, budget);
+        Ok(Self { file, found: Arc::clone(&self.found), cache })
+    }
+
+    /// The cache of decoded rows, where there is one.
+    #[must_use]
+    pub fn cache(&self) -> Option<&RowCache> {
+        self.cache.as_deref()
+    }
+
+    /// First row of each unit: the rows that are decoded together. `None` where any row can be read by itself.
+    #[must_use]
+    pub fn unit_starts(&self) -> Option<Vec<u64>> {
+        let mut starts = Vec::new();
+        let mut row = 0;
+        while row < self.found.shape[0] {
+            starts.push(row);
+            row = match &self.found.kind {
+                Kind::Csr(m) if m.layout().is_filtered() => m.unit_rows(m.unit_of(row)).end,
+                Kind::Dense(m) if m.layout().is_filtered() => m.unit_rows(m.unit_of(row)).end,
+                _ => return None,
+            };
+        }
+        Some(starts)
     }
 
     /// Rows and columns in the file.
@@ -138,22 +171,64 @@ impl Matrix {
             return Err(Error::RowOutOfRange { place, row: row as i64, n_rows: self.found.shape[0] });
         }
         self.file.check_unchanged()?;
-        let selection = self.found.selection.as_ref();
-        match &self.found.kind {
-            Kind::Csr(m) => m.read(&self.file, rows, selection, workers),
-            Kind::Csc(m) => Ok(m.read(rows)),
-            Kind::Dense(m) => m.read(&self.file, rows, selection, workers),
+        let found = &*self.found;
+        let selection = found.selection.as_ref();
+        let width = selection.map_or(found.shape[1] as usize, |s| s.order().len());
+        let mut block = Block::new(width);
+        match &found.kind {
+            Kind::Csc(m) => return Ok(m.read(rows)),
             Kind::Empty(_) => {
-                let width = selection.map_or(self.found.shape[1] as usize, |s| s.order().len());
-                let band = crate::block::Band::Dense {
-                    n_cols: width,
-                    n_rows: rows.len(),
-                    values: crate::block::Values::with_capacity(0),
-                };
-                let mut block = Block::new(width);
-                block.push_band(Arc::new(band));
-                Ok(block)
+                let values = Values::with_capacity(0);
+                block.push_band(Arc::new(Band::Dense { n_cols: width, n_rows: rows.len(), values }));
             }
+            Kind::Csr(m) => self.read_units(
+                &Units {
+                    unit_of: &|row| m.unit_of(row),
+                    unit_rows: &|unit| m.unit_rows(unit),
+                    decode: &|rows| m.bands(&self.file, rows, selection, workers),
+                    guess_per_row: 8 + m.layout().data.len() / found.shape[0] * 4,
+                },
+                rows,
+                &mut block,
+            )?,
+            Kind::Dense(m) => self.read_units(
+                &Units {
+                    unit_of: &|row| m.unit_of(row),
+                    unit_rows: &|unit| m.unit_rows(unit),
+                    decode: &|rows| m.bands(&self.file, rows, selection, workers),
+                    guess_per_row: (width * m.layout().dtype.kind.size()) as u64,
+                },
+                rows,
+                &mut block,
+            )?,
         }
+        Ok(block)
+    }
+
+    fn read_units(&self, units: &Units, rows: &[u64], block: &mut Block) -> Result<()> {
+        if let Some(cache) = &self.cache {
+            return cached::read(cache, units, rows, block);
+        }
+        for (_, band) in (units.decode)(rows)? {
+            block.push_band(Arc::new(band));
+        }
+        Ok(())
+    }
+}
+
+impl Found {
+    fn cache(&self, file: &DataFile, budget: &Arc<Budget>) -> Option<Arc<RowCache>> {
+        let filtered = match &self.kind {
+            Kind::Csr(m) => m.layout().is_filtered(),
+            Kind::Dense(m) => m.layout().is_filtered(),
+            Kind::Csc(_) | Kind::Empty(_) => false,
+        };
+        let key = || CacheKey {
+            path: file.path().to_owned(),
+            identity: file.identity(),
+            elem: self.elem.clone(),
+            columns: self.selection.as_ref().map(|s| s.order().to_vec()),
+        };
+        (filtered && budget.limit() > 0).then(|| RowCache::shared(key(), Arc::clone(budget)))
     }
 }

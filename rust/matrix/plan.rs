@@ -59,6 +59,17 @@ impl RowStarts {
         }
     }
 
+    /// The first row that begins at `element` or after it; the number of rows where none does.
+    #[must_use]
+    pub fn first_row_from(&self, element: u64) -> u64 {
+        let (mut low, mut high) = (0, self.n_rows);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.start(middle) < element { low = middle + 1 } else { high = middle }
+        }
+        low
+    }
+
     /// Elements of `row`.
     #[must_use]
     pub fn span(&self, row: u64) -> Range<u64> {
@@ -222,6 +233,10 @@ mod tests {
             let starts = RowStarts::new(&indptr).unwrap();
             for (row, &start) in indptr.iter().enumerate() {
                 prop_assert_eq!(starts.start(row as u64), start);
+            }
+            for element in [0, 1, 4999, 5000, indptr[indptr.len() - 1] / 2, u64::MAX] {
+                let first = indptr[..lengths.len()].iter().position(|&start| start >= element).unwrap_or(lengths.len());
+                prop_assert_eq!(starts.first_row_from(element), first as u64);
             }
         }
 

@@ -172,6 +172,7 @@ impl Chunks<'_> {
         let prefix = wanted < len / 2 && self.grid.pipeline.streams_prefix(chunk.mask);
         let Scratch { decoder, stored, chunk: out, .. } = scratch;
         let stored = &stored[from..from + chunk.size as usize];
+        self.file.count_decoded(if prefix { wanted } else { len });
         if prefix {
             out.resize(wanted, 0);
             self.grid.pipeline.decode_prefix(decoder, stored, chunk.mask, len, out, wanted)

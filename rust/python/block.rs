@@ -5,11 +5,12 @@
 use half::slice::HalfBitsSliceExt;
 use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
-use numpy::{IntoPyArray, PyReadonlyArray1, PyReadwriteArray2};
+use numpy::{Element, IntoPyArray, PyReadonlyArray1, PyReadwriteArray2};
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::errors::to_python;
+use super::ops::{PyRowOps, ops_fit};
 use crate::block::{Band, Block, Columns, CsrBatch, Rounded, Selection, Target, Values};
 use crate::h5::dtype::Kind;
 
@@ -34,6 +35,15 @@ impl PyBlock {
         }
     }
 
+    fn check_out(&self, positions: &[i64], found: usize) -> PyResult<()> {
+        let expected = positions.len() * self.block.n_cols();
+        if found == expected {
+            Ok(())
+        } else {
+            Err(PyValueError::new_err(format!("out has {found} elements, expected {expected}")))
+        }
+    }
+
     fn write<T: Target>(
         &self,
         py: Python<'_>,
@@ -41,22 +51,28 @@ impl PyBlock {
         out: &mut [T],
         threads: usize,
     ) -> PyResult<Option<(u64, String)>> {
-        let expected = positions.len() * self.block.n_cols();
-        if out.len() != expected {
-            return Err(PyValueError::new_err(format!("out has {} elements, expected {expected}", out.len())));
-        }
+        self.check_out(positions, out.len())?;
         let rounded = py.detach(|| self.block.dense(positions, out, threads)).map_err(|e| to_python(py, e))?;
         Ok(rounded.map(as_tuple))
     }
 
-    fn compress<T: Target>(&self, py: Python<'_>, positions: &[i64], threads: usize) -> PyResult<CsrBatch<T>> {
-        let batch = py.detach(|| self.block.csr(positions, threads)).map_err(|e| to_python(py, e))?;
-        batch.ok_or_else(|| PyOverflowError::new_err("the batch has 2^31 values or more: ask for fewer rows at a time"))
+    fn compress<T: Target>(&self, py: Python<'_>, positions: &[i64]) -> PyResult<CsrBatch<T>> {
+        let batch = py.detach(|| self.block.csr(positions)).map_err(|e| to_python(py, e))?;
+        batch.ok_or_else(too_long)
     }
 }
 
 /// A CSR batch as numpy arrays, and the first whole number rounded.
 type Csr<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Option<(u64, String)>);
+
+fn csr_arrays<T, U: Element>(py: Python<'_>, batch: CsrBatch<T>, data: impl FnOnce(Vec<T>) -> Vec<U>) -> Csr<'_> {
+    (
+        batch.indptr.into_pyarray(py).into_any(),
+        batch.indices.into_pyarray(py).into_any(),
+        data(batch.data).into_pyarray(py).into_any(),
+        batch.rounded.map(as_tuple),
+    )
+}
 
 #[pymethods]
 impl PyBlock {
@@ -73,7 +89,9 @@ impl PyBlock {
     }
 
     /// Writes the rows at `positions` into `out`; gives column and value of the first whole number that was rounded.
-    #[pyo3(signature = (positions, out, dtype, threads=1))]
+    ///
+    /// `ops` are done to each row on the way; they need float32.
+    #[pyo3(signature = (positions, out, dtype, threads=1, ops=None))]
     fn dense(
         &self,
         py: Python<'_>,
@@ -81,9 +99,18 @@ impl PyBlock {
         out: &Bound<'_, PyAny>,
         dtype: &str,
         threads: usize,
+        ops: Option<&PyRowOps>,
     ) -> PyResult<Option<(u64, String)>> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
+        if let Some(PyRowOps { ops }) = ops {
+            let mut out: PyReadwriteArray2<'_, f32> = out.extract()?;
+            let out = out.as_slice_mut()?;
+            self.check_out(positions, out.len())?;
+            ops_fit(ops, self.block.n_cols())?;
+            py.detach(|| self.block.dense_with(positions, out, threads, ops)).map_err(|e| to_python(py, e))?;
+            return Ok(None);
+        }
         macro_rules! write {
             ($t:ty) => {{
                 let mut out: PyReadwriteArray2<'_, $t> = out.extract()?;
@@ -109,27 +136,26 @@ impl PyBlock {
     }
 
     /// The rows at `positions` as CSR: indptr, indices, data, and the first whole number that was rounded.
-    #[pyo3(signature = (positions, dtype, threads=1))]
+    ///
+    /// `ops` are done to the values on the way; they need float32.
+    #[pyo3(signature = (positions, dtype, ops=None))]
     fn csr<'py>(
         &self,
         py: Python<'py>,
         positions: PyReadonlyArray1<'py, i64>,
         dtype: &str,
-        threads: usize,
+        ops: Option<&PyRowOps>,
     ) -> PyResult<Csr<'py>> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
+        if let Some(PyRowOps { ops }) = ops {
+            let batch = py.detach(|| self.block.csr_with(positions, ops)).ok_or_else(too_long)?;
+            return Ok(csr_arrays(py, batch, |data| data));
+        }
         macro_rules! csr {
-            ($t:ty, $data:expr) => {{
-                let CsrBatch { indptr, indices, data, rounded } = self.compress::<$t>(py, positions, threads)?;
-                let data = $data(data);
-                Ok((
-                    indptr.into_pyarray(py).into_any(),
-                    indices.into_pyarray(py).into_any(),
-                    data.into_pyarray(py).into_any(),
-                    rounded.map(as_tuple),
-                ))
-            }};
+            ($t:ty, $data:expr) => {
+                Ok(csr_arrays(py, self.compress::<$t>(py, positions)?, $data))
+            };
         }
         match dtype {
             "float32" => csr!(f32, |d| d),
@@ -226,6 +252,10 @@ fn kind(dtype: &str) -> PyResult<Kind> {
 
 fn as_tuple(rounded: Rounded) -> (u64, String) {
     (rounded.column, rounded.value)
+}
+
+fn too_long() -> PyErr {
+    PyOverflowError::new_err("the batch has 2^31 values or more: ask for fewer rows at a time")
 }
 
 fn unknown_dtype(name: &str) -> PyErr {

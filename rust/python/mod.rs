@@ -2,6 +2,8 @@
 
 mod block;
 mod errors;
+mod ops;
+mod pool;
 mod reader;
 
 use pyo3::prelude::*;
@@ -12,5 +14,9 @@ mod _core {
     #[pymodule_export]
     use super::block::PyBlock;
     #[pymodule_export]
-    use super::reader::PyReader;
+    use super::ops::PyRowOps;
+    #[pymodule_export]
+    use super::pool::{PyBuffer, PyPool};
+    #[pymodule_export]
+    use super::reader::{PyBudget, PyReader};
 }

@@ -2,9 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use numpy::PyReadonlyArray1;
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -12,10 +13,37 @@ use super::block::PyBlock;
 use super::errors::to_python;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
+use crate::matrix::cache::{Budget, RowCache};
 use crate::matrix::workers::Workers;
 
 /// How often a long read looks for Ctrl-C.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
+
+/// Bytes of decoded rows that may be kept; readers with one budget share it.
+#[pyclass(frozen, module = "annfeed._core", name = "Budget")]
+pub struct PyBudget {
+    budget: Arc<Budget>,
+}
+
+impl PyBudget {
+    fn of(budget: Option<&Self>) -> Arc<Budget> {
+        budget.map_or_else(|| Budget::new(0), |b| Arc::clone(&b.budget))
+    }
+}
+
+#[pymethods]
+impl PyBudget {
+    #[new]
+    fn new(limit: u64) -> Self {
+        Self { budget: Budget::new(limit) }
+    }
+
+    /// Bytes that may be held.
+    #[getter]
+    fn limit(&self) -> u64 {
+        self.budget.limit()
+    }
+}
 
 /// A matrix of an `.h5ad` file, open for reading sorted rows.
 #[pyclass(frozen, module = "annfeed._core", name = "Reader")]
@@ -26,23 +54,26 @@ pub struct PyReader {
 #[pymethods]
 impl PyReader {
     #[new]
-    #[pyo3(signature = (path, elem, *, columns=None, budget=0, threads=1))]
+    #[pyo3(signature = (path, elem, *, columns=None, budget=None, threads=1))]
     fn new(
         py: Python<'_>,
         path: PathBuf,
         elem: &str,
         columns: Option<PyReadonlyArray1<'_, i64>>,
-        budget: u64,
+        budget: Option<&PyBudget>,
         threads: usize,
     ) -> PyResult<Self> {
+        let budget = PyBudget::of(budget);
         let columns = columns.map(|c| c.as_slice().map(<[i64]>::to_vec)).transpose()?;
-        interruptible(py, threads, |workers| Matrix::open(&path, elem, columns.as_deref(), budget, workers))
+        interruptible(py, threads, |workers| Matrix::open(&path, elem, columns.as_deref(), &budget, workers))
             .map(|matrix| Self { matrix })
     }
 
     /// The same matrix through a file descriptor of its own, as a forked process should have.
-    fn reopen(&self, py: Python<'_>) -> PyResult<Self> {
-        let matrix = py.detach(|| self.matrix.reopen()).map_err(|e| to_python(py, e))?;
+    #[pyo3(signature = (budget=None))]
+    fn reopen(&self, py: Python<'_>, budget: Option<&PyBudget>) -> PyResult<Self> {
+        let budget = PyBudget::of(budget);
+        let matrix = py.detach(|| self.matrix.reopen(&budget)).map_err(|e| to_python(py, e))?;
         Ok(Self { matrix })
     }
 
@@ -76,6 +107,24 @@ impl PyReader {
     #[getter]
     fn bytes_read(&self) -> u64 {
         self.matrix.file().bytes_read()
+    }
+
+    /// Bytes that came out of filters so far.
+    #[getter]
+    fn bytes_decoded(&self) -> u64 {
+        self.matrix.file().bytes_decoded()
+    }
+
+    /// Rows found in the cache, rows not found, bytes held.
+    #[getter]
+    fn cache_stats(&self) -> (u64, u64, u64) {
+        self.matrix.cache().map_or((0, 0, 0), RowCache::stats)
+    }
+
+    /// First row of each unit of rows that are decoded together (int64); None where any row can be read by itself.
+    fn unit_starts<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray1<i64>>> {
+        let starts = py.detach(|| self.matrix.unit_starts())?;
+        Some(starts.into_iter().map(|row| row as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
     /// Decodes `rows` (int64, sorted, distinct) into a block.

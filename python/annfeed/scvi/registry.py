@@ -6,6 +6,7 @@ The one place that knows scvi-tools' manager, which is used as it comes: nothing
 from __future__ import annotations
 
 import os
+import weakref
 from typing import Any
 
 import numpy as np
@@ -85,14 +86,14 @@ def find_fields(
     FormatError
         If a matrix has another number of rows than the AnnData.
     """
-    budget = cache_budget(cache)
+    cache_budget(cache)  # a mistake in it is told now, also where nothing lies on disk
     n_obs = adata_manager.adata.shape[0]
     fields: dict[str, Field] = {}
     for key, dtype in dtypes.items():
         value = adata_manager.get_from_registry(key)
         if isinstance(value, str) and key == _MINIFY_TYPE:
             continue
-        streamed = _on_disk(adata_manager, key, value, budget, threads)
+        streamed = _on_disk(adata_manager, key, value, cache, threads)
         if streamed is not None:
             source, stored, sparse = streamed
             n_rows, n_vars = source.shape
@@ -124,7 +125,7 @@ def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:
 
 
 def _on_disk(
-    adata_manager: Any, key: str, value: Any, budget: int, threads: int
+    adata_manager: Any, key: str, value: Any, cache: str | int, threads: int
 ) -> tuple[Source, npt.DTypeLike, bool] | None:
     """The source of a matrix on disk, its dtype there, and whether it is sparse; None for one in memory."""
     import h5py
@@ -133,15 +134,15 @@ def _on_disk(
     sparse = isinstance(value, CSRDataset | CSCDataset)
     node = value.group if sparse else value
     if isinstance(node, h5py.Group | h5py.Dataset) and os.path.exists(node.file.filename):
-        source = FileSource(node.file.filename, node.name.strip("/"), budget=budget, threads=threads)
+        source = _open(node.file.filename, node.name.strip("/"), cache, threads)
         return source, source.reader.dtype, sparse
     if sparse or isinstance(node, h5py.Dataset) or hasattr(value, "compute"):
         return SlicedSource(value, name=f"registry key {key!r}"), value.dtype, sparse
-    return _layer_on_disk(adata_manager, key, value, budget, threads)
+    return _layer_on_disk(adata_manager, key, value, cache, threads)
 
 
 def _layer_on_disk(
-    adata_manager: Any, key: str, value: Any, budget: int, threads: int
+    adata_manager: Any, key: str, value: Any, cache: str | int, threads: int
 ) -> tuple[Source, npt.DTypeLike, bool] | None:
     """The same for a layer of a backed AnnData, which anndata has loaded although its file has it."""
     import scipy.sparse as sp
@@ -152,10 +153,24 @@ def _layer_on_disk(
     if not adata.isbacked or adata.is_view or place.attr_name != "layers":
         return None
     try:
-        source = FileSource(str(adata.filename), f"layers/{place.attr_key}", budget=budget, threads=threads)
+        source = _open(str(adata.filename), f"layers/{place.attr_key}", cache, threads)
     except (UnknownNameError, UnsupportedError, MemoryError):
         return None  # only in memory, or read from there with less trouble
     return (source, source.reader.dtype, sp.issparse(value)) if _holds(source, value, threads) else None
+
+
+def _open(path: str, elem: str, cache: str | int, threads: int) -> FileSource:
+    """The source that loaders of this process share, as long as one of them lives and the file is the same."""
+    found = os.stat(path)
+    key = (os.getpid(), path, elem, cache, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    source = _opened.get(key)
+    if source is None:
+        source = _opened[key] = FileSource(path, elem, cache=cache, threads=threads)
+    return source
+
+
+#: What `_open` has opened.
+_opened: weakref.WeakValueDictionary[tuple[Any, ...], FileSource] = weakref.WeakValueDictionary()
 
 
 def _holds(source: Source, value: Any, threads: int) -> bool:

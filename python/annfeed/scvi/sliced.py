@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block
-from annfeed.source import block_of
+from annfeed.source import STATS, block_of
 
 
 class SlicedSource:
@@ -45,6 +45,13 @@ class SlicedSource:
         if hasattr(picked, "tocsr"):
             return block_of(picked.tocsr(), None)
         return block_of(np.asarray(picked), None)
+
+    def unit_starts(self) -> None:
+        """Not known here."""
+
+    def stats(self) -> dict[str, int]:
+        """Not counted here."""
+        return dict.fromkeys(STATS, 0)
 
     def close(self) -> None:
         """Nothing to close: the matrix is the user's."""

@@ -1,0 +1,93 @@
+"""The command ``annfeed``: look at a file, measure it.
+
+Arguments in, text out; what is said comes from inspection.py, what is measured from the loader itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from annfeed.inspection import inspect_file
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return 0, or 1 after an error told on stderr.
+
+    Examples
+    --------
+    >>> main(["inspect", "/no/such/file.h5ad"])
+    1
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except (OSError, ValueError, KeyError, MemoryError) as error:
+        print(f"annfeed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="annfeed", description="Feeds minibatches from .h5ad files into PyTorch.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    inspect = commands.add_parser("inspect", help="encoding, chunks, filters, what each order costs, what to set")
+    inspect.set_defaults(run=_inspect)
+    bench = commands.add_parser("bench", help="cells a second from this file, in several orders")
+    bench.set_defaults(run=_bench)
+    for command in (inspect, bench):
+        command.add_argument("file", help="an .h5ad file")
+        command.add_argument("--elem", default="X", help="where the matrix lies (default: X)")
+        command.add_argument("--window", type=int, default=6000, help="rows read together (default: 6000)")
+    bench.add_argument("--batch-size", type=int, default=128, help="rows of a batch (default: 128)")
+    bench.add_argument("--seconds", type=float, default=5.0, help="for each order (default: 5)")
+    bench.add_argument("--cache", default="0", help="bytes, '4GiB' or 'auto' (default: 0)")
+    bench.add_argument("--output", choices=("dense", "csr"), default="dense", help="kind of batch (default: dense)")
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    print(inspect_file(options.file, options.elem, options.window))
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from annfeed.dataset import AnnDataset
+
+    cache: str | int = int(options.cache) if options.cache.isdigit() else options.cache
+    print(f"{'order':<20}{'cells/s':>12}{'first batch':>14}{'decoded GB':>12}{'cells':>10}")
+    orders: dict[str, dict[str, Any]] = {
+        "file order": {"shuffle": False},
+        "block_size='auto'": {"block_size": "auto"},
+        "block_size=16": {"block_size": 16},
+        "exact random": {},
+    }
+    for name, order in orders.items():
+        dataset = AnnDataset(
+            options.file,
+            elem=options.elem,
+            obs_columns=[],
+            chunk_size=options.window,
+            cache=cache,
+            output=options.output,
+        )
+        with dataset:
+            loader = dataset.get_optimized_dataloader(options.batch_size, seed=0, **order)
+            cells, first, taken = _run(loader, options.seconds)
+            decoded = dataset.stats()["bytes_decoded"] / 1e9
+        print(f"{name:<20}{cells / taken:>12,.0f}{first:>12.2f} s{decoded:>12.2f}{cells:>10,}", flush=True)
+    where = f"window {options.window:,}, batch {options.batch_size}, {options.output}, cache {options.cache}"
+    print(f"({where}, page cache as it was)")
+
+
+def _run(loader: Any, seconds: float) -> tuple[int, float, float]:
+    begin = time.perf_counter()
+    cells, first = 0, 0.0
+    for batch in loader:
+        cells += batch["X"].shape[0]
+        first = first or time.perf_counter() - begin
+        if time.perf_counter() - begin > seconds:
+            break
+    return cells, first, time.perf_counter() - begin

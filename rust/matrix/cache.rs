@@ -1,0 +1,267 @@
+//! Decoded rows that are kept: whole units (the rows that begin in one chunk, or one band of tiles), up to a budget.
+//!
+//! Nothing is evicted. Every epoch asks for each unit about equally often, and in exact random order each window asks for
+//! nearly all of them: a cache that evicts would throw away what the next window needs (least-recently-used scores no hit
+//! at all under such a cyclic scan), while one that keeps what it has is hit in proportion to its size.
+//!
+//! One cache per file and element in a process, shared by all datasets on it (train and test are views of one file).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
+
+use super::file::Identity;
+use crate::block::Band;
+
+/// What tells one cache from another: the file, the element, and the columns kept.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CacheKey {
+    /// The file's path (two links to one inode are read alike, but a message names the path).
+    pub path: PathBuf,
+    /// The file's identity.
+    pub identity: Identity,
+    /// The element.
+    pub elem: String,
+    /// Wanted columns; `None` for all.
+    pub columns: Option<Vec<u32>>,
+}
+
+/// Bytes that may be held, and bytes that are.
+#[derive(Debug, Default)]
+pub struct Budget {
+    limit: AtomicU64,
+    held: AtomicU64,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: u64) -> Arc<Self> {
+        Arc::new(Self { limit: AtomicU64::new(limit), held: AtomicU64::new(0) })
+    }
+
+    /// Bytes that may be held.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Whether `bytes` more fit; if so they count as held.
+    fn take(&self, bytes: u64) -> bool {
+        let limit = self.limit();
+        let fits = |held: u64| held.checked_add(bytes).filter(|&sum| sum <= limit);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn is_open(&self, bytes: u64) -> bool {
+        self.held.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit()
+    }
+}
+
+/// A unit that is held: its rows lie in `band`, the first of them at `base`.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// Decoded rows, perhaps of other units too.
+    pub band: Arc<Band>,
+    /// Row of the band that is the unit's first.
+    pub base: usize,
+}
+
+#[derive(Debug, Default)]
+struct Units {
+    held: HashMap<u64, Held>,
+    /// Bytes held and rows they hold, for the estimate of what the next unit takes.
+    bytes: u64,
+    rows: u64,
+}
+
+/// The decoded rows of one matrix.
+#[derive(Debug)]
+pub struct RowCache {
+    budget: Arc<Budget>,
+    units: Mutex<Units>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl RowCache {
+    /// An empty cache that nobody else uses.
+    #[must_use]
+    pub fn alone(budget: Arc<Budget>) -> Arc<Self> {
+        let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { budget, units: Mutex::default(), hits, misses })
+    }
+
+    /// The cache of this process for `key`, made if there is none.
+    ///
+    /// A cache with a budget of its own grows to the largest that any dataset asked for.
+    #[must_use]
+    pub fn shared(key: CacheKey, budget: Arc<Budget>) -> Arc<Self> {
+        let shared = with_caches(|caches| {
+            caches.retain(|_, cache| cache.strong_count() > 0);
+            if let Some(cache) = caches.get(&key).and_then(Weak::upgrade) {
+                cache.budget.limit.fetch_max(budget.limit(), Ordering::Relaxed);
+                return cache;
+            }
+            let cache = Self::alone(Arc::clone(&budget));
+            caches.insert(key, Arc::downgrade(&cache));
+            cache
+        });
+        shared.unwrap_or_else(|| Self::alone(budget))
+    }
+
+    /// What is held of `units`, one answer each; counts hits and misses in rows.
+    pub fn look_up(&self, units: impl Iterator<Item = (u64, u64)>) -> Vec<Option<Held>> {
+        let all = self.lock();
+        let (mut hits, mut misses) = (0, 0);
+        let found = units
+            .map(|(unit, rows)| {
+                let held = all.held.get(&unit).cloned();
+                *(if held.is_some() { &mut hits } else { &mut misses }) += rows;
+                held
+            })
+            .collect();
+        self.hits.fetch_add(hits, Ordering::Relaxed);
+        self.misses.fetch_add(misses, Ordering::Relaxed);
+        found
+    }
+
+    /// How many of the units, given by their numbers of rows, are worth decoding whole because they can be kept.
+    pub fn room_for(&self, unit_rows: impl Iterator<Item = u64>, guess_per_row: u64) -> usize {
+        let all = self.lock();
+        let per_row = if all.rows == 0 { guess_per_row } else { all.bytes.div_ceil(all.rows) };
+        drop(all);
+        let mut planned = 0u64;
+        unit_rows
+            .take_while(|rows| {
+                planned = planned.saturating_add(rows.saturating_mul(per_row));
+                self.budget.is_open(planned)
+            })
+            .count()
+    }
+
+    /// Keeps the units of a band (unit, base), if the budget allows.
+    pub fn keep(&self, band: &Arc<Band>, units: &[(u64, usize)]) {
+        let bytes = band.bytes() as u64;
+        let mut all = self.lock();
+        // Another thread may have decoded the same rows meanwhile.
+        if units.iter().all(|(unit, _)| all.held.contains_key(unit)) || !self.budget.take(bytes) {
+            return;
+        }
+        all.bytes += bytes;
+        all.rows += band.n_rows() as u64;
+        for &(unit, base) in units {
+            all.held.entry(unit).or_insert_with(|| Held { band: Arc::clone(band), base });
+        }
+    }
+
+    /// Rows found, rows not found, bytes held.
+    #[must_use]
+    pub fn stats(&self) -> (u64, u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed), self.lock().bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Units> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RowCache {
+    fn drop(&mut self) {
+        let bytes = self.units.get_mut().unwrap_or_else(PoisonError::into_inner).bytes;
+        self.budget.give_back(bytes);
+    }
+}
+
+/// All caches of a process, and the process they belong to.
+#[derive(Default)]
+struct Caches {
+    pid: u32,
+    by_key: HashMap<CacheKey, Weak<RowCache>>,
+}
+
+static CACHES: Mutex<Option<Caches>> = Mutex::new(None);
+
+/// Runs `work` on this process's caches; `None` where the lock was held by a thread that a fork left behind.
+fn with_caches<R>(work: impl FnOnce(&mut HashMap<CacheKey, Weak<RowCache>>) -> R) -> Option<R> {
+    let mut guard = match CACHES.try_lock() {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    let pid = std::process::id();
+    // What a fork inherited is not touched: its locks may be held by threads that do not exist here.
+    if guard.as_ref().is_none_or(|caches| caches.pid != pid) {
+        *guard = Some(Caches { pid, by_key: HashMap::new() });
+    }
+    guard.as_mut().map(|caches| work(&mut caches.by_key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Values;
+
+    fn band(bytes: usize) -> Arc<Band> {
+        let mut values = Values::with_capacity(bytes);
+        values.append(crate::h5::dtype::Kind::U8, &vec![1; bytes]);
+        Arc::new(Band::Dense { n_cols: 1, n_rows: bytes, values })
+    }
+
+    fn found(cache: &RowCache, unit: u64) -> bool {
+        cache.look_up(std::iter::once((unit, 1)))[0].is_some()
+    }
+
+    #[test]
+    fn what_fits_is_kept_and_the_rest_is_not() {
+        let cache = RowCache::alone(Budget::new(250));
+        cache.keep(&band(100), &[(0, 0), (1, 50)]);
+        cache.keep(&band(100), &[(2, 0)]);
+        cache.keep(&band(100), &[(3, 0)]);
+        assert_eq!([0, 1, 2, 3].map(|u| found(&cache, u)), [true, true, true, false]);
+        assert_eq!(cache.look_up(std::iter::once((1, 1)))[0].as_ref().unwrap().base, 50);
+        assert_eq!(cache.stats(), (4, 1, 200));
+    }
+
+    #[test]
+    fn keeping_twice_counts_once() {
+        let cache = RowCache::alone(Budget::new(250));
+        cache.keep(&band(100), &[(0, 0)]);
+        cache.keep(&band(100), &[(0, 0)]);
+        assert_eq!(cache.stats().2, 100);
+    }
+
+    #[test]
+    fn room_is_estimated_from_what_is_held() {
+        let cache = RowCache::alone(Budget::new(1000));
+        assert_eq!(cache.room_for([10, 10, 10].into_iter(), 40), 2);
+        cache.keep(&band(100), &[(0, 0)]);
+        assert_eq!(cache.room_for([300, 300, 300, 300].into_iter(), 40), 3);
+    }
+
+    #[test]
+    fn one_cache_a_key_while_it_is_used_and_its_bytes_come_back() {
+        let key = |elem: &str| CacheKey {
+            path: "f".into(),
+            identity: Identity { device: 1, inode: 2, size: 3, modified_ns: 4 },
+            elem: elem.into(),
+            columns: None,
+        };
+        let budget = Budget::new(500);
+        let one = RowCache::shared(key("X"), Arc::clone(&budget));
+        assert!(Arc::ptr_eq(&one, &RowCache::shared(key("X"), Arc::clone(&budget))));
+        let other = RowCache::shared(key("raw/X"), Arc::clone(&budget));
+        assert!(!Arc::ptr_eq(&one, &other));
+        one.keep(&band(400), &[(0, 0)]);
+        other.keep(&band(400), &[(0, 0)]);
+        assert!(!found(&other, 0), "both draw on one budget");
+        drop(one);
+        other.keep(&band(400), &[(0, 0)]);
+        assert!(found(&other, 0), "a dropped cache gives its bytes back");
+    }
+}

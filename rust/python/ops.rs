@@ -1,0 +1,50 @@
+//! `RowOps`: steps that are done to rows while they are written.
+
+use std::sync::Arc;
+
+use numpy::PyReadonlyArray1;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::block::{ColumnScale, RowOps};
+
+/// Scaling to a total, log1p, centring and scaling, in this order.
+#[pyclass(frozen, module = "annfeed._core", name = "RowOps")]
+pub struct PyRowOps {
+    pub(super) ops: RowOps,
+}
+
+#[pymethods]
+impl PyRowOps {
+    #[new]
+    #[pyo3(signature = (target_sum=None, log1p=false, mean=None, std=None, max_value=None))]
+    fn new(
+        target_sum: Option<f64>,
+        log1p: bool,
+        mean: Option<PyReadonlyArray1<'_, f32>>,
+        std: Option<PyReadonlyArray1<'_, f32>>,
+        max_value: Option<f32>,
+    ) -> PyResult<Self> {
+        let scale = match (mean, std) {
+            (None, None) => None,
+            (Some(mean), Some(std)) if mean.len()? == std.len()? => Some(Arc::new(ColumnScale {
+                mean: mean.as_slice()?.to_vec(),
+                std: std.as_slice()?.to_vec(),
+                max: max_value,
+            })),
+            _ => return Err(PyValueError::new_err("mean and std must be given together, of one length")),
+        };
+        Ok(Self { ops: RowOps { target_sum, log1p, scale } })
+    }
+}
+
+/// Whether the steps are of as many columns as there are.
+pub(super) fn ops_fit(ops: &RowOps, n_cols: usize) -> PyResult<()> {
+    match &ops.scale {
+        Some(scale) if scale.mean.len() != n_cols => Err(PyValueError::new_err(format!(
+            "Scale: mean and std have {} values, X has {n_cols} columns",
+            scale.mean.len()
+        ))),
+        _ => Ok(()),
+    }
+}
