@@ -15,7 +15,7 @@ import numpy.typing as npt
 from annfeed.cache import cache_budget
 from annfeed.errors import FormatError, UnknownNameError, UnsupportedError
 from annfeed.matrix import Matrix
-from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField
+from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
 from annfeed.scvi.sliced import SlicedSource
 from annfeed.source import FileSource, Source
 
@@ -99,7 +99,7 @@ def find_fields(
             n_rows, n_vars = source.shape
             if n_rows != n_obs:
                 raise FormatError(f"{source.place} has {n_rows} rows, but the AnnData has {n_obs}: read it again")
-            matrix = Matrix(key, source, n_rows, n_vars, _no_names)
+            matrix = Matrix(key, source, n_rows, n_vars, no_names)
             fields[key] = StreamedField(matrix, stored, dtype, as_tensor=as_tensor and sparse)
         else:
             fields[key] = _in_memory(key, value, dtype, as_tensor)
@@ -184,7 +184,3 @@ def _holds(source: Source, value: Any, threads: int) -> bool:
     source.read(rows, threads).dense(np.arange(len(rows)), stored, "float64", threads)
     loaded = value[rows].toarray() if sp.issparse(value) else np.asarray(value[rows])
     return np.array_equal(stored, loaded, equal_nan=True)
-
-
-def _no_names() -> Any:
-    raise NotImplementedError("a registry key has no column names of its own; adata.var_names has them")
