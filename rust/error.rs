@@ -120,6 +120,17 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+    /// What the file asks for is more memory than there is.
+    #[error(
+        "{place}: {bytes} bytes of memory are needed at once, more than can be had. Read fewer rows (chunk_size=) or \
+         columns (var_subset=) at a time; if that is not much, the file is damaged"
+    )]
+    OutOfMemory {
+        /// Where.
+        place: Place,
+        /// Bytes needed.
+        bytes: u64,
+    },
     /// A stored value cannot be held by the integer dtype asked for.
     #[error("column {column} holds the value {value}, which {dtype} cannot hold. Ask for a floating dtype")]
     Inexact {

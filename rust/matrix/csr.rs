@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::file::DataFile;
+use super::memory;
 use super::plan::{RowStarts, jobs, runs};
 use super::stream::read_spans;
 use super::workers::{Scratch, Workers};
@@ -100,9 +101,12 @@ impl CsrMatrix {
             offsets.push(total);
         }
         let n_cols = self.layout.shape[1];
+        let kind = self.layout.data.dtype.kind;
+        memory::check((total as u64).saturating_mul(4 + kind.size() as u64), || {
+            Place::new(file.path().display().to_string(), self.layout.data.name.clone())
+        })?;
         let columns = read_columns(file, &self.layout.indices, &spans, total, n_cols, scratch)?;
         let mut values = Values::with_capacity(total);
-        let kind = self.layout.data.dtype.kind;
         read_spans(file, &self.layout.data, &spans, scratch, &mut |bytes| {
             values.append(kind, bytes);
             Ok(())
@@ -154,6 +158,7 @@ pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major
     if indptr.is_empty() {
         return Ok(RowStarts::default());
     }
+    memory::check(indptr.len().saturating_mul(16), || place.clone())?;
     let mut starts: Vec<u64> = Vec::new();
     let kind = indptr.dtype.kind;
     let whole = 0..indptr.len();

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::file::DataFile;
+use super::memory;
 use super::plan::{jobs, reads, runs};
 use super::stream::{damaged_chunk, to_little_endian};
 use super::workers::{Scratch, Workers};
@@ -90,6 +91,8 @@ impl DenseMatrix {
         let place = Place::new(file.path().display().to_string(), self.layout.name.clone());
         let width = selection.map_or(self.n_cols(), |s| s.order().len());
         scratch.rows.clear();
+        // The rows, and a copy of them in the band.
+        memory::check((rows.len() as u64 * 2 * size as u64).saturating_mul(width as u64), || place.clone())?;
         match &self.layout.storage {
             Storage::Unallocated => self.fill(&mut scratch.rows, rows.len() * width),
             Storage::Contiguous(address) => {
@@ -147,6 +150,7 @@ impl Tiles<'_> {
     fn band(&self, rows: &[u64], at: usize, scratch: &mut Scratch) -> Result<()> {
         let band = rows[0] / self.grid.chunk[0];
         let per_band = self.grid.counts[1];
+        memory::check(self.tile_bytes() as u64, || self.place.clone())?;
         let wanted: Vec<(u64, Chunk)> = (0..per_band)
             .filter(|&t| self.is_wanted(t))
             .filter_map(|t| self.grid.table[(band * per_band + t) as usize].map(|c| (t, c)))
@@ -155,6 +159,7 @@ impl Tiles<'_> {
         let extents: Vec<(u64, u64)> = filtered.iter().map(|(_, c)| (c.address, c.size)).collect();
         for read in reads(&extents) {
             let mut stored = std::mem::take(&mut scratch.stored);
+            memory::check(read.len, || self.place.clone())?;
             stored.resize(read.len as usize, 0);
             self.file.read_at(&mut stored, read.address, self.place)?;
             for &&(tile, chunk) in &filtered[read.extents.clone()] {

@@ -9,6 +9,7 @@ pub mod csc;
 pub mod csr;
 pub mod dense;
 pub mod file;
+pub mod memory;
 pub mod plan;
 pub mod stream;
 pub mod workers;
@@ -68,6 +69,9 @@ impl Matrix {
         file.check_unchanged()?;
         let shape = layout.shape();
         let place = Place::new(path.display().to_string(), elem);
+        if columns.is_some() {
+            memory::check(shape[1].saturating_mul(4), || place.clone())?;
+        }
         let selection = columns.map(|c| Selection::new(c, shape[1])).transpose().map_err(|column| {
             place.format(
                 format!("column {column} was asked for twice or is not one of {} columns", shape[1]),

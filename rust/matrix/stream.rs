@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::file::DataFile;
+use super::memory;
 use super::plan::{Piece, pieces, reads};
 use super::workers::Scratch;
 use crate::error::{Place, Result};
@@ -141,6 +142,7 @@ impl Chunks<'_> {
                 read += 1;
             }
             if loaded != Some(read) {
+                memory::check(reads[read].len, || self.place.clone())?;
                 scratch.stored.resize(reads[read].len as usize, 0);
                 self.file.read_at(&mut scratch.stored, reads[read].address, self.place)?;
                 loaded = Some(read);
@@ -168,6 +170,7 @@ impl Chunks<'_> {
     fn decode(&self, index: u64, chunk: &Chunk, from: usize, wanted: usize, scratch: &mut Scratch) -> Result<()> {
         let dtype = self.array.dtype;
         let len = self.grid.chunk[0] as usize * dtype.kind.size();
+        memory::check(len as u64, || self.place.clone())?;
         // Streaming inflate runs at about half the speed of the whole-buffer one.
         let prefix = wanted < len / 2 && self.grid.pipeline.streams_prefix(chunk.mask);
         let Scratch { decoder, stored, chunk: out, .. } = scratch;

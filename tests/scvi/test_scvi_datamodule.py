@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,11 @@ def test_data_that_are_no_counts_are_told(tmp_path: Path) -> None:
     adata.write_h5ad(tmp_path / "toy.h5ad")
     with pytest.warns(UserWarning, match=r"does not hold counts"):
         SCVIDataModule(tmp_path / "toy.h5ad")
+
+
+def test_table_of_parameters_is_the_signature() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scvi.md").read_text()
+    table = page[page.index("| parameter | default |") :].split("\n\n")[0]
+    told = {name: eval(default) for name, default in re.findall(r"^\| `(\w+)` \| `(.+?)` \|", table, re.MULTILINE)}
+    parameters = inspect.signature(SCVIDataModule.__init__).parameters.values()
+    assert told == {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
