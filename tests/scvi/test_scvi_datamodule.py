@@ -279,10 +279,10 @@ def test_what_cannot_be_meant(path: Path, tmp_path: Path) -> None:
         (ValueError, "block_size", {"block_size": 0}),
         (ValueError, "window|chunk_size", {"window": 0}),
         (IndexError, "120", {"obs_subset": [120]}),
-        (FileNotFoundError, "(?i)no such file", {"path": tmp_path / "nothing.h5ad"}),
+        (FileNotFoundError, "(?i)no such file", {"path_or_paths": tmp_path / "nothing.h5ad"}),
     ):
         with pytest.raises(error, match=match):
-            SCVIDataModule(**{"path": path, **arguments})
+            SCVIDataModule(**{"path_or_paths": path, **arguments})
 
 
 def test_a_missing_category_is_an_error(tmp_path: Path) -> None:
@@ -299,6 +299,58 @@ def test_data_that_are_no_counts_are_told(tmp_path: Path) -> None:
     adata.write_h5ad(tmp_path / "toy.h5ad")
     with pytest.warns(UserWarning, match=r"does not hold counts"):
         SCVIDataModule(tmp_path / "toy.h5ad")
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Path]:
+    """The same 120 cells in three files, with genes in another order and other categories in one of them."""
+    adata = toy(N)
+    paths = [tmp_path / f"{i}.h5ad" for i in range(3)]
+    first, second, third = adata[:50].copy(), adata[50:57, ::-1].copy(), adata[57:].copy()
+    second.obs["type"] = second.obs["type"].cat.remove_unused_categories()
+    for path, part in zip(paths, (first, second, third), strict=True):
+        part.write_h5ad(path, compression="gzip")
+    return paths
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_several_files_are_one_after_the_other(path: Path, parts: list[Path], layer: str | None) -> None:
+    one, several = (SCVIDataModule(p, layer=layer, **SETUP, batch_size=16, window=48, seed=0) for p in (path, parts))
+    assert_equal(several.registry["field_registries"], one.registry["field_registries"])
+    assert list(several.obs_names) == list(one.obs_names)
+    for loaders in (
+        [m.inference_dataloader() for m in (one, several)],
+        [m.inference_dataloader([119, 3, 53, 50, 3, 49, 57]) for m in (one, several)],
+        [m.train_dataloader() for m in (one, several)],
+        [m.val_dataloader() for m in (one, several)],
+    ):
+        for a, b in zip(*loaders, strict=True):
+            assert_same(a, b)
+
+
+def test_several_files_with_blocks_workers_and_subsets(parts: list[Path]) -> None:
+    chosen = np.r_[100:40:-1]
+    data = SCVIDataModule(parts, obs_subset=chosen, block_size="auto", batch_size=8, window=24, num_workers=2)
+    assert flat(data.inference_dataloader()) == list(chosen)
+    loader = data.train_dataloader()
+    for _ in range(2):
+        assert sorted(flat(loader)) == sorted(chosen[data.train_idx])
+
+
+def test_a_model_trains_on_several_files(parts: list[Path]) -> None:
+    data = SCVIDataModule(parts, batch_key="donor", batch_size=32)
+    model = scvi.model.SCVI(registry=data.registry)
+    model.train(datamodule=data, **TRAIN)
+    assert model.get_latent_representation(dataloader=data.inference_dataloader()).shape == (N, 10)
+
+
+def test_files_that_do_not_go_together(path: Path, tmp_path: Path) -> None:
+    toy(30)[:, :4].copy().write_h5ad(tmp_path / "fewer.h5ad")
+    with pytest.raises(KeyError, match="g4"):
+        SCVIDataModule([path, tmp_path / "fewer.h5ad"])
+    assert SCVIDataModule([tmp_path / "fewer.h5ad", path]).n_vars == 4
+    with pytest.raises(ValueError, match="path_or_paths is empty"):
+        SCVIDataModule([])
 
 
 def test_table_of_parameters_is_the_signature() -> None:

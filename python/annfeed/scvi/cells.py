@@ -1,168 +1,150 @@
-"""The cells of a file with what scvi-tools makes of their obs: an `AnnDataset` whose batches have the registry's keys.
+"""The cells of one or several files with their registered values: what windows of the data module are read from.
 
-The codes come from scvi-tools' own setup, run on an AnnData that holds the obs columns asked for and no counts.
+Each file is an `AnnDataset`; here their rows are numbered through, and batches put together of several files.
 """
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import Dataset
 
+from annfeed.batch_memory import BatchMemory
+from annfeed.blocks import units_of_positions
+from annfeed.collate import Batch, Collate
 from annfeed.dataset import AnnDataset
-from annfeed.scvi.registry import keys_and_dtypes
+from annfeed.loaded import LoadedWindow
+from annfeed.loader import WindowLoader
 
 Int64Array = npt.NDArray[np.int64]
 
 
-class CellDataset(AnnDataset):
-    """An `AnnDataset` that delivers registry keys instead of obs columns.
+def open_files(paths: list[str | os.PathLike[str]], **options: Any) -> list[AnnDataset]:
+    """Return the datasets of the files, all with the genes of the first, in its order.
+
+    Raises
+    ------
+    KeyError
+        If a file lacks one of them.
+    """
+    files: list[AnnDataset] = []
+    for path in paths:
+        file = AnnDataset(path, obs_columns=[], **options)
+        if files and not file.var_names.equals(files[0].var_names):
+            file = AnnDataset(path, obs_columns=[], **{**options, "var_subset": list(files[0].var_names)})
+        files.append(file)
+    return files
+
+
+class CellDataset(Dataset[Any]):
+    """Rows of several files, one file after the other, with values for each.
 
     Parameters
     ----------
-    path
-        Of an .h5ad file.
+    files
+        Of the same genes; they deliver "X".
     columns
-        By key: [n_obs, k] of the file's rows, in the dtype of a batch.
-    **kwargs
-        Of `AnnDataset`.
+        By key: [n_rows of all files, k], in the dtype of a batch.
+    rows
+        int64, the rows of the dataset, in its order.
     """
 
-    def __init__(self, path: str | os.PathLike[str], columns: dict[str, npt.NDArray[Any]], **kwargs: Any) -> None:
-        super().__init__(path, obs_columns=[], **kwargs)
+    def __init__(self, files: list[AnnDataset], columns: dict[str, npt.NDArray[Any]], rows: Int64Array) -> None:
+        self._files = files
         self._columns = columns
+        self._rows = rows
+        self._starts = np.cumsum([0, *map(len, files)])[:-1]
+        self._memory = BatchMemory()
+        self.chunk_size = files[0].chunk_size
 
-    def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
-        """Return the registered values of ``rows``, each ``[B, k]``."""
-        return {key: torch.from_numpy(values[rows]) for key, values in self._columns.items()}
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    def get_collate_fn(self) -> Collate:
+        """Return the function that hands on batches as they were read."""
+        return Collate()
+
+    def unit_starts(self) -> Int64Array | None:
+        """First position of each run of rows that are decoded together; None where any row can be read by itself."""
+        units = [file.unit_starts() for file in self._files]
+        known = [starts + first for starts, first in zip(units, self._starts, strict=True) if starts is not None]
+        return units_of_positions(np.concatenate(known), self._rows) if len(known) == len(units) else None
+
+    def refresh(self) -> None:
+        """Nothing to refresh: the values were given."""
+
+    def finish(self, batch: Batch) -> Batch:
+        """Return the batch: there is no transform."""
+        return batch
+
+    def load(self, positions: Int64Array) -> LoadedCells:
+        """Read the rows at ``positions`` (any order, repeats allowed) together, to make batches of them."""
+        rows = self._rows[positions]
+        file_of = np.searchsorted(self._starts, rows, side="right") - 1
+        loaded = {int(i): self._files[i].load(rows[file_of == i] - self._starts[i]) for i in np.unique(file_of)}
+        return LoadedCells(rows, file_of, loaded, self._columns, self._memory)
+
+    def loader(self, batch_size: int, **kwargs: Any) -> WindowLoader:
+        """Return the loader that reads windows; keywords as in `AnnDataset.get_optimized_dataloader`."""
+        cells: Any = self
+        return WindowLoader(cells, batch_size=batch_size, **kwargs)
 
 
-class Registration:
-    """What scvi-tools' setup makes of the obs of a file: the registry, and the values of each key.
+class LoadedCells:
+    """The rows of a window, read from their files.
 
     Parameters
     ----------
-    obs
-        A DataFrame with the columns asked for, one row a cell.
-    var_names
-        The genes.
-    model_name
-        The model that the registry is for.
-    layer, batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
-        As in ``scvi.model.SCVI.setup_anndata``.
-    unlabeled_category
-        The label of unlabelled cells, as in ``scvi.model.SCANVI.setup_anndata``; None for none.
+    rows, file_of
+        int64, in the order of delivery: the row among all, and its file.
+    loaded
+        What was read of each file, in the order of ``rows``.
+    columns
+        The values of all rows, by key.
+    memory
+        For batches of several files.
     """
 
     def __init__(
         self,
-        obs: Any,
-        var_names: Any,
-        *,
-        model_name: str,
-        layer: str | None,
-        batch_key: str | None,
-        labels_key: str | None,
-        unlabeled_category: str | None,
-        size_factor_key: str | None,
-        categorical_covariate_keys: list[str] | None,
-        continuous_covariate_keys: list[str] | None,
+        rows: Int64Array,
+        file_of: Int64Array,
+        loaded: dict[int, LoadedWindow],
+        columns: dict[str, npt.NDArray[Any]],
+        memory: BatchMemory,
     ) -> None:
-        from scvi.data import AnnDataManager, fields
+        self._rows = rows
+        self._file_of = file_of
+        self._loaded = loaded
+        self._columns = columns
+        self._memory = memory
 
-        arguments: dict[str, Any] = {
-            "layer": layer,
-            "batch_key": batch_key,
-            "labels_key": labels_key,
-            "size_factor_key": size_factor_key,
-            "categorical_covariate_keys": categorical_covariate_keys,
-            "continuous_covariate_keys": continuous_covariate_keys,
-        }
-        if unlabeled_category is None:
-            labels = fields.CategoricalObsField("labels", labels_key)
-        else:
-            labels = fields.LabelsWithUnlabeledObsField("labels", labels_key, unlabeled_category)
-            arguments["unlabeled_category"] = unlabeled_category
-        manager = AnnDataManager(
-            fields=[
-                fields.LayerField("X", layer, is_count_data=False, correct_data_format=False),
-                fields.CategoricalObsField("batch", batch_key),
-                labels,
-                fields.NumericalObsField("size_factor", size_factor_key, required=False),
-                fields.CategoricalJointObsField("extra_categorical_covs", categorical_covariate_keys),
-                fields.NumericalJointObsField("extra_continuous_covs", continuous_covariate_keys),
-            ],
-            setup_method_args={
-                "model_name": model_name,
-                "setup_method_name": "setup_datamodule",
-                "setup_args": arguments,
-            },
-        )
-        manager.register_fields(_without_counts(obs, var_names, layer))
-        self.registry = Registry(manager.registry)
-        self.registry["field_registries"] = dict(self.registry["field_registries"])
-        guessed_right = size_factor_key is None and len(categorical_covariate_keys or ()) < 2
-        if unlabeled_category is not None and guessed_right:
-            self.registry.saved_as = "setup_datamodule"
-        self.summary = manager.summary_stats
-        dtypes = keys_and_dtypes(manager, None)
-        self.columns = {
-            key: np.ascontiguousarray(manager.get_from_registry(key), dtype=dtype)
-            for key, dtype in dtypes.items()
-            if key != "X"
-        }
+    def batch(self, start: int, stop: int) -> Batch:
+        """Return rows ``start`` to ``stop`` as a batch of registry keys."""
+        rows = self._rows[start:stop]
+        batch: dict[str, Any] = {"X": self._matrix(start, stop)}
+        batch.update((key, torch.from_numpy(values[rows])) for key, values in self._columns.items())
+        return batch
 
-    def state(self, key: str) -> dict[str, Any]:
-        """Return what scvi-tools remembers of a key."""
-        return dict(self.registry["field_registries"][key]["state_registry"])
+    def _matrix(self, start: int, stop: int) -> torch.Tensor:
+        file_of = self._file_of[start:stop]
+        parts = {int(i): self._part(int(i), start, stop) for i in np.unique(file_of)}
+        first = next(iter(parts.values()))
+        if len(parts) == 1:
+            return first
+        whole = self._memory.empty(stop - start, first.shape[1], first.dtype)
+        for i, part in parts.items():
+            whole[torch.from_numpy(np.flatnonzero(file_of == i))] = part
+        return whole
 
-
-class Registry(dict[str, Any]):
-    """A registry that says "setup_datamodule", as a model without an AnnData needs, and ``saved_as`` when it is saved.
-
-    scvi-tools 1.4 loads a model that says "setup_datamodule" with a module of its own guess, which knows no size factor
-    and one categorical covariate at most. One that says "setup_anndata" is loaded as it was, and with an AnnData too;
-    that is true as well, as scvi-tools' own setup made the registry. Only SCANVI cannot then do without an AnnData.
-    """
-
-    saved_as = "setup_anndata"
-
-    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
-        return dict, ({**self, "setup_method_name": self.saved_as},)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Registry:
-        other = Registry(copy.deepcopy(dict(self), memo))
-        other.saved_as = self.saved_as
-        return other
-
-
-def _without_counts(obs: Any, var_names: Any, layer: str | None) -> Any:
-    """An AnnData of the right shape; scvi-tools' fields ask for that of a matrix only."""
-    import anndata
-    import pandas as pd
-    import scipy.sparse as sp
-
-    nothing = sp.csr_matrix((len(obs), len(var_names)), dtype=np.float32)
-    var = pd.DataFrame(index=pd.Index(np.asarray(var_names, dtype=str)))
-    adata = anndata.AnnData(nothing, obs=obs.copy(), var=var)
-    if layer is not None:
-        adata.layers[layer] = nothing
-    return adata
-
-
-def key_list(keys: Sequence[str] | None) -> list[str] | None:
-    """Return covariate keys as scvi-tools takes them; None for none.
-
-    Raises
-    ------
-    TypeError
-        If they are one text.
-    """
-    if isinstance(keys, str):
-        raise TypeError(f"covariate keys are the text {keys!r}, where a list of obs columns was expected")
-    return None if keys is None or len(keys) == 0 else list(keys)
+    def _part(self, file: int, start: int, stop: int) -> torch.Tensor:
+        """The rows of one file among rows ``start`` to ``stop``, which follow each other in what was read of it."""
+        first = int(np.count_nonzero(self._file_of[:start] == file))
+        n = int(np.count_nonzero(self._file_of[start:stop] == file))
+        matrix: torch.Tensor = self._loaded[file].batch(first, first + n)["X"]
+        return matrix

@@ -13,10 +13,13 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from annfeed.dataset import AnnDataset
 from annfeed.loader import WindowLoader
-from annfeed.scvi.cells import CellDataset, Registration, key_list
+from annfeed.locate import find_obs
+from annfeed.scvi.cells import CellDataset, open_files
+from annfeed.scvi.registration import Registration, key_list
 from annfeed.selection import row_indices, row_subset
 
 Int64Array = npt.NDArray[np.int64]
@@ -26,14 +29,14 @@ _UNSAID = (0.9, None, True)
 
 
 class SCVIDataModule(pl.LightningDataModule):
-    """Batches of an .h5ad file for a model of scvi-tools, with the registry that the model is made from.
+    """Batches of .h5ad files for a model of scvi-tools, with the registry that the model is made from.
 
-    The file stays on disk; in memory are the obs columns named here, the window, and the cache.
+    Files stay on disk; in memory are the obs columns named here, the window, and the cache.
 
     Parameters
     ----------
-    path
-        Of an .h5ad file.
+    path_or_paths
+        Of an .h5ad file, or of several: their cells, one file after the other, with the genes of the first.
     layer, batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
         As in ``scvi.model.SCVI.setup_anndata``.
     unlabeled_category
@@ -60,11 +63,11 @@ class SCVIDataModule(pl.LightningDataModule):
     Raises
     ------
     KeyError
-        If the file has no such layer or obs column.
+        If a file has no such layer, obs column or gene.
     ValueError
         If a category is missing in some cell, or sizes leave no training cell.
     OSError
-        If the file cannot be read.
+        If a file cannot be read.
 
     Examples
     --------
@@ -81,7 +84,7 @@ class SCVIDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path_or_paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         layer: str | None = None,
         batch_key: str | None = None,
@@ -112,22 +115,22 @@ class SCVIDataModule(pl.LightningDataModule):
         categorical, continuous = key_list(categorical_covariate_keys), key_list(continuous_covariate_keys)
         single = [key for key in (batch_key, labels_key, size_factor_key) if key is not None]
         keys = dict.fromkeys([*single, *(categorical or ()), *(continuous or ())])
-        self._path = path
-        self._options: dict[str, Any] = {
-            "elem": "X" if layer is None else f"layers/{layer}",
-            "var_subset": var_subset,
-            "chunk_size": window,
-            "cache": cache,
-            "threads": threads,
-        }
-        with AnnDataset(path, obs_columns=list(keys), **self._options) as cells:
-            obs, self.var_names, self.obs_names = cells.obs, cells.var_names, cells.obs_names
-            _warn_unless_counts(cells)
-        n_in_file = len(obs)
-        chosen = row_subset(obs_subset, n_in_file)
+        paths = [path_or_paths] if isinstance(path_or_paths, str | os.PathLike) else list(path_or_paths)
+        if not paths:
+            raise ValueError("path_or_paths is empty, where at least one path was expected")
+        elem = "X" if layer is None else f"layers/{layer}"
+        self._files = open_files(
+            paths, elem=elem, var_subset=var_subset, chunk_size=window, cache=cache, threads=threads
+        )
+        obs = pd.concat([find_obs(path, elem, list(keys)).frame() for path in paths])
+        self.var_names, self.obs_names = self._files[0].var_names, obs.index
+        for file in self._files:
+            _warn_unless_counts(file)
+        n_in_files = len(obs)
+        chosen = row_subset(obs_subset, n_in_files)
         if chosen is not None:
             obs, self.obs_names = obs.iloc[chosen], self.obs_names[chosen]
-        self._rows: Int64Array = np.arange(n_in_file, dtype=np.int64) if chosen is None else chosen
+        self._rows: Int64Array = np.arange(n_in_files, dtype=np.int64) if chosen is None else chosen
         self._registered = Registration(
             obs,
             self.var_names,
@@ -140,7 +143,7 @@ class SCVIDataModule(pl.LightningDataModule):
             categorical_covariate_keys=categorical,
             continuous_covariate_keys=continuous,
         )
-        self._columns = {key: _by_file_row(v, self._rows, n_in_file) for key, v in self._registered.columns.items()}
+        self._columns = {key: _spread(v, self._rows, n_in_files) for key, v in self._registered.columns.items()}
         self.labels_: npt.NDArray[Any] = np.asarray(
             np.zeros(len(obs), dtype=np.int64) if labels_key is None else obs[labels_key]
         )
@@ -259,7 +262,7 @@ class SCVIDataModule(pl.LightningDataModule):
         Parameters
         ----------
         indices
-            The cells, in the order wanted: positions or a mask; None for all, in the order of the file.
+            The cells, in the order wanted: positions or a mask; None for all, in the order of the files.
         batch_size
             Cells of a batch; None for that of the data module.
         """
@@ -272,8 +275,8 @@ class SCVIDataModule(pl.LightningDataModule):
         return self._loader(cells, self.batch_size if batch_size is None else batch_size, shuffle=False, **kwargs)
 
     def _loader(self, cells: Int64Array, batch_size: int, *, shuffle: bool, **kwargs: Any) -> WindowLoader:
-        dataset = CellDataset(self._path, self._columns, obs_subset=self._rows[cells], **self._options)
-        return dataset.get_optimized_dataloader(batch_size, shuffle=shuffle, **self._order, **kwargs)
+        dataset = CellDataset(self._files, self._columns, self._rows[cells])
+        return dataset.loader(batch_size, shuffle=shuffle, **self._order, **kwargs)
 
     def _split(self) -> None:
         from scvi import settings
@@ -290,9 +293,9 @@ class SCVIDataModule(pl.LightningDataModule):
         self.val_idx, self.train_idx, self.test_idx = np.split(cells, [n_val, n_val + n_train])
 
 
-def _by_file_row(values: npt.NDArray[Any], rows: Int64Array, n_in_file: int) -> npt.NDArray[Any]:
-    """Values of the chosen rows at their places among all rows of the file."""
-    spread = np.zeros((n_in_file, *values.shape[1:]), dtype=values.dtype)
+def _spread(values: npt.NDArray[Any], rows: Int64Array, n_in_files: int) -> npt.NDArray[Any]:
+    """Values of the chosen rows at their places among all rows of the files."""
+    spread = np.zeros((n_in_files, *values.shape[1:]), dtype=values.dtype)
     spread[rows] = values
     return spread
 
