@@ -5,9 +5,11 @@ from annfeed.dataset import AnnDataset
 from annfeed.densify import densify
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.loader import WindowLoader
+from annfeed.scvi.loader import AnnDataLoader
 from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform
 
 __all__ = [
+    "AnnDataLoader",
     "AnnDataset",
     "AnnfeedWarning",
     "Collate",

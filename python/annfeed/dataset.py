@@ -28,6 +28,7 @@ from annfeed.loader import WindowLoader
 from annfeed.matrix import Matrix, dtype_name
 from annfeed.selection import as_positions, row_subset
 from annfeed.source import STATS, FileSource
+from annfeed.threads import reading_threads
 from annfeed.transforms import Transform, check_transform
 
 if TYPE_CHECKING:
@@ -346,10 +347,7 @@ class AnnDataset(Dataset[Item]):
     @property
     def n_threads(self) -> int:
         """Threads that reading uses in this process."""
-        if self.threads is not None:
-            return self.threads
-        # Workers are there to use the cores; each with all of them would only get in the others' way.
-        return 1 if torch.utils.data.get_worker_info() is not None else len(_affinity())
+        return reading_threads(self.threads)
 
     @property
     def obs_is_of_file(self) -> bool:
@@ -410,10 +408,6 @@ class AnnDataset(Dataset[Item]):
                     "The file was written wrongly: write it again with anndata"
                 )
         return n_obs
-
-
-def _affinity() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def _positive(name: str, value: Any) -> int:

@@ -1,31 +1,46 @@
 """Reading ahead: the next window is read, and the next batches are made, while the model works on this one.
 
 Two threads, made at the first batch and gone with the last: one reads windows, one makes batches. Both spend their time
-in Rust, without the GIL. Transforms are not run here.
+in Rust, without the GIL. Neither runs transforms, nor a sampler: both may draw from the model's generator, so that it
+must be in the caller's thread, at a moment that does not depend on how fast the others are.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from annfeed.collate import Batch
 from annfeed.epoch import Window
 
-if TYPE_CHECKING:
-    from annfeed.dataset import AnnDataset
-    from annfeed.loaded import LoadedWindow
-
-T = TypeVar("T")
-
 #: How often a waiting thread looks whether it is still wanted, in seconds.
 _LOOK = 0.05
+#: Windows whose rows are known while the first of them is delivered: the next is read then, and one more is ready to be.
+_PLANNED = 3
 
 
-def read_ahead(dataset: AnnDataset, windows: Iterator[Window], n_batches: int) -> Iterator[Batch]:
+class Loaded(Protocol):
+    """The rows of a window, read."""
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Return rows ``start`` to ``stop`` of the window as a batch."""
+
+
+class Loads(Protocol):
+    """A dataset that reads windows."""
+
+    def load(self, positions: npt.NDArray[np.int64], /) -> Loaded:
+        """Read the rows at ``positions`` together."""
+
+
+def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Iterator[Batch]:
     """Give the batches of ``windows``, in order, before any transform.
 
     Parameters
@@ -33,7 +48,7 @@ def read_ahead(dataset: AnnDataset, windows: Iterator[Window], n_batches: int) -
     dataset
         Reads and makes them.
     windows
-        Their rows.
+        Their rows; gone through in the caller's thread, as batches are asked for.
     n_batches
         Batches made ahead at most; 0 reads and makes each in the caller's thread when it is asked for.
 
@@ -45,20 +60,68 @@ def read_ahead(dataset: AnnDataset, windows: Iterator[Window], n_batches: int) -
     if n_batches == 0:
         yield from _batches(_read(dataset, windows))
         return
-    with _Stage(lambda: _read(dataset, windows), 1) as read, _Stage(lambda: _batches(iter(read)), n_batches) as made:
-        yield from made
+    plan = _Plan(windows)
+    with (
+        _Stage(lambda: _read(dataset, iter(plan)), 1) as read,
+        _Stage(lambda: _batches(iter(read)), n_batches) as made,
+        plan,
+    ):
+        for batch in made:
+            yield batch
+            plan.delivered()
 
 
-def _read(dataset: AnnDataset, windows: Iterator[Window]) -> Iterator[tuple[Window, LoadedWindow]]:
+def _read(dataset: Loads, windows: Iterator[Window]) -> Iterator[tuple[Window, Loaded]]:
     for window in windows:
         yield window, dataset.load(window.rows)
 
 
-def _batches(loaded: Iterator[tuple[Window, LoadedWindow]]) -> Iterator[Batch]:
+def _batches(loaded: Iterator[tuple[Window, Loaded]]) -> Iterator[Batch]:
     for window, rows in loaded:
         bounds = window.offsets.tolist()
         for start, stop in pairwise(bounds):
             yield rows.batch(start, stop)
+
+
+class _Plan:
+    """Windows that the caller's thread has drawn for the reading thread: always the same ones for a batch delivered."""
+
+    def __init__(self, windows: Iterator[Window]) -> None:
+        self._windows = windows
+        self._drawn: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._left: deque[int] = deque()
+        self._stop = threading.Event()
+
+    def __enter__(self) -> _Plan:
+        for _ in range(_PLANNED):
+            self._draw()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+
+    def __iter__(self) -> Iterator[Window]:
+        """Give them, in the reading thread."""
+        return _taken(self._drawn, self._stop)
+
+    def delivered(self) -> None:
+        """Count a batch; after the last one of a window, draw another window."""
+        self._left[0] -= 1
+        if self._left[0] == 0:
+            self._left.popleft()
+            self._draw()
+
+    def _draw(self) -> None:
+        try:
+            window = next(self._windows, None)
+        except Exception as error:  # told where its batches would have come
+            self._drawn.put(("error", error))
+            return
+        if window is None:
+            self._drawn.put(("end", None))
+        else:
+            self._left.append(window.n_batches)
+            self._drawn.put(("result", window))
 
 
 class _Stage:
@@ -84,19 +147,9 @@ class _Stage:
         self._thread.join()
 
     def __iter__(self) -> Iterator[Any]:
-        while True:
-            try:
-                kind, value = self._ready.get(timeout=_LOOK)
-            except queue.Empty:
-                if self._stop.is_set():
-                    return
-                continue
-            if kind == "end":
-                return
-            if kind == "error":
-                raise value
+        for result in _taken(self._ready, self._stop):
             self._room.release()
-            yield value
+            yield result
 
     def _run(self) -> None:
         try:
@@ -114,3 +167,19 @@ class _Stage:
             if self._room.acquire(timeout=_LOOK):
                 return not self._stop.is_set()
         return False
+
+
+def _taken(results: queue.SimpleQueue[tuple[str, Any]], stop: threading.Event) -> Iterator[Any]:
+    """Take results from a queue until its end, an error, or the wish to stop."""
+    while True:
+        try:
+            kind, value = results.get(timeout=_LOOK)
+        except queue.Empty:
+            if stop.is_set():
+                return
+            continue
+        if kind == "end":
+            return
+        if kind == "error":
+            raise value
+        yield value

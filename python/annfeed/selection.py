@@ -124,6 +124,43 @@ def as_positions(indices: Any, n: int) -> Int64Array:
     return np.where(positions < 0, positions + n, positions)
 
 
+def row_indices(indices: Any, n: int) -> Int64Array:
+    """Return the rows that ``indices`` names, in its order: as scvi-tools takes them, all of them where it is None.
+
+    Parameters
+    ----------
+    indices
+        None, integer positions (order and repeats kept, negative ones count from the end), or a boolean mask of length
+        ``n``; list, numpy, pandas or torch.
+    n
+        Rows that there are.
+
+    Raises
+    ------
+    TypeError
+        If it is neither positions nor a mask.
+    ValueError
+        If a mask has another length.
+    IndexError
+        If a position is out of range.
+
+    Examples
+    --------
+    >>> row_indices([2, -3, 2], 3), row_indices([True, False, True], 3)
+    (array([2, 0, 2]), array([0, 2]))
+    """
+    if indices is None:
+        return np.arange(n, dtype=np.int64)
+    values = _one_axis("indices", indices)
+    if values.dtype == object and len(values) and all(isinstance(value, bool | np.bool_) for value in values):
+        values = values.astype(bool)  # pandas' nullable booleans
+    if values.dtype == bool:
+        return _from_mask("indices", values, n, "rows")
+    positions = _integers("indices", values, "of names, use adata.obs_names.get_indexer(names)")
+    _check_range(positions, -n, n, lambda p: f"indices holds {p}, which is out of range for {n} rows")
+    return np.where(positions < 0, positions + n, positions)
+
+
 def near_matches(name: str, names: list[str]) -> str:
     """Return the end of a message: names like ``name``, or the first ones that there are.
 

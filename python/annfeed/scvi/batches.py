@@ -1,0 +1,142 @@
+"""The rows of a registry as a torch dataset that gives whole batches, and a subset of it that keeps their order.
+
+Fields read; here they are put together. No order is decided, no thread is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset, Subset
+
+from annfeed.scvi.fields import Field
+from annfeed.scvi.registry import find_fields, keys_and_dtypes
+from annfeed.threads import reading_threads
+
+Int64Array = npt.NDArray[np.int64]
+Batch = dict[str, Any]
+
+
+class RegistryDataset(Dataset[Batch]):
+    """The registered data of an AnnData; indexed with rows, it gives a batch of them, in the order asked for.
+
+    Parameters
+    ----------
+    adata_manager
+        As scvi-tools makes it in ``setup_anndata``.
+    getitem_tensors
+        The keys of a batch: all, a list, or ``{key: numpy dtype}``.
+    load_sparse_tensor
+        Give torch sparse tensors for sparse data.
+    cache, threads
+        As in `annfeed.AnnDataset`.
+
+    Raises
+    ------
+    ValueError
+        If the manager has no AnnData, or ``getitem_tensors`` is neither list nor dict.
+    KeyError
+        If a key is not registered.
+    """
+
+    def __init__(
+        self,
+        adata_manager: Any,
+        getitem_tensors: list[str] | dict[str, Any] | None = None,
+        load_sparse_tensor: bool = False,
+        *,
+        cache: str | int = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__()
+        if adata_manager.adata is None:
+            raise ValueError("adata_manager has no AnnData; run setup_anndata (or register_fields) first")
+        self.adata_manager = adata_manager
+        self.keys_and_dtypes = keys_and_dtypes(adata_manager, getitem_tensors)
+        self.load_sparse_tensor = load_sparse_tensor
+        self._threads = threads
+        self._n_obs = int(adata_manager.adata.shape[0])
+        self._fields: dict[str, Field] = find_fields(
+            adata_manager,
+            self.keys_and_dtypes,
+            as_tensor=load_sparse_tensor,
+            cache=cache,
+            threads=reading_threads(threads),
+        )
+
+    @property
+    def streamed(self) -> bool:
+        """Whether something comes from disk."""
+        return any(field.streamed for field in self._fields.values())
+
+    @property
+    def registered_keys(self) -> Any:
+        """The keys that are registered."""
+        return self.adata_manager.data_registry.keys()
+
+    def __len__(self) -> int:
+        """Return the number of rows of the AnnData."""
+        return self._n_obs
+
+    def __getitem__(self, index: int | Sequence[int] | Int64Array | slice) -> Batch:
+        """Return a batch of the rows ``index``: numpy arrays ``[B, ...]`` (and sparse tensors) by key."""
+        if isinstance(index, slice):
+            rows = np.arange(*index.indices(self._n_obs), dtype=np.int64)
+        else:
+            rows = np.atleast_1d(np.asarray(index, dtype=np.int64))
+            rows = np.where(rows < 0, rows + self._n_obs, rows)
+        return self.load(rows).batch(0, len(rows))
+
+    def load(self, rows: Int64Array) -> LoadedRows:
+        """Read ``rows`` (any order, repeats allowed) together, to make batches of them."""
+        return LoadedRows(self._fields, rows, reading_threads(self._threads))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker needs the fields only; a backed AnnData does not pickle.
+        return {**self.__dict__, "adata_manager": None}
+
+
+class LoadedRows:
+    """The rows of a window, read; batches are slices of it."""
+
+    def __init__(self, fields: dict[str, Field], rows: Int64Array, threads: int) -> None:
+        self._fields = fields
+        self._threads = threads
+        self._read = {key: field.read(rows, threads) for key, field in fields.items()}
+
+    def batch(self, start: int, stop: int) -> Batch:
+        """Return rows ``start`` to ``stop`` as a batch."""
+        return {key: field.take(self._read[key], start, stop, self._threads) for key, field in self._fields.items()}
+
+
+class RowSubset(Subset[Batch]):
+    """The rows ``indices`` of a `RegistryDataset`, in that order.
+
+    Parameters
+    ----------
+    dataset
+        Gives them.
+    indices
+        int64 positions, from 0; repeats allowed.
+    """
+
+    dataset: RegistryDataset
+    indices: Int64Array  # type: ignore[assignment]
+
+    def __init__(self, dataset: RegistryDataset, indices: Int64Array) -> None:
+        super().__init__(dataset, indices)  # type: ignore[arg-type]
+
+    def __getitem__(self, idx: Any) -> Batch:
+        """Return a batch of the positions ``idx`` (one, or many)."""
+        return self.dataset[self.indices[idx]]
+
+    def __getitems__(self, indices: Any) -> list[Batch]:
+        """Return a batch of one for each position: what a plain torch DataLoader asks for."""
+        return [self[[index]] for index in indices]
+
+    def load(self, positions: Int64Array) -> LoadedRows:
+        """Read the rows at ``positions`` together, to make batches of them."""
+        return self.dataset.load(self.indices[positions])

@@ -1,0 +1,314 @@
+"""`SCVIDataModule`: a model of scvi-tools trained from a path, without an AnnData in memory.
+
+It is scvi-tools' public way in (a registry, a Lightning data module, a loader for inference) on top of `AnnDataset`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from annfeed.dataset import AnnDataset
+from annfeed.loader import WindowLoader
+from annfeed.locate import find_obs
+from annfeed.scvi.cells import CellDataset, open_files
+from annfeed.scvi.registration import Registration, key_list
+from annfeed.selection import row_indices, row_subset
+
+Int64Array = npt.NDArray[np.int64]
+
+#: What scvi-tools from 1.5 on passes to `set_split` where its user said nothing.
+_UNSAID = (0.9, None, True)
+
+
+class SCVIDataModule(pl.LightningDataModule):
+    """Batches of .h5ad files for a model of scvi-tools, with the registry that the model is made from.
+
+    Files stay on disk; in memory are the obs columns named here, the window, and the cache.
+
+    Parameters
+    ----------
+    path_or_paths
+        Of an .h5ad file, or of several: their cells, one file after the other, with the genes of the first.
+    layer, batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
+        As in ``scvi.model.SCVI.setup_anndata``.
+    unlabeled_category
+        The label of unlabelled cells, for SCANVI; None for none.
+    obs_subset, var_subset
+        The cells and genes to take, as in `annfeed.AnnDataset`; None for all.
+    train_size, validation_size, shuffle_set_split
+        As in ``model.train``: the split into training, validation and test cells, drawn with ``scvi.settings.seed``.
+    batch_size
+        Cells of a batch.
+    block_size
+        1: training cells in a uniform pseudo-random order. k: runs of k neighbouring cells are shuffled, then the cells
+        of each window; "auto": runs cut at the file's chunk borders. Larger is faster on files beyond the cache.
+    seed
+        Of the order; None draws one from torch's global generator (``scvi.settings.seed``) at each epoch.
+    window, cache, threads
+        As in `annfeed.AnnDataLoader`.
+    model_name
+        Name of the model class that the registry is for.
+    **loader_kwargs
+        Any other keyword of `AnnDataset.get_optimized_dataloader`: ``num_workers``, ``prefetch_batches``,
+        ``pin_memory``, ``drop_last``.
+
+    Raises
+    ------
+    KeyError
+        If a file has no such layer, obs column or gene.
+    ValueError
+        If a category is missing in some cell, or sizes leave no training cell.
+    OSError
+        If a file cannot be read.
+
+    Examples
+    --------
+    >>> import scvi, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> scvi.data.synthetic_iid(sparse_format="csr_matrix").write_h5ad(f"{folder.name}/atlas.h5ad")
+    >>> data = SCVIDataModule(f"{folder.name}/atlas.h5ad", batch_key="batch")
+    >>> model = scvi.model.SCVI(registry=data.registry)
+    >>> model.train(datamodule=data, max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    >>> model.get_latent_representation(dataloader=data.inference_dataloader()).shape
+    (400, 10)
+    >>> folder.cleanup()
+    """
+
+    def __init__(
+        self,
+        path_or_paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        layer: str | None = None,
+        batch_key: str | None = None,
+        labels_key: str | None = None,
+        unlabeled_category: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: Sequence[str] | None = None,
+        continuous_covariate_keys: Sequence[str] | None = None,
+        obs_subset: npt.ArrayLike | None = None,
+        var_subset: Sequence[str] | npt.ArrayLike | None = None,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int = 128,
+        block_size: int | Literal["auto"] = 1,
+        seed: int | None = None,
+        window: int = 16384,
+        cache: str | int = "auto",
+        threads: int | None = None,
+        model_name: str = "SCVI",
+        **loader_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        if unlabeled_category is not None and labels_key is None:
+            raise ValueError(
+                f"unlabeled_category is {unlabeled_category!r} without labels_key, the obs column that it is in"
+            )
+        categorical, continuous = key_list(categorical_covariate_keys), key_list(continuous_covariate_keys)
+        single = [key for key in (batch_key, labels_key, size_factor_key) if key is not None]
+        keys = dict.fromkeys([*single, *(categorical or ()), *(continuous or ())])
+        paths = [path_or_paths] if isinstance(path_or_paths, str | os.PathLike) else list(path_or_paths)
+        if not paths:
+            raise ValueError("path_or_paths is empty, where at least one path was expected")
+        elem = "X" if layer is None else f"layers/{layer}"
+        self._files = open_files(
+            paths, elem=elem, var_subset=var_subset, chunk_size=window, cache=cache, threads=threads
+        )
+        obs = pd.concat([find_obs(path, elem, list(keys)).frame() for path in paths])
+        self.var_names, self.obs_names = self._files[0].var_names, obs.index
+        for file in self._files:
+            _warn_unless_counts(file)
+        n_in_files = len(obs)
+        chosen = row_subset(obs_subset, n_in_files)
+        if chosen is not None:
+            obs, self.obs_names = obs.iloc[chosen], self.obs_names[chosen]
+        self._rows: Int64Array = np.arange(n_in_files, dtype=np.int64) if chosen is None else chosen
+        self._registered = Registration(
+            obs,
+            self.var_names,
+            model_name=model_name,
+            layer=layer,
+            batch_key=batch_key,
+            labels_key=labels_key,
+            unlabeled_category=unlabeled_category,
+            size_factor_key=size_factor_key,
+            categorical_covariate_keys=categorical,
+            continuous_covariate_keys=continuous,
+        )
+        self._columns = {key: _spread(v, self._rows, n_in_files) for key, v in self._registered.columns.items()}
+        self.labels_: npt.NDArray[Any] = np.asarray(
+            np.zeros(len(obs), dtype=np.int64) if labels_key is None else obs[labels_key]
+        )
+        self.unlabeled_category = unlabeled_category
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size!r}, where a positive integer was expected")
+        self.batch_size = batch_size
+        self._order: dict[str, Any] = {"block_size": block_size, "seed": seed}
+        self._loader_kwargs = loader_kwargs
+        self._sizes = (train_size, validation_size, shuffle_set_split)
+        self._split()
+        self.train_dataloader()  # a wrong keyword or size is told now, not in the middle of train
+
+    # --- what scvi-tools asks for ----------------------------------------------------------------------------------
+
+    @property
+    def registry(self) -> dict[str, Any]:
+        """What a model is made from: ``scvi.model.SCVI(registry=data.registry)``."""
+        return self._registered.registry
+
+    @property
+    def n_obs(self) -> int:
+        """Cells."""
+        return len(self._rows)
+
+    @property
+    def n_vars(self) -> int:
+        """Genes."""
+        return len(self.var_names)
+
+    @property
+    def n_batch(self) -> int:
+        """Categories of ``batch_key``; 1 without it."""
+        return int(self._registered.summary["n_batch"])
+
+    @property
+    def n_labels(self) -> int:
+        """Categories of ``labels_key`` that a model tells apart: not that of unlabelled cells; 1 without a key."""
+        unlabelled = self.unlabeled_category is not None and self.unlabeled_category in self.labels_
+        return int(self._registered.summary["n_labels"]) - unlabelled
+
+    @property
+    def n_samples(self) -> int:
+        """0: samples, as some models have them, are not registered."""
+        return 0
+
+    @property
+    def n_continuous_cov(self) -> int:
+        """Continuous covariates."""
+        return int(self._registered.summary["n_extra_continuous_covs"])
+
+    @property
+    def n_cats_per_cov(self) -> tuple[int, ...] | None:
+        """Categories of each categorical covariate; None without any."""
+        return tuple(self._registered.state("extra_categorical_covs").get("n_cats_per_key", ())) or None
+
+    @property
+    def batch_labels(self) -> npt.NDArray[Any]:
+        """What the codes of batches stand for."""
+        return np.asarray(self._registered.state("batch")["categorical_mapping"])
+
+    @property
+    def label_keys(self) -> npt.NDArray[Any]:
+        """What the codes of labels stand for."""
+        return np.asarray(self._registered.state("labels")["categorical_mapping"])
+
+    @property
+    def n_train(self) -> int:
+        """Training cells."""
+        return len(self.train_idx)
+
+    @property
+    def n_val(self) -> int:
+        """Validation cells."""
+        return len(self.val_idx)
+
+    def set_batch_size(self, batch_size: int | None) -> None:
+        """Set the cells of a batch; None leaves them as they are. scvi-tools calls it from 1.5 on."""
+        if batch_size is not None:
+            self.batch_size = batch_size
+
+    def set_split(
+        self,
+        train_size: float | None = None,
+        validation_size: float | None = None,
+        shuffle_set_split: bool = True,
+        batch_size: int | None = None,
+    ) -> None:
+        """Split the cells anew. scvi-tools calls it from 1.5 on, in ``train``.
+
+        Its default values leave a split that was asked for when the data module was made as it is.
+        """
+        self.set_batch_size(batch_size)
+        asked = (train_size, validation_size, shuffle_set_split)
+        if asked not in (_UNSAID, (None, None, True)):
+            self._sizes = asked
+        self._split()
+
+    def train_dataloader(self) -> WindowLoader:
+        """Return the loader of the training cells, shuffled."""
+        return self._loader(self.train_idx, self.batch_size, shuffle=True, **self._loader_kwargs)
+
+    def val_dataloader(self) -> Any:
+        """Return the loader of the validation cells; none for Lightning if there are none."""
+        return self._unshuffled(self.val_idx) if len(self.val_idx) else []
+
+    def test_dataloader(self) -> Any:
+        """Return the loader of the cells that are in neither; none for Lightning if there are none."""
+        return self._unshuffled(self.test_idx) if len(self.test_idx) else []
+
+    def inference_dataloader(
+        self, indices: Sequence[int] | npt.ArrayLike | None = None, batch_size: int | None = None
+    ) -> WindowLoader:
+        """Return a loader for ``model.get_*(dataloader=...)``.
+
+        Parameters
+        ----------
+        indices
+            The cells, in the order wanted: positions or a mask; None for all, in the order of the files.
+        batch_size
+            Cells of a batch; None for that of the data module.
+        """
+        return self._unshuffled(row_indices(indices, self.n_obs), batch_size)
+
+    # --- how ---------------------------------------------------------------------------------------------------------
+
+    def _unshuffled(self, cells: Int64Array, batch_size: int | None = None) -> WindowLoader:
+        kwargs = {**self._loader_kwargs, "drop_last": False}
+        return self._loader(cells, self.batch_size if batch_size is None else batch_size, shuffle=False, **kwargs)
+
+    def _loader(self, cells: Int64Array, batch_size: int, *, shuffle: bool, **kwargs: Any) -> WindowLoader:
+        dataset = CellDataset(self._files, self._columns, self._rows[cells])
+        return dataset.loader(batch_size, shuffle=shuffle, **self._order, **kwargs)
+
+    def _split(self) -> None:
+        from scvi import settings
+        from scvi.dataloaders._data_splitting import validate_data_split
+
+        train_size, validation_size, shuffle = self._sizes
+        drop_last = bool(self._loader_kwargs.get("drop_last", False))
+        n_train, n_val = validate_data_split(
+            self.n_obs, train_size or 0.9, validation_size, self.batch_size, drop_last, train_size is None
+        )
+        cells = np.arange(self.n_obs)
+        if shuffle:
+            cells = np.random.RandomState(seed=settings.seed).permutation(cells)
+        self.val_idx, self.train_idx, self.test_idx = np.split(cells, [n_val, n_val + n_train])
+
+
+def _spread(values: npt.NDArray[Any], rows: Int64Array, n_in_files: int) -> npt.NDArray[Any]:
+    """Values of the chosen rows at their places among all rows of the files."""
+    spread = np.zeros((n_in_files, *values.shape[1:]), dtype=values.dtype)
+    spread[rows] = values
+    return spread
+
+
+def _warn_unless_counts(cells: AnnDataset) -> None:
+    """As scvi-tools does in ``setup_anndata``, by a look at the first rows."""
+    n = min(len(cells), 100)
+    if n == 0:
+        raise ValueError(f"{cells!r} has no cells, where at least one was expected")
+    x = cells.load(np.arange(n)).batch(0, n)["X"]
+    if bool((x < 0).any()) or bool((x != x.round()).any()):
+        warnings.warn(
+            f"{cells!r} does not hold counts, which models of scvi-tools expect: pass layer= with the raw counts",
+            UserWarning,
+            stacklevel=3,
+        )

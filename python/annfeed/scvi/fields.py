@@ -1,0 +1,193 @@
+"""What a registry key holds, as rows for a batch: something in memory, or a matrix streamed from disk.
+
+A field reads the rows of a window together, then gives slices of that window. Where a key lies is registry.py's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from annfeed._core import Block
+from annfeed.matrix import Matrix
+from annfeed.source import MemorySource, block_of
+
+Int64Array = npt.NDArray[np.int64]
+
+#: What the core casts as numpy does. Everything else is read as it is stored and cast by numpy, as scvi-tools does.
+_FLOATS = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
+#: From this size of a batch on, the core (and recycled memory) is faster than scipy.
+_LARGE = 8 << 20
+
+
+class Field(Protocol):
+    """One key of a batch."""
+
+    @property
+    def streamed(self) -> bool:
+        """Whether rows come from disk, so that reading many together pays."""
+
+    def read(self, rows: Int64Array, threads: int) -> Any:
+        """Read ``rows`` (any order, repeats allowed) together, for `take`."""
+
+    def take(self, read: Any, start: int, stop: int, threads: int) -> Any:
+        """Return rows ``start`` to ``stop`` of what was read, as an array or a sparse tensor."""
+
+
+class ArrayField:
+    """An array in memory, kept by reference.
+
+    Parameters
+    ----------
+    values
+        [n_obs, ...].
+    dtype
+        Of a batch; cast as numpy does.
+
+    Examples
+    --------
+    >>> field = ArrayField(np.array([[1], [2], [3]], dtype=np.int8), np.int64)
+    >>> field.take(field.read(np.array([2, 0, 2]), 1), 0, 2, 1).tolist()
+    [[3], [1]]
+    """
+
+    streamed = False
+
+    def __init__(self, values: npt.NDArray[Any], dtype: npt.DTypeLike) -> None:
+        self.values = values
+        self._dtype = np.dtype(dtype)
+
+    def read(self, rows: Int64Array, threads: int) -> Int64Array:
+        """Return the rows: nothing is to be read."""
+        return rows
+
+    def take(self, read: Int64Array, start: int, stop: int, threads: int) -> npt.NDArray[Any]:
+        """Return a copy of the rows."""
+        return self.values[read[start:stop]].astype(self._dtype, copy=False)
+
+
+class SparseField:
+    """A scipy sparse matrix in memory, kept by reference.
+
+    Parameters
+    ----------
+    matrix
+        CSR (or CSC, with ``as_tensor``), [n_obs, n_vars].
+    dtype
+        Of a batch; cast as numpy does.
+    as_tensor
+        Give torch sparse tensors of the matrix' own layout, with int32 or int64 indices as it has, instead of dense
+        arrays.
+
+    Examples
+    --------
+    >>> import scipy.sparse as sp
+    >>> field = SparseField(sp.csr_matrix(np.eye(3)), np.float32, as_tensor=False)
+    >>> field.take(field.read(np.array([2, 0]), 1), 0, 2, 1).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+
+    streamed = False
+
+    def __init__(self, matrix: Any, dtype: npt.DTypeLike, *, as_tensor: bool) -> None:
+        self.matrix = matrix
+        self._dtype = np.dtype(dtype)
+        self._as_tensor = as_tensor
+        read_as = _FLOATS.get(self._dtype.name)
+        self._large: LargeBatches | None = None
+        if read_as is not None and not as_tensor and matrix.dtype.kind in "biuf" and matrix.dtype.itemsize <= 8:
+            self._large = LargeBatches(matrix, read_as)
+
+    def read(self, rows: Int64Array, threads: int) -> Int64Array:
+        """Return the rows: nothing is to be read."""
+        return rows
+
+    def take(self, read: Int64Array, start: int, stop: int, threads: int) -> npt.NDArray[Any] | torch.Tensor:
+        """Return a copy of the rows, as a dense array or a sparse tensor."""
+        picked = self.matrix[read[start:stop]]
+        if self._large is not None and np.prod(picked.shape) * self._dtype.itemsize >= _LARGE:
+            return self._large.dense(picked)
+        rows = picked.astype(self._dtype, copy=False)
+        if not self._as_tensor:
+            dense: npt.NDArray[Any] = rows.toarray()
+            return dense
+        if not rows.has_canonical_format:
+            rows.sum_duplicates()  # torch wants sorted, distinct indices
+        make = torch.sparse_csr_tensor if rows.format == "csr" else torch.sparse_csc_tensor
+        indptr, indices, data = map(torch.as_tensor, (rows.indptr, rows.indices, rows.data))
+        return make(indptr, indices, data, size=rows.shape, check_invariants=False)
+
+
+class LargeBatches:
+    """Makes large dense batches of a sparse matrix in memory, which the core does faster than scipy.
+
+    Parameters
+    ----------
+    matrix
+        CSR; only its shape is kept.
+    dtype
+        Of a batch.
+    """
+
+    def __init__(self, matrix: Any, dtype: torch.dtype) -> None:
+        source = MemorySource(matrix[:0], name="registered data in memory")
+        self._matrix = Matrix("X", source, matrix.shape[0], matrix.shape[1], no_names)
+        self._dtype = dtype
+
+    def dense(self, rows: Any) -> npt.NDArray[Any]:
+        """Return scipy CSR rows as an array."""
+        # In the calling thread: to wake another one takes as long as the work, on a busy machine longer.
+        batch = self._matrix.batch(block_of(rows, None), np.arange(rows.shape[0]), "dense", self._dtype, 1)
+        return batch.numpy()
+
+
+class StreamedField:
+    """A matrix whose rows are read from disk, a window at a time.
+
+    Parameters
+    ----------
+    matrix
+        Reads them.
+    stored
+        The numpy dtype of its values on disk.
+    dtype
+        Of a batch.
+    as_tensor
+        Give torch sparse CSR tensors instead of dense arrays.
+    """
+
+    streamed = True
+
+    def __init__(self, matrix: Matrix, stored: npt.DTypeLike, dtype: npt.DTypeLike, *, as_tensor: bool) -> None:
+        self.matrix = matrix
+        self._dtype = np.dtype(dtype)
+        self._output = "csr" if as_tensor else "dense"
+        lossless = torch.float64 if np.dtype(stored).kind == "f" else torch.int64
+        self._read_as = _FLOATS.get(self._dtype.name, lossless)
+
+    def read(self, rows: Int64Array, threads: int) -> tuple[Block, Int64Array]:
+        """Decode the rows, each once."""
+        return self.matrix.read(rows, threads)
+
+    def take(
+        self, read: tuple[Block, Int64Array], start: int, stop: int, threads: int
+    ) -> npt.NDArray[Any] | torch.Tensor:
+        """Return the rows, as a dense array or a sparse tensor."""
+        block, places = read
+        batch = self.matrix.batch(block, places[start:stop], self._output, self._read_as, threads)
+        if self._output == "dense":
+            return batch.numpy().astype(self._dtype, copy=False)
+        if self._dtype.name in _FLOATS:
+            return batch
+        values = torch.from_numpy(batch.values().numpy().astype(self._dtype))
+        return torch.sparse_csr_tensor(
+            batch.crow_indices(), batch.col_indices(), values, size=batch.shape, check_invariants=False
+        )
+
+
+def no_names() -> Any:
+    """Stand for the column names of a matrix whose key has none of its own."""
+    raise NotImplementedError("a registry key has no column names of its own; adata.var_names has them")

@@ -1,0 +1,214 @@
+"""`AnnDataLoader`: scvi-tools' loader with the data left on disk, in the order asked for.
+
+Which rows make a batch is order.py's, what a batch holds batches.py's; here they become a torch DataLoader: windows,
+read-ahead, workers, and the same use of torch's generators as the stock class makes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import DataLoader
+
+from annfeed.epoch import SamplerPlan
+from annfeed.readahead import read_ahead
+from annfeed.scvi.batches import RegistryDataset, RowSubset
+from annfeed.scvi.order import BatchDistributedSampler, UserBatches, batches_of
+from annfeed.scvi.tickets import TicketBatches, Tickets
+from annfeed.selection import as_positions, row_indices
+
+#: Batches made ahead while the model works on one.
+_AHEAD = 4
+#: Keywords of torch's DataLoader that concern worker processes and go to the loader that has them.
+_WORKER_KEYWORDS = (
+    "num_workers",
+    "collate_fn",
+    "pin_memory",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "generator",
+    "prefetch_factor",
+    "persistent_workers",
+    "in_order",
+)
+
+
+class AnnDataLoader(DataLoader[Any]):
+    """A torch DataLoader over the data that scvi-tools registered: the stock class' batches, streamed from disk.
+
+    Everything that lies on disk (``X`` of a backed AnnData, its layers) is read in windows, ahead of the model;
+    everything else is taken from memory. Batches are dicts of 2-D tensors by registry key.
+
+    Parameters
+    ----------
+    adata_manager
+        The AnnDataManager of an AnnData that was set up: ``model.adata_manager``.
+    indices
+        The cells, in the order wanted: integer positions (repeats allowed, negative ones count from the end) or a
+        boolean mask of length n_obs; list, numpy, pandas or torch. None for all.
+    batch_size
+        Cells of a batch; with ``distributed_sampler``, on each rank.
+    shuffle
+        A new order each epoch, drawn from ``generator=``, else from torch's global generator.
+    sampler
+        Positions in ``indices`` (then grouped by ``batch_size`` and ``drop_last``), or sequences of positions (then
+        those are the batches). Excludes ``shuffle``.
+    drop_last
+        Leave out a last batch that is short.
+    drop_dataset_tail
+        With ``distributed_sampler``: leave out the last cells that would make ranks unequal, instead of repeating some.
+    data_and_attributes
+        Registry keys to deliver, in this order, as a list, or as ``{key: numpy dtype}``. None for all, codes as int64
+        and the rest as float32.
+    iter_ndarray
+        Deliver numpy arrays instead of tensors. Overrides ``collate_fn``.
+    distributed_sampler
+        Deliver this rank's share; the order of an epoch is then set by ``loader.sampler.set_epoch``, as Lightning does.
+    load_sparse_tensor
+        Deliver sparse data as torch sparse CSR tensors (CSC where a matrix in memory is CSC).
+    window
+        Cells read together from disk. It bounds memory, and it is what makes reading fast.
+    cache
+        Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for a share of the free memory.
+    threads
+        Threads for reading; None for all cores of this process, one in a torch worker.
+    **kwargs
+        Any other keyword of ``torch.utils.data.DataLoader``. ``num_workers`` and ``persistent_workers`` default to
+        ``scvi.settings``.
+
+    Raises
+    ------
+    TypeError
+        If a keyword is unknown, or ``indices`` are neither positions nor a mask.
+    ValueError
+        If a mask has the wrong length, options exclude each other, or one is out of range.
+    IndexError
+        If an index is out of range.
+    KeyError
+        If a key is not registered.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> class Manager:  # what scvi-tools makes in setup_anndata
+    ...     adata = anndata.AnnData(np.eye(4, dtype="float32"))
+    ...     data_registry = {"X": {"attr_name": "X", "attr_key": None}}
+    ...     def get_from_registry(self, key):
+    ...         return self.adata.X
+    >>> loader = AnnDataLoader(Manager(), indices=[3, 0, -1], batch_size=2)
+    >>> [batch["X"].argmax(1).tolist() for batch in loader]
+    [[3, 0], [3]]
+    """
+
+    dataset: RowSubset
+
+    def __init__(
+        self,
+        adata_manager: Any,
+        indices: Sequence[int] | Sequence[bool] | npt.ArrayLike | None = None,
+        batch_size: int = 128,
+        shuffle: bool = False,
+        sampler: Any = None,
+        drop_last: bool = False,
+        drop_dataset_tail: bool = False,
+        data_and_attributes: list[str] | dict[str, npt.DTypeLike] | None = None,
+        iter_ndarray: bool = False,
+        distributed_sampler: bool = False,
+        load_sparse_tensor: bool = False,
+        *,
+        window: int = 16384,
+        cache: str | int = "auto",
+        threads: int | None = None,
+        _registered: RegistryDataset | None = None,  # of a loader over the same AnnData: what it has open is shared
+        **kwargs: Any,
+    ) -> None:
+        if sampler is not None and distributed_sampler:
+            raise ValueError("sampler and distributed_sampler=True exclude each other: pass one of them")
+        if sampler is not None and shuffle:
+            raise ValueError("sampler and shuffle=True exclude each other: the sampler alone decides on the order")
+        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+            raise ValueError(f"threads is {threads!r}, where a positive integer or None was expected")
+        registered = (
+            _registered
+            if _registered is not None
+            else RegistryDataset(adata_manager, data_and_attributes, load_sparse_tensor, cache=cache, threads=threads)
+        )
+        self.indices = row_indices(indices, len(registered))
+        dataset = RowSubset(registered, self.indices)
+        SamplerPlan(sampler=(), n_rows=0, batch_size=None, window=window)  # its check of window
+        self.window = window
+        if sampler is not None:
+            sampler = UserBatches(sampler, batch_size, drop_last)
+        elif distributed_sampler:
+            sampler = BatchDistributedSampler(
+                dataset, batch_size, drop_last=drop_last, drop_dataset_tail=drop_dataset_tail, shuffle=shuffle
+            )
+        else:
+            sampler = batches_of(
+                dataset,
+                batch_size=batch_size,
+                shuffle=shuffle,
+                drop_last=drop_last,
+                generator=kwargs.get("generator"),
+            )
+        self.kwargs = {**_settings(), **kwargs, "batch_size": None, "shuffle": False, "sampler": sampler}
+        if iter_ndarray:
+            self.kwargs["collate_fn"] = _as_it_is
+        self._in_workers: DataLoader[Any] | None = None
+        super().__init__(dataset, **self.kwargs)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Deliver an epoch. Nothing is read before the first ``next``."""
+        if not self.dataset.dataset.streamed:
+            return super().__iter__()
+        if self.num_workers > 0:
+            return iter(self._worker_loader())
+        if self.timeout:
+            raise ValueError(f"timeout={self.timeout} needs num_workers > 0")
+        # torch's own iterator draws a seed for its workers here, used or not; what the model draws comes after it.
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return self._stream()
+
+    def _stream(self) -> Iterator[Any]:
+        plan = SamplerPlan(sampler=_Positions(self), n_rows=len(self.dataset), batch_size=None, window=self.window)
+        pin = self.pin_memory and torch.cuda.is_available()
+        for batch in read_ahead(self.dataset, plan.windows(), _AHEAD):
+            done: Any = self.collate_fn(batch)  # type: ignore[arg-type]
+            yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
+
+    def _worker_loader(self) -> DataLoader[Any]:
+        if self._in_workers is None:
+            keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
+            tickets: Any = Tickets(_Positions(self), self.window, self.num_workers)
+            self._in_workers = DataLoader(TicketBatches(self.dataset), batch_size=None, sampler=tickets, **keywords)
+        return self._in_workers
+
+
+class _Positions:
+    """The batches of a loader's sampler as positions from 0."""
+
+    def __init__(self, loader: AnnDataLoader) -> None:
+        self._sampler = loader.sampler
+        self._n = len(loader.dataset)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
+        return (as_positions(batch, self._n) for batch in self._sampler)
+
+
+def _settings() -> dict[str, Any]:
+    """What `scvi.settings` says of loaders, where scvi-tools is loaded."""
+    settings = getattr(sys.modules.get("scvi"), "settings", None)
+    return {
+        "num_workers": getattr(settings, "dl_num_workers", 0),
+        "persistent_workers": getattr(settings, "dl_persistent_workers", False),
+    }
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,186 @@
+"""From a registry of scvi-tools to fields: which key lies where, in memory or in a file, and with which dtype.
+
+The one place that knows scvi-tools' manager, which is used as it comes: nothing is imported from scvi-tools.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annfeed.cache import cache_budget
+from annfeed.errors import FormatError, UnknownNameError, UnsupportedError
+from annfeed.matrix import Matrix
+from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
+from annfeed.scvi.sliced import SlicedSource
+from annfeed.source import FileSource, Source
+
+Int64Array = npt.NDArray[np.int64]
+
+#: Keys of codes and positions; all others hold measurements.
+_INTEGER_KEYS = frozenset({"batch", "labels", "extra_categorical_covs", "ind_x"})
+#: How an AnnData was minified: a text in ``uns``, of no use in a batch.
+_MINIFY_TYPE = "minify_type"
+#: Rows of a layer that are compared with the file's before the file's are taken for it.
+_N_COMPARED = 16
+
+
+def keys_and_dtypes(adata_manager: Any, asked: Any) -> dict[str, Any]:
+    """Return the keys of a batch in order, each with its numpy dtype.
+
+    Parameters
+    ----------
+    adata_manager
+        Has ``data_registry``.
+    asked
+        None for all that are registered, a list of keys, or ``{key: dtype}``.
+
+    Raises
+    ------
+    ValueError
+        If ``asked`` is something else.
+    KeyError
+        If a key is not registered.
+    """
+    registered = list(adata_manager.data_registry.keys())
+    if asked is None:
+        asked = registered
+    if not isinstance(asked, list | dict):
+        raise ValueError(
+            f"data_and_attributes is {asked!r}, where a list of registry keys or a dict {{key: dtype}} was expected"
+        )
+    for key in asked:
+        if key not in registered:
+            raise UnknownNameError(f"{key!r} is not in the data registry, which has {registered}")
+    if isinstance(asked, dict):
+        return dict(asked)
+    return {key: np.int64 if key in _INTEGER_KEYS else np.float32 for key in asked}
+
+
+def find_fields(
+    adata_manager: Any, dtypes: dict[str, Any], *, as_tensor: bool, cache: str | int, threads: int
+) -> dict[str, Field]:
+    """Return the fields of the keys, in their order; those that lie on disk are opened, not read.
+
+    Parameters
+    ----------
+    adata_manager
+        Has ``adata``, ``data_registry`` and ``get_from_registry``.
+    dtypes
+        Of each key.
+    as_tensor
+        Give sparse tensors for sparse data.
+    cache
+        Bytes of decoded rows to keep in memory, as in `annfeed.AnnDataset`.
+    threads
+        Threads for opening.
+
+    Raises
+    ------
+    TypeError
+        If a key holds something that has no rows.
+    FormatError
+        If a matrix has another number of rows than the AnnData.
+    """
+    cache_budget(cache)  # a mistake in it is told now, also where nothing lies on disk
+    n_obs = adata_manager.adata.shape[0]
+    fields: dict[str, Field] = {}
+    for key, dtype in dtypes.items():
+        value = adata_manager.get_from_registry(key)
+        if isinstance(value, str) and key == _MINIFY_TYPE:
+            continue
+        streamed = _on_disk(adata_manager, key, value, cache, threads)
+        if streamed is not None:
+            source, stored, sparse = streamed
+            n_rows, n_vars = source.shape
+            if n_rows != n_obs:
+                raise FormatError(f"{source.place} has {n_rows} rows, but the AnnData has {n_obs}: read it again")
+            matrix = Matrix(key, source, n_rows, n_vars, no_names)
+            fields[key] = StreamedField(matrix, stored, dtype, as_tensor=as_tensor and sparse)
+        else:
+            fields[key] = _in_memory(key, value, dtype, as_tensor)
+    return fields
+
+
+def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:
+    import pandas as pd
+    import scipy.sparse as sp
+
+    if isinstance(value, pd.DataFrame):
+        return ArrayField(value.to_numpy(), dtype)
+    if isinstance(value, np.ndarray):
+        return ArrayField(np.asarray(value), dtype)
+    if sp.issparse(value):
+        # Rows of a CSC matrix lie everywhere in it, so it is turned once, unless its own layout is asked for.
+        as_is = value.format == "csr" or (value.format == "csc" and as_tensor)
+        return SparseField(value if as_is else value.tocsr(), dtype, as_tensor=as_tensor)
+    raise TypeError(
+        f"{key!r} of the registry holds a {type(value).__name__}, where an array, a DataFrame, a sparse matrix or a "
+        "matrix on disk was expected"
+    )
+
+
+def _on_disk(
+    adata_manager: Any, key: str, value: Any, cache: str | int, threads: int
+) -> tuple[Source, npt.DTypeLike, bool] | None:
+    """The source of a matrix on disk, its dtype there, and whether it is sparse; None for one in memory."""
+    import h5py
+    from anndata.abc import CSCDataset, CSRDataset
+
+    sparse = isinstance(value, CSRDataset | CSCDataset)
+    node = value.group if sparse else value
+    if isinstance(node, h5py.Group | h5py.Dataset) and os.path.exists(node.file.filename):
+        source = _open(node.file.filename, node.name.strip("/"), cache, threads)
+        return source, source.reader.dtype, sparse
+    if sparse or isinstance(node, h5py.Dataset) or hasattr(value, "compute"):
+        return SlicedSource(value, name=f"registry key {key!r}"), value.dtype, sparse
+    return _layer_on_disk(adata_manager, key, value, cache, threads)
+
+
+def _layer_on_disk(
+    adata_manager: Any, key: str, value: Any, cache: str | int, threads: int
+) -> tuple[Source, npt.DTypeLike, bool] | None:
+    """The same for a layer of a backed AnnData, which anndata has loaded although its file has it."""
+    import scipy.sparse as sp
+
+    place = adata_manager.data_registry[key]
+    module = getattr(place, "mod_key", None)
+    adata = adata_manager.adata if module is None else adata_manager.adata[module]
+    if not adata.isbacked or adata.is_view or place.attr_name != "layers":
+        return None
+    try:
+        source = _open(str(adata.filename), f"layers/{place.attr_key}", cache, threads)
+    except (UnknownNameError, UnsupportedError, MemoryError):
+        return None  # only in memory, or read from there with less trouble
+    return (source, source.reader.dtype, sp.issparse(value)) if _holds(source, value, threads) else None
+
+
+def _open(path: str, elem: str, cache: str | int, threads: int) -> FileSource:
+    """The source that loaders of this process share, as long as one of them lives and the file is the same."""
+    found = os.stat(path)
+    key = (os.getpid(), path, elem, cache, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    source = _opened.get(key)
+    if source is None:
+        source = _opened[key] = FileSource(path, elem, cache=cache, threads=threads)
+    return source
+
+
+#: What `_open` has opened.
+_opened: weakref.WeakValueDictionary[tuple[Any, ...], FileSource] = weakref.WeakValueDictionary()
+
+
+def _holds(source: Source, value: Any, threads: int) -> bool:
+    """Whether a file still holds what was loaded from it: the user may have edited it in memory."""
+    import scipy.sparse as sp
+
+    if source.shape != tuple(value.shape):
+        return False
+    rows = np.unique(np.linspace(0, max(source.shape[0] - 1, 0), _N_COMPARED).astype(np.int64))[: source.shape[0]]
+    stored = np.empty((len(rows), source.shape[1]))
+    source.read(rows, threads).dense(np.arange(len(rows)), stored, "float64", threads)
+    loaded = value[rows].toarray() if sp.issparse(value) else np.asarray(value[rows])
+    return np.array_equal(stored, loaded, equal_nan=True)

@@ -1,0 +1,118 @@
+"""`use`: one line that makes a model of scvi-tools train and infer through annfeed.
+
+It sets two attributes of the model that scvi-tools reads when it makes a loader. Classes, other models and what is
+saved stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from annfeed.cache import cache_budget
+from annfeed.scvi.loader import AnnDataLoader
+from annfeed.scvi.siblings import SemiSupervisedDataLoader
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class MakesLoaders:
+    """Makes loaders with the options that `use` was given; stands where scvi-tools expects a loader class."""
+
+    kind: type[Any]
+    window: int
+    cache: str | int
+    threads: int | None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a loader."""
+        return self.kind(*args, **{"window": self.window, "cache": self.cache, "threads": self.threads, **kwargs})
+
+
+def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads: int | None = None) -> Model:
+    """Make a model of scvi-tools train and infer through annfeed: from disk where its AnnData is backed.
+
+    It holds for this model instance: a model that is loaded or copied from it (``load``, ``load_query_data``,
+    ``from_scvi_model``) wants its own call. What the model saves is what it saves without it.
+
+    Parameters
+    ----------
+    model
+        Made with an AnnData that was set up, in memory or backed. One that was made from a registry takes its batches
+        from a data module instead: `annfeed.scvi.SCVIDataModule`.
+    window, cache, threads
+        As in `annfeed.AnnDataLoader`.
+
+    Returns
+    -------
+    The model.
+
+    Raises
+    ------
+    TypeError
+        If it is no model of scvi-tools, or one that makes its loaders in a way of its own.
+    ValueError
+        If ``window`` or ``threads`` is below 1.
+
+    Examples
+    --------
+    >>> import anndata, scvi, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> scvi.data.synthetic_iid(sparse_format="csr_matrix").write_h5ad(f"{folder.name}/atlas.h5ad")
+    >>> adata = anndata.read_h5ad(f"{folder.name}/atlas.h5ad", backed="r")
+    >>> scvi.model.SCVI.setup_anndata(adata, batch_key="batch")
+    >>> model = use(scvi.model.SCVI(adata))
+    >>> model.train(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+    >>> model.get_latent_representation(indices=[7, 3]).shape
+    (2, 10)
+    >>> adata.file.close()
+    >>> folder.cleanup()
+    """
+    cache_budget(cache)
+    for name, value in {"window": window, "threads": 1 if threads is None else threads}.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} is {value!r}, where a positive integer was expected")
+        if value < 1:
+            raise ValueError(f"{name} is {value}, where a positive integer was expected")
+    options = {"window": window, "cache": cache, "threads": threads}
+    target: Any = model
+    splitter = _splitter(target, options)
+    target._data_loader_cls = MakesLoaders(AnnDataLoader, **options)  # type: ignore[arg-type]
+    if splitter is not None:
+        target._data_splitter_cls = splitter
+    return model
+
+
+def _splitter(model: Any, options: dict[str, Any]) -> type[Any] | None:
+    """The splitter of the model's class, making our loaders."""
+    from scvi.dataloaders import DataSplitter, DeviceBackedDataSplitter, SemiSupervisedDataSplitter
+    from scvi.model.base import BaseModelClass
+
+    if not isinstance(model, BaseModelClass):
+        raise TypeError(f"model is a {type(model).__name__}, where a model of scvi-tools was expected")
+    stock = getattr(type(model), "_data_splitter_cls", None)
+    plain, semi = MakesLoaders(AnnDataLoader, **options), MakesLoaders(SemiSupervisedDataLoader, **options)
+    name = f"{type(model).__name__}"
+    if stock is None:
+        raise TypeError(f"{name} makes its training loaders in a way of its own, so it cannot be used with annfeed")
+    if issubclass(stock, DeviceBackedDataSplitter):
+        raise TypeError(f"{name} keeps all cells on the device, so there is nothing to stream")
+    members: dict[str, Any]
+    if issubclass(stock, SemiSupervisedDataSplitter):
+
+        def setup(self: Any, stage: str | None = None) -> None:
+            """Split, then take our loaders for the two that scvi-tools names in its code."""
+            stock.setup(self, stage)
+            self.data_loader_class = semi if len(self._labeled_indices) else plain
+
+        members = {"setup": setup}
+    elif issubclass(stock, DataSplitter) and stock.train_dataloader is DataSplitter.train_dataloader:
+        members = {"data_loader_cls": plain}
+    else:
+        raise TypeError(f"{name} splits its cells with {stock.__name__}, which annfeed does not know")
+    # scvi-tools checks for early stopping by the name of the class.
+    return type(stock.__name__, (stock,), {"__module__": __name__, "__doc__": stock.__doc__, **members})
+
+
+__all__ = ["use"]

@@ -1,0 +1,361 @@
+"""`SCVIDataModule`: from a path to a trained model, against scvi-tools' own setup of the same AnnData in memory."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+pytest.importorskip("scvi.model", reason="scvi-tools is not installed")
+
+import scvi
+from managers import SETUP, assert_same, cells, manager, toy
+from scvi.dataloaders import AnnDataLoader as Stock
+from scvi.dataloaders import DataSplitter
+
+from annfeed.scvi import SCVIDataModule
+
+N = 120
+TRAIN: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 2}
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(autouse=True)
+def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # Lightning and scvi-tools write their logs where they are
+    scvi.settings.seed = 0  # the split
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of 120 cells."""
+    toy(N).write_h5ad(tmp_path / "toy.h5ad", compression="gzip")
+    return tmp_path / "toy.h5ad"
+
+
+def flat(loader: Any) -> list[int]:
+    return list(chain(*map(cells, loader)))
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    """Two registries are the same, whatever containers they are in."""
+    if isinstance(b, dict):
+        assert a.keys() == b.keys()
+        for key in b:
+            assert_equal(a[key], b[key])
+    elif isinstance(b, np.ndarray | list):
+        assert list(a) == list(b)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+@pytest.mark.parametrize("setup", [SETUP, {"batch_key": "donor"}, {}], ids=["all keys", "batch", "no keys"])
+def test_registry_and_batches_are_those_of_an_anndata_in_memory(path: Path, setup: Any, layer: Any) -> None:
+    data = SCVIDataModule(path, layer=layer, **setup, batch_size=16, window=32)
+    registered = manager(anndata.read_h5ad(path), layer=layer, **{key: setup.get(key) for key in SETUP})
+    assert_equal(data.registry["field_registries"], dict(registered.registry["field_registries"]))
+    assert data.registry["setup_args"] == registered.registry["setup_args"]
+    assert data.registry["setup_method_name"] == "setup_datamodule"
+    batches = list(data.inference_dataloader())
+    for mine, theirs in zip(batches, Stock(registered, batch_size=16), strict=True):
+        assert_same(mine, theirs)
+    stats = registered.summary_stats
+    assert (data.n_obs, data.n_vars, data.n_batch, data.n_labels) == (N, 6, stats.n_batch, stats.n_labels)
+    assert list(data.var_names) == list(registered.adata.var_names)
+    assert list(data.obs_names) == list(registered.adata.obs_names)
+
+
+@pytest.mark.parametrize("n_obs", [120, 143])
+@pytest.mark.parametrize(
+    "split", [{}, {"train_size": 0.7}, {"train_size": 0.5, "validation_size": 0.2}, {"shuffle_set_split": False}]
+)
+def test_split_is_that_of_scvi(tmp_path: Path, n_obs: int, split: dict[str, Any]) -> None:
+    adata = toy(n_obs)
+    adata.write_h5ad(tmp_path / "toy.h5ad")
+    data = SCVIDataModule(tmp_path / "toy.h5ad", **split)
+    stock = DataSplitter(manager(adata), **split)
+    stock.setup()
+    for name in ("train_idx", "val_idx", "test_idx", "n_train", "n_val"):
+        np.testing.assert_array_equal(getattr(data, name), getattr(stock, name))
+    assert sorted(flat(data.train_dataloader())) == sorted(data.train_idx)
+    assert flat(data.val_dataloader()) == list(data.val_idx)
+    assert flat(data.test_dataloader()) == list(data.test_idx)
+
+
+def test_scvi_1_5_sets_split_and_batch_size(path: Path) -> None:
+    data = SCVIDataModule(path)
+    data.set_split(train_size=0.5, validation_size=0.25, shuffle_set_split=False, batch_size=8)
+    assert list(data.val_idx) == list(range(30))
+    assert (data.n_train, len(data.test_idx), data.batch_size) == (60, 30, 8)
+    data.set_batch_size(None)
+    assert data.batch_size == 8
+    assert next(iter(data.train_dataloader()))["X"].shape == (8, 6)
+    asked = SCVIDataModule(path, train_size=0.6)
+    asked.set_split(0.9, None, True, None)  # what 1.5 passes where the user said nothing
+    assert asked.n_train == 72
+    asked.set_split(0.8)
+    assert asked.n_train == 96
+
+
+@pytest.mark.parametrize("block_size", [1, 5, "auto"])
+def test_training_order(path: Path, block_size: Any) -> None:
+    data = SCVIDataModule(path, batch_size=7, block_size=block_size, seed=0, window=20)
+    loader = data.train_dataloader()
+    first, second = flat(loader), flat(loader)
+    assert first != second
+    assert sorted(first) == sorted(second) == sorted(data.train_idx)
+    assert flat(data.train_dataloader()) == first
+    assert loader.block_size == block_size
+
+
+def test_training_order_follows_the_seed_of_scvi(path: Path) -> None:
+    def run(seed: int) -> list[int]:
+        scvi.settings.seed = 0  # the split
+        data = SCVIDataModule(path)
+        torch.manual_seed(seed)
+        return flat(data.train_dataloader())
+
+    assert run(1) == run(1) != run(2)
+
+
+def test_inference_keeps_the_order_asked_for(path: Path) -> None:
+    data = SCVIDataModule(path, **SETUP, batch_size=4)
+    assert flat(data.inference_dataloader([9, 2, 2, -1])) == [9, 2, 2, 119]
+    assert flat(data.inference_dataloader(np.arange(N) % 50 == 3)) == [3, 53, 103]
+    assert len(data.inference_dataloader(batch_size=50)) == 3
+    for batch in data.inference_dataloader([9, 2, 77]):
+        sizes = pd.Series(toy(N).obs["depth"]).iloc[cells(batch)]
+        np.testing.assert_allclose(batch["size_factor"].ravel(), sizes, rtol=1e-6)
+
+
+def test_subsets_of_cells_and_genes(path: Path) -> None:
+    chosen = [100, 3, 7, 50, *range(20, 40)]
+    genes = ["g3", "g0"]
+    data = SCVIDataModule(path, batch_key="donor", obs_subset=chosen, var_subset=genes, batch_size=6)
+    adata = anndata.read_h5ad(path)[chosen, genes].copy()
+    registered = manager(adata, **{**dict.fromkeys(SETUP), "batch_key": "donor"})
+    assert_equal(data.registry["field_registries"], dict(registered.registry["field_registries"]))
+    for mine, theirs in zip(data.inference_dataloader(), Stock(registered, batch_size=6), strict=True):
+        assert_same(mine, theirs)
+    assert (data.n_obs, data.n_vars) == (24, 2)
+    trained = {int(x) for batch in data.train_dataloader() for x in batch["X"][:, 1]}
+    assert trained == {chosen[i] for i in data.train_idx}
+
+
+def test_workers(path: Path) -> None:
+    alone, data = (SCVIDataModule(path, **SETUP, seed=1, batch_size=16, num_workers=n, window=32) for n in (0, 2))
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    a = sorted(flat(data.train_dataloader()))
+    assert a == sorted(flat(alone.train_dataloader()))
+    assert len(list(data.inference_dataloader())) == 8
+
+
+COVARIATES = {
+    "size_factor_key": "depth",
+    "categorical_covariate_keys": ["sex", "assay"],
+    "continuous_covariate_keys": ["age", "mito"],
+}
+TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
+    "SCVI": ("SCVI", {"batch_key": "donor"}),
+    "SCVI with covariates": ("SCVI", {"batch_key": "donor", **COVARIATES}),
+    "SCANVI": ("SCANVI", {"batch_key": "donor", "labels_key": "type", "unlabeled_category": "unknown"}),
+}
+
+
+@pytest.mark.parametrize("case", TRAINED)
+def test_train_infer_save_and_load(path: Path, case: str, tmp_path: Path) -> None:
+    name, setup = TRAINED[case]
+    kind = getattr(scvi.model, name)
+    data = SCVIDataModule(path, **setup, model_name=name, batch_size=32, window=64, cache="1MiB")
+    with_data = {"datamodule": data} if name == "SCANVI" else {}
+    model = kind(registry=data.registry, **with_data)
+    model.train(datamodule=data, check_val_every_n_epoch=1, **TRAIN)
+    with pytest.raises(ValueError, match="`dataloader` must be provided"):
+        model.get_latent_representation()
+    assert {"elbo_train", "elbo_validation"} <= model.history.keys()
+    assert len(model.history["elbo_train"]) == 2
+    np.testing.assert_array_equal(model.train_indices, data.train_idx)
+
+    # The same weights in a model made from an AnnData.
+    adata = anndata.read_h5ad(path)
+    kind.setup_anndata(adata, **setup)
+    twin = kind(adata)
+    twin.module.load_state_dict(model.module.state_dict())
+    twin.module.eval()
+    twin.is_trained_ = True
+    expected = twin.get_latent_representation()
+    latent = model.get_latent_representation(dataloader=data.inference_dataloader())
+    np.testing.assert_allclose(latent, expected, atol=1e-5)
+    unsorted = [77, 3, 3, 50]
+    part = model.get_latent_representation(dataloader=data.inference_dataloader(unsorted))
+    np.testing.assert_allclose(part, expected[unsorted], atol=1e-5)
+    if name == "SCANVI":
+        np.testing.assert_array_equal(model.predict(dataloader=data.inference_dataloader()), twin.predict())
+
+    def elbo(of: Any, **where: Any) -> float:
+        torch.manual_seed(0)
+        return float(of.get_elbo(batch_size=32, **where))
+
+    through_data = elbo(model, dataloader=data.inference_dataloader())
+    assert through_data == pytest.approx(elbo(twin), abs=1e-3)
+
+    model.save(str(tmp_path / "model"), datamodule=data)
+    assert b"annfeed" not in (tmp_path / "model" / "model.pt").read_bytes()
+    loaded = kind.load(str(tmp_path / "model"), adata=False, accelerator="cpu", **with_data)
+    again = loaded.get_latent_representation(dataloader=data.inference_dataloader())
+    np.testing.assert_allclose(again, latent, atol=1e-5)
+    assert elbo(loaded, dataloader=data.inference_dataloader()) == pytest.approx(through_data, abs=1e-3)
+    if name == "SCVI":
+        loaded = kind.load(str(tmp_path / "model"), adata=anndata.read_h5ad(path), accelerator="cpu")
+        np.testing.assert_allclose(loaded.get_latent_representation(), latent, atol=1e-5)
+        assert elbo(loaded) == pytest.approx(through_data, abs=1e-3)
+
+
+def test_scanvi_with_covariates_loads_with_an_anndata(path: Path, tmp_path: Path) -> None:
+    """Without one, scvi-tools 1.4 would guess a wrong module for it (see `Registry`), so there it is an error."""
+    setup: dict[str, Any] = {"labels_key": "type", "unlabeled_category": "unknown", **COVARIATES}
+    data = SCVIDataModule(path, **setup, model_name="SCANVI")
+    model = scvi.model.SCANVI(registry=data.registry, datamodule=data)
+    model.train(datamodule=data, **TRAIN)
+    model.save(str(tmp_path / "model"), datamodule=data)
+    where: dict[str, Any] = {"dir_path": str(tmp_path / "model"), "datamodule": data, "accelerator": "cpu"}
+    with pytest.raises(AttributeError, match="_source_registry"):
+        scvi.model.SCANVI.load(adata=False, **where)
+    loaded = scvi.model.SCANVI.load(adata=anndata.read_h5ad(path), **where)
+    expected = model.get_latent_representation(dataloader=data.inference_dataloader())
+    np.testing.assert_allclose(loaded.get_latent_representation(), expected, atol=1e-5)
+
+
+def test_scanvi_from_scvi(path: Path) -> None:
+    data = SCVIDataModule(path, labels_key="type", unlabeled_category="unknown", batch_size=32)
+    model = scvi.model.SCVI(registry=data.registry)
+    model.train(datamodule=data, **TRAIN)
+    scanvi = scvi.model.SCANVI.from_scvi_model(model, "unknown", adata=False, datamodule=data)
+    scanvi.train(datamodule=data, **TRAIN)
+    labels = set(scanvi.predict(dataloader=data.inference_dataloader()))
+    assert labels <= {"T", "B"}
+
+
+def test_normalized_expression(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.distributions.Normal, "rsample", lambda self, shape=(): self.mean.expand((*shape, *self.mean.shape))
+    )
+    data = SCVIDataModule(path, batch_key="donor", batch_size=32)
+    model = scvi.model.SCVI(registry=data.registry)
+    model.train(datamodule=data, **{**TRAIN, "max_epochs": 1})
+    whole = model.get_normalized_expression(dataloader=data.inference_dataloader(), return_numpy=True)
+    part = model.get_normalized_expression(dataloader=data.inference_dataloader([77, 3]), return_numpy=True)
+    assert whole.shape == (N, 6)
+    np.testing.assert_allclose(part, whole[[77, 3]], rtol=1e-4)
+
+
+def test_all_cells_for_training(path: Path) -> None:
+    data = SCVIDataModule(path, train_size=1.0)
+    model = scvi.model.SCVI(registry=data.registry)
+    model.train(datamodule=data, **{**TRAIN, "max_epochs": None})
+    assert data.n_val == 0
+    assert "elbo_validation" not in model.history
+
+
+def test_what_cannot_be_meant(path: Path, tmp_path: Path) -> None:
+    for error, match, arguments in (
+        (KeyError, "donorr", {"batch_key": "donorr"}),
+        (KeyError, "nothing", {"layer": "nothing"}),
+        (TypeError, "covariate keys", {"categorical_covariate_keys": "sex"}),
+        (TypeError, "nonsense", {"nonsense": 1}),
+        (ValueError, "unlabeled_category", {"unlabeled_category": "unknown"}),
+        (ValueError, "train_size", {"train_size": 1.5}),
+        (ValueError, "batch_size", {"batch_size": 0}),
+        (ValueError, "block_size", {"block_size": 0}),
+        (ValueError, "window|chunk_size", {"window": 0}),
+        (IndexError, "120", {"obs_subset": [120]}),
+        (FileNotFoundError, "(?i)no such file", {"path_or_paths": tmp_path / "nothing.h5ad"}),
+    ):
+        with pytest.raises(error, match=match):
+            SCVIDataModule(**{"path_or_paths": path, **arguments})
+
+
+def test_a_missing_category_is_an_error(tmp_path: Path) -> None:
+    adata = toy(N)
+    adata.obs["donor"] = adata.obs["donor"].where(adata.obs_names != "cell7")
+    adata.write_h5ad(tmp_path / "toy.h5ad")
+    with pytest.raises(ValueError, match="categorical failed"):
+        SCVIDataModule(tmp_path / "toy.h5ad", batch_key="donor")
+
+
+def test_data_that_are_no_counts_are_told(tmp_path: Path) -> None:
+    adata = toy(N)
+    adata.X = adata.X.log1p()
+    adata.write_h5ad(tmp_path / "toy.h5ad")
+    with pytest.warns(UserWarning, match=r"does not hold counts"):
+        SCVIDataModule(tmp_path / "toy.h5ad")
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> list[Path]:
+    """The same 120 cells in three files, with genes in another order and other categories in one of them."""
+    adata = toy(N)
+    paths = [tmp_path / f"{i}.h5ad" for i in range(3)]
+    first, second, third = adata[:50].copy(), adata[50:57, ::-1].copy(), adata[57:].copy()
+    second.obs["type"] = second.obs["type"].cat.remove_unused_categories()
+    for path, part in zip(paths, (first, second, third), strict=True):
+        part.write_h5ad(path, compression="gzip")
+    return paths
+
+
+@pytest.mark.parametrize("layer", [None, "counts"])
+def test_several_files_are_one_after_the_other(path: Path, parts: list[Path], layer: str | None) -> None:
+    one, several = (SCVIDataModule(p, layer=layer, **SETUP, batch_size=16, window=48, seed=0) for p in (path, parts))
+    assert_equal(several.registry["field_registries"], one.registry["field_registries"])
+    assert list(several.obs_names) == list(one.obs_names)
+    for loaders in (
+        [m.inference_dataloader() for m in (one, several)],
+        [m.inference_dataloader([119, 3, 53, 50, 3, 49, 57]) for m in (one, several)],
+        [m.train_dataloader() for m in (one, several)],
+        [m.val_dataloader() for m in (one, several)],
+    ):
+        for a, b in zip(*loaders, strict=True):
+            assert_same(a, b)
+
+
+def test_several_files_with_blocks_workers_and_subsets(parts: list[Path]) -> None:
+    chosen = np.r_[100:40:-1]
+    data = SCVIDataModule(parts, obs_subset=chosen, block_size="auto", batch_size=8, window=24, num_workers=2)
+    assert flat(data.inference_dataloader()) == list(chosen)
+    loader = data.train_dataloader()
+    for _ in range(2):
+        assert sorted(flat(loader)) == sorted(chosen[data.train_idx])
+
+
+def test_a_model_trains_on_several_files(parts: list[Path]) -> None:
+    data = SCVIDataModule(parts, batch_key="donor", batch_size=32)
+    model = scvi.model.SCVI(registry=data.registry)
+    model.train(datamodule=data, **TRAIN)
+    assert model.get_latent_representation(dataloader=data.inference_dataloader()).shape == (N, 10)
+
+
+def test_files_that_do_not_go_together(path: Path, tmp_path: Path) -> None:
+    toy(30)[:, :4].copy().write_h5ad(tmp_path / "fewer.h5ad")
+    with pytest.raises(KeyError, match="g4"):
+        SCVIDataModule([path, tmp_path / "fewer.h5ad"])
+    assert SCVIDataModule([tmp_path / "fewer.h5ad", path]).n_vars == 4
+    with pytest.raises(ValueError, match="path_or_paths is empty"):
+        SCVIDataModule([])
+
+
+def test_table_of_parameters_is_the_signature() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scvi.md").read_text()
+    table = page[page.index("| parameter | default |") :].split("\n\n")[0]
+    told = {name: eval(default) for name, default in re.findall(r"^\| `(\w+)` \| `(.+?)` \|", table, re.MULTILINE)}
+    parameters = inspect.signature(SCVIDataModule.__init__).parameters.values()
+    assert told == {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
