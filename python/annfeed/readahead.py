@@ -22,7 +22,7 @@ from annfeed.epoch import Window
 
 #: How often a waiting thread looks whether it is still wanted, in seconds.
 _LOOK = 0.05
-#: Windows whose rows are known while the first of them is delivered: the next is read then, and one more is ready to be.
+#: Windows whose rows are known while the first of them is delivered: the next is read then, one more may follow it.
 _PLANNED = 3
 
 

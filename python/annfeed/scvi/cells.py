@@ -60,6 +60,9 @@ class CellDataset(Dataset[Any]):
         self._starts = np.cumsum([0, *map(len, files)])[:-1]
         self._memory = BatchMemory()
         self.chunk_size = files[0].chunk_size
+        #: As of an `AnnDataset`, for the loader: values are given once, and X makes nearly all of a row.
+        self.obs_is_of_file = True
+        self.row_bytes = files[0].row_bytes
 
     def __len__(self) -> int:
         """Return the number of rows."""
