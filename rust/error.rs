@@ -105,9 +105,7 @@ pub enum Error {
         n_rows: u64,
     },
     /// The matrix has to be held in memory and does not fit the budget.
-    #[error(
-        "{place}: {why} needs {needed} bytes in memory, more than the budget of {budget} bytes. {remedy}"
-    )]
+    #[error("{place}: {why} needs {needed} bytes in memory, more than the budget of {budget} bytes. {remedy}")]
     TooLarge {
         /// Where.
         place: Place,

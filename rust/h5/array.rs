@@ -47,11 +47,10 @@ pub(super) fn describe(root: &File, dataset: &Dataset, place: &Place, file_size:
             Storage::Chunked(chunk_grid(dataset, place, &shape, &chunk, size, &plist, file_size)?)
         }
         Layout::Compact => return Err(place.unsupported("compact layout")),
-        #[allow(unreachable_patterns)]
-        _ => return Err(place.unsupported("virtual layout")),
+        Layout::Virtual => return Err(place.unsupported("virtual layout")),
     };
-    let fill = fill_bytes(&plist, &datatype, dtype).map_err(|e| hdf5_failed("the fill value", &e))?;
-    Ok(ArrayLayout { name: place.object.clone(), shape, dtype, fill, storage })
+    let fill_value = fill_bytes(&plist, &datatype, dtype).map_err(|e| hdf5_failed("the fill value", &e))?;
+    Ok(ArrayLayout { name: place.object.clone(), shape, dtype, fill: fill_value, storage })
 }
 
 fn damaged(place: &Place, doing: &str, e: &hdf5::Error) -> Error {
@@ -150,11 +149,7 @@ fn position(offset: &[u64], chunk: &[u64], counts: &[u64]) -> Option<usize> {
 }
 
 /// One fill element in the stored byte order; zeros where the file defines none, as h5py gives.
-fn fill_bytes(
-    plist: &hdf5::plist::DatasetCreate,
-    datatype: &hdf5::Datatype,
-    dtype: NumType,
-) -> hdf5::Result<Vec<u8>> {
+fn fill_bytes(plist: &hdf5::plist::DatasetCreate, datatype: &hdf5::Datatype, dtype: NumType) -> hdf5::Result<Vec<u8>> {
     let size = dtype.kind.size();
     let Some(value) = plist.get_fill_value(&datatype.to_descriptor()?)? else {
         return Ok(vec![0; size]);

@@ -79,10 +79,10 @@ fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
     if wanted == "raw/X" && exists(file, "raw.X") {
         return Ok("raw.X".to_owned());
     }
-    if let Some((parent, name)) = wanted.rsplit_once('/') {
-        if fields(file, parent).iter().any(|field| field == name) {
-            return Err(place.unsupported("it is a field of a compound array (anndata before 0.7)"));
-        }
+    if let Some((parent, name)) = wanted.rsplit_once('/')
+        && fields(file, parent).iter().any(|field| field == name)
+    {
+        return Err(place.unsupported("it is a field of a compound array (anndata before 0.7)"));
     }
     let is_mudata = text_attr(file, "encoding-type").is_some_and(|t| t.eq_ignore_ascii_case("mudata"));
     let remedy = if is_mudata || exists(file, "mod") {
@@ -92,9 +92,10 @@ fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
         )
     } else {
         let found = matrices(file);
-        match found.is_empty() {
-            true => "There is no matrix in this file".to_owned(),
-            false => format!("There are: '{}'. Pass one of them as elem=", found.join("', '")),
+        if found.is_empty() {
+            "There is no matrix in this file".to_owned()
+        } else {
+            format!("There are: '{}'. Pass one of them as elem=", found.join("', '"))
         }
     };
     Err(Error::Missing { place: place.clone(), remedy })
@@ -129,7 +130,7 @@ fn fields(file: &File, path: &str) -> Vec<String> {
     }
 }
 
-/// What could be meant: the matrices of this file, or, where there is no X at the top, those of AnnDatas within it.
+/// What could be meant: the matrices of this file, or, where there is no X at the top, those of nested objects within it.
 fn matrices(file: &File) -> Vec<String> {
     let top = ["X", "raw/X", "raw.X"].iter().filter(|p| exists(file, p)).map(|p| (*p).to_owned());
     let nested = ["layers", "obsm"].iter().flat_map(|&group| {
@@ -244,10 +245,10 @@ fn valid(bytes: &[u8]) -> String {
 
 /// A text attribute in any of the string types that writers use.
 fn text_attr(location: &hdf5::Location, name: &str) -> Option<String> {
-    let attr: Attribute = location.attr(name).ok()?;
     fn first<T: hdf5::H5Type>(attr: &Attribute, bytes: fn(&T) -> &[u8]) -> Option<String> {
         attr.read_raw::<T>().ok()?.first().map(|text| valid(bytes(text)))
     }
+    let attr: Attribute = location.attr(name).ok()?;
     match attr.dtype().ok()?.to_descriptor().ok()? {
         TypeDescriptor::VarLenUnicode => first(&attr, |t: &VarLenUnicode| t.as_bytes()),
         TypeDescriptor::VarLenAscii => first(&attr, |t: &VarLenAscii| t.as_bytes()),

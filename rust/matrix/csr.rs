@@ -116,6 +116,9 @@ impl CsrMatrix {
 }
 
 /// Decodes and checks column indices (of a CSC matrix: row indices).
+///
+/// # Errors
+/// Where the file cannot be read, a chunk is damaged, or an index is out of range.
 pub fn read_columns(
     file: &DataFile,
     indices: &ArrayLayout,
@@ -153,6 +156,9 @@ fn nth_element(spans: &[Range<u64>], mut n: u64) -> u64 {
 }
 
 /// Reads an indptr whole and checks it against the number of elements there are.
+///
+/// # Errors
+/// [`crate::Error::Format`] where it is not monotone, does not begin with 0, or points past the elements.
 pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major: u64) -> Result<RowStarts> {
     let place = Place::new(file.path().display().to_string(), indptr.name.clone());
     if indptr.is_empty() {
@@ -167,10 +173,8 @@ pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major
         Ok(())
     })?;
     let remedy = "The file is damaged or was written wrongly: write it again";
-    if let Some(&last) = starts.last() {
-        if last > elements {
-            return Err(place.format(format!("it points to element {last}, but there are {elements}"), remedy));
-        }
+    if let Some(last) = starts.last().filter(|&&last| last > elements) {
+        return Err(place.format(format!("it points to element {last}, but there are {elements}"), remedy));
     }
     debug_assert_eq!(starts.len() as u64, n_major + 1);
     RowStarts::new(&starts).map_err(|at| {

@@ -57,7 +57,13 @@ impl DataFile {
         }
         let file = File::open(path).map_err(io)?;
         let identity = Identity::of(&file.metadata().map_err(io)?);
-        Ok(Self { file, path: path.to_owned(), identity, bytes_read: AtomicU64::new(0), bytes_decoded: AtomicU64::new(0) })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            identity,
+            bytes_read: AtomicU64::new(0),
+            bytes_decoded: AtomicU64::new(0),
+        })
     }
 
     /// The path it was opened by.

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use crate::block::{Band, Block, Selection, Values};
 use crate::error::{Error, Place, Result};
 use crate::h5::layout::MatrixLayout;
-use cached::Units;
 use cache::{Budget, CacheKey, RowCache};
+use cached::Units;
 use csc::CscMatrix;
 use csr::CsrMatrix;
 use dense::DenseMatrix;
@@ -62,7 +62,13 @@ impl Matrix {
     ///
     /// # Errors
     /// See [`crate::h5::open`], [`CsrMatrix::new`], [`CscMatrix::new`]; [`Error::Format`] for columns that are not there.
-    pub fn open(path: &Path, elem: &str, columns: Option<&[i64]>, budget: &Arc<Budget>, workers: &Workers) -> Result<Self> {
+    pub fn open(
+        path: &Path,
+        elem: &str,
+        columns: Option<&[i64]>,
+        budget: &Arc<Budget>,
+        workers: &Workers,
+    ) -> Result<Self> {
         let file = DataFile::open(path)?;
         let layout = crate::h5::open(path, elem)?;
         // Between the two openings the path may have come to name another file.

@@ -31,9 +31,7 @@ pub fn read_spans(
 ) -> Result<()> {
     let place = Place::new(file.path().display().to_string(), array.name.clone());
     match &array.storage {
-        Storage::Unallocated => {
-            spans.iter().try_for_each(|s| fill(&array.fill, array.dtype, s.end - s.start, sink))
-        }
+        Storage::Unallocated => spans.iter().try_for_each(|s| fill(&array.fill, array.dtype, s.end - s.start, sink)),
         Storage::Contiguous(address) => {
             spans.iter().try_for_each(|s| read_plain(file, array.dtype, *address, s, &place, &mut scratch.stored, sink))
         }
@@ -194,6 +192,7 @@ impl Chunks<'_> {
 }
 
 /// The error for a chunk that does not decode.
+#[must_use]
 pub fn damaged_chunk(place: &Place, which: &str, chunk: &Chunk, reason: &str) -> crate::Error {
     place.format(
         format!("{which} ({} bytes at address {}) is damaged: {reason}", chunk.size, chunk.address),
