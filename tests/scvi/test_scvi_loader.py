@@ -355,6 +355,33 @@ def test_a_layer_in_zarr(tmp_path: Path) -> None:
     assert [cells(batch) for batch in loader] == [[15, 6, 15]]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_modalities_of_a_mudata(form: str, tmp_path: Path) -> None:
+    import mudata
+    from scvi.dataloaders import AnnDataLoader as Stock
+    from scvi.model import TOTALVI
+
+    def setup(mdata: Any) -> Any:
+        TOTALVI.setup_mudata(
+            mdata,
+            rna_layer=None,
+            protein_layer=None,
+            batch_key="donor",
+            modalities={"rna_layer": "rna", "protein_layer": "protein", "batch_key": "rna"},
+        )
+        return TOTALVI._get_most_recent_anndata_manager(mdata, required=True)
+
+    with mudata.set_options(pull_on_update=False):
+        in_memory = mudata.MuData({"rna": toy(N), "protein": toy(N, 4, "dense", seed=1)})
+        in_memory.write(tmp_path / "toy.h5mu")
+        mdata = in_memory if form == "memory" else mudata.read_h5mu(tmp_path / "toy.h5mu", backed=True)
+        registered, expected = setup(mdata), setup(in_memory)
+    loader = AnnDataLoader(registered, indices=[9, 2, 30, 2], batch_size=3)
+    assert loader.dataset.dataset.streamed == (form == "backed")
+    for mine, theirs in zip(loader, Stock(expected, indices=[9, 2, 30, 2], batch_size=3), strict=True):
+        assert_same(mine, theirs)
+
+
 def test_sparse_tensors_hold_torch_s_invariants(registered: Any) -> None:
     with torch.sparse.check_sparse_tensor_invariants():
         for batch in AnnDataLoader(registered, load_sparse_tensor=True, batch_size=8):
@@ -470,6 +497,13 @@ def test_iter_ndarray_pickles(registered: Any) -> None:
     for batch in loader:
         assert {type(value) for value in batch.values()} == {np.ndarray}
         assert_same(pickle.loads(pickle.dumps(batch)), batch)
+
+
+def test_a_loader_pickles(registered: Any) -> None:
+    for n_workers in (0, 1):
+        loader = AnnDataLoader(registered, indices=[5, 2, 9], batch_size=2, num_workers=n_workers)
+        assert order(loader) == [[5, 2], [9]]
+        assert order(pickle.loads(pickle.dumps(loader))) == [[5, 2], [9]]
 
 
 def test_the_dataset_pickles_without_the_anndata(registered: Any) -> None:

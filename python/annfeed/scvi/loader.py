@@ -175,6 +175,10 @@ class AnnDataLoader(DataLoader[Any]):
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)
         return self._stream()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave workers behind."""
+        return {**self.__dict__, "_in_workers": None, "_iterator": None}
+
     def _stream(self) -> Iterator[Any]:
         plan = SamplerPlan(sampler=_Positions(self), n_rows=len(self.dataset), batch_size=None, window=self.window)
         pin = self.pin_memory and torch.cuda.is_available()
