@@ -104,7 +104,8 @@ impl Matrix {
                 dense.fill(0.0);
                 black_box(&mut dense);
                 black_box((&mut values, &mut columns));
-                (values.clear(), columns.clear());
+                values.clear();
+                columns.clear();
             }
             let (mut at, end) = (self.indptr[row], self.indptr[row + 1]);
             while at < end {

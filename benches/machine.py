@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import subprocess
+import time
 from pathlib import Path
 
 PACKAGES = ["annfeed", "torch", "numpy", "scipy", "h5py", "anndata", "scdataset", "annbatch", "zarrs"]
@@ -41,3 +43,33 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+class OthersMeter:
+    """How much of the processor other programs took since the meter was made: what makes rates, not ratios, move."""
+
+    def __init__(self) -> None:
+        self._began, self._busy, self._own = time.perf_counter(), _busy_seconds(), _own_seconds()
+
+    def share(self) -> float | None:
+        """Share of all cores from 0 to 1; None where the system does not tell."""
+        busy, own = _busy_seconds(), _own_seconds()
+        if self._busy is None or busy is None:
+            return None
+        seconds = (time.perf_counter() - self._began) * (os.cpu_count() or 1)
+        return round(max(0.0, (busy - self._busy) - (own - self._own)) / seconds, 3)
+
+
+def _busy_seconds() -> float | None:
+    """Of all cores since boot: user, nice, system, irq, softirq, steal (proc(5))."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    ticks = [int(value) for value in stat.read_text().split("\n", 1)[0].split()[1:9]]
+    return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    """Of this process and its children that ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)

@@ -38,10 +38,13 @@ def main() -> None:
 
 def ratio(results: pd.DataFrame, ours: str, theirs: str) -> float | None:
     """Median over the rounds of ours / theirs within the round; None where one of them did not run."""
+    ratios = _ratios(results, ours, theirs)
+    return None if ratios is None else float(ratios.median())
+
+
+def _ratios(results: pd.DataFrame, ours: str, theirs: str) -> pd.Series | None:
     rates = results.pivot_table(index="round", columns="name", values="cells_per_s")
-    if ours not in rates or theirs not in rates:
-        return None
-    return float((rates[ours] / rates[theirs]).median())
+    return rates[ours] / rates[theirs] if ours in rates and theirs in rates else None
 
 
 def _medians(results: pd.DataFrame) -> pd.DataFrame:
@@ -54,12 +57,14 @@ def _medians(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _section(label: str, results: pd.DataFrame, machine: dict) -> str:
+    others = results["others"].median()
+    busy = "" if pd.isna(others) else f" other programs took {others:.0%} of the cores meanwhile (median);"
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if version)
     missing = [name for name, version in machine["versions"].items() if version is None]
     about = (
         f"{machine['file']}. Batches of {results['batch'].iloc[0]}; warm page cache; {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; annfeed on "
-        f"{machine['cores']} threads; {machine['rounds']} rounds of {machine['seconds']:g} s, {machine['date']}; "
+        f"{machine['cores']} threads;{busy} {machine['rounds']} rounds of {machine['seconds']:g} s, {machine['date']}; "
         + versions
         + (f"; not installed: {', '.join(missing)}." if missing else ".")
     )
@@ -84,11 +89,14 @@ def _rates(results: pd.DataFrame) -> str:
 
 
 def _comparisons(results: pd.DataFrame) -> str:
-    lines = ["| ours | against | ratio | aim |", "|---|---|--:|--:|"]
+    lines = ["| ours | against | ratio | in the rounds | aim |", "|---|---|--:|--:|--:|"]
     for ours, theirs, aim in COMPARISONS:
-        times = ratio(results, ours, theirs)
-        if times is not None:
-            lines.append(f"| {ours} | {theirs} | {_times(times)} | {'' if aim is None else f'{aim:g}×'} |")
+        found = _ratios(results, ours, theirs)
+        if found is None:
+            continue
+        spread = f"{_times(found.min())} to {_times(found.max())}"
+        wanted = "" if aim is None else f"{aim:g}×"
+        lines.append(f"| {ours} | {theirs} | {_times(found.median())} | {spread} | {wanted} |")
     return "\n".join(lines)
 
 

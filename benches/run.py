@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from contenders import BY_NAME, CONTENDERS, Contender, Settings
-from machine import describe
+from machine import OthersMeter, describe
 from make_atlas import FOLDER, SIZES, make_atlas, uncompressed
 
 FIELDS = ["data", "round", "name", "order", "block", "output", "cache", "stored", "window", "batch", "workers"]
-FIELDS += ["cells", "seconds", "cells_per_s", "first_batch_s", "peak_mb", "grown_mb"]
+FIELDS += ["cells", "seconds", "cells_per_s", "first_batch_s", "peak_mb", "grown_mb", "others"]
 HERE = Path(__file__).resolve().parent
 #: The window of small files: several of them fit.
 SMALL_WINDOW = 2_048
@@ -49,7 +49,8 @@ def main() -> None:
         # Each round begins elsewhere, so that nobody always runs after the same neighbour.
         start = turn * len(names) // given.rounds
         for name in names[start:] + names[:start]:
-            result = _call([name], settings, given, "measure")
+            meter = OthersMeter()
+            result = _call([name], settings, given, "measure") | {"others": meter.share()}
             rows.append(_row(label, turn, BY_NAME[name], settings, result))
             print(f"round {turn + 1}: {name:48} {result['cells_per_s']:>10,.0f} cells/s", flush=True)
     _write(label, rows, settings, given)
