@@ -71,9 +71,11 @@ def split(codes: np.ndarray, test_share: float, seed: int) -> tuple[np.ndarray, 
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
 
 
-def choose_transform(cells: AnnDataset) -> tuple[Transform | None, str]:
-    """Look at the first cells: counts are normalised, anything else is taken as it is."""
-    x = next(iter(cells.get_optimized_dataloader(batch_size=256, shuffle=False, prefetch_batches=0)))["X"]
+def choose_transform(file: str, elem: str, rows: np.ndarray) -> tuple[Transform | None, str]:
+    """Look at a few cells: counts are normalised, anything else is taken as it is."""
+    # Nothing is cached, so that the time to the first batch stays a true one.
+    with AnnDataset(file, elem=elem, obs_columns=[], obs_subset=rows, cache=0) as cells:
+        x = next(iter(cells.get_optimized_dataloader(batch_size=len(rows), shuffle=False)))["X"]
     if (x < 0).any():
         return None, "taken as stored (there are negative values, so no counts)"
     if (x % 1 != 0).any():
@@ -160,7 +162,6 @@ def accuracy(model: nn.Module, cells: AnnDataset, labels: Labels, options: argpa
 
 def main(options: argparse.Namespace) -> None:
     """Do all of it."""
-    torch.manual_seed(options.seed)
     # Half of the cores compute; torch's threads would spin on those that decode.
     torch.set_num_threads(max(1, (os.cpu_count() or 2) // 2))
     labels = read_labels(options.file, options.elem, options.label)
@@ -168,14 +169,13 @@ def main(options: argparse.Namespace) -> None:
     if len(test_rows) == 0:
         raise ValueError(f"{options.file}: no class has enough cells to hold out {options.test_share:.0%} of it")
 
-    start = time.perf_counter()
+    transform, values = choose_transform(options.file, options.elem, train_rows[:256])
     # Two datasets over one file: each sees its own rows.
-    what = {"elem": options.elem, "obs_columns": [options.label], "categories": "code"}
+    what = {"elem": options.elem, "obs_columns": [options.label], "categories": "code", "transform": transform}
+    start = time.perf_counter()
     train_cells = AnnDataset(options.file, obs_subset=train_rows, **what)
     opened = time.perf_counter() - start
-    transform, values = choose_transform(train_cells)
-    train_cells.transform = transform
-    test_cells = AnnDataset(options.file, obs_subset=test_rows, transform=transform, **what)
+    test_cells = AnnDataset(options.file, obs_subset=test_rows, **what)
 
     n_genes, n_classes = train_cells.shape[1], len(labels.names)
     counts = np.bincount(labels.codes[train_rows], minlength=n_classes)
@@ -183,6 +183,7 @@ def main(options: argparse.Namespace) -> None:
     baseline = float(np.mean(labels.codes[test_rows] == largest))
     n_missing = int((labels.codes < 0).sum())
     left_out = f"; {n_missing:,} without a label are left out" if n_missing else ""
+    torch.manual_seed(options.seed)
     model = nn.Sequential(nn.Linear(n_genes, options.hidden), nn.ReLU(), nn.Linear(options.hidden, n_classes))
     model.to(options.device)
 

@@ -105,9 +105,7 @@ pub enum Error {
         n_rows: u64,
     },
     /// The matrix has to be held in memory and does not fit the budget.
-    #[error(
-        "{place}: {why} needs {needed} bytes in memory, more than the budget of {budget} bytes. {remedy}"
-    )]
+    #[error("{place}: {why} needs {needed} bytes in memory, more than the budget of {budget} bytes. {remedy}")]
     TooLarge {
         /// Where.
         place: Place,
@@ -119,6 +117,17 @@ pub enum Error {
         budget: u64,
         /// What to do.
         remedy: &'static str,
+    },
+    /// What the file asks for is more memory than there is.
+    #[error(
+        "{place}: {bytes} bytes of memory are needed at once, more than can be had. Read fewer rows (chunk_size=) or \
+         columns (var_subset=) at a time; if that is not much, the file is damaged"
+    )]
+    OutOfMemory {
+        /// Where.
+        place: Place,
+        /// Bytes needed.
+        bytes: u64,
     },
     /// A stored value cannot be held by the integer dtype asked for.
     #[error("column {column} holds the value {value}, which {dtype} cannot hold. Ask for a floating dtype")]

@@ -66,7 +66,8 @@ class Storage:
     Parameters
     ----------
     chunks
-        Elements of a chunk along each axis; None for a contiguous (or compact) array.
+        Elements of a chunk along each axis, at most its length where it has a bound; None for a contiguous (or compact)
+        array.
     filters
         HDF5 filter ids with client data, first applied first: a value of `PIPELINES`.
     resizable
@@ -130,7 +131,9 @@ def put(
     shape = array.shape if shape is None else shape
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     if storage.chunks is not None:
-        plist.set_chunk(storage.chunks)
+        bounds = enumerate(zip(storage.chunks, shape, strict=True))
+        # HDF5 refuses chunks longer than an axis that cannot grow.
+        plist.set_chunk(tuple(c if i < storage.resizable else max(1, min(c, n)) for i, (c, n) in bounds))
     if storage.compact:
         plist.set_layout(h5py.h5d.COMPACT)
     for code, values in storage.filters:
@@ -224,7 +227,10 @@ def stored_matrix(path: Path, elem: str = "X") -> np.ndarray | sp.csr_matrix | s
         data = data.astype(np.float32) if data.dtype == np.float16 else data
         indptr = node["indptr"][...].astype(np.int64)
         used = slice(int(indptr[-1]) if len(indptr) else 0)
-        return make((data[used], node["indices"][...].astype(np.int64)[used], indptr), shape=tuple(shape))
+        matrix = make((data[used], node["indices"][...].astype(np.int64)[used], indptr), shape=tuple(shape))
+        # Or scipy would follow wrong indices out of its memory.
+        matrix.check_format(full_check=True)
+        return matrix
 
 
 def dense_matrix(path: Path, elem: str = "X") -> np.ndarray:

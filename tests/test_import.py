@@ -111,6 +111,8 @@ def test_a_dataset_loads_what_it_needs_and_no_foreign_module(probe) -> None:
     loaded = probe[USE][1]
     assert {"anndata", "h5py", "pandas"} <= loaded
     assert loaded.isdisjoint(FOREIGN)
+    left_alone = {"torch RNG", "numpy RNG", "python RNG", "default dtype", "start method", "python threads", "signals"}
+    assert left_alone.isdisjoint(probe[USE][0])
 
 
 def test_import_time_is_told() -> None:

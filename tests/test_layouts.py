@@ -64,7 +64,7 @@ def same(storage, form, chunks):
         side = max(1, round(chunks**0.5))
         return Layout(replace(storage, chunks=(min(side, 60), min(side + 3, 41))))
     # data and indices are cut differently, as they are where their types differ.
-    indptr = Storage((7,), storage.filters, resizable=1)
+    indptr = Storage((7,), storage.filters)
     return Layout(replace(storage, chunks=(chunks,)), replace(storage, chunks=(chunks + 3,)), indptr)
 
 

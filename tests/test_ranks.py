@@ -84,8 +84,9 @@ def test_local_rank_alone_takes_no_share(path: Path, monkeypatch: pytest.MonkeyP
 # --- shares ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("settings", [{}, {"shuffle": False}, {"block_size": 3}, {"seed": 0}])
+@pytest.mark.parametrize(
+    ("settings", "num_workers"), [({}, 0), ({"shuffle": False}, 0), ({"block_size": 3}, 0), ({"seed": 0}, 0), ({}, 2)]
+)
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_deliver_each_row_once(
     path: Path, world: int, settings: dict, num_workers: int, monkeypatch: pytest.MonkeyPatch
@@ -106,7 +107,7 @@ def test_ranks_deliver_each_row_once(
 def test_ranks_deliver_equally_many_batches(
     path: Path, world: int, drop_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for n_rows in (1, 7, 8, 9, 12, 39, 40):
+    for n_rows in (1, 7, 8, 40):
         for batch_size in (1, 3, 4):
             settings = {"n_rows": n_rows, "batch_size": batch_size, "drop_last": drop_last}
             found = of_all_ranks(monkeypatch, path, world, **settings)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,26 @@ def test_persistent_workers_after_an_early_break(shelf: Path) -> None:
         assert rows_of([next(iterator)]) == planned(seed=1, window=4, epoch=2 * epoch)[:1]
         del iterator
         assert rows_of(loader) == planned(seed=1, window=4, epoch=2 * epoch + 1)
+
+
+def test_persistent_workers_serve_two_iterators_at_once(shelf: Path) -> None:
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=4)
+    loader = dataset.get_optimized_dataloader(batch_size=4, seed=1, num_workers=1, persistent_workers=True)
+    pairs = list(zip(loader, loader, strict=True))
+    assert rows_of(a for a, _ in pairs) == planned(seed=1, window=4, epoch=0)
+    assert rows_of(b for _, b in pairs) == planned(seed=1, window=4, epoch=1)
+    assert rows_of(loader) == planned(seed=1, window=4, epoch=2)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 1}, {"num_workers": 1, "persistent_workers": True}])
+def test_a_loader_pickles_with_its_place_in_the_epochs(shelf: Path, settings: dict) -> None:
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8)
+    loader = dataset.get_optimized_dataloader(batch_size=4, seed=1, **settings)
+    assert rows_of(loader) == planned(seed=1, epoch=0)
+    again = pickle.loads(pickle.dumps(loader))
+    assert rows_of(again) == planned(seed=1, epoch=1)
+    assert rows_of(loader) == planned(seed=1, epoch=1)
+    assert again.sampler.dataset is again.dataset
 
 
 def test_obs_edited_between_epochs_reaches_fresh_workers() -> None:

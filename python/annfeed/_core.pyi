@@ -5,6 +5,8 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["Block", "Budget", "Buffer", "Pool", "Reader", "RowOps"]
+
 _Int64 = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
 
@@ -33,7 +35,6 @@ class Buffer:
     """Memory taken from a pool; it goes back there when nothing refers to it any more."""
 
     def __len__(self) -> int: ...
-    def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Budget:

@@ -1,4 +1,4 @@
-"""Memory for dense batches: recycled when the last tensor on it is gone, so that a batch that is kept stays its owner's.
+"""Memory for dense batches: recycled when the last tensor on it is gone, so that a kept batch stays its owner's.
 
 A new batch of 15 MB costs more in page faults than in writing it. Small ones come from torch as usual.
 """
@@ -14,7 +14,7 @@ import torch
 from annfeed._core import Pool
 
 #: Below this, torch's own allocator recycles well enough.
-_SMALL = 1 << 20
+_SMALL = 1 << 18
 
 
 class BatchMemory:
@@ -38,7 +38,8 @@ class BatchMemory:
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = Pool(), os.getpid()
         # Through numpy, whose arrays keep their memory's owner alive; torch keeps the array.
-        memory = np.frombuffer(self._pool.take(nbytes), dtype=np.uint8)
+        buffer: Any = self._pool.take(nbytes)  # stubs cannot tell of the buffer protocol before Python 3.12
+        memory = np.frombuffer(buffer, dtype=np.uint8)
         return torch.from_numpy(memory).view(dtype).view(n_rows, n_cols)
 
     def __getstate__(self) -> dict[str, Any]:

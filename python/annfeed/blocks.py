@@ -48,7 +48,8 @@ def auto_blocks(unit_starts: Int64Array, n_rows: int, window: int) -> Int64Array
     most = max(LEAST_ROWS, window // LEAST_BLOCKS)
     parts = -(-lengths // most)
     within = np.arange(parts.sum()) - np.repeat(np.cumsum(parts) - parts, parts)
-    return np.repeat(starts, parts) + within * np.repeat(lengths, parts) // np.repeat(parts, parts)
+    cut: Int64Array = np.repeat(starts, parts) + within * np.repeat(lengths, parts) // np.repeat(parts, parts)
+    return cut
 
 
 def units_of_positions(unit_starts: Int64Array, rows: Int64Array) -> Int64Array:

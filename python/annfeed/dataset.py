@@ -348,6 +348,17 @@ class AnnDataset(Dataset[Item]):
         # Workers are there to use the cores; each with all of them would only get in the others' way.
         return 1 if torch.utils.data.get_worker_info() is not None else len(_affinity())
 
+    @property
+    def obs_is_of_file(self) -> bool:
+        """Whether obs comes from the file, where nobody edits it, and not from an AnnData."""
+        return self._obs.is_of_file
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a delivered row, dense; CSR rows are taken for a quarter of that."""
+        dense = sum(matrix.n_vars for matrix in self._matrices.values()) * self.dtype.itemsize
+        return dense if self.output == "dense" else dense // 4
+
     def load(self, positions: Int64Array) -> LoadedWindow:
         """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
         rows = positions if self._rows is None else self._rows[positions]

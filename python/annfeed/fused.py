@@ -32,7 +32,7 @@ def fuse(transform: Transform | None, output: str, dtype: torch.dtype) -> tuple[
     (False, True)
     """
     steps = _flat(transform)
-    order: list[type[Transform]] = [NormalizeTotal, Log1p] + ([Scale] if output == "dense" else [])
+    order: list[type[Transform]] = [NormalizeTotal, Log1p, *([Scale] if output == "dense" else [])]
     taken: dict[type[Transform], Transform] = {}
     if dtype == torch.float32:
         for step in steps:

@@ -6,7 +6,6 @@ Slow and general; same interface as the Rust reader. One h5py file stays open pe
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from annfeed._core import Block, Budget
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
 from annfeed.h5py_file import open_h5py
+from annfeed.identity import file_identity
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -41,22 +41,34 @@ class H5pyMatrix:
         If a CSC matrix does not fit ``budget``.
     """
 
-    def __init__(self, path: str, elem: str, *, columns: Int64Array | None = None, budget: Budget | None = None) -> None:
-        import h5py
-
+    def __init__(
+        self, path: str, elem: str, *, columns: Int64Array | None = None, budget: Budget | None = None
+    ) -> None:
         # hdf5plugin registers its filters with h5py when it is imported.
         with contextlib.suppress(ImportError):
             import hdf5plugin  # noqa: F401
         self._path, self._elem, self._columns, self._budget = path, elem, columns, budget
-        self.identity = _identity(path)
+        identity = file_identity(path)
         self._file = open_h5py(path)
-        node = self._find(elem)
+        if identity is None:
+            raise StaleFileError(f"{path}: the file was replaced while it was opened. Open the dataset again")
+        self.identity = identity
         self.format = "dense"
         self._indptr: Int64Array | None = None
-        if isinstance(node, h5py.Group):
+        try:
+            self._open(self._find(elem))
+        except (FormatError, MemoryError):
+            raise
+        except Exception as error:  # of a damaged file h5py may say anything
+            raise FormatError(
+                f"{path}: '{elem}' cannot be read by h5py either ({error}). Copy or download the file again"
+            ) from error
+
+    def _open(self, node: Any) -> None:
+        if hasattr(node, "keys"):
             self._open_sparse(node)
         else:
-            self._data = self._checked(node, elem, 2)
+            self._data = self._checked(node, self._elem, 2)
             self.shape = (int(node.shape[0]), int(node.shape[1]))
         self.dtype = str(self._data.dtype)
 
@@ -86,7 +98,7 @@ class H5pyMatrix:
         """Read ``rows`` (sorted, distinct) into a block of the wanted columns."""
         from annfeed.source import block_of
 
-        if _identity(self._path) != self.identity:
+        if file_identity(self._path) != self.identity:
             raise StaleFileError(f"{self._path}: the file changed since it was opened. Open the dataset again")
         if len(rows) and (rows[0] < 0 or rows[-1] >= self.shape[0]):
             raise IndexError(f"{self._path}: '{self._elem}': row {rows[-1]} is out of range for {self.shape[0]} rows")
@@ -213,8 +225,3 @@ def _available(code: int) -> bool:
     import h5py
 
     return bool(h5py.h5z.filter_avail(code))
-
-
-def _identity(path: str) -> tuple[int, int, int, int]:
-    stat = os.stat(path)
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -181,7 +181,7 @@ class _Facts:
         if self.rows_per_chunk == 0 or self.n_rows == 0:
             return 1.0
         share = min(1.0, self.window / self.n_rows)
-        return (1.0 - (1.0 - share) ** (self.rows_per_chunk / block + 1.0)) / share
+        return float((1.0 - (1.0 - share) ** (self.rows_per_chunk / block + 1.0)) / share)
 
     def costs(self) -> dict[str, float]:
         return {

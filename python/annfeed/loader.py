@@ -6,18 +6,17 @@ The order comes from epoch.py, the rows from the dataset; here are epochs, seeds
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from annfeed.collate import Batch, Collate, Items
-from annfeed.epoch import EpochPlan, SamplerPlan, Window
+from annfeed.epoch import SamplerPlan, Window
 from annfeed.permutation import derive_key
 from annfeed.ranks import draw_seed, rank_and_world
 from annfeed.readahead import read_ahead
 from annfeed.sampler import PlanSampler
+from annfeed.workers import PartBatches, PartOrder, as_made, finished
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -43,8 +42,8 @@ class WindowLoader(DataLoader[Any]):
     """What `AnnDataset.get_optimized_dataloader` returns; see there for the parameters.
 
     It is a torch DataLoader with its attributes, over the same dataset. Its order is the same for any number of threads
-    and workers. Under torch.distributed (or RANK and WORLD_SIZE) each rank delivers its own share, in equally many
-    batches.
+    and workers. Workers of a dataset on a path are persistent unless told otherwise. Under torch.distributed (or RANK
+    and WORLD_SIZE) each rank delivers its own share, in equally many batches.
 
     Raises
     ------
@@ -97,10 +96,13 @@ class WindowLoader(DataLoader[Any]):
         self.prefetch_batches = prefetch_batches
         if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
+        # A worker's cache of decoded rows is worth keeping for the next epoch; but edits of an AnnData's obs reach only
+        # new workers.
+        kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.obs_is_of_file)
         self._plan = plan
         self._n_begun = 0
-        self._workers: DataLoader[Any] | None = None
-        self._order: _Order | None = None
+        self._workers: DataLoader[Any] | None = None  # the persistent ones
+        self._workers_busy = False
         super().__init__(
             dataset,
             num_workers=num_workers,
@@ -130,7 +132,7 @@ class WindowLoader(DataLoader[Any]):
             return
         pin = self.pin_memory and torch.cuda.is_available()
         for batch in read_ahead(dataset, windows, self.prefetch_batches):
-            done = _finished(dataset, batch, self.collate_fn)
+            done = finished(dataset, batch, self.collate_fn)
             yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 
     def _begin(self) -> tuple[Iterator[Window], int]:
@@ -154,61 +156,27 @@ class WindowLoader(DataLoader[Any]):
         )
 
     def _from_workers(self, windows: Iterator[Window], seed: int) -> Iterator[Any]:
-        if self._workers is None or not self.persistent_workers:
-            keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
-            self._order = _Order()
-            self._workers = DataLoader(
-                _Windows(self.dataset, self.collate_fn),  # type: ignore[arg-type]
-                batch_size=None,
-                sampler=self._order,
-                collate_fn=_as_made,
-                # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
-                generator=torch.Generator(),
-                **keywords,
-            )
-        assert self._order is not None
-        self._order.windows = windows
-        generator = self._workers.generator
-        if generator is not None:
-            generator.manual_seed(seed % 2**63)
-        for batches in self._workers:
-            yield from batches
+        # Persistent workers serve one epoch at a time; another one beside it gets workers of its own.
+        persistent = self.persistent_workers and not self._workers_busy
+        workers = self._workers if persistent and self._workers is not None else self._new_workers()
+        if persistent:
+            self._workers, self._workers_busy = workers, True
+        workers.sampler.windows = windows  # type: ignore[attr-defined]
+        # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
+        workers.generator = torch.Generator().manual_seed(seed % 2**63)
+        try:
+            for batches in workers:
+                yield from batches
+        finally:
+            if persistent:
+                self._workers_busy = False
 
+    def _new_workers(self) -> DataLoader[Any]:
+        keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
+        batches = PartBatches(self.dataset, self.collate_fn)  # type: ignore[arg-type]
+        order = PartOrder(self.dataset.row_bytes)  # type: ignore[attr-defined]
+        return DataLoader(batches, batch_size=None, sampler=order, collate_fn=as_made, **keywords)
 
-def _as_made(batches: list[Any]) -> list[Any]:
-    """Hand on what a worker made; torch's default would turn tuples and arrays of a user's collate_fn into others."""
-    return batches
-
-
-def _finished(dataset: AnnDataset, batch: Batch, collate_fn: Any) -> Any:
-    """A batch as it was read, transformed and collated; a user's collate function sees a sequence of items."""
-    done = dataset.finish(batch)
-    return done if isinstance(collate_fn, Collate) else collate_fn(Items(done))
-
-
-class _Order:
-    """The windows of the epoch that workers are at, as a sampler."""
-
-    def __init__(self) -> None:
-        self.windows: Iterator[Window] = iter(())
-
-    def __iter__(self) -> Iterator[Window]:
-        return self.windows
-
-
-class _Windows(Dataset[Any]):
-    """A dataset whose items are all batches of a window: what a torch worker makes."""
-
-    def __init__(self, dataset: AnnDataset, collate_fn: Any) -> None:
-        self._dataset = dataset
-        self._collate_fn = collate_fn
-
-    def __getitem__(self, window: Window) -> list[Any]:
-        loaded = self._dataset.load(window.rows)
-        bounds = window.offsets.tolist()
-        return [
-            _finished(self._dataset, loaded.batch(start, stop), self._collate_fn) for start, stop in pairwise(bounds)
-        ]
-
-
-__all__ = ["EpochPlan", "WindowLoader"]
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave workers behind."""
+        return {**self.__dict__, "_workers": None, "_workers_busy": False}

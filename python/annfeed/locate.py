@@ -125,11 +125,12 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
 
 def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
     """Columns of a matrix in a file: looked up, as opening it without ``columns`` would read all of a CSC matrix."""
-    # What is wrong with the file is for the reader to say.
-    with suppress(Exception), open_h5py(path) as file:
-        node = file[elem.path]
-        shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
-        return int(shape[1])
+    if os.path.isfile(path):
+        # What is wrong with the file is for the reader to say.
+        with suppress(Exception), open_h5py(path) as file:
+            node = file[elem.path]
+            shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
+            return int(shape[1])
     return open_file(path, elem.path).shape[1]
 
 

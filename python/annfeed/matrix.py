@@ -120,6 +120,12 @@ class Matrix:
                 batch, rounded = self._dense(block, places, dtype, threads, ops)
         except ValueError as error:
             raise ValueError(f"{self.source.place}: {error}") from None
+        except MemoryError as error:
+            size = f"{len(places)} x {self.n_vars} of {dtype}, {len(places) * self.n_vars * dtype.itemsize} bytes"
+            raise MemoryError(
+                f"{self.source.place}: there is no memory for a batch of {size} where dense ({error}). "
+                "Ask for fewer rows, for fewer genes with var_subset=, or for output='csr'"
+            ) from None
         if rounded is not None and not self._warned:
             self._warn(*rounded, dtype)
         return batch

@@ -175,6 +175,11 @@ class ObsTable:
         return self._source.names
 
     @property
+    def is_of_file(self) -> bool:
+        """Whether it is read from a file, and not from a DataFrame that may be edited."""
+        return isinstance(self._source, _FileSource)
+
+    @property
     def column_names(self) -> list[Name]:
         """All columns that there are, selected or not."""
         return list(self._source.column_names)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -61,21 +61,21 @@ class PlanSampler(DistributedSampler[int]):
             window=dataset.chunk_size,
             shuffle=shuffle,
             block_size=1 if block_size == "auto" else block_size,
-            block_starts=self._auto_blocks() if shuffle and block_size == "auto" else None,
+            block_starts=self._auto_blocks(dataset) if shuffle and block_size == "auto" else None,
             seed=0 if seed is None else seed,
             drop_last=drop_last,
         )
 
-    def _auto_blocks(self) -> npt.NDArray[np.int64] | None:
-        units = self.dataset.unit_starts()
+    def _auto_blocks(self, dataset: AnnDataset) -> npt.NDArray[np.int64] | None:
+        units = dataset.unit_starts()
         if units is None or len(units) == 0:
             self.blocks = "single rows: any row can be read by itself"
-            log.info("%r: block_size='auto' chose %s", self.dataset, self.blocks)
+            log.info("%r: block_size='auto' chose %s", dataset, self.blocks)
             return None
-        n_rows = len(self.dataset)
-        starts = auto_blocks(units, n_rows, self.dataset.chunk_size)
+        n_rows = len(dataset)
+        starts = auto_blocks(units, n_rows, dataset.chunk_size)
         self.blocks = describe(starts, n_rows, n_rows / len(units))
-        log.info("%r: block_size='auto' chose %s", self.dataset, self.blocks)
+        log.info("%r: block_size='auto' chose %s", dataset, self.blocks)
         return starts
 
     @property
@@ -118,6 +118,3 @@ class PlanSampler(DistributedSampler[int]):
         """Return the number of positions of this rank."""
         rank, world = rank_and_world()
         return replace(self._plan, rank=rank, world=world).n_delivered
-
-    def __reduce__(self) -> Any:
-        return object.__reduce_ex__(self, 2)

@@ -17,6 +17,7 @@ from annfeed._core import Block, Reader
 from annfeed.cache import process_budget
 from annfeed.errors import AnnfeedWarning, StaleFileError, UnsupportedError
 from annfeed.h5py_source import H5pyMatrix
+from annfeed.identity import file_identity
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -102,8 +103,8 @@ class FileSource:
         self._pid = os.getpid()
         self._closed = False
         self._n_opens = 0
+        self._identity: tuple[int, int, int, int] | None = None
         reader = self._open(threads)
-        self._identity = reader.identity
         self._shape = reader.shape
 
     @property
@@ -123,6 +124,7 @@ class FileSource:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
         if self._reader is not None and self._pid != os.getpid():
             # Forked: the parsed layout is shared memory, the descriptor should be ours.
+            self._check_unchanged(file_identity(self.path))
             self._reader, self._pid = self._reader.reopen(process_budget(self._cache)), os.getpid()
             self._n_opens = 1
         return self._reader or self._open(1)
@@ -149,6 +151,8 @@ class FileSource:
         self._reader, self._closed = None, True
 
     def _open(self, threads: int) -> Reader | H5pyMatrix:
+        # First: of another file the reader might say anything else.
+        self._check_unchanged(file_identity(self.path))
         reader: Reader | H5pyMatrix
         budget = process_budget(self._cache)
         try:
@@ -164,14 +168,16 @@ class FileSource:
                     stacklevel=2,
                 )
         self._warned = True
-        identity = getattr(self, "_identity", reader.identity)
-        if reader.identity != identity:
+        self._check_unchanged(reader.identity)
+        self._reader, self._pid, self._identity = reader, os.getpid(), reader.identity
+        self._n_opens += 1
+        return reader
+
+    def _check_unchanged(self, identity: tuple[int, int, int, int] | None) -> None:
+        if self._identity is not None and identity != self._identity:
             raise StaleFileError(
                 f"{self.path}: the file changed since the dataset was made. Make the dataset again to read the new file"
             )
-        self._reader, self._pid = reader, os.getpid()
-        self._n_opens += 1
-        return reader
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None, "_n_opens": 0}

@@ -121,10 +121,12 @@ impl Band {
 
 fn is_canonical(offsets: &[usize], columns: &Columns) -> bool {
     // Without an early exit within a row the comparison runs over many columns at once.
-    with_columns!(columns, c => offsets.windows(2).all(|w| {
+    #[allow(clippy::needless_bitwise_bool)]
+    let canonical = with_columns!(columns, c => offsets.windows(2).all(|w| {
         let row = &c[w[0]..w[1]];
         row.iter().zip(&row[row.len().min(1)..]).fold(true, |rising, (a, b)| rising & (a < b))
-    }))
+    }));
+    canonical
 }
 
 fn select(
@@ -139,7 +141,7 @@ fn select(
     out_offsets.push(0);
     for w in offsets.windows(2) {
         with_columns!(columns, c => for (i, &column) in c[w[0]..w[1]].iter().enumerate() {
-            let place = selection.place[usize::try_from(column).unwrap_or(usize::MAX)];
+            let place = selection.place[column as usize];
             if place != UNWANTED {
                 out_columns.push(place);
                 kept.push(w[0] + i);
@@ -156,7 +158,7 @@ fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values) -> Band {
     for w in offsets.windows(2) {
         order[w[0]..w[1]].sort_by_key(|&i| columns.get(i));
     }
-    let sorted = with_columns!(columns, c => order.iter().map(|&i| u32::from(c[i])).collect::<Vec<u32>>());
+    let sorted: Vec<u32> = order.iter().map(|&i| columns.get(i)).collect();
     // first[i]: this element opens a new column of its row, the next ones of the same column are added to it.
     let mut first = vec![true; order.len()];
     let mut out_offsets = Vec::with_capacity(offsets.len());
@@ -227,8 +229,12 @@ mod tests {
     #[test]
     fn a_selection_renames_and_drops_columns() {
         let selection = Selection::new(&[4, 0, 2], 5).unwrap();
-        let band =
-            Band::from_stored(vec![0, 3, 5], columns(&[0, 1, 4, 2, 3]), Values::U8(vec![1, 2, 3, 4, 5]), Some(&selection));
+        let band = Band::from_stored(
+            vec![0, 3, 5],
+            columns(&[0, 1, 4, 2, 3]),
+            Values::U8(vec![1, 2, 3, 4, 5]),
+            Some(&selection),
+        );
         let Band::Sparse { offsets, columns: c, values } = band else { panic!() };
         assert_eq!(offsets, [0, 2, 3]);
         assert_eq!(c, columns(&[0, 1, 2]));

@@ -57,7 +57,7 @@ targets!(f32 => "float32", f64 => "float64", f16 => "float16", bf16 => "bfloat16
 /// `impl CastFrom` for pairs that share one rule for the loss.
 macro_rules! casts {
     ($exact:literal, $loss:expr; $($from:ty => $($to:ty),*;)*) => { $($(
-        #[allow(clippy::cast_lossless, clippy::redundant_closure_call, trivial_numeric_casts)]
+        #[allow(clippy::redundant_closure_call, clippy::unnecessary_cast)]
         impl CastFrom<$from> for $to {
             const EXACT: bool = $exact;
             #[inline]
@@ -104,7 +104,7 @@ casts! { false, |from: f64, to| whole(from, to as i128); f64 => u8, i8, i16, i32
 /// Anything to a half-width float.
 macro_rules! half_width {
     ($to:ty: $($from:ty),*) => { $(
-        #[allow(clippy::cast_lossless, trivial_numeric_casts)]
+        #[allow(clippy::unnecessary_cast)]
         impl CastFrom<$from> for $to {
             const EXACT: bool = false;
             #[inline]
@@ -122,6 +122,7 @@ fn whole(from: f64, to: i128) -> Loss {
     if from.fract() == 0.0 && to == from as i128 { Loss::None } else { Loss::Impossible }
 }
 
+#[allow(clippy::float_cmp)] // equal or not, bit for bit, is the question
 fn rounded(from: f64, to: f64) -> Loss {
     if to == from || from.fract() != 0.0 { Loss::None } else { Loss::Rounded }
 }

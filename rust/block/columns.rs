@@ -26,7 +26,11 @@ impl Columns {
     /// No indices yet, for a matrix of `n_cols` columns.
     #[must_use]
     pub fn with_capacity(n_cols: u64, capacity: usize) -> Self {
-        if n_cols <= 1 << 16 { Self::U16(Vec::with_capacity(capacity)) } else { Self::U32(Vec::with_capacity(capacity)) }
+        if n_cols <= 1 << 16 {
+            Self::U16(Vec::with_capacity(capacity))
+        } else {
+            Self::U32(Vec::with_capacity(capacity))
+        }
     }
 
     /// How many indices.
@@ -58,7 +62,10 @@ impl Columns {
     /// The index at `i`.
     #[must_use]
     pub fn get(&self, i: usize) -> u32 {
-        with_columns!(self, c => u32::from(c[i]))
+        match self {
+            Self::U16(c) => u32::from(c[i]),
+            Self::U32(c) => c[i],
+        }
     }
 
     /// Appends one index that is known to be in range.
@@ -75,6 +82,8 @@ impl Columns {
     /// The offset within `bytes` (in elements) and the value of the first index that does not.
     pub fn append(&mut self, kind: Kind, bytes: &[u8], n_cols: u64) -> Result<(), (usize, i128)> {
         match kind {
+            // The usual case, in 32 bits throughout so that it runs on vectors; a negative index is above any n_cols here.
+            Kind::I32 | Kind::U32 if n_cols <= 1 << 31 => self.append_u32(bytes, n_cols as u32),
             Kind::Bool | Kind::U8 => self.append_as(bytes, n_cols, |b: [u8; 1]| u64::from(b[0])),
             Kind::U16 => self.append_as(bytes, n_cols, |b| u64::from(u16::from_le_bytes(b))),
             Kind::U32 => self.append_as(bytes, n_cols, |b| u64::from(u32::from_le_bytes(b))),
@@ -85,6 +94,19 @@ impl Columns {
             Kind::I32 | Kind::F32 => self.append_as(bytes, n_cols, |b| i64::from(i32::from_le_bytes(b)) as u64),
             Kind::I64 => self.append_as(bytes, n_cols, |b| i64::from_le_bytes(b) as u64),
         }
+    }
+
+    fn append_u32(&mut self, bytes: &[u8], n_cols: u32) -> Result<(), (usize, i128)> {
+        let (values, _) = bytes.as_chunks::<4>();
+        let largest = values.iter().fold(0, |largest, raw| u32::from_le_bytes(*raw).max(largest));
+        if !values.is_empty() && largest >= n_cols {
+            return self.append_as(bytes, u64::from(n_cols), |b| i64::from(i32::from_le_bytes(b)) as u64);
+        }
+        match self {
+            Self::U16(c) => c.extend(values.iter().map(|raw| u32::from_le_bytes(*raw) as u16)),
+            Self::U32(c) => c.extend(values.iter().map(|raw| u32::from_le_bytes(*raw))),
+        }
+        Ok(())
     }
 
     fn append_as<const N: usize>(
@@ -127,8 +149,7 @@ mod tests {
     #[test]
     fn every_kind_reads_the_same_numbers() {
         for kind in [Kind::U8, Kind::I8, Kind::U16, Kind::I16, Kind::U32, Kind::I32, Kind::U64, Kind::I64] {
-            let bytes: Vec<u8> =
-                [3u64, 0, 99].iter().flat_map(|v| v.to_le_bytes()[..kind.size()].to_vec()).collect();
+            let bytes: Vec<u8> = [3u64, 0, 99].iter().flat_map(|v| v.to_le_bytes()[..kind.size()].to_vec()).collect();
             let mut columns = Columns::with_capacity(100, 0);
             columns.append(kind, &bytes, 100).unwrap();
             assert_eq!(columns, Columns::U16(vec![3, 0, 99]), "{kind:?}");

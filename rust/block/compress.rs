@@ -39,7 +39,7 @@ impl Block {
                     let span = offsets[row]..offsets[row + 1];
                     with_columns!(columns, c => {
                         let c = &c[span.clone()];
-                        batch.indices.extend(c.iter().map(|&c| u32::from(c) as i32));
+                        batch.indices.extend(c.iter().map(|&c| c as i32));
                         with_values!(values, v => {
                             let v = &v[span];
                             batch.data.extend(v.iter().map(|&x| T::cast_from(x)));
@@ -75,7 +75,7 @@ impl Block {
             match band {
                 Band::Sparse { offsets, columns, values } => {
                     let span = offsets[row]..offsets[row + 1];
-                    with_columns!(columns, c => batch.indices.extend(c[span.clone()].iter().map(|&c| u32::from(c) as i32)));
+                    with_columns!(columns, c => batch.indices.extend(c[span.clone()].iter().map(|&c| c as i32)));
                     with_values!(values, v => ops.values(&v[span], &mut done, &mut table));
                     batch.data.extend_from_slice(&done);
                 }

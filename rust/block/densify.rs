@@ -88,7 +88,7 @@ impl Block {
                 with_columns!(columns, c => with_values!(values, v => {
                     let (c, v) = (&c[span.clone()], &v[span]);
                     for (&column, &value) in c.iter().zip(v) {
-                        out[usize::try_from(column).unwrap_or(usize::MAX)] = T::cast_from(value);
+                        out[column as usize] = T::cast_from(value);
                     }
                     check::<_, T>(c.iter().map(|&c| u64::from(c)).zip(v.iter().copied()), rounded)
                 }))
@@ -96,7 +96,14 @@ impl Block {
         }
     }
 
-    fn dense_row_with(&self, position: usize, out: &mut [f32], ops: &RowOps, scratch: &mut Vec<f32>, table: &mut Table) {
+    fn dense_row_with(
+        &self,
+        position: usize,
+        out: &mut [f32],
+        ops: &RowOps,
+        scratch: &mut Vec<f32>,
+        table: &mut Table,
+    ) {
         let (band, row) = self.locate(position);
         match band {
             Band::Dense { n_cols, values, .. } => {
@@ -109,7 +116,7 @@ impl Block {
                 out.fill(0.0);
                 with_columns!(columns, c => {
                     for (&column, &value) in c[span].iter().zip(scratch.iter()) {
-                        out[usize::try_from(column).unwrap_or(usize::MAX)] = value;
+                        out[column as usize] = value;
                     }
                 });
             }

@@ -12,7 +12,7 @@ pub(super) trait Number: Copy {
 
 macro_rules! numbers {
     ($($t:ty),*) => { $(
-        #[allow(clippy::cast_lossless, trivial_numeric_casts)]
+        #[allow(clippy::unnecessary_cast)]
         impl Number for $t {
             #[inline]
             fn wide(self) -> f64 { self as f64 }
@@ -74,7 +74,9 @@ impl RowOps {
             *x = (*x - mean) / std;
         }
         if let Some(max) = scale.max {
-            row.iter_mut().for_each(|x| *x = x.clamp(-max, max));
+            for x in row {
+                *x = x.clamp(-max, max);
+            }
         }
     }
 }

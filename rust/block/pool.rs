@@ -87,10 +87,10 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         let (Some(map), Some(pool)) = (self.map.take(), self.pool.upgrade()) else { return };
         // In a forked process the lock may be held by a thread that is not there: then the memory is simply unmapped.
-        if let Ok(mut free) = pool.try_lock() {
-            if free.len() < Pool::MAX_FREE {
-                free.push(map);
-            }
+        if let Ok(mut free) = pool.try_lock()
+            && free.len() < Pool::MAX_FREE
+        {
+            free.push(map);
         }
     }
 }

@@ -123,21 +123,60 @@ impl Values {
     }
 
     fn append_as<S: Source>(&mut self, bytes: &[u8]) {
-        loop {
-            let fits = match self {
-                Self::U8(v) => extend(v, bytes, S::to_u8),
-                Self::U16(v) => extend(v, bytes, S::to_u16),
-                Self::I32(v) => extend(v, bytes, S::to_i32),
-                Self::I64(v) => extend(v, bytes, S::to_i64),
-                Self::U64(v) => extend(v, bytes, S::to_u64),
-                Self::F32(v) => extend(v, bytes, S::to_f32),
-                Self::F64(v) => extend(v, bytes, S::to_f64),
-            };
-            if fits {
-                return;
-            }
+        // A few values tell soonest that a rung is too narrow: fractions need no pass over all of them to be found out.
+        let probe = if self.is_empty() { bytes.len().min(PROBE * S::SIZE) } else { 0 };
+        let (sample, rest) = bytes.split_at(probe);
+        while !self.try_append::<S>(sample) {
             self.widen(S::LADDER);
         }
+        while !self.try_append::<S>(rest) {
+            self.widen(S::LADDER);
+        }
+    }
+
+    /// Appends all of `bytes`, or nothing where a value does not fit.
+    fn try_append<S: Source>(&mut self, bytes: &[u8]) -> bool {
+        match self {
+            Self::U8(v) => extend(v, bytes, S::to_u8),
+            Self::U16(v) => extend(v, bytes, S::to_u16),
+            Self::I32(v) => extend(v, bytes, S::to_i32),
+            Self::I64(v) => extend(v, bytes, S::to_i64),
+            Self::U64(v) => extend(v, bytes, S::to_u64),
+            Self::F32(v) => extend(v, bytes, S::to_f32),
+            Self::F64(v) => extend(v, bytes, S::to_f64),
+        }
+    }
+
+    /// Numbers of `kind` as they are, `len` of them, filled by `read` with their little-endian bytes.
+    ///
+    /// For a target that is written whole in one go: no narrower type is looked for. `None` for kinds that are not held as
+    /// they are stored.
+    ///
+    /// # Errors
+    /// What `read` gives.
+    pub fn filled_by<E>(
+        kind: Kind,
+        len: usize,
+        read: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    ) -> Option<Result<Self, E>> {
+        fn fill<T: bytemuck::Pod, E>(len: usize, read: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Vec<T>, E> {
+            let mut values = vec![T::zeroed(); len];
+            read(bytemuck::cast_slice_mut(&mut values))?;
+            Ok(values)
+        }
+        if cfg!(target_endian = "big") {
+            return None;
+        }
+        Some(match kind {
+            Kind::U8 => fill(len, read).map(Self::U8),
+            Kind::U16 => fill(len, read).map(Self::U16),
+            Kind::I32 => fill(len, read).map(Self::I32),
+            Kind::I64 => fill(len, read).map(Self::I64),
+            Kind::U64 => fill(len, read).map(Self::U64),
+            Kind::F32 => fill(len, read).map(Self::F32),
+            Kind::F64 => fill(len, read).map(Self::F64),
+            _ => return None,
+        })
     }
 
     /// One rung up. The last rung of a ladder holds every number of its source, so there is always a next one.
@@ -182,6 +221,9 @@ impl Values {
         }
     }
 }
+
+/// Values looked at before a whole piece is tried.
+const PROBE: usize = 64;
 
 fn element_size<T>(_: &[T]) -> usize {
     size_of::<T>()
@@ -255,7 +297,7 @@ macro_rules! read_le {
 
 macro_rules! integer_source {
     ($t:ty, [$($rung:ident),*]) => {
-        #[allow(clippy::cast_lossless, trivial_numeric_casts)]
+        #[allow(clippy::unnecessary_cast)]
         impl Source for $t {
             read_le!($t);
             const LADDER: &'static [Rung] = &[$(Rung::$rung),*];
@@ -377,6 +419,7 @@ mod tests {
         values.iter().flat_map(|&v| to(v)).collect()
     }
 
+    #[allow(clippy::unnecessary_cast)]
     fn as_f64(values: &Values) -> Vec<f64> {
         with_values!(values, v => v.iter().map(|&x| x as f64).collect())
     }

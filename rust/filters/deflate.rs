@@ -21,41 +21,25 @@ pub(super) struct Inflater {
 impl Inflater {
     /// Inflates a whole stream into the front of `out`; returns the number of bytes.
     pub(super) fn decode(&mut self, stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
-        self.whole
-            .get_or_insert_default()
-            .zlib_decompress(stored, out)
-            .map_err(|error| match error {
-                DecompressionError::BadData => {
-                    DecodeError::Deflate("not a valid zlib stream".to_owned())
-                }
-                DecompressionError::InsufficientSpace => DecodeError::Length {
-                    expected: out.len(),
-                    found: Found::MoreThan(out.len()),
-                },
-            })
+        self.whole.get_or_insert_default().zlib_decompress(stored, out).map_err(|error| match error {
+            DecompressionError::BadData => DecodeError::Deflate("not a valid zlib stream".to_owned()),
+            DecompressionError::InsufficientSpace => {
+                DecodeError::Length { expected: out.len(), found: Found::MoreThan(out.len()) }
+            }
+        })
     }
 
     /// Inflates until `out` is full or the stream ends; returns the number of bytes.
     ///
     /// What lies behind the prefix is not looked at, so neither the checksum nor the length of the stream is verified.
-    pub(super) fn decode_prefix(
-        &mut self,
-        stored: &[u8],
-        out: &mut [u8],
-    ) -> Result<usize, DecodeError> {
+    pub(super) fn decode_prefix(&mut self, stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
         let stream = self.stream.get_or_insert_with(|| Decompress::new(true));
         stream.reset(true);
         let (mut read, mut written) = (0, 0);
         while written < out.len() {
-            let status = stream
-                .decompress(&stored[read..], &mut out[written..], FlushDecompress::None)
-                .map_err(|error| {
-                    DecodeError::Deflate(
-                        error
-                            .message()
-                            .unwrap_or("not a valid zlib stream")
-                            .to_owned(),
-                    )
+            let status =
+                stream.decompress(&stored[read..], &mut out[written..], FlushDecompress::None).map_err(|error| {
+                    DecodeError::Deflate(error.message().unwrap_or("not a valid zlib stream").to_owned())
                 })?;
             let before = (read, written);
             (read, written) = (stream.total_in() as usize, stream.total_out() as usize);
@@ -77,9 +61,8 @@ mod tests {
 
     /// h5py 3.16, HDF5 2.0: `create_dataset(data=INTS, compression="gzip")`, then `id.read_direct_chunk`.
     const STORED: [u8; 33] = [
-        0x78, 0x5e, 0x63, 0x64, 0x60, 0x60, 0x60, 0x04, 0x62, 0x26, 0x28, 0xcd, 0x0c, 0xa5, 0x61,
-        0x98, 0x09, 0x48, 0x14, 0x08, 0x32, 0xa2, 0x88, 0x81, 0x30, 0x2b, 0x94, 0x06, 0x00, 0x11,
-        0x60, 0x00, 0x9b,
+        0x78, 0x5e, 0x63, 0x64, 0x60, 0x60, 0x60, 0x04, 0x62, 0x26, 0x28, 0xcd, 0x0c, 0xa5, 0x61, 0x98, 0x09, 0x48,
+        0x14, 0x08, 0x32, 0xa2, 0x88, 0x81, 0x30, 0x2b, 0x94, 0x06, 0x00, 0x11, 0x60, 0x00, 0x9b,
     ];
 
     fn inflate(stored: &[u8], len: usize) -> Result<Vec<u8>, DecodeError> {
@@ -103,13 +86,7 @@ mod tests {
     #[test]
     fn refuses_a_stream_longer_than_the_buffer() {
         let found = Found::MoreThan(63);
-        assert_eq!(
-            inflate(&STORED, 63),
-            Err(DecodeError::Length {
-                expected: 63,
-                found
-            })
-        );
+        assert_eq!(inflate(&STORED, 63), Err(DecodeError::Length { expected: 63, found }));
     }
 
     #[test]
@@ -120,10 +97,7 @@ mod tests {
             ("no zlib header", STORED[2..].to_vec()),
             ("wrong Adler-32", [&STORED[..32], &[0]].concat()),
         ] {
-            assert!(
-                matches!(inflate(&stored, 64), Err(DecodeError::Deflate(_))),
-                "{what}"
-            );
+            assert!(matches!(inflate(&stored, 64), Err(DecodeError::Deflate(_))), "{what}");
         }
     }
 

@@ -17,11 +17,7 @@ const ROWS: usize = 360;
 /// Verifies the checksum at the tail of `stored` and returns the data before it.
 pub(super) fn verify(stored: &[u8]) -> Result<&[u8], DecodeError> {
     let Some((data, &tail)) = stored.split_last_chunk::<SUM_LEN>() else {
-        return Err(DecodeError::TooShort {
-            filter: "fletcher32",
-            expected: SUM_LEN,
-            found: stored.len(),
-        });
+        return Err(DecodeError::TooShort { filter: "fletcher32", expected: SUM_LEN, found: stored.len() });
     };
     let stored = u32::from_le_bytes(tail);
     let computed = checksum(data);
@@ -93,22 +89,10 @@ mod tests {
     /// `id.read_direct_chunk`.
     fn from_h5py() -> Vec<(&'static str, Vec<u8>, [u8; 4])> {
         vec![
-            (
-                "16 int32",
-                super::super::tests::ints(),
-                [0x12, 0x88, 0x05, 0x9c],
-            ),
+            ("16 int32", super::super::tests::ints(), [0x12, 0x88, 0x05, 0x9c]),
             ("odd length", (1..8).collect(), [0x0c, 0x10, 0x20, 0x1e]),
-            (
-                "1,001 bytes of 255: the sums fold to 65,280",
-                vec![255; 1001],
-                [0x00, 0xff, 0x00, 0xff],
-            ),
-            (
-                "np.arange(2001) * 7 % 251",
-                ramp(),
-                [0xa9, 0x87, 0x15, 0x16],
-            ),
+            ("1,001 bytes of 255: the sums fold to 65,280", vec![255; 1001], [0x00, 0xff, 0x00, 0xff]),
+            ("np.arange(2001) * 7 % 251", ramp(), [0xa9, 0x87, 0x15, 0x16]),
         ]
     }
 
@@ -137,10 +121,7 @@ mod tests {
         let mut stored = encode::fletcher32(&ramp());
         stored[7] ^= 1;
         assert!(matches!(verify(&stored), Err(DecodeError::Checksum { .. })));
-        assert!(matches!(
-            verify(&stored[..3]),
-            Err(DecodeError::TooShort { found: 3, .. })
-        ));
+        assert!(matches!(verify(&stored[..3]), Err(DecodeError::TooShort { found: 3, .. })));
         assert_eq!(verify(&[0; 4]), Ok(&[][..]));
     }
 
@@ -150,11 +131,7 @@ mod tests {
         for value in [0, 255] {
             for len in [2 * LANES * ROWS - 1, 2 * LANES * ROWS, 300_001] {
                 let data = vec![value; len];
-                assert_eq!(
-                    verify(&encode::fletcher32(&data)),
-                    Ok(&data[..]),
-                    "{len} bytes of {value}"
-                );
+                assert_eq!(verify(&encode::fletcher32(&data)), Ok(&data[..]), "{len} bytes of {value}");
             }
         }
     }

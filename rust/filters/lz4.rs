@@ -13,10 +13,7 @@ pub(super) fn decode(mut stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeE
     let block_size = u32::from_be_bytes(take(&mut stored)?) as usize;
     let expected = out.len();
     // The size is only believed where it fits the caller's buffer.
-    let Some(out) = usize::try_from(total)
-        .ok()
-        .and_then(|total| out.get_mut(..total))
-    else {
+    let Some(out) = usize::try_from(total).ok().and_then(|total| out.get_mut(..total)) else {
         return Err(DecodeError::Length {
             expected,
             found: usize::try_from(total).map_or(Found::MoreThan(usize::MAX), Found::Exactly),
@@ -28,23 +25,16 @@ pub(super) fn decode(mut stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeE
     for block in out.chunks_mut(block_size.max(1)) {
         let stored_len = u32::from_be_bytes(take(&mut stored)?) as usize;
         let (bytes, rest) = stored.split_at_checked(stored_len).ok_or_else(|| {
-            DecodeError::Lz4(format!(
-                "a block of {stored_len} bytes where {} are left",
-                stored.len()
-            ))
+            DecodeError::Lz4(format!("a block of {stored_len} bytes where {} are left", stored.len()))
         })?;
         stored = rest;
         if stored_len == block.len() {
             block.copy_from_slice(bytes);
             continue;
         }
-        let written =
-            decompress_into(bytes, block).map_err(|error| DecodeError::Lz4(error.to_string()))?;
+        let written = decompress_into(bytes, block).map_err(|error| DecodeError::Lz4(error.to_string()))?;
         if written != block.len() {
-            return Err(DecodeError::Lz4(format!(
-                "a block of {written} bytes where {} belong",
-                block.len()
-            )));
+            return Err(DecodeError::Lz4(format!("a block of {written} bytes where {} belong", block.len())));
         }
     }
     Ok(out.len())
@@ -52,11 +42,7 @@ pub(super) fn decode(mut stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeE
 
 fn take<const LEN: usize>(stored: &mut &[u8]) -> Result<[u8; LEN], DecodeError> {
     let Some((bytes, rest)) = stored.split_first_chunk::<LEN>() else {
-        return Err(DecodeError::TooShort {
-            filter: "LZ4",
-            expected: LEN,
-            found: stored.len(),
-        });
+        return Err(DecodeError::TooShort { filter: "LZ4", expected: LEN, found: stored.len() });
     };
     *stored = rest;
     Ok(*bytes)
@@ -79,20 +65,18 @@ mod tests {
     /// hdf5plugin 7.1: `create_dataset(data=np.arange(50, dtype="u1") // 9, **hdf5plugin.LZ4(nbytes=20))`, then
     /// `id.read_direct_chunk`: two compressed blocks of 20, one plain block of 10.
     const STORED: [u8; 64] = [
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x32, 0x00, 0x00, 0x00, 0x14, 0x00, 0x00, 0x00,
-        0x10, 0x14, 0x00, 0x01, 0x00, 0xb0, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01,
-        0x02, 0x02, 0x00, 0x00, 0x00, 0x0e, 0x12, 0x02, 0x01, 0x00, 0x13, 0x03, 0x01, 0x00, 0x50,
-        0x03, 0x04, 0x04, 0x04, 0x04, 0x00, 0x00, 0x00, 0x0a, 0x04, 0x04, 0x04, 0x04, 0x04, 0x05,
-        0x05, 0x05, 0x05, 0x05,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x32, 0x00, 0x00, 0x00, 0x14, 0x00, 0x00, 0x00, 0x10, 0x14, 0x00,
+        0x01, 0x00, 0xb0, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x01, 0x02, 0x02, 0x00, 0x00, 0x00, 0x0e,
+        0x12, 0x02, 0x01, 0x00, 0x13, 0x03, 0x01, 0x00, 0x50, 0x03, 0x04, 0x04, 0x04, 0x04, 0x00, 0x00, 0x00, 0x0a,
+        0x04, 0x04, 0x04, 0x04, 0x04, 0x05, 0x05, 0x05, 0x05, 0x05,
     ];
 
     /// The same with `data=INTS` and the default block size.
     const STORED_INTS: [u8; 62] = [
-        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00,
-        0x2e, 0x40, 0x01, 0x00, 0x00, 0x00, 0x04, 0x00, 0x13, 0x02, 0x08, 0x00, 0x13, 0x03, 0x08,
-        0x00, 0x00, 0x14, 0x00, 0x00, 0x04, 0x00, 0x71, 0x02, 0x01, 0x00, 0x00, 0x70, 0x11, 0x01,
-        0x24, 0x00, 0x00, 0x10, 0x00, 0x04, 0x04, 0x00, 0x80, 0x05, 0x00, 0x00, 0x00, 0x01, 0x00,
-        0x00, 0x00,
+        0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x2e, 0x40, 0x01,
+        0x00, 0x00, 0x00, 0x04, 0x00, 0x13, 0x02, 0x08, 0x00, 0x13, 0x03, 0x08, 0x00, 0x00, 0x14, 0x00, 0x00, 0x04,
+        0x00, 0x71, 0x02, 0x01, 0x00, 0x00, 0x70, 0x11, 0x01, 0x24, 0x00, 0x00, 0x10, 0x00, 0x04, 0x04, 0x00, 0x80,
+        0x05, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00,
     ];
 
     #[test]
@@ -104,19 +88,10 @@ mod tests {
     #[test]
     fn refuses_what_does_not_fit() {
         let found = Found::Exactly(50);
-        assert_eq!(
-            decoded(&STORED, 49),
-            Err(DecodeError::Length {
-                expected: 49,
-                found
-            })
-        );
+        assert_eq!(decoded(&STORED, 49), Err(DecodeError::Length { expected: 49, found }));
 
         let absurd = [&[0xff; 8], &STORED[8..]].concat();
-        assert!(matches!(
-            decoded(&absurd, 50),
-            Err(DecodeError::Length { expected: 50, .. })
-        ));
+        assert!(matches!(decoded(&absurd, 50), Err(DecodeError::Length { expected: 50, .. })));
     }
 
     #[test]
@@ -133,19 +108,10 @@ mod tests {
             ("a literal run that is too long", with(16, 0xf4)),
             ("a block that is too short", with(15, 2)),
         ] {
-            assert!(
-                matches!(decoded(&stored, 50), Err(DecodeError::Lz4(_))),
-                "{what}"
-            );
+            assert!(matches!(decoded(&stored, 50), Err(DecodeError::Lz4(_))), "{what}");
         }
-        assert!(matches!(
-            decoded(&STORED[..11], 50),
-            Err(DecodeError::TooShort { .. })
-        ));
-        assert!(matches!(
-            decoded(&STORED[..34], 50),
-            Err(DecodeError::TooShort { .. })
-        ));
+        assert!(matches!(decoded(&STORED[..11], 50), Err(DecodeError::TooShort { .. })));
+        assert!(matches!(decoded(&STORED[..34], 50), Err(DecodeError::TooShort { .. })));
     }
 
     proptest! {

@@ -28,10 +28,7 @@ const PERIODS: [usize; STEP] = [0, 8, 8, 6, 8, 5, 6, 7];
 pub(super) fn decode(stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
     let expected = out.len();
     match expand(stored, out)? {
-        (_, true) => Err(DecodeError::Length {
-            expected,
-            found: Found::MoreThan(expected),
-        }),
+        (_, true) => Err(DecodeError::Length { expected, found: Found::MoreThan(expected) }),
         (written, false) => Ok(written),
     }
 }
@@ -54,10 +51,7 @@ fn expand(stored: &[u8], out: &mut [u8]) -> Result<(usize, bool), DecodeError> {
             let run = control + 1;
             let fits = run.min(room);
             // A constant length is a pair of vector moves, an exact one a call of memcpy.
-            if let (Some(from), Some(to)) = (
-                stored.get(read..read + RUN),
-                out.get_mut(written..written + RUN),
-            ) {
+            if let (Some(from), Some(to)) = (stored.get(read..read + RUN), out.get_mut(written..written + RUN)) {
                 to.copy_from_slice(from);
             } else {
                 let from = stored.get(read..read + run).ok_or_else(cut)?;
@@ -76,13 +70,10 @@ fn expand(stored: &[u8], out: &mut [u8]) -> Result<(usize, bool), DecodeError> {
             read += 1;
         }
         run += 2;
-        let distance =
-            ((control & 0x1f) << 8 | usize::from(*stored.get(read).ok_or_else(cut)?)) + 1;
+        let distance = ((control & 0x1f) << 8 | usize::from(*stored.get(read).ok_or_else(cut)?)) + 1;
         read += 1;
         if distance > written {
-            return Err(DecodeError::Lzf(format!(
-                "a back reference of {distance} bytes where {written} are written"
-            )));
+            return Err(DecodeError::Lzf(format!("a back reference of {distance} bytes where {written} are written")));
         }
         let fits = run.min(room);
         repeat(out, written, distance, fits);
@@ -136,9 +127,9 @@ mod tests {
 
     /// h5py 3.16: `create_dataset(data=INTS, compression="lzf")`, then `id.read_direct_chunk`.
     const STORED: [u8; 44] = [
-        0x04, 0x01, 0x00, 0x00, 0x00, 0x01, 0x20, 0x03, 0x00, 0x02, 0x20, 0x03, 0x40, 0x07, 0x00,
-        0x03, 0xa0, 0x07, 0x40, 0x0b, 0x40, 0x03, 0x00, 0x02, 0x20, 0x04, 0x02, 0x70, 0x11, 0x01,
-        0x60, 0x0b, 0x20, 0x0a, 0xe0, 0x00, 0x03, 0x00, 0x05, 0x60, 0x27, 0x01, 0x00, 0x00,
+        0x04, 0x01, 0x00, 0x00, 0x00, 0x01, 0x20, 0x03, 0x00, 0x02, 0x20, 0x03, 0x40, 0x07, 0x00, 0x03, 0xa0, 0x07,
+        0x40, 0x0b, 0x40, 0x03, 0x00, 0x02, 0x20, 0x04, 0x02, 0x70, 0x11, 0x01, 0x60, 0x0b, 0x20, 0x0a, 0xe0, 0x00,
+        0x03, 0x00, 0x05, 0x60, 0x27, 0x01, 0x00, 0x00,
     ];
 
     #[test]
@@ -165,11 +156,7 @@ mod tests {
             (b"\x02ab", 9, lzf("the stream is cut off")),
             (b"\x00a\x20", 9, lzf("the stream is cut off")),
             (b"\x00a\xe0\x00", 9, lzf("the stream is cut off")),
-            (
-                b"\x00a\x20\x01",
-                9,
-                lzf("a back reference of 2 bytes where 1 are written"),
-            ),
+            (b"\x00a\x20\x01", 9, lzf("a back reference of 2 bytes where 1 are written")),
         ] {
             assert_eq!(expanded(stored, len), expected, "{stored:?}");
         }

@@ -195,20 +195,14 @@ impl Pipeline {
     pub fn from_hdf5(filters: &[(i32, Vec<u32>)], type_size: usize) -> Result<Self, UnknownFilter> {
         let known = |(id, client_data): &(i32, Vec<u32>)| match id {
             1 => Ok(Filter::Deflate),
-            2 => Ok(Filter::Shuffle {
-                element_size: client_data.first().map_or(type_size, |&size| size as usize),
-            }),
+            2 => Ok(Filter::Shuffle { element_size: client_data.first().map_or(type_size, |&size| size as usize) }),
             3 => Ok(Filter::Fletcher32),
             32000 => Ok(Filter::Lzf),
             32004 => Ok(Filter::Lz4),
             32015 => Ok(Filter::Zstd),
             &id => Err(UnknownFilter { id }),
         };
-        filters
-            .iter()
-            .map(known)
-            .collect::<Result<_, _>>()
-            .map(Self::new)
+        filters.iter().map(known).collect::<Result<_, _>>().map(Self::new)
     }
 
     /// Whether chunks are stored as they are.
@@ -229,20 +223,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`DecodeError`] where a filter cannot be undone or does not give exactly the chunk; `out` then holds rubbish.
-    pub fn decode(
-        &self,
-        decoder: &mut Decoder,
-        stored: &[u8],
-        mask: u32,
-        out: &mut [u8],
-    ) -> Result<(), DecodeError> {
-        let Decoder {
-            inflater,
-            zstd,
-            front,
-            back,
-            ..
-        } = decoder;
+    pub fn decode(&self, decoder: &mut Decoder, stored: &[u8], mask: u32, out: &mut [u8]) -> Result<(), DecodeError> {
+        let Decoder { inflater, zstd, front, back, .. } = decoder;
         let innermost = self.applied(mask).next().map(|(place, _)| place);
         let mut in_front = false;
         let mut len = stored.len();
@@ -306,10 +288,7 @@ impl Pipeline {
         let limit = out.len().min(chunk_len);
         if wanted > limit {
             let found = Found::Exactly(limit);
-            return Err(DecodeError::Length {
-                expected: wanted,
-                found,
-            });
+            return Err(DecodeError::Length { expected: wanted, found });
         }
         let worth_it = match self.streamable(mask) {
             None => false,
@@ -377,10 +356,7 @@ impl Pipeline {
         };
         if written < out.len() {
             let found = Found::Exactly(written);
-            return Err(DecodeError::Length {
-                expected: chunk_len,
-                found,
-            });
+            return Err(DecodeError::Length { expected: chunk_len, found });
         }
         Ok(())
     }
@@ -395,32 +371,16 @@ impl Pipeline {
             Some(Filter::Zstd) => Codec::Zstd,
             Some(Filter::Shuffle { .. } | Filter::Lz4) => return None,
         };
-        filters
-            .all(|filter| *filter == Filter::Fletcher32)
-            .then_some(codec)
+        filters.all(|filter| *filter == Filter::Fletcher32).then_some(codec)
     }
 
     /// The filters that changed a chunk with this mask, with their places, first applied first.
     fn applied(&self, mask: u32) -> impl DoubleEndedIterator<Item = (usize, &Filter)> {
-        self.filters
-            .iter()
-            .enumerate()
-            .filter(move |(place, filter)| {
-                // HDF5 has 32 filters at most (H5Z_MAX_NFILTERS), so a place beyond the mask is never skipped.
-                let skipped = u32::try_from(*place)
-                    .ok()
-                    .and_then(|place| mask.checked_shr(place))
-                    .unwrap_or(0)
-                    & 1
-                    == 1;
-                !skipped
-                    && !matches!(
-                        filter,
-                        Filter::Shuffle {
-                            element_size: 0 | 1
-                        }
-                    )
-            })
+        self.filters.iter().enumerate().filter(move |(place, filter)| {
+            // HDF5 has 32 filters at most (H5Z_MAX_NFILTERS), so a place beyond the mask is never skipped.
+            let skipped = u32::try_from(*place).ok().and_then(|place| mask.checked_shr(place)).unwrap_or(0) & 1 == 1;
+            !skipped && !matches!(filter, Filter::Shuffle { element_size: 0 | 1 })
+        })
     }
 
     /// The length of what filter `place` was given when a chunk of `chunk_len` bytes was written.
@@ -442,9 +402,7 @@ impl Pipeline {
 /// The first `len` bytes of a scratch buffer; their values are left over from earlier chunks.
 fn room(buffer: &mut Vec<u8>, len: usize) -> Result<&mut [u8], DecodeError> {
     if let Some(missing) = len.checked_sub(buffer.len()) {
-        buffer
-            .try_reserve_exact(missing)
-            .map_err(|_| DecodeError::OutOfMemory { bytes: len })?;
+        buffer.try_reserve_exact(missing).map_err(|_| DecodeError::OutOfMemory { bytes: len })?;
         buffer.resize(len, 0);
     }
     Ok(&mut buffer[..len])
@@ -452,9 +410,5 @@ fn room(buffer: &mut Vec<u8>, len: usize) -> Result<&mut [u8], DecodeError> {
 
 fn check_length(expected: usize, found: usize) -> Result<(), DecodeError> {
     let found = Found::Exactly(found);
-    if found == Found::Exactly(expected) {
-        Ok(())
-    } else {
-        Err(DecodeError::Length { expected, found })
-    }
+    if found == Found::Exactly(expected) { Ok(()) } else { Err(DecodeError::Length { expected, found }) }
 }

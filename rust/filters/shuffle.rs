@@ -10,11 +10,7 @@ use super::{DecodeError, Found};
 const BLOCK: usize = 64;
 
 /// Puts the elements of `stored` together again in the front of `out`; returns the number of bytes.
-pub(super) fn decode(
-    stored: &[u8],
-    element_size: usize,
-    out: &mut [u8],
-) -> Result<usize, DecodeError> {
+pub(super) fn decode(stored: &[u8], element_size: usize, out: &mut [u8]) -> Result<usize, DecodeError> {
     let len = stored.len();
     let expected = out.len();
     let Some(out) = out.get_mut(..len) else {
@@ -98,9 +94,7 @@ mod tests {
     #[test]
     fn reads_what_h5py_wrote() {
         // h5py 3.16, HDF5 2.0: create_dataset(data=np.arange(100, 109, dtype="<i2"), shuffle=True), read_direct_chunk.
-        let stored = [
-            100, 101, 102, 103, 104, 105, 106, 107, 108, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
+        let stored = [100, 101, 102, 103, 104, 105, 106, 107, 108, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let expected: Vec<u8> = (100_i16..109).flat_map(i16::to_le_bytes).collect();
         assert_eq!(unshuffle(&stored, 2), Ok(expected));
     }
@@ -114,10 +108,7 @@ mod tests {
     #[test]
     fn refuses_a_buffer_that_is_too_short() {
         let found = Found::Exactly(4);
-        assert_eq!(
-            decode(b"abcd", 2, &mut [0; 3]),
-            Err(DecodeError::Length { expected: 3, found })
-        );
+        assert_eq!(decode(b"abcd", 2, &mut [0; 3]), Err(DecodeError::Length { expected: 3, found }));
     }
 
     proptest! {

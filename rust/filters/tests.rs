@@ -24,8 +24,7 @@ pub mod encode {
 
     /// Data with short and long repeats near and far, as codecs meet it.
     pub fn repetitive() -> impl Strategy<Value = Vec<u8>> {
-        let piece = (prop::collection::vec(0_u8..4, 1..40), 1_usize..40)
-            .prop_map(|(bytes, times)| bytes.repeat(times));
+        let piece = (prop::collection::vec(0_u8..4, 1..40), 1_usize..40).prop_map(|(bytes, times)| bytes.repeat(times));
         let noise = prop::collection::vec(any::<u8>(), 0..60);
         let pieces = prop::collection::vec(prop_oneof![piece, noise], 0..12);
         pieces.prop_map(|pieces| pieces.concat())
@@ -57,11 +56,7 @@ pub mod encode {
         stored.extend((block_size as u32).to_be_bytes());
         for block in data.chunks(block_size) {
             let compressed = lz4_flex::block::compress(block);
-            let smaller = if compressed.len() < block.len() {
-                &compressed
-            } else {
-                block
-            };
+            let smaller = if compressed.len() < block.len() { &compressed } else { block };
             stored.extend((smaller.len() as u32).to_be_bytes());
             stored.extend(smaller);
         }
@@ -78,9 +73,7 @@ pub mod encode {
                 let ahead = data[at..].iter().zip(&data[at - distance..]);
                 ahead.take(264).take_while(|(a, b)| a == b).count()
             };
-            let distances = (1..=40)
-                .chain([1000, 8192])
-                .filter(|&distance| distance <= at);
+            let distances = (1..=40).chain([1000, 8192]).filter(|&distance| distance <= at);
             let best = distances.map(|distance| (length(distance), distance)).max();
             let Some((length, distance)) = best.filter(|&(length, _)| length > 2) else {
                 literals.push(data[at]);
@@ -148,13 +141,8 @@ fn any_filters() -> impl Strategy<Value = Vec<Filter>> {
 }
 
 fn write(filters: &[Filter], mask: u32, data: &[u8]) -> Vec<u8> {
-    let applied = filters
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| mask >> place & 1 == 0);
-    applied.fold(data.to_vec(), |data, (_, filter)| {
-        encode::filter(filter, &data)
-    })
+    let applied = filters.iter().enumerate().filter(|(place, _)| mask >> place & 1 == 0);
+    applied.fold(data.to_vec(), |data, (_, filter)| encode::filter(filter, &data))
 }
 
 fn read(filters: &[Filter], stored: &[u8], mask: u32, len: usize) -> Result<Vec<u8>, DecodeError> {
@@ -175,9 +163,9 @@ fn reads_what_h5py_wrote() {
             vec![shuffle(4), Filter::Deflate, Filter::Fletcher32],
             0,
             &[
-                0x78, 0x5e, 0x63, 0x64, 0x64, 0x62, 0x64, 0x66, 0x64, 0x64, 0x64, 0x2a, 0x00, 0x12,
-                0x8c, 0xac, 0x8c, 0x0c, 0x50, 0xc0, 0x28, 0x08, 0x63, 0xc1, 0x04, 0xd0, 0xf8, 0x50,
-                0x00, 0x00, 0x20, 0x2d, 0x00, 0x9b, 0x58, 0x80, 0x00, 0xfa,
+                0x78, 0x5e, 0x63, 0x64, 0x64, 0x62, 0x64, 0x66, 0x64, 0x64, 0x64, 0x2a, 0x00, 0x12, 0x8c, 0xac, 0x8c,
+                0x0c, 0x50, 0xc0, 0x28, 0x08, 0x63, 0xc1, 0x04, 0xd0, 0xf8, 0x50, 0x00, 0x00, 0x20, 0x2d, 0x00, 0x9b,
+                0x58, 0x80, 0x00, 0xfa,
             ][..],
             ints(),
         ),
@@ -185,8 +173,8 @@ fn reads_what_h5py_wrote() {
             vec![shuffle(8), Filter::Lzf, Filter::Fletcher32],
             0,
             &[
-                0x01, 0x00, 0x00, 0xe0, 0x2c, 0x00, 0x0a, 0xf0, 0x00, 0x08, 0x10, 0x14, 0x18, 0x1c,
-                0x20, 0x00, 0x3f, 0x40, 0x40, 0x00, 0x01, 0x40, 0x40, 0x89, 0x41, 0x09, 0xd1,
+                0x01, 0x00, 0x00, 0xe0, 0x2c, 0x00, 0x0a, 0xf0, 0x00, 0x08, 0x10, 0x14, 0x18, 0x1c, 0x20, 0x00, 0x3f,
+                0x40, 0x40, 0x00, 0x01, 0x40, 0x40, 0x89, 0x41, 0x09, 0xd1,
             ],
             floats,
         ),
@@ -194,8 +182,8 @@ fn reads_what_h5py_wrote() {
             vec![shuffle(4), Filter::Lzf],
             0,
             &[
-                0x14, 0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0c,
-                0x0d, 0x0e, 0x0f, 0x10, 0x11, 0x12, 0x13, 0x00, 0xe0, 0x30, 0x00, 0x01, 0x00, 0x00,
+                0x14, 0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f,
+                0x10, 0x11, 0x12, 0x13, 0x00, 0xe0, 0x30, 0x00, 0x01, 0x00, 0x00,
             ],
             counts,
         ),
@@ -203,22 +191,16 @@ fn reads_what_h5py_wrote() {
         (
             vec![shuffle(1), Filter::Lzf],
             2,
-            &[
-                0xd9, 0xa3, 0x82, 0x45, 0x4e, 0x0a, 0x13, 0x04, 0x2c, 0xd0, 0xa6, 0xe9, 0x80, 0x9b,
-                0xf8, 0xba,
-            ],
-            vec![
-                0xd9, 0xa3, 0x82, 0x45, 0x4e, 0x0a, 0x13, 0x04, 0x2c, 0xd0, 0xa6, 0xe9, 0x80, 0x9b,
-                0xf8, 0xba,
-            ],
+            &[0xd9, 0xa3, 0x82, 0x45, 0x4e, 0x0a, 0x13, 0x04, 0x2c, 0xd0, 0xa6, 0xe9, 0x80, 0x9b, 0xf8, 0xba],
+            vec![0xd9, 0xa3, 0x82, 0x45, 0x4e, 0x0a, 0x13, 0x04, 0x2c, 0xd0, 0xa6, 0xe9, 0x80, 0x9b, 0xf8, 0xba],
         ),
         (
             vec![Filter::Fletcher32, Filter::Deflate],
             0,
             &[
-                0x78, 0x9c, 0x63, 0x64, 0x60, 0x60, 0x60, 0x04, 0x62, 0x26, 0x28, 0xcd, 0x0c, 0xa5,
-                0x61, 0x98, 0x09, 0x48, 0x14, 0x08, 0x32, 0xa2, 0x88, 0x81, 0x30, 0x2b, 0x94, 0x16,
-                0xea, 0x60, 0x9d, 0x03, 0x00, 0x16, 0x52, 0x01, 0xd6,
+                0x78, 0x9c, 0x63, 0x64, 0x60, 0x60, 0x60, 0x04, 0x62, 0x26, 0x28, 0xcd, 0x0c, 0xa5, 0x61, 0x98, 0x09,
+                0x48, 0x14, 0x08, 0x32, 0xa2, 0x88, 0x81, 0x30, 0x2b, 0x94, 0x16, 0xea, 0x60, 0x9d, 0x03, 0x00, 0x16,
+                0x52, 0x01, 0xd6,
             ],
             ints(),
         ),
@@ -226,59 +208,31 @@ fn reads_what_h5py_wrote() {
             vec![Filter::Lzf, Filter::Deflate],
             0,
             &[
-                0x78, 0x9c, 0x63, 0x61, 0x64, 0x60, 0x60, 0x60, 0x54, 0x60, 0x66, 0x60, 0x52, 0x60,
-                0x76, 0x60, 0x67, 0x60, 0x5e, 0xc0, 0xee, 0xc0, 0xed, 0x00, 0xe2, 0xb1, 0x30, 0x15,
-                0x08, 0x32, 0x26, 0x70, 0x2b, 0x70, 0x3d, 0x60, 0x60, 0x66, 0x60, 0x4d, 0x50, 0x07,
-                0xaa, 0x03, 0x00, 0x53, 0x66, 0x04, 0x7d,
+                0x78, 0x9c, 0x63, 0x61, 0x64, 0x60, 0x60, 0x60, 0x54, 0x60, 0x66, 0x60, 0x52, 0x60, 0x76, 0x60, 0x67,
+                0x60, 0x5e, 0xc0, 0xee, 0xc0, 0xed, 0x00, 0xe2, 0xb1, 0x30, 0x15, 0x08, 0x32, 0x26, 0x70, 0x2b, 0x70,
+                0x3d, 0x60, 0x60, 0x66, 0x60, 0x4d, 0x50, 0x07, 0xaa, 0x03, 0x00, 0x53, 0x66, 0x04, 0x7d,
             ],
             ints(),
         ),
     ] {
-        assert_eq!(
-            read(&filters, stored, mask, expected.len()),
-            Ok(expected),
-            "{filters:?}"
-        );
+        assert_eq!(read(&filters, stored, mask, expected.len()), Ok(expected), "{filters:?}");
     }
 }
 
 #[test]
 fn knows_hdf5_ids() {
     let ids = |ids: &[(i32, &[u32])]| {
-        let filters: Vec<_> = ids
-            .iter()
-            .map(|(id, values)| (*id, values.to_vec()))
-            .collect();
+        let filters: Vec<_> = ids.iter().map(|(id, values)| (*id, values.to_vec())).collect();
         Pipeline::from_hdf5(&filters, 4)
     };
     let shuffle = |element_size| Filter::Shuffle { element_size };
-    let all: [(i32, &[u32]); 7] = [
-        (2, &[8]),
-        (2, &[]),
-        (1, &[4]),
-        (3, &[]),
-        (32000, &[4, 261, 64]),
-        (32004, &[0]),
-        (32015, &[3]),
-    ];
-    let expected = [
-        shuffle(8),
-        shuffle(4),
-        Filter::Deflate,
-        Filter::Fletcher32,
-        Filter::Lzf,
-        Filter::Lz4,
-        Filter::Zstd,
-    ];
+    let all: [(i32, &[u32]); 7] =
+        [(2, &[8]), (2, &[]), (1, &[4]), (3, &[]), (32000, &[4, 261, 64]), (32004, &[0]), (32015, &[3])];
+    let expected =
+        [shuffle(8), shuffle(4), Filter::Deflate, Filter::Fletcher32, Filter::Lzf, Filter::Lz4, Filter::Zstd];
     assert_eq!(ids(&all), Ok(Pipeline::new(expected.to_vec())));
-    assert_eq!(
-        ids(&[(1, &[4]), (32001, &[])]),
-        Err(UnknownFilter { id: 32001 })
-    );
-    assert_eq!(
-        UnknownFilter { id: 32001 }.to_string(),
-        "HDF5 filter 32001 (Blosc) is not among those decoded here"
-    );
+    assert_eq!(ids(&[(1, &[4]), (32001, &[])]), Err(UnknownFilter { id: 32001 }));
+    assert_eq!(UnknownFilter { id: 32001 }.to_string(), "HDF5 filter 32001 (Blosc) is not among those decoded here");
 }
 
 #[test]
@@ -292,20 +246,13 @@ fn refuses_another_length() {
         vec![Filter::Zstd],
         vec![Filter::Shuffle { element_size: 4 }],
         vec![Filter::Fletcher32, Filter::Deflate],
-        vec![
-            Filter::Shuffle { element_size: 4 },
-            Filter::Zstd,
-            Filter::Fletcher32,
-        ],
+        vec![Filter::Shuffle { element_size: 4 }, Filter::Zstd, Filter::Fletcher32],
         vec![Filter::Lzf, Filter::Deflate],
     ] {
         let stored = write(&filters, 0, &ints());
         for len in [0, 60, 63, 65, 68, 1000] {
             let refused = read(&filters, &stored, 0, len);
-            assert!(
-                matches!(refused, Err(DecodeError::Length { .. })),
-                "{filters:?} {len} {refused:?}"
-            );
+            assert!(matches!(refused, Err(DecodeError::Length { .. })), "{filters:?} {len} {refused:?}");
         }
     }
 }
@@ -318,27 +265,15 @@ fn a_prefix_streams_from_one_codec_with_checksums_around_it() {
         (vec![Filter::Fletcher32], 0, true),
         (vec![Filter::Deflate], 0, true),
         (vec![Filter::Zstd, Filter::Fletcher32], 0, true),
-        (
-            vec![Filter::Lzf, Filter::Fletcher32, Filter::Fletcher32],
-            0,
-            true,
-        ),
+        (vec![Filter::Lzf, Filter::Fletcher32, Filter::Fletcher32], 0, true),
         (vec![Filter::Lz4], 0, false),
         (vec![Filter::Fletcher32, Filter::Deflate], 0, false),
         (vec![shuffle(), Filter::Deflate], 0, false),
         (vec![shuffle(), Filter::Deflate], 1, true),
-        (
-            vec![Filter::Shuffle { element_size: 1 }, Filter::Deflate],
-            0,
-            true,
-        ),
+        (vec![Filter::Shuffle { element_size: 1 }, Filter::Deflate], 0, true),
         (vec![Filter::Deflate, Filter::Deflate], 0, false),
     ] {
-        assert_eq!(
-            Pipeline::new(filters.clone()).streams_prefix(mask),
-            streams,
-            "{filters:?}"
-        );
+        assert_eq!(Pipeline::new(filters.clone()).streams_prefix(mask), streams, "{filters:?}");
     }
 }
 
@@ -347,18 +282,8 @@ fn a_prefix_that_does_not_fit_is_refused() {
     let pipeline = Pipeline::new(vec![Filter::Deflate]);
     let stored = encode::deflate(&ints());
     for (chunk_len, room, wanted) in [(64, 10, 11), (64, 70, 65), (200, 200, 65)] {
-        let decoded = pipeline.decode_prefix(
-            &mut Decoder::new(),
-            &stored,
-            0,
-            chunk_len,
-            &mut vec![0; room],
-            wanted,
-        );
-        assert!(
-            matches!(decoded, Err(DecodeError::Length { .. })),
-            "{chunk_len} {room} {wanted}"
-        );
+        let decoded = pipeline.decode_prefix(&mut Decoder::new(), &stored, 0, chunk_len, &mut vec![0; room], wanted);
+        assert!(matches!(decoded, Err(DecodeError::Length { .. })), "{chunk_len} {room} {wanted}");
     }
 }
 
@@ -377,10 +302,7 @@ fn prefixes_of_a_large_chunk() {
         let pipeline = Pipeline::new(filters);
         for wanted in [0, 1, 131_071, 131_072, 131_073, 299_999, 300_000] {
             let mut out = vec![0; wanted];
-            assert_eq!(
-                pipeline.decode_prefix(decoder, &stored, 0, data.len(), &mut out, wanted),
-                Ok(())
-            );
+            assert_eq!(pipeline.decode_prefix(decoder, &stored, 0, data.len(), &mut out, wanted), Ok(()));
             assert_eq!(out, data[..wanted], "{pipeline:?} {wanted}");
             let mut out = vec![0; data.len()];
             assert_eq!(pipeline.decode(decoder, &stored, 0, &mut out), Ok(()));
@@ -392,10 +314,7 @@ fn prefixes_of_a_large_chunk() {
 /// Damage behind a streamed prefix shows only where a checksum covers it.
 #[test]
 fn a_prefix_is_covered_by_the_outer_checksum() {
-    for (filters, refused) in [
-        (vec![Filter::Deflate], false),
-        (vec![Filter::Deflate, Filter::Fletcher32], true),
-    ] {
+    for (filters, refused) in [(vec![Filter::Deflate], false), (vec![Filter::Deflate, Filter::Fletcher32], true)] {
         let mut stored = write(&filters, 0, &ints());
         let last = stored.len() - 1;
         stored[last] ^= 1;

@@ -2,9 +2,7 @@
 //!
 //! Unlike the plugin we do not need the content size in the frame: the chunk says how long the data is.
 
-use zstd::zstd_safe::{
-    DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, ResetDirective, get_error_name,
-};
+use zstd::zstd_safe::{DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, ResetDirective, get_error_name};
 
 use super::{DecodeError, Found};
 
@@ -46,22 +44,13 @@ impl Context {
         let context = self.get()?;
         // zstd.h: window logs from 10 to 30 are valid on every platform.
         let window_log = (usize::BITS - chunk_len.leading_zeros()).clamp(10, 30);
-        context
-            .reset(ResetDirective::SessionOnly)
-            .map_err(failure)?;
-        context
-            .set_parameter(DParameter::WindowLogMax(window_log))
-            .map_err(failure)?;
-        let mut input = InBuffer {
-            src: stored,
-            pos: 0,
-        };
+        context.reset(ResetDirective::SessionOnly).map_err(failure)?;
+        context.set_parameter(DParameter::WindowLogMax(window_log)).map_err(failure)?;
+        let mut input = InBuffer { src: stored, pos: 0 };
         let mut output = OutBuffer::around(out);
         while output.pos() < output.capacity() {
             let before = (input.pos, output.pos());
-            context
-                .decompress_stream(&mut output, &mut input)
-                .map_err(failure)?;
+            context.decompress_stream(&mut output, &mut input).map_err(failure)?;
             // No progress: the frames are cut off or end.
             if (input.pos, output.pos()) == before {
                 break;
@@ -74,9 +63,7 @@ impl Context {
         if self.context.is_none() {
             self.context = DCtx::try_create();
         }
-        self.context
-            .as_mut()
-            .ok_or_else(|| DecodeError::Zstd("no memory for a decompression context".to_owned()))
+        self.context.as_mut().ok_or_else(|| DecodeError::Zstd("no memory for a decompression context".to_owned()))
     }
 }
 
@@ -93,10 +80,9 @@ mod tests {
 
     /// hdf5plugin 7.1: `create_dataset(data=INTS, **hdf5plugin.Zstd())`, then `id.read_direct_chunk`.
     const STORED: [u8; 49] = [
-        0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x40, 0x45, 0x01, 0x00, 0xd0, 0x01, 0x00, 0x00, 0x00, 0x01,
-        0x00, 0x00, 0x00, 0x02, 0x03, 0x01, 0x02, 0x01, 0x00, 0x00, 0x70, 0x11, 0x01, 0x05, 0x00,
-        0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x05, 0x00, 0x80, 0x80, 0x99, 0xc5, 0x40, 0x3e, 0x90,
-        0xd9, 0xb2, 0x22, 0x07,
+        0x28, 0xb5, 0x2f, 0xfd, 0x20, 0x40, 0x45, 0x01, 0x00, 0xd0, 0x01, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00,
+        0x02, 0x03, 0x01, 0x02, 0x01, 0x00, 0x00, 0x70, 0x11, 0x01, 0x05, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00,
+        0x05, 0x00, 0x80, 0x80, 0x99, 0xc5, 0x40, 0x3e, 0x90, 0xd9, 0xb2, 0x22, 0x07,
     ];
 
     fn decoded(stored: &[u8], len: usize) -> Result<Vec<u8>, DecodeError> {
@@ -123,22 +109,13 @@ mod tests {
     fn reads_several_frames() {
         let stored = STORED.repeat(2);
         assert_eq!(decoded(&stored, 128), Ok(ints().repeat(2)));
-        assert_eq!(
-            prefix(&stored, 128, 70),
-            Ok(ints().repeat(2)[..70].to_vec())
-        );
+        assert_eq!(prefix(&stored, 128, 70), Ok(ints().repeat(2)[..70].to_vec()));
     }
 
     #[test]
     fn refuses_frames_longer_than_the_buffer() {
         let found = Found::MoreThan(63);
-        assert_eq!(
-            decoded(&STORED, 63),
-            Err(DecodeError::Length {
-                expected: 63,
-                found
-            })
-        );
+        assert_eq!(decoded(&STORED, 63), Err(DecodeError::Length { expected: 63, found }));
     }
 
     #[test]
@@ -148,28 +125,14 @@ mod tests {
             ("no frame", STORED[1..].to_vec()),
             ("bytes behind", [&STORED[..], b"trailing"].concat()),
         ] {
-            assert!(
-                matches!(decoded(&stored, 64), Err(DecodeError::Zstd(_))),
-                "{what}"
-            );
+            assert!(matches!(decoded(&stored, 64), Err(DecodeError::Zstd(_))), "{what}");
         }
     }
 
     /// RFC 8878: no single segment, no content size, a window of 128 MiB; then one raw block of one byte.
     #[test]
     fn a_prefix_allocates_no_absurd_window() {
-        let stored = [
-            0x28,
-            0xb5,
-            0x2f,
-            0xfd,
-            0x00,
-            17 << 3,
-            0x09,
-            0x00,
-            0x00,
-            b'a',
-        ];
+        let stored = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 17 << 3, 0x09, 0x00, 0x00, b'a'];
         assert_eq!(decoded(&stored, 1), Ok(b"a".to_vec()));
         assert!(matches!(prefix(&stored, 1, 1), Err(DecodeError::Zstd(_))));
     }

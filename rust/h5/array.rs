@@ -1,7 +1,7 @@
 //! One HDF5 dataset: its shape, type, filters and chunk table, checked against the file's size.
 
-use hdf5::{Dataset, File};
 use hdf5::plist::dataset_create::{ChunkOpts, Layout};
+use hdf5::{Dataset, File};
 
 use super::dtype::{Kind, NumType};
 use super::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
@@ -11,12 +11,12 @@ use crate::filters::Pipeline;
 /// Largest decoded chunk: HDF5's own limit before 2.0 (spec IV.A.2.i stores 32 bits).
 const MAX_CHUNK_BYTES: u64 = 1 << 32;
 
-/// Describes `dataset` (found at `place`, in `file`, which has `file_size` bytes).
-pub(super) fn describe(file: &File, dataset: &Dataset, place: &Place, file_size: u64) -> Result<ArrayLayout> {
+/// Describes `dataset` (found at `place`, in the file of `root`, which has `file_size` bytes).
+pub(super) fn describe(root: &File, dataset: &Dataset, place: &Place, file_size: u64) -> Result<ArrayLayout> {
     let hdf5_failed = |doing: &str, e: &hdf5::Error| damaged(place, doing, e);
     // By number and not by name: the name of an object behind an external link is that of the other file, too.
-    let number = |location: &hdf5::Location| location.loc_info().map(|info| info.fileno);
-    if number(dataset).map_err(|e| hdf5_failed("its file", &e))? != number(file).map_err(|e| hdf5_failed("its file", &e))? {
+    let number = |l: &hdf5::Location| l.loc_info().map_err(|e| hdf5_failed("its file", &e)).map(|info| info.fileno);
+    if number(dataset)? != number(root)? {
         return Err(place.unsupported("it lies in another file (external link)"));
     }
     let datatype = dataset.dtype().map_err(|e| hdf5_failed("the datatype", &e))?;
@@ -47,11 +47,10 @@ pub(super) fn describe(file: &File, dataset: &Dataset, place: &Place, file_size:
             Storage::Chunked(chunk_grid(dataset, place, &shape, &chunk, size, &plist, file_size)?)
         }
         Layout::Compact => return Err(place.unsupported("compact layout")),
-        #[allow(unreachable_patterns)]
-        _ => return Err(place.unsupported("virtual layout")),
+        Layout::Virtual => return Err(place.unsupported("virtual layout")),
     };
-    let fill = fill_bytes(&plist, &datatype, dtype).map_err(|e| hdf5_failed("the fill value", &e))?;
-    Ok(ArrayLayout { name: place.object.clone(), shape, dtype, fill, storage })
+    let fill_value = fill_bytes(&plist, &datatype, dtype).map_err(|e| hdf5_failed("the fill value", &e))?;
+    Ok(ArrayLayout { name: place.object.clone(), shape, dtype, fill: fill_value, storage })
 }
 
 fn damaged(place: &Place, doing: &str, e: &hdf5::Error) -> Error {
@@ -150,11 +149,7 @@ fn position(offset: &[u64], chunk: &[u64], counts: &[u64]) -> Option<usize> {
 }
 
 /// One fill element in the stored byte order; zeros where the file defines none, as h5py gives.
-fn fill_bytes(
-    plist: &hdf5::plist::DatasetCreate,
-    datatype: &hdf5::Datatype,
-    dtype: NumType,
-) -> hdf5::Result<Vec<u8>> {
+fn fill_bytes(plist: &hdf5::plist::DatasetCreate, datatype: &hdf5::Datatype, dtype: NumType) -> hdf5::Result<Vec<u8>> {
     let size = dtype.kind.size();
     let Some(value) = plist.get_fill_value(&datatype.to_descriptor()?)? else {
         return Ok(vec![0; size]);

@@ -104,7 +104,10 @@ impl NumType {
         Self { kind, big_endian: false }
     }
 
-    /// The type of a dataset, or the reason why it is outside the closed world.
+    /// The type of a dataset.
+    ///
+    /// # Errors
+    /// The reason why it is outside the closed world.
     pub fn from_hdf5(datatype: &Datatype) -> Result<Self, String> {
         let describe = |e: &dyn std::fmt::Display| format!("the type is not a plain number ({e})");
         let descriptor = datatype.to_descriptor().map_err(|e| describe(&e))?;

@@ -2,9 +2,9 @@
 //!
 //! libhdf5 serialises every call under one process-wide lock, so nothing of it may outlive the opening.
 
+mod array;
 pub mod dtype;
 pub mod layout;
-mod array;
 mod open;
 
 pub use open::open;

@@ -41,12 +41,13 @@ pub fn open(path: &Path, elem: &str) -> Result<MatrixLayout> {
 /// The operating system's own view first: its errors are better than HDF5's.
 fn check_readable(path: &Path, place: &Place) -> Result<u64> {
     let io = |doing: &str, source| Error::Io { file: place.file.clone(), doing: doing.into(), source };
-    let mut file = std::fs::File::open(path).map_err(|e| io("cannot open the file", e))?;
-    let meta = file.metadata().map_err(|e| io("cannot stat the file", e))?;
+    let meta = std::fs::metadata(path).map_err(|e| io("cannot open the file", e))?;
     if !meta.is_file() {
+        // Told before it is opened: opening a pipe waits for a writer.
         let error = std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is not a regular file");
-        return Err(io("cannot read", error));
+        return Err(io("cannot open the file", error));
     }
+    let mut file = std::fs::File::open(path).map_err(|e| io("cannot open the file", e))?;
     file.read_exact(&mut [0u8; 1])
         .map_err(|_| place.at("/").format("the file is empty, not HDF5", "Give the path of an .h5ad file"))?;
     Ok(meta.len())
@@ -78,10 +79,10 @@ fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
     if wanted == "raw/X" && exists(file, "raw.X") {
         return Ok("raw.X".to_owned());
     }
-    if let Some((parent, name)) = wanted.rsplit_once('/') {
-        if fields(file, parent).iter().any(|field| field == name) {
-            return Err(place.unsupported("it is a field of a compound array (anndata before 0.7)"));
-        }
+    if let Some((parent, name)) = wanted.rsplit_once('/')
+        && fields(file, parent).iter().any(|field| field == name)
+    {
+        return Err(place.unsupported("it is a field of a compound array (anndata before 0.7)"));
     }
     let is_mudata = text_attr(file, "encoding-type").is_some_and(|t| t.eq_ignore_ascii_case("mudata"));
     let remedy = if is_mudata || exists(file, "mod") {
@@ -91,9 +92,10 @@ fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
         )
     } else {
         let found = matrices(file);
-        match found.is_empty() {
-            true => "There is no matrix in this file".to_owned(),
-            false => format!("There are: '{}'. Pass one of them as elem=", found.join("', '")),
+        if found.is_empty() {
+            "There is no matrix in this file".to_owned()
+        } else {
+            format!("There are: '{}'. Pass one of them as elem=", found.join("', '"))
         }
     };
     Err(Error::Missing { place: place.clone(), remedy })
@@ -112,7 +114,8 @@ fn exists(group: &Group, path: &str) -> bool {
 }
 
 fn members(file: &File, group: &str) -> Vec<String> {
-    file.group(group).and_then(|g| g.member_names()).unwrap_or_default()
+    let names = file.group(group).and_then(|g| g.member_names()).unwrap_or_default();
+    names.iter().map(|name| valid(name.as_bytes())).collect()
 }
 
 /// The names of the fields of a compound array; none where `path` is something else.
@@ -120,12 +123,14 @@ fn fields(file: &File, path: &str) -> Vec<String> {
     let is_dataset = exists(file, path) && matches!(file.loc_type_by_name(path), Ok(LocationType::Dataset));
     let datatype = is_dataset.then(|| file.dataset(path).and_then(|d| d.dtype()?.to_descriptor()));
     match datatype {
-        Some(Ok(TypeDescriptor::Compound(compound))) => compound.fields.into_iter().map(|f| f.name).collect(),
+        Some(Ok(TypeDescriptor::Compound(compound))) => {
+            compound.fields.iter().map(|f| valid(f.name.as_bytes())).collect()
+        }
         _ => Vec::new(),
     }
 }
 
-/// What could be meant: the matrices of this file, or, where there is no X at the top, those of AnnDatas within it.
+/// What could be meant: the matrices of this file, or, where there is no X at the top, those of nested objects within it.
 fn matrices(file: &File) -> Vec<String> {
     let top = ["X", "raw/X", "raw.X"].iter().filter(|p| exists(file, p)).map(|p| (*p).to_owned());
     let nested = ["layers", "obsm"].iter().flat_map(|&group| {
@@ -233,17 +238,22 @@ fn shape_attr(group: &Group, place: &Place) -> Result<[u64; 2]> {
     }
 }
 
+/// Text of a file as text: the wrapper takes any bytes for UTF-8.
+fn valid(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
 /// A text attribute in any of the string types that writers use.
 fn text_attr(location: &hdf5::Location, name: &str) -> Option<String> {
-    let attr: Attribute = location.attr(name).ok()?;
-    fn first<T: hdf5::H5Type + ToString>(attr: &Attribute) -> Option<String> {
-        attr.read_raw::<T>().ok()?.first().map(ToString::to_string)
+    fn first<T: hdf5::H5Type>(attr: &Attribute, bytes: fn(&T) -> &[u8]) -> Option<String> {
+        attr.read_raw::<T>().ok()?.first().map(|text| valid(bytes(text)))
     }
+    let attr: Attribute = location.attr(name).ok()?;
     match attr.dtype().ok()?.to_descriptor().ok()? {
-        TypeDescriptor::VarLenUnicode => first::<VarLenUnicode>(&attr),
-        TypeDescriptor::VarLenAscii => first::<VarLenAscii>(&attr),
-        TypeDescriptor::FixedAscii(_) => first::<FixedAscii<256>>(&attr),
-        TypeDescriptor::FixedUnicode(_) => first::<FixedUnicode<256>>(&attr),
+        TypeDescriptor::VarLenUnicode => first(&attr, |t: &VarLenUnicode| t.as_bytes()),
+        TypeDescriptor::VarLenAscii => first(&attr, |t: &VarLenAscii| t.as_bytes()),
+        TypeDescriptor::FixedAscii(_) => first(&attr, |t: &FixedAscii<256>| t.as_bytes()),
+        TypeDescriptor::FixedUnicode(_) => first(&attr, |t: &FixedUnicode<256>| t.as_bytes()),
         _ => None,
     }
 }

@@ -7,6 +7,9 @@ use super::cache::{Held, RowCache};
 use crate::block::{Band, Block};
 use crate::error::Result;
 
+/// Ranges of the rows that were asked for, and the band that holds each.
+pub type Bands = Vec<(Range<usize>, Band)>;
+
 /// How a matrix is cut into units, and how its rows are decoded.
 pub struct Units<'a> {
     /// The unit of a row.
@@ -14,7 +17,7 @@ pub struct Units<'a> {
     /// The rows of a unit.
     pub unit_rows: &'a dyn Fn(u64) -> Range<u64>,
     /// Decodes sorted, distinct rows: ranges of them, and a band for each.
-    pub decode: &'a dyn Fn(&[u64]) -> Result<Vec<(Range<usize>, Band)>>,
+    pub decode: &'a dyn Fn(&[u64]) -> Result<Bands>,
     /// Bytes that a decoded row takes, before any is known.
     pub guess_per_row: u64,
 }

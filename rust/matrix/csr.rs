@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::file::DataFile;
+use super::memory;
 use super::plan::{RowStarts, jobs, runs};
 use super::stream::read_spans;
 use super::workers::{Scratch, Workers};
@@ -100,9 +101,12 @@ impl CsrMatrix {
             offsets.push(total);
         }
         let n_cols = self.layout.shape[1];
+        let kind = self.layout.data.dtype.kind;
+        memory::check((total as u64).saturating_mul(4 + kind.size() as u64), || {
+            Place::new(file.path().display().to_string(), self.layout.data.name.clone())
+        })?;
         let columns = read_columns(file, &self.layout.indices, &spans, total, n_cols, scratch)?;
         let mut values = Values::with_capacity(total);
-        let kind = self.layout.data.dtype.kind;
         read_spans(file, &self.layout.data, &spans, scratch, &mut |bytes| {
             values.append(kind, bytes);
             Ok(())
@@ -112,6 +116,9 @@ impl CsrMatrix {
 }
 
 /// Decodes and checks column indices (of a CSC matrix: row indices).
+///
+/// # Errors
+/// Where the file cannot be read, a chunk is damaged, or an index is out of range.
 pub fn read_columns(
     file: &DataFile,
     indices: &ArrayLayout,
@@ -149,11 +156,15 @@ fn nth_element(spans: &[Range<u64>], mut n: u64) -> u64 {
 }
 
 /// Reads an indptr whole and checks it against the number of elements there are.
+///
+/// # Errors
+/// [`crate::Error::Format`] where it is not monotone, does not begin with 0, or points past the elements.
 pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major: u64) -> Result<RowStarts> {
     let place = Place::new(file.path().display().to_string(), indptr.name.clone());
     if indptr.is_empty() {
         return Ok(RowStarts::default());
     }
+    memory::check(indptr.len().saturating_mul(16), || place.clone())?;
     let mut starts: Vec<u64> = Vec::new();
     let kind = indptr.dtype.kind;
     let whole = 0..indptr.len();
@@ -162,10 +173,8 @@ pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major
         Ok(())
     })?;
     let remedy = "The file is damaged or was written wrongly: write it again";
-    if let Some(&last) = starts.last() {
-        if last > elements {
-            return Err(place.format(format!("it points to element {last}, but there are {elements}"), remedy));
-        }
+    if let Some(last) = starts.last().filter(|&&last| last > elements) {
+        return Err(place.format(format!("it points to element {last}, but there are {elements}"), remedy));
     }
     debug_assert_eq!(starts.len() as u64, n_major + 1);
     RowStarts::new(&starts).map_err(|at| {

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::file::DataFile;
+use super::memory;
 use super::plan::{jobs, reads, runs};
 use super::stream::{damaged_chunk, to_little_endian};
 use super::workers::{Scratch, Workers};
@@ -70,12 +71,33 @@ impl DenseMatrix {
         let jobs = jobs(rows, |row| row / job_rows, 1);
         let bands = workers.run(&jobs, |scratch, job| {
             let rows = &rows[job.clone()];
+            if let (Storage::Contiguous(address), None, false) =
+                (&self.layout.storage, selection, self.layout.dtype.big_endian)
+                && let Some(values) = self.read_whole_rows(file, *address, rows)
+            {
+                return Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values: values? });
+            }
             self.assemble(file, rows, selection, scratch)?;
             let mut values = Values::with_capacity(0);
             values.append(self.layout.dtype.kind, &scratch.rows);
             Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values })
         })?;
         Ok(jobs.into_iter().zip(bands).collect())
+    }
+
+    /// Rows of one contiguous run, read to where they stay; `None` for types that are held as others.
+    fn read_whole_rows(&self, file: &DataFile, address: u64, rows: &[u64]) -> Option<Result<Values>> {
+        let kind = self.layout.dtype.kind;
+        let row_bytes = self.n_cols() * kind.size();
+        let place = Place::new(file.path().display().to_string(), self.layout.name.clone());
+        Values::filled_by(kind, rows.len() * self.n_cols(), |mut out| {
+            for run in runs(rows) {
+                let (now, rest) = out.split_at_mut((run.end - run.start) as usize * row_bytes);
+                file.read_at(now, address + run.start * row_bytes as u64, &place)?;
+                out = rest;
+            }
+            Ok(())
+        })
     }
 
     /// Puts `rows` together in `scratch.rows`, little-endian, wanted columns only.
@@ -90,6 +112,8 @@ impl DenseMatrix {
         let place = Place::new(file.path().display().to_string(), self.layout.name.clone());
         let width = selection.map_or(self.n_cols(), |s| s.order().len());
         scratch.rows.clear();
+        // The rows, and a copy of them in the band.
+        memory::check((rows.len() as u64 * 2 * size as u64).saturating_mul(width as u64), || place.clone())?;
         match &self.layout.storage {
             Storage::Unallocated => self.fill(&mut scratch.rows, rows.len() * width),
             Storage::Contiguous(address) => {
@@ -147,6 +171,7 @@ impl Tiles<'_> {
     fn band(&self, rows: &[u64], at: usize, scratch: &mut Scratch) -> Result<()> {
         let band = rows[0] / self.grid.chunk[0];
         let per_band = self.grid.counts[1];
+        memory::check(self.tile_bytes() as u64, || self.place.clone())?;
         let wanted: Vec<(u64, Chunk)> = (0..per_band)
             .filter(|&t| self.is_wanted(t))
             .filter_map(|t| self.grid.table[(band * per_band + t) as usize].map(|c| (t, c)))
@@ -155,6 +180,7 @@ impl Tiles<'_> {
         let extents: Vec<(u64, u64)> = filtered.iter().map(|(_, c)| (c.address, c.size)).collect();
         for read in reads(&extents) {
             let mut stored = std::mem::take(&mut scratch.stored);
+            memory::check(read.len, || self.place.clone())?;
             stored.resize(read.len as usize, 0);
             self.file.read_at(&mut stored, read.address, self.place)?;
             for &&(tile, chunk) in &filtered[read.extents.clone()] {
@@ -189,17 +215,13 @@ impl Tiles<'_> {
         (self.grid.chunk[0] * self.grid.chunk[1]) as usize * self.layout.dtype.kind.size()
     }
 
-    fn name(&self, band: u64, tile: u64) -> String {
-        format!("chunk ({band}, {tile})")
-    }
-
     fn decode(&self, band: u64, tile: u64, chunk: &Chunk, stored: &[u8], scratch: &mut Scratch) -> Result<()> {
         scratch.chunk.resize(self.tile_bytes(), 0);
         self.file.count_decoded(self.tile_bytes());
         self.grid
             .pipeline
             .decode(&mut scratch.decoder, stored, chunk.mask, &mut scratch.chunk)
-            .map_err(|e| damaged_chunk(self.place, &self.name(band, tile), chunk, &e.to_string()))
+            .map_err(|e| damaged_chunk(self.place, &tile_name(band, tile), chunk, &e.to_string()))
     }
 
     /// Reads only the runs of wanted rows, to where they lie in the tile.
@@ -207,7 +229,7 @@ impl Tiles<'_> {
         let bytes = self.tile_bytes();
         if chunk.size != bytes as u64 {
             let reason = format!("{} bytes, expected {bytes}", chunk.size);
-            return Err(damaged_chunk(self.place, &self.name(band, tile), chunk, &reason));
+            return Err(damaged_chunk(self.place, &tile_name(band, tile), chunk, &reason));
         }
         scratch.chunk.resize(bytes, 0);
         let row_bytes = self.grid.chunk[1] as usize * self.layout.dtype.kind.size();
@@ -230,19 +252,19 @@ impl Tiles<'_> {
         for (i, &row) in rows.iter().enumerate() {
             let from = (row - band * self.grid.chunk[0]) as usize * chunk_cols * size;
             let to = (at + i) * self.width * size;
-            match &wanted {
-                Some(pairs) => {
-                    for &(a, b) in pairs {
-                        scratch.rows[to + b..to + b + size]
-                            .copy_from_slice(&scratch.chunk[from + a..from + a + size]);
-                    }
+            if let Some(pairs) = &wanted {
+                for &(a, b) in pairs {
+                    scratch.rows[to + b..to + b + size].copy_from_slice(&scratch.chunk[from + a..from + a + size]);
                 }
-                None => {
-                    let to = to + columns.start as usize * size;
-                    let len = (columns.end - columns.start) as usize * size;
-                    scratch.rows[to..to + len].copy_from_slice(&scratch.chunk[from..from + len]);
-                }
+            } else {
+                let to = to + columns.start as usize * size;
+                let len = (columns.end - columns.start) as usize * size;
+                scratch.rows[to..to + len].copy_from_slice(&scratch.chunk[from..from + len]);
             }
         }
     }
+}
+
+fn tile_name(band: u64, tile: u64) -> String {
+    format!("chunk ({band}, {tile})")
 }

@@ -50,9 +50,20 @@ impl DataFile {
     /// [`Error::Io`] where the operating system refuses.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { file: path.display().to_string(), doing: "cannot open the file".into(), source };
+        // Before it is opened: opening a pipe waits for a writer.
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            let error = std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is not a regular file");
+            return Err(io(error));
+        }
         let file = File::open(path).map_err(io)?;
         let identity = Identity::of(&file.metadata().map_err(io)?);
-        Ok(Self { file, path: path.to_owned(), identity, bytes_read: AtomicU64::new(0), bytes_decoded: AtomicU64::new(0) })
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            identity,
+            bytes_read: AtomicU64::new(0),
+            bytes_decoded: AtomicU64::new(0),
+        })
     }
 
     /// The path it was opened by.

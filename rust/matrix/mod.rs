@@ -9,6 +9,7 @@ pub mod csc;
 pub mod csr;
 pub mod dense;
 pub mod file;
+pub mod memory;
 pub mod plan;
 pub mod stream;
 pub mod workers;
@@ -19,8 +20,8 @@ use std::sync::Arc;
 use crate::block::{Band, Block, Selection, Values};
 use crate::error::{Error, Place, Result};
 use crate::h5::layout::MatrixLayout;
-use cached::Units;
 use cache::{Budget, CacheKey, RowCache};
+use cached::Units;
 use csc::CscMatrix;
 use csr::CsrMatrix;
 use dense::DenseMatrix;
@@ -61,13 +62,22 @@ impl Matrix {
     ///
     /// # Errors
     /// See [`crate::h5::open`], [`CsrMatrix::new`], [`CscMatrix::new`]; [`Error::Format`] for columns that are not there.
-    pub fn open(path: &Path, elem: &str, columns: Option<&[i64]>, budget: &Arc<Budget>, workers: &Workers) -> Result<Self> {
+    pub fn open(
+        path: &Path,
+        elem: &str,
+        columns: Option<&[i64]>,
+        budget: &Arc<Budget>,
+        workers: &Workers,
+    ) -> Result<Self> {
         let file = DataFile::open(path)?;
         let layout = crate::h5::open(path, elem)?;
         // Between the two openings the path may have come to name another file.
         file.check_unchanged()?;
         let shape = layout.shape();
         let place = Place::new(path.display().to_string(), elem);
+        if columns.is_some() {
+            memory::check(shape[1].saturating_mul(4), || place.clone())?;
+        }
         let selection = columns.map(|c| Selection::new(c, shape[1])).transpose().map_err(|column| {
             place.format(
                 format!("column {column} was asked for twice or is not one of {} columns", shape[1]),

@@ -7,7 +7,7 @@ use std::ops::Range;
 /// Neighbouring reads closer than this are merged: a gap costs less to read than a second call.
 const MAX_GAP: u64 = 64 << 10;
 /// A merged read is not longer than this, unless one chunk alone is.
-const MAX_READ: u64 = 4 << 20;
+const MAX_READ: u64 = 512 << 10;
 
 /// Where each row begins among the elements: one base per [`RowStarts::GROUP`] rows, four bytes a row.
 #[derive(Clone, Debug, Default)]
@@ -171,6 +171,7 @@ pub fn reads(extents: &[(u64, u64)]) -> Vec<Read> {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -229,7 +230,9 @@ mod tests {
         #[test]
         fn row_starts_equal_the_indptr(lengths in proptest::collection::vec(0u64..5000, 0..1500)) {
             let mut indptr = vec![0u64];
-            lengths.iter().for_each(|l| indptr.push(indptr[indptr.len() - 1] + l));
+            for length in &lengths {
+                indptr.push(indptr[indptr.len() - 1] + length);
+            }
             let starts = RowStarts::new(&indptr).unwrap();
             for (row, &start) in indptr.iter().enumerate() {
                 prop_assert_eq!(starts.start(row as u64), start);

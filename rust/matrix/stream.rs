@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::file::DataFile;
+use super::memory;
 use super::plan::{Piece, pieces, reads};
 use super::workers::Scratch;
 use crate::error::{Place, Result};
@@ -30,9 +31,7 @@ pub fn read_spans(
 ) -> Result<()> {
     let place = Place::new(file.path().display().to_string(), array.name.clone());
     match &array.storage {
-        Storage::Unallocated => {
-            spans.iter().try_for_each(|s| fill(&array.fill, array.dtype, s.end - s.start, sink))
-        }
+        Storage::Unallocated => spans.iter().try_for_each(|s| fill(&array.fill, array.dtype, s.end - s.start, sink)),
         Storage::Contiguous(address) => {
             spans.iter().try_for_each(|s| read_plain(file, array.dtype, *address, s, &place, &mut scratch.stored, sink))
         }
@@ -141,6 +140,7 @@ impl Chunks<'_> {
                 read += 1;
             }
             if loaded != Some(read) {
+                memory::check(reads[read].len, || self.place.clone())?;
                 scratch.stored.resize(reads[read].len as usize, 0);
                 self.file.read_at(&mut scratch.stored, reads[read].address, self.place)?;
                 loaded = Some(read);
@@ -168,6 +168,7 @@ impl Chunks<'_> {
     fn decode(&self, index: u64, chunk: &Chunk, from: usize, wanted: usize, scratch: &mut Scratch) -> Result<()> {
         let dtype = self.array.dtype;
         let len = self.grid.chunk[0] as usize * dtype.kind.size();
+        memory::check(len as u64, || self.place.clone())?;
         // Streaming inflate runs at about half the speed of the whole-buffer one.
         let prefix = wanted < len / 2 && self.grid.pipeline.streams_prefix(chunk.mask);
         let Scratch { decoder, stored, chunk: out, .. } = scratch;
@@ -191,6 +192,7 @@ impl Chunks<'_> {
 }
 
 /// The error for a chunk that does not decode.
+#[must_use]
 pub fn damaged_chunk(place: &Place, which: &str, chunk: &Chunk, reason: &str) -> crate::Error {
     place.format(
         format!("{which} ({} bytes at address {}) is damaged: {reason}", chunk.size, chunk.address),

@@ -46,7 +46,7 @@ impl Workers<'_> {
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
         let results: Vec<Mutex<Option<Result<R>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
-        let step = |scratch: &mut Scratch| -> bool {
+        let do_next = |scratch: &mut Scratch| -> bool {
             if stop.load(Ordering::Relaxed) {
                 return false;
             }
@@ -64,11 +64,11 @@ impl Workers<'_> {
             for _ in 1..self.threads.min(jobs.len()) {
                 scope.spawn(|| {
                     let mut scratch = Scratch::default();
-                    while step(&mut scratch) {}
+                    while do_next(&mut scratch) {}
                 });
             }
             let mut scratch = Scratch::default();
-            while step(&mut scratch) {
+            while do_next(&mut scratch) {
                 if (self.interrupted)() {
                     interrupted = true;
                     stop.store(true, Ordering::Relaxed);
@@ -80,10 +80,9 @@ impl Workers<'_> {
         }
         let mut done = Vec::with_capacity(jobs.len());
         for result in results {
-            match result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-                Some(result) => done.push(result?),
-                // Not begun because a later job failed first: find that error.
-                None => continue,
+            // Without a result it was not begun, because a later job failed first: find that error.
+            if let Some(result) = result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+                done.push(result?);
             }
         }
         if done.len() == jobs.len() { Ok(done) } else { Err(Error::Interrupted) }

@@ -196,7 +196,9 @@ impl PyBlock {
         py.detach(|| {
             let mut held = Columns::with_capacity(n_cols, total);
             held.append(index_kind, indices, n_cols).map_err(|(at, value)| {
-                PyValueError::new_err(format!("element {at} of indices is {value}, where 0 to {n_cols} - 1 was expected"))
+                PyValueError::new_err(format!(
+                    "element {at} of indices is {value}, where 0 to {n_cols} - 1 was expected"
+                ))
             })?;
             let mut values = Values::with_capacity(total);
             values.append(kind, data);

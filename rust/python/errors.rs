@@ -10,7 +10,8 @@ use crate::error::Error;
 
 /// The exception for `error`.
 pub(super) fn to_python(py: Python<'_>, error: Error) -> PyErr {
-    let text = error.to_string();
+    // HDF5's own messages hold names out of the file, which the wrapper takes for UTF-8 as they are.
+    let text = String::from_utf8_lossy(error.to_string().as_bytes()).into_owned();
     let ours = |class: &str| match own_class(py, class) {
         Ok(class) => PyErr::from_type(class, text.clone()),
         Err(import_failed) => import_failed,
@@ -26,7 +27,7 @@ pub(super) fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::Missing { .. } => ours("UnknownNameError"),
         Error::Stale { .. } => ours("StaleFileError"),
         Error::RowOutOfRange { .. } => PyIndexError::new_err(text),
-        Error::TooLarge { .. } => PyMemoryError::new_err(text),
+        Error::TooLarge { .. } | Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
         Error::Inexact { .. } => PyValueError::new_err(text),
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
     }

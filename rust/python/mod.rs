@@ -1,5 +1,8 @@
 //! The extension module `annfeed._core`: numpy in, numpy out, errors as exceptions, the GIL released. No algorithms.
 
+// pyo3 hands arguments over by value.
+#![allow(clippy::needless_pass_by_value)]
+
 mod block;
 mod errors;
 mod ops;

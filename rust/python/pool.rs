@@ -47,9 +47,8 @@ impl PyBuffer {
         let start = this.buffer.as_mut_ptr().cast::<c_void>();
         // SAFETY: `view` comes from the interpreter. The memory is `nbytes` long at least, mapped until the buffer is
         // dropped, and never moves; the view owns a reference to the buffer. Rust itself holds no reference into it.
-        let status = unsafe {
-            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, this.nbytes as ffi::Py_ssize_t, 0, flags)
-        };
+        let status =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, this.nbytes as ffi::Py_ssize_t, 0, flags) };
         if status == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }
 }

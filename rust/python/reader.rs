@@ -153,6 +153,7 @@ fn interruptible<R: Send>(
                 return false;
             }
             last.set(Instant::now());
+            #[allow(clippy::redundant_closure_for_method_calls)] // the method is not general enough over lifetimes
             match Python::attach(|py| py.check_signals()) {
                 Ok(()) => false,
                 Err(error) => {

@@ -1,0 +1,83 @@
+"""Batches made in torch worker processes: a worker reads part of a window and sends all its batches.
+
+The parts follow the order of the epoch, and torch delivers them in that order, whatever the number of workers. Their
+size is bounded, because all of a part's batches go through shared memory at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from torch.utils.data import Dataset
+
+from annfeed.collate import Batch, Collate, Items
+from annfeed.epoch import Window
+
+if TYPE_CHECKING:
+    from annfeed.dataset import AnnDataset
+
+#: Bytes of batches that a worker sends at once, unless one batch alone is larger.
+PART_BYTES = 128 << 20
+
+
+def parts(window: Window, row_bytes: int) -> Iterator[Window]:
+    """Cut a window into runs of whole batches of at most `PART_BYTES`.
+
+    Parameters
+    ----------
+    window
+        Its batches stay as they are.
+    row_bytes
+        Bytes of a delivered row.
+
+    Examples
+    --------
+    >>> from annfeed.epoch import EpochPlan
+    >>> window = EpochPlan(n_rows=5, batch_size=2, window=6, shuffle=False).window_at(0)
+    >>> [part.batches for part in parts(window, PART_BYTES // 4)]
+    [[array([0, 1]), array([2, 3])], [array([4])]]
+    """
+    largest = max((stop - start for start, stop in pairwise(window.offsets.tolist())), default=1)
+    step = max(1, PART_BYTES // max(1, row_bytes * largest))
+    for first in range(0, window.n_batches, step):
+        offsets = window.offsets[first : first + step + 1]
+        rows = window.rows[offsets[0] : offsets[-1]]
+        yield Window(window.index, window.first_batch + first, rows, offsets - offsets[0])
+
+
+class PartOrder:
+    """The parts of the epoch that workers are at, as a sampler."""
+
+    def __init__(self, row_bytes: int) -> None:
+        self._row_bytes = row_bytes
+        self.windows: Iterator[Window] = iter(())
+
+    def __iter__(self) -> Iterator[Window]:
+        for window in self.windows:
+            yield from parts(window, self._row_bytes)
+
+
+class PartBatches(Dataset[Any]):
+    """A dataset whose items are all batches of a part: what a worker makes."""
+
+    def __init__(self, dataset: AnnDataset, collate_fn: Any) -> None:
+        self._dataset = dataset
+        self._collate_fn = collate_fn
+
+    def __getitem__(self, part: Window) -> list[Any]:
+        loaded = self._dataset.load(part.rows)
+        bounds = pairwise(part.offsets.tolist())
+        return [finished(self._dataset, loaded.batch(start, stop), self._collate_fn) for start, stop in bounds]
+
+
+def finished(dataset: AnnDataset, batch: Batch, collate_fn: Any) -> Any:
+    """Return a batch transformed and collated; a user's collate function sees a sequence of items."""
+    done = dataset.finish(batch)
+    return done if isinstance(collate_fn, Collate) else collate_fn(Items(done))
+
+
+def as_made(made: Any) -> Any:
+    """Hand on what a worker made; torch's default would turn tuples and arrays of a user's collate_fn into others."""
+    return made

@@ -1,0 +1,36 @@
+//! Sizes that come from a file are tried before they are used: an allocation that fails would end the process.
+
+use crate::error::{Error, Place, Result};
+
+/// So much is there, or nothing else would work either.
+const SURELY_THERE: u64 = 64 << 20;
+
+/// Whether `bytes` of memory can be had at once.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] at the place that `place` gives.
+pub fn check(bytes: u64, place: impl FnOnce() -> Place) -> Result<()> {
+    if bytes <= SURELY_THERE {
+        return Ok(());
+    }
+    let mut probe: Vec<u8> = Vec::new();
+    let granted = usize::try_from(bytes).is_ok_and(|n| probe.try_reserve_exact(n).is_ok());
+    // Or the compiler leaves out an allocation that nothing uses.
+    std::hint::black_box(&probe);
+    if granted { Ok(()) } else { Err(Error::OutOfMemory { place: place(), bytes }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_machine_has_is_refused() {
+        let place = || Place::new("f", "X");
+        assert!(check(1 << 20, place).is_ok());
+        assert!(check((64 << 20) + 1, place).is_ok());
+        for bytes in [1 << 60, u64::MAX] {
+            assert!(matches!(check(bytes, place), Err(Error::OutOfMemory { bytes: b, .. }) if b == bytes));
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! Files written by libhdf5, read through `Matrix`: what comes out is what plain arithmetic says went in.
+//!
+//! The Python tests hold the same readers against h5py and scipy, on more layouts; these need no Python.
+
+#![allow(clippy::unwrap_used, clippy::struct_excessive_bools)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use annfeed::Error;
+use annfeed::matrix::Matrix;
+use annfeed::matrix::cache::Budget;
+use annfeed::matrix::workers::Workers;
+use hdf5::plist::dataset_create::{AllocTime, ChunkOpts};
+use hdf5::types::VarLenUnicode;
+use hdf5::{File, Group, H5Type};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+const ENOUGH: u64 = 1 << 30;
+
+/// A matrix in plain rows, and how a file keeps it.
+#[derive(Clone, Debug)]
+struct Table {
+    n_cols: usize,
+    rows: Vec<Vec<f32>>,
+}
+
+/// How every array of a file is kept.
+#[derive(Clone, Copy, Debug, Default)]
+struct Storage {
+    chunk: Option<usize>,
+    shuffle: bool,
+    deflate: Option<u8>,
+    fletcher32: bool,
+    plain_edges: bool,
+    early: bool,
+    latest: bool,
+}
+
+const PLAIN: Storage = Storage {
+    chunk: None,
+    shuffle: false,
+    deflate: None,
+    fletcher32: false,
+    plain_edges: false,
+    early: false,
+    latest: false,
+};
+const GZIP: Storage = Storage { chunk: Some(50), deflate: Some(4), ..PLAIN };
+
+const LAYOUTS: [(&str, Storage); 9] = [
+    ("contiguous", PLAIN),
+    ("chunks", Storage { chunk: Some(7), ..PLAIN }),
+    ("early", Storage { chunk: Some(7), early: true, latest: true, ..PLAIN }),
+    ("gzip", GZIP),
+    ("one chunk", Storage { chunk: Some(100_000), deflate: Some(9), ..PLAIN }),
+    ("tiny chunks", Storage { chunk: Some(1), deflate: Some(1), latest: true, ..PLAIN }),
+    ("shuffle", Storage { shuffle: true, ..GZIP }),
+    ("all filters", Storage { shuffle: true, fletcher32: true, ..GZIP }),
+    ("plain edges", Storage { plain_edges: true, latest: true, ..GZIP }),
+];
+
+impl Table {
+    /// Counts, about one in three not zero, by a rule that is easy to follow.
+    fn of(n_rows: usize, n_cols: usize) -> Self {
+        let value = |i: usize| if i % 3 == 0 { (i % 251) as f32 } else { 0.0 };
+        Self { n_cols, rows: (0..n_rows).map(|r| (0..n_cols).map(|c| value(r * 7 + c * 5)).collect()).collect() }
+    }
+
+    fn transposed(&self) -> Self {
+        let column = |c: usize| self.rows.iter().map(|row| row[c]).collect();
+        Self { n_cols: self.rows.len(), rows: (0..self.n_cols).map(column).collect() }
+    }
+
+    fn compressed(&self) -> (Vec<f32>, Vec<i32>, Vec<i64>) {
+        let (mut data, mut indices, mut indptr) = (Vec::new(), Vec::new(), vec![0]);
+        for row in &self.rows {
+            for (c, &x) in row.iter().enumerate().filter(|(_, x)| **x != 0.0) {
+                data.push(x);
+                indices.push(c as i32);
+            }
+            indptr.push(data.len() as i64);
+        }
+        (data, indices, indptr)
+    }
+
+    fn picked(&self, rows: &[u64], columns: Option<&[i64]>) -> Vec<f32> {
+        let every: Vec<i64> = (0..self.n_cols as i64).collect();
+        let columns = columns.unwrap_or(&every);
+        rows.iter().flat_map(|&r| columns.iter().map(move |&c| self.rows[r as usize][c as usize])).collect()
+    }
+}
+
+fn create(path: &Path, storage: Storage) -> File {
+    let options = File::with_options();
+    let created = if storage.latest {
+        options.clone().with_fapl(hdf5::plist::file_access::FileAccessBuilder::libver_latest).create(path)
+    } else {
+        options.create(path)
+    };
+    created.unwrap()
+}
+
+fn put<T: H5Type>(group: &Group, name: &str, values: &[T], shape: &[usize], storage: Storage) {
+    let mut builder = group.new_dataset_builder();
+    if let Some(chunk) = storage.chunk {
+        // A square tile where there are two axes, and never longer than an axis.
+        let side = if shape.len() == 1 { chunk } else { (chunk as f64).sqrt().ceil() as usize };
+        builder = builder.chunk(shape.iter().map(|&n| side.min(n).max(1)).collect::<Vec<_>>());
+        if storage.shuffle {
+            builder = builder.shuffle();
+        }
+        if let Some(level) = storage.deflate {
+            builder = builder.deflate(level);
+        }
+        if storage.fletcher32 {
+            builder = builder.fletcher32();
+        }
+        if storage.plain_edges {
+            builder = builder.chunk_opts(ChunkOpts::DONT_FILTER_PARTIAL_CHUNKS);
+        }
+    }
+    if storage.early {
+        builder = builder.alloc_time(Some(AllocTime::Early));
+    }
+    let dataset = builder.empty::<T>().shape(shape.to_vec()).create(name).unwrap();
+    if !values.is_empty() {
+        dataset.write_raw(values).unwrap();
+    }
+}
+
+fn text(group: &hdf5::Location, name: &str, value: &str) {
+    let value: VarLenUnicode = value.parse().unwrap();
+    group.new_attr::<VarLenUnicode>().create(name).unwrap().write_scalar(&value).unwrap();
+}
+
+fn put_sparse(file: &File, format: &str, shape: [usize; 2], parts: &(Vec<f32>, Vec<i32>, Vec<i64>), storage: Storage) {
+    let group = file.create_group("X").unwrap();
+    text(&group, "encoding-type", format);
+    let shape = shape.map(|n| n as i64);
+    group.new_attr_builder().with_data(&shape).create("shape").unwrap();
+    put(&group, "data", &parts.0, &[parts.0.len()], storage);
+    put(&group, "indices", &parts.1, &[parts.1.len()], storage);
+    put(&group, "indptr", &parts.2, &[parts.2.len()], storage);
+}
+
+/// Writes `table` as `format`; the file lives as long as the folder that comes with it.
+fn write(table: &Table, format: &str, storage: Storage) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.h5ad");
+    let file = create(&path, storage);
+    let shape = [table.rows.len(), table.n_cols];
+    match format {
+        "dense" => put(&file, "X", &table.rows.concat(), &shape, storage),
+        "csr_matrix" => put_sparse(&file, format, shape, &table.compressed(), storage),
+        _ => put_sparse(&file, format, shape, &table.transposed().compressed(), storage),
+    }
+    file.close().unwrap();
+    (folder, path)
+}
+
+fn threads(n: usize) -> Workers<'static> {
+    Workers { threads: n, interrupted: &|| false }
+}
+
+fn open(path: &Path, columns: Option<&[i64]>, budget: u64) -> annfeed::Result<Matrix> {
+    Matrix::open(path, "X", columns, &Budget::new(budget), &threads(2))
+}
+
+/// The rows, dense; and the same through CSR.
+fn read(matrix: &Matrix, rows: &[u64], n_threads: usize) -> annfeed::Result<Vec<f32>> {
+    let block = matrix.read(rows, &threads(n_threads))?;
+    assert_eq!(block.n_rows(), rows.len());
+    let positions: Vec<i64> = (0..rows.len() as i64).collect();
+    let mut dense = vec![f32::NAN; rows.len() * block.n_cols()];
+    assert_eq!(block.dense(&positions, &mut dense, n_threads)?, None, "nothing is rounded");
+
+    let batch = block.csr::<f32>(&positions)?.unwrap();
+    let mut filled = vec![0.0; dense.len()];
+    for (row, span) in batch.indptr.windows(2).enumerate() {
+        let span = span[0] as usize..span[1] as usize;
+        assert!(batch.indices[span.clone()].windows(2).all(|w| w[0] < w[1]), "sorted and distinct");
+        for i in span {
+            filled[row * block.n_cols() + batch.indices[i] as usize] = batch.data[i];
+        }
+    }
+    assert_eq!(filled, dense);
+    Ok(dense)
+}
+
+const FORMATS: [&str; 3] = ["csr_matrix", "csc_matrix", "dense"];
+
+#[test]
+fn every_layout_gives_the_rows_that_were_written() {
+    let table = Table::of(60, 41);
+    let patterns: [&[u64]; 5] = [&(0..60).collect::<Vec<_>>(), &[], &[59], &[0, 1, 2, 30, 58], &[7, 8, 9, 10, 11, 12]];
+    for format in FORMATS {
+        for (name, storage) in LAYOUTS {
+            let (_folder, path) = write(&table, format, storage);
+            for columns in [None, Some(&[40, 0, 17, 3][..])] {
+                for budget in [0, ENOUGH] {
+                    // Without a budget rows are not cached; columns cannot be had at all.
+                    if budget == 0 && format == "csc_matrix" {
+                        continue;
+                    }
+                    let matrix = open(&path, columns, budget).unwrap();
+                    assert_eq!(matrix.shape(), [60, 41]);
+                    for rows in patterns {
+                        for n_threads in [1, 2, 4] {
+                            let delivered = read(&matrix, rows, n_threads).unwrap();
+                            assert_eq!(delivered, table.picked(rows, columns), "{format}, {name}, {n_threads} threads");
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_has_no_rows_or_no_columns_is_empty() {
+    for format in FORMATS {
+        for (n_rows, n_cols) in [(0, 5), (5, 0), (0, 0)] {
+            let (_folder, path) = write(&Table::of(n_rows, n_cols), format, PLAIN);
+            let matrix = open(&path, None, ENOUGH).unwrap();
+            assert_eq!(matrix.shape(), [n_rows as u64, n_cols as u64]);
+            let rows: Vec<u64> = (0..n_rows as u64).collect();
+            assert_eq!(read(&matrix, &rows, 1).unwrap(), [0.0f32; 0], "{format} {n_rows} x {n_cols}");
+        }
+    }
+}
+
+#[test]
+fn a_reopened_matrix_reads_the_same() {
+    let table = Table::of(60, 41);
+    for format in FORMATS {
+        let (_folder, path) = write(&table, format, GZIP);
+        let matrix = open(&path, None, ENOUGH).unwrap();
+        let again = matrix.reopen(&Budget::new(ENOUGH)).unwrap();
+        assert_eq!(read(&again, &[3, 59], 2).unwrap(), table.picked(&[3, 59], None));
+        assert_eq!((again.elem(), again.format()), ("X", matrix.format()));
+    }
+}
+
+#[test]
+fn repeated_columns_are_summed_and_sorted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.h5ad");
+    let file = create(&path, PLAIN);
+    let parts = (vec![1.0, 2.0, 4.0, 8.0, 16.0, 0.5], vec![3, 0, 3, 2, 1, 9], vec![0, 3, 3, 5]);
+    // The last element belongs to no row, so that its column does not matter.
+    put_sparse(&file, "csr_matrix", [3, 4], &parts, PLAIN);
+    file.close().unwrap();
+    let matrix = open(&path, None, 0).unwrap();
+    assert_eq!(read(&matrix, &[0, 1, 2], 1).unwrap(), [2.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.0, 16.0, 8.0, 0.0]);
+}
+
+/// Writes a good CSR file whose arrays `spoil` may change first, and gives the error of opening and reading it.
+fn error_of(spoil: impl Fn(&mut (Vec<f32>, Vec<i32>, Vec<i64>))) -> Error {
+    let table = Table::of(20, 30);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.h5ad");
+    let mut parts = table.compressed();
+    spoil(&mut parts);
+    let file = create(&path, GZIP);
+    put_sparse(&file, "csr_matrix", [20, 30], &parts, GZIP);
+    file.close().unwrap();
+    let rows: Vec<u64> = (0..20).collect();
+    open(&path, None, 0).and_then(|matrix| read(&matrix, &rows, 2)).unwrap_err()
+}
+
+type Spoil = fn(&mut (Vec<f32>, Vec<i32>, Vec<i64>));
+
+#[test]
+fn broken_arrays_are_format_errors_that_name_the_place() {
+    let cases: [(Spoil, &str, &str); 9] = [
+        (|p| p.1[7] = 30, "X/indices", "element 7 is the index 30, where 0 to 29"),
+        (|p| p.1[198] = -1, "X/indices", "element 198 is the index -1, where 0 to 29"),
+        (|p| p.1[0] = i32::MAX, "X/indices", "element 0 is the index 2147483647"),
+        (|p| p.2[0] = 1, "X/indptr", "begins with 1"),
+        (|p| p.2[5] = 0, "X/indptr", "element 5 is 0, less than"),
+        (|p| p.2[20] += 1, "X/indptr", "points to element 200, but there are 199"),
+        (|p| p.2[3] = -4, "X/indptr", "less than -4 before it"),
+        (|p| p.2.truncate(20), "X", "indptr has 20 elements"),
+        (|p| p.0.truncate(198), "X", "data has 198 elements but indices has 199"),
+    ];
+    for (spoil, object, found) in cases {
+        match error_of(spoil) {
+            Error::Format { place, found: text, remedy } => {
+                assert_eq!(place.object, object);
+                assert!(place.file.ends_with("x.h5ad"));
+                assert!(text.contains(found), "{text:?} has no {found:?}");
+                assert!(!remedy.is_empty());
+            }
+            other => panic!("{found}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_chunk_is_told_whatever_the_number_of_threads() {
+    let table = Table::of(60, 41);
+    for format in FORMATS {
+        let (_folder, path) = write(&table, format, Storage { fletcher32: true, ..GZIP });
+        let name = if format == "dense" { "X" } else { "X/data" };
+        let file = File::open(&path).unwrap();
+        let chunk = file.dataset(name).unwrap().chunk_info(2).unwrap();
+        file.close().unwrap();
+        let mut raw = fs::read(&path).unwrap();
+        raw[chunk.addr as usize + 5] ^= 4;
+        fs::write(&path, raw).unwrap();
+        for n_threads in [1, 2, 4] {
+            let rows: Vec<u64> = (0..60).collect();
+            let error = open(&path, None, ENOUGH).and_then(|m| read(&m, &rows, n_threads)).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, Error::Format { .. }), "{text}");
+            for part in [name, "fletcher32", &format!("{} bytes at address {}", chunk.size, chunk.addr)] {
+                assert!(text.contains(part), "{text}");
+            }
+        }
+    }
+}
+
+type Change = fn(&Path);
+
+#[test]
+fn a_file_that_changed_is_stale() {
+    let changes: [(&str, Change); 4] = [
+        ("bytes", |path| fs::write(path, [fs::read(path).unwrap(), vec![0]].concat()).unwrap()),
+        ("bytes", |path| fs::OpenOptions::new().write(true).open(path).unwrap().set_len(100).unwrap()),
+        ("replaced", |path| {
+            fs::copy(path, path.with_extension("new")).unwrap();
+            fs::rename(path.with_extension("new"), path).unwrap();
+        }),
+        ("removed", |path| fs::remove_file(path).unwrap()),
+    ];
+    for format in FORMATS {
+        for (found, change) in changes {
+            let (_folder, path) = write(&Table::of(20, 30), format, GZIP);
+            let matrix = open(&path, None, ENOUGH).unwrap();
+            assert!(read(&matrix, &[3], 1).is_ok());
+            change(&path);
+            for error in [read(&matrix, &[3], 1).unwrap_err(), matrix.reopen(&Budget::new(0)).unwrap_err()] {
+                match error {
+                    Error::Stale { change, .. } => assert!(change.contains(found), "{change}"),
+                    other => panic!("{other}"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_and_columns_out_of_range_are_refused() {
+    let (_folder, path) = write(&Table::of(20, 30), "csr_matrix", GZIP);
+    let matrix = open(&path, None, 0).unwrap();
+    assert!(matches!(read(&matrix, &[3, 20], 1), Err(Error::RowOutOfRange { row: 20, n_rows: 20, .. })));
+    for wrong in [[3, 30], [3, 3], [0, -1]] {
+        assert!(matches!(open(&path, Some(&wrong), 0), Err(Error::Format { .. })), "{wrong:?}");
+    }
+}
+
+#[test]
+fn columns_beyond_the_budget_say_what_they_need() {
+    let table = Table::of(60, 41);
+    let (_folder, path) = write(&table, "csc_matrix", GZIP);
+    let Err(Error::TooLarge { needed, budget: 100, .. }) = open(&path, None, 100) else { panic!() };
+    assert!(open(&path, None, needed - 1).is_err());
+    let matrix = open(&path, None, needed).unwrap();
+    assert_eq!(read(&matrix, &[59], 1).unwrap(), table.picked(&[59], None));
+}
+
+#[test]
+fn what_is_no_matrix_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("text"), "not HDF5").unwrap();
+    fs::write(at("empty"), "").unwrap();
+    let file = create(&at("odd"), PLAIN);
+    put(&file, "vector", &[1.0f32; 5], &[5], PLAIN);
+    text(&file.create_group("frame").unwrap(), "encoding-type", "dataframe");
+    file.create_group("group").unwrap();
+    file.close().unwrap();
+
+    let error = |name: &str, elem: &str| {
+        Matrix::open(&at(name), elem, None, &Budget::new(0), &Workers::ALONE).unwrap_err().to_string()
+    };
+    for (name, elem, found) in [
+        ("none", "X", "No such file"),
+        ("", "X", "not a regular file"),
+        ("text", "X", "not HDF5"),
+        ("empty", "X", "empty"),
+        ("odd", "X", "'X' does not exist. There is no matrix in this file"),
+        ("odd", "vector", "[5], where a matrix of rows and columns was expected"),
+        ("odd", "frame", "the encoding is 'dataframe'"),
+        ("odd", "group", "no encoding-type"),
+    ] {
+        let text = error(name, elem);
+        assert!(text.contains(found) && text.contains(&at(name).display().to_string()), "{name} {elem}: {text}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_matrix_in_any_layout(
+        (n_rows, n_cols) in (1usize..40, 1usize..30),
+        seed in any::<u64>(),
+        format in proptest::sample::select(vec!["csr_matrix", "csc_matrix", "dense"]),
+        storage in (proptest::option::of(1usize..200), any::<bool>(), proptest::option::of(0u8..10), any::<bool>(), any::<bool>())
+            .prop_map(|(chunk, shuffle, deflate, fletcher32, latest)| Storage { chunk, shuffle, deflate, fletcher32, latest, ..PLAIN }),
+        n_threads in proptest::sample::select(vec![1usize, 2, 4]),
+        budget in proptest::sample::select(vec![1u64 << 16, ENOUGH]),
+    ) {
+        // A plain generator of numbers is enough here (Knuth's MMIX constants).
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        };
+        let mut value = || match next() % 8 { 0 => next() as f32, 1 => -(next() as f32) / 7.0, 2 | 3 => (next() % 300) as f32, _ => 0.0 };
+        let table = Table { n_cols, rows: (0..n_rows).map(|_| (0..n_cols).map(|_| value()).collect()).collect() };
+        let rows: Vec<u64> = (0..n_rows as u64).filter(|_| next() % 2 == 0).collect();
+        let columns: Vec<i64> = (0..n_cols as i64).rev().filter(|_| next() % 2 == 0).collect();
+
+        let (_folder, path) = write(&table, format, storage);
+        for columns in [None, Some(&columns[..])] {
+            let matrix = open(&path, columns, budget).unwrap();
+            // Twice: decoded, and out of the cache.
+            for _ in 0..2 {
+                prop_assert_eq!(read(&matrix, &rows, n_threads).unwrap(), table.picked(&rows, columns));
+            }
+        }
+    }
+}
