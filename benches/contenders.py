@@ -71,7 +71,11 @@ class Contender:
 
     def path(self, settings: Settings) -> Path:
         """The file that it reads."""
-        return settings.file if self.stored == "as is" else settings.uncompressed
+        return settings.uncompressed if self.stored == "uncompressed" else settings.file
+
+    def reads(self, settings: Settings) -> Path:
+        """What lies in the page cache when it is timed: its file, or a folder."""
+        return self.path(settings)
 
     def columns(self, n_vars: int) -> np.ndarray | None:
         """The genes that it delivers; None for all."""
@@ -175,7 +179,7 @@ class AnnLoader(Contender):
 
     def epoch(self) -> Iterator[Batch]:
         for batch in self.loader:
-            yield batch.X, batch.obs["row"].numpy()
+            yield batch.X, batch.obs_names.astype(np.int64).to_numpy()
 
 
 class ScipyInMemory(Contender):
@@ -241,6 +245,9 @@ class Annbatch(Contender):
 
     def _copy(self, settings: Settings) -> Path:
         return settings.folder / f"{settings.file.stem}.zarr"
+
+    def reads(self, settings: Settings) -> Path:
+        return self._copy(settings)
 
     def prepare(self, settings: Settings) -> None:
         if self._copy(settings).exists():
@@ -336,12 +343,13 @@ def as_csr(x: Any) -> Any:
 
 
 def numbered(path: Path) -> Any:
-    """The file as a backed AnnData whose obs is the number of each row."""
+    """The file as a backed AnnData whose obs, and names of obs, are the number of each row."""
     import anndata
     import pandas as pd
 
     adata = anndata.read_h5ad(path, backed="r")
-    adata.obs = pd.DataFrame({"row": np.arange(adata.n_obs)}, index=adata.obs_names)
+    rows = np.arange(adata.n_obs)
+    adata.obs = pd.DataFrame({"row": rows}, index=rows.astype(str))
     return adata
 
 

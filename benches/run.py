@@ -42,8 +42,8 @@ def main() -> None:
     settings = _settings(given, path)
     names = [c.name for c in CONTENDERS if not given.only or any(c.name.startswith(name) for name in given.only)]
     names = _checked(names, settings, given)
-    for file in {BY_NAME[name].path(settings) for name in names}:
-        _warm(file)
+    for path in {BY_NAME[name].reads(settings) for name in names}:
+        _warm(path)
     rows: list[dict[str, Any]] = []
     for turn in range(given.rounds):
         # Each round begins elsewhere, so that nobody always runs after the same neighbour.
@@ -53,9 +53,11 @@ def main() -> None:
             result = _call([name], settings, given, "measure") | {"others": meter.share()}
             rows.append(_row(label, turn, BY_NAME[name], settings, result))
             print(f"round {turn + 1}: {name:48} {result['cells_per_s']:>10,.0f} cells/s", flush=True)
+    if given.only or not rows:
+        print("a part of the contenders: results.csv and the tables are left as they are")
+        return
     _write(label, rows, settings, given)
-    if not given.only:
-        subprocess.run([sys.executable, HERE / "report.py"], check=True)
+    subprocess.run([sys.executable, HERE / "report.py"], check=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -133,10 +135,12 @@ def _call(names: list[str], settings: Settings, given: argparse.Namespace, job: 
 
 
 def _warm(path: Path) -> None:
-    """Read a file once, so that it lies in the page cache."""
-    with path.open("rb", buffering=0) as file:
-        while file.read(1 << 24):
-            pass
+    """Read a file, or those in a folder, once, so that they lie in the page cache."""
+    for each in path.rglob("*") if path.is_dir() else [path]:
+        if each.is_file():
+            with each.open("rb", buffering=0) as file:
+                while file.read(1 << 24):
+                    pass
 
 
 def _row(label: str, turn: int, contender: Contender, settings: Settings, result: dict[str, Any]) -> dict[str, Any]:
