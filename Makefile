@@ -51,9 +51,12 @@ types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the bu
 test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README
 	python -m pytest
 
-bench: $(VENV)/.built ## Benchmarks: criterion for the core, pytest-benchmark against anndata and scipy
+bench: $(VENV)/.built ## Benchmarks beside other loaders (SIZE=small, 20k or 200k), into bench-data/ and docs/benchmarks.md
+	$(BIN)/python -m pip install --quiet matplotlib 'scdataset>=0.3'
 	cargo bench --locked
 	python -m pytest benches --benchmark-only
+	python benches/quality.py
+	python benches/run.py
 
 wheel: ## Build the wheel into dist/ and try it in an empty environment
 	rm -rf dist $(TRIAL)

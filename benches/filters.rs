@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::io::Write;
+use std::time::Duration;
 
 use annfeed::filters::{Decoder, Filter, Pipeline};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -31,9 +32,7 @@ fn decode(criterion: &mut Criterion) {
             ("lz4", vec![Filter::Lz4]),
             ("zstd", vec![Filter::Zstd]),
         ] {
-            let stored = filters
-                .iter()
-                .fold(data.clone(), |data, filter| encode(filter, &data));
+            let stored = filters.iter().fold(data.clone(), |data, filter| encode(filter, &data));
             let pipeline = Pipeline::new(filters);
             let mut out = vec![0; data.len()];
             let mut run = |out: &mut [u8]| {
@@ -75,25 +74,14 @@ fn prefix(criterion: &mut Criterion) {
     let mut decoder = Decoder::new();
     let data = indices();
     let mut group = criterion.benchmark_group("prefix of indices");
-    for (name, filter) in [
-        ("deflate", Filter::Deflate),
-        ("zstd", Filter::Zstd),
-        ("lzf", Filter::Lzf),
-    ] {
+    for (name, filter) in [("deflate", Filter::Deflate), ("zstd", Filter::Zstd), ("lzf", Filter::Lzf)] {
         let stored = encode(&filter, &data);
         let pipeline = Pipeline::new(vec![filter]);
         for percent in [4, 25, 50, 100] {
             let wanted = data.len() * percent / 100;
             let mut out = vec![0; wanted];
             let mut run = |out: &mut [u8]| {
-                let result = pipeline.decode_prefix(
-                    &mut decoder,
-                    black_box(&stored),
-                    0,
-                    data.len(),
-                    out,
-                    wanted,
-                );
+                let result = pipeline.decode_prefix(&mut decoder, black_box(&stored), 0, data.len(), out, wanted);
                 assert_eq!(result, Ok(()), "{name}");
             };
             run(&mut out);
@@ -109,10 +97,7 @@ fn prefix(criterion: &mut Criterion) {
 fn values() -> Vec<u8> {
     let mut random = Random(1);
     let count = |_| (random.next().trailing_zeros() + 1) as f32;
-    (0..ELEMENTS)
-        .map(count)
-        .flat_map(f32::to_le_bytes)
-        .collect()
+    (0..ELEMENTS).map(count).flat_map(f32::to_le_bytes).collect()
 }
 
 /// Sorted column indices, row after row.
@@ -133,10 +118,7 @@ struct Random(u64);
 
 impl Random {
     fn next(&mut self) -> u32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 32) as u32
     }
 }
@@ -155,10 +137,7 @@ fn encode(filter: &Filter, data: &[u8]) -> Vec<u8> {
 /// gzip 4, h5py's default.
 fn deflate(data: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(4));
-    encoder
-        .write_all(data)
-        .and_then(|()| encoder.finish())
-        .unwrap_or_default()
+    encoder.write_all(data).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
 fn shuffle(data: &[u8], element_size: usize) -> Vec<u8> {
@@ -182,17 +161,8 @@ fn fletcher32(data: &[u8]) -> Vec<u8> {
 /// One block, as the plugin's default block size of 1 GiB gives it.
 fn lz4(data: &[u8]) -> Vec<u8> {
     let block = lz4_flex::block::compress(data);
-    let (total, size) = (
-        (data.len() as u64).to_be_bytes(),
-        (data.len() as u32).to_be_bytes(),
-    );
-    [
-        &total[..],
-        &size,
-        &(block.len() as u32).to_be_bytes(),
-        &block,
-    ]
-    .concat()
+    let (total, size) = ((data.len() as u64).to_be_bytes(), (data.len() as u32).to_be_bytes());
+    [&total[..], &size, &(block.len() as u32).to_be_bytes(), &block].concat()
 }
 
 /// Greedy with a hash of three bytes, as liblzf does it.
@@ -202,19 +172,11 @@ fn lzf(data: &[u8]) -> Vec<u8> {
     let mut at = 0;
     while at < data.len() {
         let length = data.get(at..at + 3).map_or(0, |next| {
-            let hash = next
-                .iter()
-                .fold(0_usize, |hash, &byte| hash * 211 + usize::from(byte))
-                & 0xffff;
+            let hash = next.iter().fold(0_usize, |hash, &byte| hash * 211 + usize::from(byte)) & 0xffff;
             let seen = std::mem::replace(&mut last_seen[hash], at);
             let near = seen != usize::MAX && at - seen <= 8192;
             let same = if near {
-                data[at..]
-                    .iter()
-                    .zip(&data[seen..])
-                    .take(264)
-                    .take_while(|(a, b)| a == b)
-                    .count()
+                data[at..].iter().zip(&data[seen..]).take(264).take_while(|(a, b)| a == b).count()
             } else {
                 0
             };
@@ -244,5 +206,13 @@ fn flush(literals: &mut Vec<u8>, stored: &mut Vec<u8>) {
     literals.clear();
 }
 
-criterion_group!(benches, decode, unshuffle, prefix);
+fn quick() -> Criterion {
+    Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(600))
+        .without_plots()
+}
+
+criterion_group! { name = benches; config = quick(); targets = decode, unshuffle, prefix }
 criterion_main!(benches);
