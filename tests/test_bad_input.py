@@ -26,6 +26,8 @@ from annfeed import (
     UnknownNameError,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+
 COUNTS = sp.random(60, 41, 0.2, "csr", random_state=0, data_rvs=lambda n: np.arange(1, n + 1)).astype(np.float32)
 FORMATS = {"csr": Stored.of(COUNTS), "csc": Stored.of(COUNTS.tocsc()), "dense": COUNTS.toarray()}
 ALL = range(60)
@@ -474,14 +476,22 @@ def test_a_file_that_changes_is_stale(tmp_path, form, change):
     dataset.close()
 
 
-@pytest.mark.parametrize(
-    ("context", "change"),
-    [*(("fork", change) for change in CHANGES), ("spawn", renamed_over), ("spawn", shortened), ("spawn", unlinked)],
-)
-@pytest.mark.parametrize("filters", [PIPELINES["gzip4"], FOREIGN["bzip2"]], ids=["ours", "through h5py"])
+# Few, as torch waits five seconds for a worker after its error.
+IN_WORKERS = [
+    ("gzip4", "fork", appended),
+    ("gzip4", "fork", unlinked),
+    ("gzip4", "spawn", renamed_over),
+    ("gzip4", "spawn", shortened),
+    ("bzip2", "fork", rewritten),
+    ("bzip2", "spawn", unlinked),
+]
+
+
+@pytest.mark.parametrize(("name", "context", "change"), IN_WORKERS)
 @pytest.mark.filterwarnings("ignore::annfeed.errors.AnnfeedWarning")
-def test_a_worker_finds_a_changed_file_stale(tmp_path, filters, context, change):
-    path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"], layout_of("csr", filters))
+def test_a_worker_finds_a_changed_file_stale(tmp_path, name, context, change):
+    layout = layout_of("csr", {**PIPELINES, **FOREIGN}[name])
+    path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"], layout)
     dataset = AnnDataset(path)
     change(path)
     loader = dataset.get_optimized_dataloader(batch_size=20, num_workers=1, multiprocessing_context=context)
@@ -551,8 +561,9 @@ def test_arguments(tmp_path, options, kind, parts):
         assert part in str(caught.value)
 
 
-@pytest.mark.parametrize("transform", [Nothing(), NothingAtAll(), Compose([Nothing()])], ids=repr)
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("transform", "workers"), [(Nothing(), 0), (NothingAtAll(), 0), (Compose([Nothing()]), 0), (Nothing(), 1)]
+)
 def test_a_transform_that_returns_nothing(tmp_path, transform, workers):
     dataset = AnnDataset(write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"]), transform=transform)
     with pytest.raises(TypeError, match=r"Nothing.*returned.*None.*not a dict.*return data_dict"):
@@ -567,13 +578,13 @@ READ_FOR_LONG = """
 import sys
 from annfeed import AnnDataset
 
-dataset = AnnDataset(sys.argv[1], obs_columns=[], var_subset=[0], threads=int(sys.argv[2]), cache=0, chunk_size=2**18)
+dataset = AnnDataset(sys.argv[1], obs_columns=[], var_subset=[0], threads=int(sys.argv[2]), cache=0, chunk_size=2**16)
 print("reading", flush=True)
 try:
     if sys.argv[3] == "rows":
         dataset.__getitems__(range(len(dataset)))
     else:
-        for batch in dataset.get_optimized_dataloader(batch_size=2**17, shuffle=False):
+        for batch in dataset.get_optimized_dataloader(batch_size=2**16, shuffle=False):
             pass
 except KeyboardInterrupt:
     print(dataset.stats()["bytes_read"], float(dataset[5]["X"]), flush=True)
@@ -598,8 +609,7 @@ def long_file(tmp_path_factory):
     path.unlink()
 
 
-@pytest.mark.parametrize("how", ["rows", "loader"])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "how"), [(1, "rows"), (2, "rows"), (2, "loader")])
 def test_ctrl_c_ends_a_long_read(long_file, threads, how):
     command = [sys.executable, "-c", READ_FOR_LONG, str(long_file), str(threads), how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:

@@ -638,10 +638,12 @@ class _FileSource:
     @contextmanager
     def _open(self) -> Iterator[Any]:
         with open_h5py(self._path) as file:
-            obs = file.get(self._group)
+            with _told(self.place):
+                obs = file.get(self._group)
+                there = list(file) if obs is None else []
             if obs is None:
                 raise FormatError(
-                    f"{self._path} has no {self._group!r}; at its top level are {', '.join(file) or 'no objects'}. "
+                    f"{self._path} has no {self._group!r}; at its top level are {', '.join(there) or 'no objects'}. "
                     "Is it an .h5ad file, and is the elem right?"
                 )
             with _quiet():
