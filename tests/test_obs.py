@@ -567,8 +567,8 @@ def test_a_column_is_converted_once(adata, monkeypatch):
     import annfeed.obs
 
     converted = []
-    convert = annfeed.obs._convert
-    monkeypatch.setattr(annfeed.obs, "_convert", lambda s, where: converted.append(s.name) or convert(s, where))
+    convert = annfeed.obs.convert
+    monkeypatch.setattr(annfeed.obs, "convert", lambda s, where: converted.append(s.name) or convert(s, where))
     adata.obs["d"] = pd.to_datetime(["2020", "2021", None])
     adata.obs["m"] = pd.array([1, None, 2], dtype="Int64")
     adata.obs["s"] = pd.array(["a", None, "b"], dtype="string")

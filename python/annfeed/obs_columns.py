@@ -1,0 +1,121 @@
+"""Obs columns, converted once, whole: numbers as arrays, texts as codes and what they stand for.
+
+Conversion and look-up only; where columns come from is obs_sources.py's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+CategoriesAs = Literal["str", "code"]
+Rows = npt.NDArray[np.int64]
+
+MISSING = "nan"
+
+_INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Values in the dtype they came in (an int8 column of 100 M rows stays 100 MB); a batch gets ``dtype``."""
+
+    values: npt.NDArray[Any]
+    dtype: torch.dtype | None  # None: torch's default dtype, as it is when a batch is made
+
+    def take(self, rows: Rows, categories: CategoriesAs) -> torch.Tensor:
+        """Return the numbers at ``rows``."""
+        values = self.values[rows]
+        if self.dtype is torch.int64:
+            values = values.astype(np.int64, copy=False)  # torch before 2.3 knows no uint16
+        return torch.from_numpy(values).to(self.dtype or torch.get_default_dtype())
+
+
+class Labels:
+    """Codes into a list of different texts, -1 for missing."""
+
+    def __init__(self, codes: npt.NDArray[Any], texts: list[str], stored: pd.Index[Any] | None) -> None:
+        self._codes = codes
+        # Code -1 finds the last entry.
+        self._texts = np.array([*texts, MISSING], dtype=object)
+        self._stored = stored
+
+    @cached_property
+    def _sorted(self) -> tuple[npt.NDArray[Any], pd.Index[Any]]:
+        # Only wanted with categories="code": a column of barcodes has as many texts as rows to sort.
+        if self._stored is not None:
+            return self._codes, self._stored
+        texts, rank = np.unique(self._texts[:-1], return_inverse=True)
+        codes = np.append(rank, -1).astype(self._codes.dtype)[self._codes]
+        return codes, pd.Index(texts, dtype=object)
+
+    @property
+    def categories(self) -> pd.Index[Any]:
+        """What the codes stand for."""
+        return self._sorted[1]
+
+    def take(self, rows: Rows, categories: CategoriesAs) -> torch.Tensor | list[str]:
+        """Return the texts at ``rows``, or their codes."""
+        if categories == "code":
+            return torch.from_numpy(self._sorted[0][rows].astype(np.int64))
+        return cast(list[str], self._texts[self._codes[rows]].tolist())
+
+
+Column = Numbers | Labels
+
+
+def convert(column: pd.Series[Any], where: str) -> Column:
+    """Return a whole column as it is given out; ``where`` names it in errors."""
+    dtype = column.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        # First: pandas calls a categorical of bools a bool column.
+        codes = cast(Any, column.array).codes
+        return Labels(codes, [_text(c) for c in dtype.categories], dtype.categories)
+    if isinstance(dtype, pd.SparseDtype):
+        return convert(cast(Any, column).sparse.to_dense(), where)
+    if pd.api.types.is_bool_dtype(dtype):
+        return Numbers(*_without_missing(column, np.dtype(bool), torch.bool))
+    if pd.api.types.is_integer_dtype(dtype):
+        if pd.api.types.is_unsigned_integer_dtype(dtype) and (column > _INT64_MAX).any():
+            raise ValueError(f"{where} has values above {_INT64_MAX}, which int64 cannot hold; store text")
+        return Numbers(*_without_missing(column, None, torch.int64))
+    if pd.api.types.is_float_dtype(dtype):
+        values = column.to_numpy() if isinstance(dtype, np.dtype) else column.to_numpy(np.float64, na_value=np.nan)
+        return Numbers(_native(values), None)
+    return _labels_of(column)
+
+
+def _without_missing(
+    column: pd.Series[Any], to: np.dtype[Any] | None, dtype: torch.dtype
+) -> tuple[npt.NDArray[Any], torch.dtype]:
+    if isinstance(column.dtype, np.dtype):
+        return _native(column.to_numpy()), dtype
+    if column.isna().any():
+        return column.to_numpy(np.float64, na_value=np.nan), torch.float64
+    return column.to_numpy(np.dtype(np.int64) if to is None else to), dtype
+
+
+def _native(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    # torch takes neither foreign byte orders nor long doubles.
+    if values.dtype.kind == "f" and values.dtype.itemsize > 8:
+        return values.astype(np.float64)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _labels_of(column: pd.Series[Any]) -> Labels:
+    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty"):
+        # As texts first: as values 1, 1.0 and True would be one, and lists cannot be hashed.
+        missing = column.isna().to_numpy()
+        column = pd.Series([None if m else _text(v) for m, v in zip(missing, column, strict=True)], dtype=object)
+    codes, values = pd.factorize(column)
+    return Labels(codes.astype(np.int32) if len(codes) < 2**31 else codes, [_text(v) for v in values], None)
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
