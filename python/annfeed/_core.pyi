@@ -5,7 +5,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Block", "Budget", "Buffer", "Pool", "Reader", "RowOps"]
+__all__ = ["Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps"]
 
 _Int64 = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
@@ -35,6 +35,13 @@ class Buffer:
     """Memory taken from a pool; it goes back there when nothing refers to it any more."""
 
     def __len__(self) -> int: ...
+
+@final
+class Cancel:
+    """A wish to stop, for reads in threads that no signal reaches."""
+
+    def __new__(cls) -> Cancel: ...
+    def set(self) -> None: ...
 
 @final
 class Budget:
@@ -67,7 +74,7 @@ class Reader:
     def cache_stats(self) -> tuple[int, int, int]: ...
     def unit_starts(self) -> _Int64 | None: ...
     def reopen(self, budget: Budget | None = None) -> Reader: ...
-    def read(self, rows: _Int64, threads: int = 1) -> Block: ...
+    def read(self, rows: _Int64, threads: int = 1, cancel: Cancel | None = None) -> Block: ...
 
 @final
 class Block:

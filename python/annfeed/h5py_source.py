@@ -94,8 +94,8 @@ class H5pyMatrix:
         """Return the same matrix through a file of its own, as a forked process needs."""
         return H5pyMatrix(self._path, self._elem, columns=self._columns, budget=budget)
 
-    def read(self, rows: Int64Array, threads: int = 1) -> Block:
-        """Read ``rows`` (sorted, distinct) into a block of the wanted columns."""
+    def read(self, rows: Int64Array, threads: int = 1, cancel: object = None) -> Block:
+        """Read ``rows`` (sorted, distinct) into a block of the wanted columns; h5py cannot be cancelled."""
         from annfeed.source import block_of
 
         if file_identity(self._path) != self.identity:

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from annfeed._core import Cancel
+from annfeed.cancel import cancelled_by
 from annfeed.collate import Batch
 from annfeed.epoch import Window
 
@@ -66,9 +68,14 @@ def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Ite
         _Stage(lambda: _batches(iter(read)), n_batches) as made,
         plan,
     ):
-        for batch in made:
-            yield batch
-            plan.delivered()
+        try:
+            for batch in made:
+                yield batch
+                plan.delivered()
+        finally:
+            # Both before either is waited for: the one that makes batches may be waiting for the one that reads.
+            read.stop()
+            made.stop()
 
 
 def _read(dataset: Loads, windows: Iterator[Window]) -> Iterator[tuple[Window, Loaded]]:
@@ -136,6 +143,7 @@ class _Stage:
         self._ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._room = threading.Semaphore(size)
         self._stop = threading.Event()
+        self._cancel = Cancel()
         self._thread = threading.Thread(target=self._run, name="annfeed-read-ahead", daemon=True)
 
     def __enter__(self) -> _Stage:
@@ -143,8 +151,13 @@ class _Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self.stop()
         self._thread.join()
+
+    def stop(self) -> None:
+        """Let the thread end soon, also in the middle of a read."""
+        self._stop.set()
+        self._cancel.set()
 
     def __iter__(self) -> Iterator[Any]:
         for result in _taken(self._ready, self._stop):
@@ -154,8 +167,9 @@ class _Stage:
     def _run(self) -> None:
         try:
             results = self._work()
-            while self._may_go_on():
-                self._ready.put(("result", next(results)))
+            with cancelled_by(self._cancel):
+                while self._may_go_on():
+                    self._ready.put(("result", next(results)))
         except StopIteration:
             self._ready.put(("end", None))
         except BaseException as error:  # it belongs to the consumer, whatever it is

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from annfeed import cancel
 from annfeed._core import Block, Reader
 from annfeed.cache import process_budget
 from annfeed.errors import AnnfeedWarning, StaleFileError, UnsupportedError
@@ -131,7 +132,7 @@ class FileSource:
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
-        return self.reader.read(rows, threads)
+        return self.reader.read(rows, threads, cancel.current())
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""

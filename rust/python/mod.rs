@@ -21,5 +21,5 @@ mod _core {
     #[pymodule_export]
     use super::pool::{PyBuffer, PyPool};
     #[pymodule_export]
-    use super::reader::{PyBudget, PyReader};
+    use super::reader::{PyBudget, PyCancel, PyReader};
 }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
@@ -65,7 +66,7 @@ impl PyReader {
     ) -> PyResult<Self> {
         let budget = PyBudget::of(budget);
         let columns = columns.map(|c| c.as_slice().map(<[i64]>::to_vec)).transpose()?;
-        interruptible(py, threads, |workers| Matrix::open(&path, elem, columns.as_deref(), &budget, workers))
+        interruptible(py, threads, None, |workers| Matrix::open(&path, elem, columns.as_deref(), &budget, workers))
             .map(|matrix| Self { matrix })
     }
 
@@ -127,15 +128,41 @@ impl PyReader {
         Some(starts.into_iter().map(|row| row as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
-    /// Decodes `rows` (int64, sorted, distinct) into a block.
-    #[pyo3(signature = (rows, threads=1))]
-    fn read(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>, threads: usize) -> PyResult<PyBlock> {
+    /// Decodes `rows` (int64, sorted, distinct) into a block; once `cancel` is set, it gives up with KeyboardInterrupt.
+    #[pyo3(signature = (rows, threads=1, cancel=None))]
+    fn read(
+        &self,
+        py: Python<'_>,
+        rows: PyReadonlyArray1<'_, i64>,
+        threads: usize,
+        cancel: Option<&PyCancel>,
+    ) -> PyResult<PyBlock> {
         let rows = rows.as_slice()?;
         if !rows.is_sorted_by(|a, b| a < b) || rows.first().is_some_and(|&r| r < 0) {
             return Err(PyValueError::new_err("rows must be sorted, distinct and not negative"));
         }
         let rows: Vec<u64> = rows.iter().map(|&r| r as u64).collect();
-        interruptible(py, threads, |workers| self.matrix.read(&rows, workers)).map(PyBlock::new)
+        interruptible(py, threads, cancel, |workers| self.matrix.read(&rows, workers)).map(PyBlock::new)
+    }
+}
+
+/// A wish to stop, for reads in threads that no signal reaches.
+#[pyclass(frozen, module = "annfeed._core", name = "Cancel")]
+#[derive(Default)]
+pub struct PyCancel {
+    wanted: AtomicBool,
+}
+
+#[pymethods]
+impl PyCancel {
+    #[new]
+    fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes reads that were given this give up, now and later.
+    fn set(&self) {
+        self.wanted.store(true, Ordering::Relaxed);
     }
 }
 
@@ -143,12 +170,16 @@ impl PyReader {
 fn interruptible<R: Send>(
     py: Python<'_>,
     threads: usize,
+    cancel: Option<&PyCancel>,
     work: impl FnOnce(&Workers) -> Result<R> + Send,
 ) -> PyResult<R> {
     let (result, signal) = py.detach(|| {
         let last = Cell::new(Instant::now());
         let signal = RefCell::new(None);
         let interrupted = || {
+            if cancel.is_some_and(|c| c.wanted.load(Ordering::Relaxed)) {
+                return true;
+            }
             if last.get().elapsed() < INTERRUPT_EVERY {
                 return false;
             }

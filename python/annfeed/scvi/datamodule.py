@@ -28,7 +28,7 @@ Int64Array = npt.NDArray[np.int64]
 _UNSAID = (0.9, None, True)
 
 
-class SCVIDataModule(pl.LightningDataModule):
+class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore]  # Any without lightning
     """Batches of .h5ad files for a model of scvi-tools, with the registry that the model is made from.
 
     Files stay on disk; in memory are the obs columns named here, the window, and the cache.
