@@ -7,6 +7,10 @@ import pytest
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
 
+# Not a module with examples; and pytest would import it under the name of the other conftest.
+collect_ignore = ["conftest.py"]
+
+
 @pytest.fixture(scope="session")
 def corpus() -> Path:
     """Return the folder of real .h5ad files; a test that asks for it is skipped where the folder is absent."""
