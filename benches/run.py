@@ -42,8 +42,8 @@ def main() -> None:
     settings = _settings(given, path)
     names = [c.name for c in CONTENDERS if not given.only or any(c.name.startswith(name) for name in given.only)]
     names = _checked(names, settings, given)
-    for path in {BY_NAME[name].reads(settings) for name in names}:
-        _warm(path)
+    for stored in {BY_NAME[name].reads(settings) for name in names}:
+        _warm(stored)
     rows: list[dict[str, Any]] = []
     for turn in range(given.rounds):
         # Each round begins elsewhere, so that nobody always runs after the same neighbour.
