@@ -19,7 +19,7 @@ def found(name):
     try:
         return version(name)
     except PackageNotFoundError:
-        return None
+        return "from source" if name == "annfeed" else None
 print(json.dumps({"python": platform.python_version()} | {name: found(name) for name in %r}))
 """
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from contenders import Batch, Contender, Limit, Settings
 
+#: annfeed's first windows are small, so that the first batch comes soon; they shall not be most of what is timed.
+LEAST_WINDOWS = 3
 #: More than any run needs: a stop for a contender that gives no batches.
 MOST_EPOCHS = 1000
 
@@ -20,8 +22,9 @@ def measure(contender: Contender, settings: Settings, seconds: float) -> dict[st
     """Return cells, seconds, cells_per_s, first_batch_s, peak_mb and grown_mb of one run.
 
     The rate counts from the first ``next()``, after opening; the first batch counts from before opening. A run ends at
-    the first batch after ``seconds``, for peers that read whole windows at the end of one (a rate taken in the middle
-    would count a window's reading and not its rows). What annfeed has read ahead by then is not counted.
+    the first batch after ``seconds``: for peers that read whole windows at the end of one (a rate taken in the middle
+    would count a window's reading and not its rows), for annfeed not before three windows. What annfeed has read ahead
+    by then is not counted.
     """
     for name in ("torch", "anndata", contender.needs):  # importing is nobody's first batch
         importlib.import_module(name)
@@ -37,7 +40,9 @@ def measure(contender: Contender, settings: Settings, seconds: float) -> dict[st
             pass
     opened = time.perf_counter()
     cells, first, wanted = 0, 0.0, float("inf") if contender.epochs == "first" else seconds
-    whole = settings.window if contender.fetch == "window" and contender.needs != "annfeed" else 1
+    windows = contender.fetch == "window"
+    whole = settings.window if windows and contender.needs != "annfeed" else 1
+    least = LEAST_WINDOWS * settings.window if windows and contender.needs == "annfeed" else 0
     while True:
         in_epoch = 0
         for x, _ in next(epochs):
@@ -45,10 +50,10 @@ def measure(contender: Contender, settings: Settings, seconds: float) -> dict[st
             cells += x.shape[0]
             in_epoch += x.shape[0]
             first = first or now - (opened if contender.epochs == "later" else began)
-            if now - opened >= wanted and in_epoch % whole == 0:
+            if now - opened >= wanted and in_epoch % whole == 0 and cells >= least:
                 break
         took = time.perf_counter() - opened
-        if took >= wanted or contender.epochs == "first":
+        if (took >= wanted and cells >= least) or contender.epochs == "first":
             break
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 10 if sys.platform == "linux" else 1 << 20)
     return {

@@ -42,8 +42,8 @@ def main() -> None:
     settings = _settings(given, path)
     names = [c.name for c in CONTENDERS if not given.only or any(c.name.startswith(name) for name in given.only)]
     names = _checked(names, settings, given)
-    for path in {BY_NAME[name].reads(settings) for name in names}:
-        _warm(path)
+    for stored in {BY_NAME[name].reads(settings) for name in names}:
+        _warm(stored)
     rows: list[dict[str, Any]] = []
     for turn in range(given.rounds):
         # Each round begins elsewhere, so that nobody always runs after the same neighbour.
@@ -53,10 +53,11 @@ def main() -> None:
             result = _call([name], settings, given, "measure") | {"others": meter.share()}
             rows.append(_row(label, turn, BY_NAME[name], settings, result))
             print(f"round {turn + 1}: {name:48} {result['cells_per_s']:>10,.0f} cells/s", flush=True)
+        if not given.only:
+            _write(label, rows, settings, given)
     if given.only or not rows:
         print("a part of the contenders: results.csv and the tables are left as they are")
         return
-    _write(label, rows, settings, given)
     subprocess.run([sys.executable, HERE / "report.py"], check=True)
 
 
@@ -151,7 +152,7 @@ def _row(label: str, turn: int, contender: Contender, settings: Settings, result
 
 
 def _write(label: str, rows: list[dict[str, Any]], settings: Settings, given: argparse.Namespace) -> None:
-    """Results of other data stay in the file; those of this label are replaced."""
+    """Results of other data stay in the file; those of this label are replaced. Called after every round."""
     path = FOLDER / "results.csv"
     kept = []
     if path.exists():
@@ -164,7 +165,7 @@ def _write(label: str, rows: list[dict[str, Any]], settings: Settings, given: ar
     machines = FOLDER / "machine.json"
     known = json.loads(machines.read_text()) if machines.exists() else {}
     known[label] = describe(given.python) | {"file": _layout(settings.file), "date": str(date.today())}
-    known[label] |= {"rounds": given.rounds, "seconds": given.seconds}
+    known[label] |= {"rounds": rows[-1]["round"] + 1, "seconds": given.seconds}
     machines.write_text(json.dumps(known, indent=1) + "\n")
 
 
