@@ -575,6 +575,9 @@ def test_a_transform_that_returns_nothing(tmp_path, transform, workers):
 # Ctrl-C. -------------------------------------------------------------------------------------------------------------
 
 READ_FOR_LONG = """
+import signal
+# A shell that starts something in the background lets it ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import sys
 from annfeed import AnnDataset
 
