@@ -18,7 +18,9 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from toys import FORMS, assert_same, dense, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, Collate, Transform, WindowLoader
+from annfeed._core import Block
 from annfeed.epoch import EpochPlan
+from annfeed.loaded import LoadedWindow
 
 #: Rows in no order, some of them twice, more than fit in one window of the tests.
 UNSORTED = [17, 3, 39, 3, 0, 17, 17, 21, 38, 1, 20, 8, 9, 7, 30]
@@ -283,7 +285,7 @@ def test_early_break_leaves_no_thread_and_no_window(shelf: Path, prefetch_batche
         break
     assert set(threading.enumerate()) <= before
     gc.collect()
-    assert [o for o in gc.get_objects() if type(o).__name__ in ("LoadedWindow", "Block")] == []
+    assert [o for o in gc.get_objects() if type(o) in (LoadedWindow, Block)] == []
     iterator = iter(loader)
     next(iterator)
     assert (set(threading.enumerate()) <= before) is (prefetch_batches == 0)
