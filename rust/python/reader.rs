@@ -128,7 +128,7 @@ impl PyReader {
         Some(starts.into_iter().map(|row| row as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
-    /// Decodes `rows` (int64, sorted, distinct) into a block; once `cancel` is set, it gives up with KeyboardInterrupt.
+    /// Decodes `rows` (int64, sorted, distinct) into a block; once `cancel` is set, it gives up with `KeyboardInterrupt`.
     #[pyo3(signature = (rows, threads=1, cancel=None))]
     fn read(
         &self,
