@@ -26,6 +26,7 @@ from annfeed.inspection import Inspection, inspect_file
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
 from annfeed.matrix import Matrix, dtype_name
+from annfeed.resume import digest_of
 from annfeed.selection import as_positions, row_subset
 from annfeed.source import STATS, FileSource
 from annfeed.threads import reading_threads
@@ -142,6 +143,7 @@ class AnnDataset(Dataset[Item]):
         n_rows = self._check_rows()
         self._rows = row_subset(obs_subset, n_rows)
         self._n_rows = n_rows
+        self._fingerprint: dict[str, Any] | None = None
         if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
             log.info("%s", self.inspect())
 
@@ -326,6 +328,24 @@ class AnnDataset(Dataset[Item]):
         """First position of each run of rows that are decoded together; None where any row can be read by itself."""
         starts = self._first.unit_starts()
         return starts if starts is None or self._rows is None else units_of_positions(starts, self._rows)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this dataset's rows from others: numbers, and digests of ``obs_subset`` and of a few rows.
+
+        It is of the contents: the same cells in a file that was moved, recompressed or added to have the same one.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).fingerprint()["n_vars"]
+        3
+        """
+        if self._fingerprint is None:
+            n_rows, n_vars = self.shape
+            chosen = None if self._rows is None else digest_of(self._rows)
+            values = [matrix.sample_digest() for matrix in self._matrices.values()]
+            self._fingerprint = {"n_rows": n_rows, "n_vars": n_vars, "obs_subset": chosen, "values": "-".join(values)}
+        return dict(self._fingerprint)
 
     def close(self) -> None:
         """Close the files; a closed dataset cannot be read any more."""

@@ -5,7 +5,8 @@ The order comes from epoch.py, the rows from the dataset; here are epochs, seeds
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from annfeed.epoch import SamplerPlan, Window
 from annfeed.permutation import derive_key
 from annfeed.ranks import draw_seed, rank_and_world
 from annfeed.readahead import read_ahead
+from annfeed.resume import Digests, Position, Progress, as_position, as_state, order_of, windows_from
 from annfeed.sampler import PlanSampler
 from annfeed.workers import PartBatches, PartOrder, as_made, finished
 
@@ -101,6 +103,7 @@ class WindowLoader(DataLoader[Any]):
         kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.obs_is_of_file)
         self._plan = plan
         self._n_begun = 0
+        self._progress = Progress() if plan is None else plan.progress
         self._workers: DataLoader[Any] | None = None  # the persistent ones
         self._workers_busy = False
         super().__init__(
@@ -123,39 +126,133 @@ class WindowLoader(DataLoader[Any]):
         """Deliver an epoch. Seed, epoch number and rank are settled, and reading begins, at the first ``next``."""
         return self._epoch()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader stands, to go on from there later: a small dict of numbers and texts.
+
+        What counts is the batches delivered, not those made ahead. Every rank's state is the same but for its "rank",
+        and fits every rank. After an epoch's last batch it is the beginning of the next epoch.
+
+        Raises
+        ------
+        ValueError
+            If workers deliver batches in no order (``in_order=False``).
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32")))
+        >>> loader = dataset.get_optimized_dataloader(batch_size=1, shuffle=False)
+        >>> batches = iter(loader)
+        >>> next(batches)["X"], next(batches)["X"]
+        (tensor([[1., 0., 0., 0.]]), tensor([[0., 1., 0., 0.]]))
+        >>> state = loader.state_dict()
+        >>> again = dataset.get_optimized_dataloader(batch_size=1, shuffle=False)
+        >>> again.load_state_dict(state)
+        >>> [batch["X"] for batch in again]
+        [tensor([[0., 0., 1., 0.]]), tensor([[0., 0., 0., 1.]])]
+        """
+        self._check_in_order()
+        place = self._progress.at(self._next_epoch())
+        return as_state(place, self._order(), self.dataset.fingerprint(), rank_and_world()[0])  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let the next epoch be the rest of the one in which ``state_dict`` was saved.
+
+        Its batches are exactly those that would have come, for any number of workers. Those that were delivered are not
+        read again. ``sampler.set_epoch`` with another epoch's number forgets the place.
+
+        Raises
+        ------
+        ValueError
+            If it is no state, or one of other data, or of another order (batch size, seed, ranks, …): the message tells
+            what differs.
+        """
+        self._check_in_order()
+        data = self.dataset.fingerprint()  # type: ignore[attr-defined]
+        rank = rank_and_world()[0]
+        place = as_position(state_dict, self._order(), data, self._n_batches(), rank, repr(self.dataset))
+        if self._plan is not None:
+            self._plan.set_epoch(place.epoch)
+        else:
+            self._n_begun = place.epoch
+            for sampler in _with_epochs(self._given_order):
+                sampler.set_epoch(place.epoch)
+        self._progress.load(place)
+
     def _epoch(self) -> Iterator[Any]:
         dataset: AnnDataset = self.dataset  # type: ignore[assignment]
         dataset.refresh()
-        windows, seed = self._begin()
-        if self.num_workers > 0:
-            yield from self._from_workers(windows, seed)
-            return
-        pin = self.pin_memory and torch.cuda.is_available()
-        for batch in read_ahead(dataset, windows, self.prefetch_batches):
-            done = finished(dataset, batch, self.collate_fn)
-            yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
+        windows, seed, place, digests = self._begin()
+        batches = self._from_workers(windows, seed) if self.num_workers > 0 else self._from_threads(windows)
+        with closing(batches):
+            for batch in batches:
+                self._progress.delivered(place, digests.next() if digests else None)
+                yield batch
+        self._progress.ended(place)
 
-    def _begin(self) -> tuple[Iterator[Window], int]:
-        """The windows of the next epoch, and a seed for its workers."""
+    def _begin(self) -> tuple[Iterator[Window], int, Position, Digests | None]:
+        """The windows of the next epoch, a seed for its workers, and where in it the first window is."""
         if self._plan is not None:
             plan = self._plan.begin()
-            return plan.windows(), derive_key(plan.seed, plan.epoch, _WORKERS, plan.rank)
+            place = self._progress.begin(plan.epoch, plan.seed, plan.n_batches)
+            seed = derive_key(plan.seed, plan.epoch, _WORKERS, plan.rank, *_if_any(place.batch))
+            return windows_from(plan, place, None), seed, place, None
         # The order is the sampler's; a seed is for workers only.
-        seed = draw_seed(self.generator, 1) if self.seed is None else self.seed
+        drawn = draw_seed(self.generator, 1) if self.seed is None else self.seed
+        epoch = self._next_epoch()
+        self._progress.set_epoch(epoch)
+        place = self._progress.begin(epoch, None, self._n_batches())
         self._n_begun += 1
-        return self._windows_of_sampler().windows(), derive_key(seed, self._n_begun, _WORKERS, rank_and_world()[0])
+        seed = derive_key(drawn, self._n_begun, _WORKERS, rank_and_world()[0], *_if_any(place.batch))
+        digests = Digests()
+        return windows_from(self._windows_of_sampler(), place, digests), seed, place, digests
+
+    def _from_threads(self, windows: Iterator[Window]) -> Generator[Any]:
+        dataset: AnnDataset = self.dataset  # type: ignore[assignment]
+        pin = self.pin_memory and torch.cuda.is_available()
+        with closing(read_ahead(dataset, windows, self.prefetch_batches)) as batches:
+            for batch in batches:
+                done = finished(dataset, batch, self.collate_fn)
+                yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
+
+    def _order(self) -> dict[str, Any]:
+        if self._plan is not None:
+            return self._plan.order()
+        return order_of(self._windows_of_sampler(), self.seed, rank_and_world()[1])
+
+    def _next_epoch(self) -> int:
+        if self._plan is not None:
+            return self._plan.epoch
+        # A user's sampler may count, as torch's DistributedSampler does.
+        epochs = [sampler.epoch for sampler in _with_epochs(self._given_order)]
+        return epochs[0] if epochs else self._n_begun
+
+    def _n_batches(self) -> int | None:
+        try:
+            return len(self)
+        except TypeError:  # of a sampler that does not know
+            return None
+
+    @property
+    def _given_order(self) -> Any:
+        return self.sampler if self._batch_sampler_given is None else self._batch_sampler_given
+
+    def _check_in_order(self) -> None:
+        if self.num_workers > 0 and not getattr(self, "in_order", True):
+            raise ValueError("in_order=False: workers deliver in no order, which no state can tell; pass in_order=True")
 
     def _windows_of_sampler(self) -> SamplerPlan:
         batched = self._batch_sampler_given
         return SamplerPlan(
-            sampler=self.sampler if batched is None else batched,
+            sampler=self._given_order,
             n_rows=len(self.dataset),  # type: ignore[arg-type]
             batch_size=self.batch_size if batched is None else None,
             window=self.dataset.chunk_size,  # type: ignore[attr-defined]
             drop_last=self.drop_last and batched is None,
         )
 
-    def _from_workers(self, windows: Iterator[Window], seed: int) -> Iterator[Any]:
+    def _from_workers(self, windows: Iterator[Window], seed: int) -> Generator[Any]:
         # Persistent workers serve one epoch at a time; another one beside it gets workers of its own.
         persistent = self.persistent_workers and not self._workers_busy
         workers = self._workers if persistent and self._workers is not None else self._new_workers()
@@ -180,3 +277,16 @@ class WindowLoader(DataLoader[Any]):
     def __getstate__(self) -> dict[str, Any]:
         """Leave workers behind."""
         return {**self.__dict__, "_workers": None, "_workers_busy": False}
+
+
+def _if_any(n_batches: int) -> tuple[int, ...]:
+    """A part of a key that is there only in the rest of an epoch: its workers do not repeat what the first drew."""
+    return (n_batches,) if n_batches else ()
+
+
+def _with_epochs(order: Any) -> list[Any]:
+    """The samplers in a user's order whose epoch can be set, as in torch's DistributedSampler."""
+    candidates = (order, getattr(order, "sampler", None))
+    return [
+        s for s in candidates if callable(getattr(s, "set_epoch", None)) and isinstance(getattr(s, "epoch", None), int)
+    ]

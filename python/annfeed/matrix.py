@@ -18,6 +18,7 @@ from annfeed._core import Block, RowOps
 from annfeed.batch_memory import BatchMemory
 from annfeed.blocks import units_of_positions
 from annfeed.errors import AnnfeedWarning
+from annfeed.resume import digest_of
 from annfeed.source import Source
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _NAMES = {
     torch.int32: "int32",
     torch.int64: "int64",
 }
+#: Rows that tell one matrix from another.
+_SAMPLE = 4
 #: dtypes that numpy does not have or the core does not take: their bits travel as uint16.
 _AS_BITS = (torch.float16, torch.bfloat16)
 
@@ -91,6 +94,15 @@ class Matrix:
         wanted = rows if self.rows is None else self.rows[rows]
         distinct, places = np.unique(wanted, return_inverse=True)
         return self.source.read(distinct, threads), places.astype(np.int64, copy=False)
+
+    def sample_digest(self) -> str:
+        """Return a digest of the values of a few rows, spread over all."""
+        rows = (
+            np.unique(np.linspace(0, self.n_obs - 1, _SAMPLE).astype(np.int64)) if self.n_obs else np.empty(0, np.int64)
+        )
+        block, places = self.read(rows, 1)
+        indptr, indices, values, _ = block.csr(places, "float64")
+        return digest_of(np.concatenate([indptr, indices, values.astype(np.float64)]))
 
     def unit_starts(self) -> Int64Array | None:
         """First row of obs of each run that is decoded together; None where any row can be read by itself."""

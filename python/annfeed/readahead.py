@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class Loads(Protocol):
         """Read the rows at ``positions`` together."""
 
 
-def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Iterator[Batch]:
+def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Generator[Batch]:
     """Give the batches of ``windows``, in order, before any transform.
 
     Parameters

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 from annfeed.blocks import auto_blocks, describe, log
 from annfeed.epoch import EpochPlan
 from annfeed.ranks import draw_seed, rank_and_world
+from annfeed.resume import Progress, order_of
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -51,6 +52,8 @@ class PlanSampler(DistributedSampler[int]):
         self.dataset = dataset
         self.blocks = f"blocks of {block_size} neighbouring rows" if block_size != 1 else "single rows"
         self.epoch = 0
+        #: Of the loader: here, where Lightning sets the epoch.
+        self.progress = Progress()
         self.shuffle = shuffle
         self.drop_last = drop_last
         self._seed = seed
@@ -95,13 +98,22 @@ class PlanSampler(DistributedSampler[int]):
         return replace(self._plan, rank=rank, world=world).n_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Make ``epoch`` the number of the next epoch; without it, epochs count up by themselves."""
+        """Make ``epoch`` the number of the next epoch; without it, epochs count up by themselves.
+
+        A place that was loaded stays where it is in this epoch, and is forgotten where it is in another.
+        """
         self.epoch = epoch
+        self.progress.set_epoch(epoch)
+
+    def order(self) -> dict[str, Any]:
+        """Return what the order is made of, for a saved state."""
+        return order_of(self._plan, self._seed, rank_and_world()[1])
 
     def begin(self) -> EpochPlan:
         """Return the plan of the next epoch and count it."""
         rank, world = rank_and_world()
-        seed = self._seed
+        loaded = self.progress.loaded
+        seed = self._seed if loaded is None or loaded.seed is None else loaded.seed
         if seed is None:
             # In file order all ranks agree without it; each may seed its workers by itself, as torch's loader does.
             seed = draw_seed(self._generator, world if self.shuffle else 1)

@@ -19,6 +19,7 @@ from annfeed.collate import Batch, Collate
 from annfeed.dataset import AnnDataset
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
+from annfeed.resume import digest_of
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -77,6 +78,17 @@ class CellDataset(Dataset[Any]):
         units = [file.unit_starts() for file in self._files]
         known = [starts + first for starts, first in zip(units, self._starts, strict=True) if starts is not None]
         return units_of_positions(np.concatenate(known), self._rows) if len(known) == len(units) else None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells these rows from others, as an `AnnDataset` does."""
+        files = [file.fingerprint() for file in self._files]
+        values = digest_of(np.array(["-".join(map(str, file.values())) for file in files]))
+        return {
+            "n_rows": len(self),
+            "n_vars": files[0]["n_vars"],
+            "obs_subset": digest_of(self._rows),
+            "values": values,
+        }
 
     def refresh(self) -> None:
         """Nothing to refresh: the values were given."""

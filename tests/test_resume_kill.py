@@ -1,0 +1,80 @@
+"""A run that is killed and begun again equals one that was left alone, batch by batch; alone and under torchrun."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+from toys import hand_over, toy
+
+SCRIPT = Path(__file__).with_name("resume_script.py")
+#: 61 rows in batches of 4: 16 a rank and epoch alone, 8 on two ranks.
+N_ROWS = 61
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return hand_over(toy(N_ROWS), "path", tmp_path_factory.mktemp("shelf"))
+
+
+def run(path: Path, folder: Path, kill_at: int, num_workers: int, launcher: list[str]) -> subprocess.CompletedProcess:
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, *launcher, str(SCRIPT), str(path), str(folder), str(kill_at), str(num_workers)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+
+
+def steps(folder: Path, rank: int = 0) -> tuple[list[dict], int]:
+    """The steps of a run, the last word on each, and how many were made twice."""
+    lines = [json.loads(line) for line in (folder / f"{rank}.jsonl").read_text().splitlines()]
+    found = {line["step"]: line for line in lines}
+    return [found[step] for step in range(len(found))], len(lines) - len(found)
+
+
+def check_epochs(ranks: list[list[dict]]) -> None:
+    """Each epoch holds each row, with one more where ranks are filled up."""
+    for epoch in range(3):
+        rows = [row for steps in ranks for step in steps if step["epoch"] == epoch for row in step["rows"]]
+        assert set(rows) == set(range(N_ROWS))
+        assert len(rows) - N_ROWS in range(len(ranks))
+
+
+@pytest.fixture(scope="module")
+def alone(path: Path) -> list[dict]:
+    """The steps of a run that nobody disturbs."""
+    done = run(path, path.parent / "alone", 0, 0, [])
+    assert done.returncode == 0, done.stderr
+    return steps(path.parent / "alone")[0]
+
+
+@pytest.mark.parametrize(("num_workers", "kill_at"), [(0, 22), (2, 26)])
+def test_killed_and_begun_again(path: Path, tmp_path: Path, alone: list[dict], num_workers: int, kill_at: int) -> None:
+    killed = run(path, tmp_path / "killed", kill_at, num_workers, [])
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    again = run(path, tmp_path / "killed", kill_at, num_workers, [])
+    assert again.returncode == 0, again.stderr
+    found, n_twice = steps(tmp_path / "killed")
+    assert found == alone
+    assert n_twice == kill_at % 3
+    check_epochs([found])
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch is built without torch.distributed")
+def test_two_ranks_under_torchrun_that_restarts_them(path: Path, tmp_path: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--monitor-interval=0.1"]
+    for folder, kill_at, restarts in (("alone", 0, 0), ("killed", 11, 1)):
+        done = run(path, tmp_path / folder, kill_at, 0, [*torchrun, f"--max_restarts={restarts}"])
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "killed" / "killed").exists()
+    ranks = []
+    for rank in range(2):
+        expected, _ = steps(tmp_path / "alone", rank)
+        found, n_twice = steps(tmp_path / "killed", rank)
+        assert found == expected
+        assert n_twice >= 1
+        ranks.append(found)
+    check_epochs(ranks)
