@@ -6,6 +6,7 @@ It decides no order of its own (epoch.py) and holds no threads (loader.py).
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -23,12 +24,14 @@ from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.errors import FormatError
 from annfeed.fused import fuse
 from annfeed.inspection import Inspection, inspect_file
+from annfeed.labels import label_codes
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
 from annfeed.matrix import Matrix, dtype_name
 from annfeed.resume import digest_of
 from annfeed.selection import as_positions, row_subset
 from annfeed.source import STATS, FileSource
+from annfeed.splits import split_rows
 from annfeed.threads import reading_threads
 from annfeed.transforms import Transform, check_transform
 
@@ -268,6 +271,85 @@ class AnnDataset(Dataset[Item]):
         """The obs columns of the dataset's rows, read when asked for."""
         frame = self._obs.frame()
         return frame if self._rows is None else frame.iloc[self._rows]
+
+    def obs_column(self, name: str) -> pd.Series[Any]:
+        """Return one obs column of the dataset's rows, whether or not it is among ``obs_columns``.
+
+        Parameters
+        ----------
+        name
+            The column; only it is read.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> obs = pd.DataFrame({"donor": ["d1", "d2", "d1"]}, index=["a", "b", "c"])
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"), obs=obs), obs_subset=[2, 1])
+        >>> dataset.obs_column("donor").tolist()
+        ['d1', 'd2']
+        """
+        column = self._obs.column(name)
+        return column if self._rows is None else column.iloc[self._rows]
+
+    def split(
+        self,
+        fractions: Mapping[str, float],
+        *,
+        group_by: str | None = None,
+        stratify: str | None = None,
+        seed: int = 0,
+    ) -> dict[str, AnnDataset]:
+        """Return the parts of a random split, as datasets on the same open files and the same cache.
+
+        Each part keeps the dataset's order of rows. Parts can be given another ``transform`` each; closing one closes
+        the files of all.
+
+        Parameters
+        ----------
+        fractions
+            Of the rows, by name of the part: ``{"train": 0.8, "val": 0.1, "test": 0.1}``.
+        group_by
+            An obs column, as a donor's; rows with one value are all in one part, so that fractions are met as closely
+            as whole groups allow.
+        stratify
+            An obs column, as a cell type's; each part gets its fraction of each value's rows, to within one row, or as
+            closely as whole groups allow. Rows where it is missing count as a value.
+        seed
+            The same seed gives the same parts on every machine.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        ValueError
+            If the fractions do not sum to 1, a part would be empty, a group is missing, or a row is in the dataset
+            twice.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> obs = pd.DataFrame({"donor": list("aabbccdd")}, index=list("12345678"))
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(8, dtype="float32"), obs=obs))
+        >>> parts = dataset.split({"train": 0.75, "test": 0.25}, group_by="donor")
+        >>> {name: sorted(set(part.obs["donor"])) for name, part in parts.items()}
+        {'train': ['a', 'b', 'c'], 'test': ['d']}
+        """
+        if self._rows is not None and len(np.unique(self._rows)) < len(self._rows):
+            raise ValueError(f"{self!r}: obs_subset repeats rows, which could come into two parts; split first")
+        groups = None if group_by is None else label_codes(self.obs_column(group_by), needed_by="group_by")[0]
+        strata = None if stratify is None else label_codes(self.obs_column(stratify))[0]
+        parts = split_rows(len(self), fractions, groups=groups, strata=strata, seed=seed)
+        return {name: self._view(positions) for name, positions in parts.items()}
+
+    def _view(self, positions: Int64Array) -> AnnDataset:
+        view = copy.copy(self)
+        view._rows = positions if self._rows is None else self._rows[positions]
+        return view
 
     @property
     def obs_names(self) -> pd.Index[str]:

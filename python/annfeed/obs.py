@@ -11,7 +11,7 @@ import difflib
 import os
 from collections.abc import Iterable
 from contextlib import closing
-from typing import Any
+from typing import Any, cast
 
 import anndata
 import numpy as np
@@ -206,6 +206,23 @@ class ObsTable:
         0  2
         """
         return self._source.frame(self.columns)
+
+    def column(self, name: Name) -> pd.Series[Any]:
+        """Return one column, selected or not, as it is in the file or the DataFrame.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+
+        Examples
+        --------
+        >>> ObsTable.from_frame(pd.DataFrame({"a": [1], "b": [2]}), columns=["b"]).column("a").tolist()
+        [1]
+        """
+        if name not in self._source.column_names:
+            raise UnknownNameError(_unknown(name, self._source))
+        return cast("pd.Series[Any]", self._source.frame([name])[name])
 
     def take(self, rows: npt.ArrayLike, categories: CategoriesAs = "str") -> dict[str, torch.Tensor | list[str]]:
         """Return the selected columns at ``rows``, under the keys ``obs_<column>``.
