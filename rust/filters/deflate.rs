@@ -1,7 +1,8 @@
 //! Deflate (HDF5 filter 1): a zlib stream.
 //!
-//! Whole chunks go through libdeflate, which is two to three times as fast as zlib but knows only whole buffers. The
-//! first rows of a chunk go through zlib-rs, which streams: it stops once the wanted prefix is there.
+//! libdeflate is two to three times as fast as zlib but knows only whole buffers. The first rows of a chunk are had from
+//! it by giving it too little room: it writes front to back and gives up once the room is full. It does not say how far
+//! it came, so that has to be proved ([`Inflater::decode_prefix`]); where it cannot be, zlib-rs streams the prefix.
 //!
 //! Bytes behind the end of the zlib stream are ignored, as HDF5 itself ignores them (`H5Zdeflate.c` stops at
 //! `Z_STREAM_END`).
@@ -10,6 +11,15 @@ use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::{DecompressionError, Decompressor};
 
 use super::{DecodeError, Found};
+
+/// Room behind a wanted prefix: what libdeflate may leave unwritten at the end (one match, 258 bytes, RFC 1951), the
+/// bytes that it may write ahead, and enough between the two to tell data from marks.
+pub(super) const SLACK: usize = 1024;
+/// More than libdeflate writes ahead of what it has decoded (299 bytes: `FASTLOOP_MAX_BYTES_WRITTEN` in
+/// `lib/deflate_decompress.c` of 1.26).
+const OVERRUN: usize = 384;
+/// What stands behind the prefix until it is written over.
+const MARK: u8 = 0xA5;
 
 /// Both inflaters, each made at its first use: most threads need only one.
 #[derive(Default)]
@@ -29,10 +39,35 @@ impl Inflater {
         })
     }
 
-    /// Inflates until `out` is full or the stream ends; returns the number of bytes.
+    /// Inflates the first `wanted` bytes of a stream into `out`, which has [`SLACK`] bytes of room behind them.
     ///
-    /// What lies behind the prefix is not looked at, so neither the checksum nor the length of the stream is verified.
-    pub(super) fn decode_prefix(&mut self, stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
+    /// Returns the number of bytes, which is less than `wanted` only where the stream ends before. What lies behind the
+    /// prefix is not looked at, so neither the checksum nor the length of the stream is verified.
+    pub(super) fn decode_prefix(
+        &mut self,
+        stored: &[u8],
+        out: &mut [u8],
+        wanted: usize,
+    ) -> Result<usize, DecodeError> {
+        let room = &mut out[..wanted + SLACK];
+        // libdeflate writes less than OVERRUN bytes ahead of what it has decoded. So once a byte that far behind the
+        // prefix has changed, the whole prefix was written.
+        room[wanted + OVERRUN..].fill(MARK);
+        match self.whole.get_or_insert_default().zlib_decompress(stored, room) {
+            Ok(written) => return Ok(written.min(wanted)),
+            Err(DecompressionError::InsufficientSpace) if room[wanted + OVERRUN..].iter().any(|&byte| byte != MARK) => {
+                return Ok(wanted);
+            }
+            // A stored block that does not fit is left out as a whole; and the marks may be the data.
+            Err(DecompressionError::InsufficientSpace) => {}
+            // Perhaps the damage lies behind the prefix, within the slack.
+            Err(DecompressionError::BadData) => {}
+        }
+        self.stream_prefix(stored, &mut out[..wanted])
+    }
+
+    /// Inflates until `out` is full or the stream ends; returns the number of bytes.
+    fn stream_prefix(&mut self, stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
         let stream = self.stream.get_or_insert_with(|| Decompress::new(true));
         stream.reset(true);
         let (mut read, mut written) = (0, 0);
@@ -103,9 +138,57 @@ mod tests {
 
     #[test]
     fn a_prefix_of_a_cut_stream_is_what_can_be_had() {
-        let mut out = [0; 64];
-        let written = Inflater::default().decode_prefix(&STORED[..20], &mut out);
+        let mut out = [0; 64 + SLACK];
+        let written = Inflater::default().decode_prefix(&STORED[..20], &mut out, 64);
         assert!(written.is_ok_and(|written| written < 64));
+    }
+
+    /// Every way in which libdeflate may stop short: blocks that are stored, fixed or dynamic; data that looks like marks.
+    #[test]
+    fn prefixes_equal_the_front_of_the_stream_at_every_length() {
+        let mut state = 1_u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let incompressible: Vec<u8> = (0..9000).map(|_| noise()).collect();
+        let counts: Vec<u8> = (0..9000).map(|i| if i % 4 == 0 { noise() % 7 } else { 0 }).collect();
+        let marks = vec![MARK; 9000];
+        let mixed = [&counts[..3000], &marks[..3000], &incompressible[..3000]].concat();
+        for data in [incompressible, counts, marks, mixed] {
+            for stored in [encode::deflate(&data), stored_blocks(&data)] {
+                let mut inflater = Inflater::default();
+                for wanted in (0..data.len()).step_by(61).chain(data.len() - 300..=data.len()) {
+                    let mut out = vec![0xEE; wanted + SLACK];
+                    assert_eq!(inflater.decode_prefix(&stored, &mut out, wanted), Ok(wanted));
+                    assert_eq!(out[..wanted], data[..wanted], "{wanted} of {}", data.len());
+                }
+            }
+        }
+    }
+
+    /// Damage in the slack is not damage in the prefix.
+    #[test]
+    fn a_prefix_before_the_damage_is_had() {
+        let data: Vec<u8> = (0..5000_u32).flat_map(|i| (i * i / 7).to_le_bytes()).collect();
+        let stored = encode::deflate(&data);
+        for cut in (100..stored.len()).step_by(97) {
+            let mut stream = Inflater::default();
+            let mut front = vec![0; data.len()];
+            let good = stream.stream_prefix(&stored[..cut], &mut front).unwrap();
+            let wanted = good.saturating_sub(10);
+            let mut out = vec![0; wanted + SLACK];
+            assert_eq!(stream.decode_prefix(&stored[..cut], &mut out, wanted), Ok(wanted));
+            assert_eq!(out[..wanted], data[..wanted]);
+        }
+    }
+
+    /// A zlib stream of blocks that are not compressed (level 0).
+    fn stored_blocks(data: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::none());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
     }
 
     proptest! {
@@ -118,7 +201,7 @@ mod tests {
         fn garbage_never_panics(stored: Vec<u8>, len in 0_usize..500) {
             let stored = [&[0x78, 0x9c], &stored[..]].concat();
             let _ = inflate(&stored, len);
-            let _ = Inflater::default().decode_prefix(&stored, &mut vec![0; len]);
+            let _ = Inflater::default().decode_prefix(&stored, &mut vec![0; len + SLACK], len);
         }
     }
 }

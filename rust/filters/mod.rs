@@ -133,6 +133,9 @@ impl fmt::Display for Found {
     }
 }
 
+/// Room behind a wanted prefix that lets [`Pipeline::decode_prefix`] do without a copy.
+pub const PREFIX_ROOM: usize = deflate::SLACK;
+
 /// Codecs and scratch buffers of one worker thread, reused from chunk to chunk.
 ///
 /// Everything is made at its first use, so that a new one costs nothing.
@@ -270,7 +273,8 @@ impl Pipeline {
 
     /// Decodes at least the first `wanted` bytes of a chunk of `chunk_len` bytes into `out`.
     ///
-    /// `out` holds from `wanted` to `chunk_len` bytes; those behind `wanted` are unspecified. Where
+    /// `out` holds from `wanted` to `chunk_len` bytes; those behind `wanted` are unspecified. With [`PREFIX_ROOM`] bytes
+    /// behind `wanted`, or the whole chunk's, it is decoded in place. Where
     /// [`streams_prefix`](Self::streams_prefix) holds, what lies behind the prefix is not verified, except by
     /// fletcher32 over the stored bytes.
     ///
@@ -294,11 +298,11 @@ impl Pipeline {
             None => false,
             Some(Codec::Plain | Codec::Lzf) => true,
             Some(Codec::Zstd) => chunk_len > zstd::LARGEST_BLOCK,
-            // Measured: libdeflate inflates a whole chunk while zlib-rs inflates a third to two thirds of it.
-            Some(Codec::Deflate) => wanted <= chunk_len / 2,
+            // A little is not worth the checksum.
+            Some(Codec::Deflate) => wanted + PREFIX_ROOM.max(chunk_len / 16) <= chunk_len,
         };
         if worth_it {
-            self.stream_prefix(decoder, stored, mask, chunk_len, &mut out[..wanted])
+            self.stream_prefix(decoder, stored, mask, chunk_len, &mut out[..limit], wanted)
         } else if out.len() == chunk_len {
             self.decode(decoder, stored, mask, out)
         } else {
@@ -319,7 +323,7 @@ impl Pipeline {
         self.streamable(mask).is_some()
     }
 
-    /// Fills `out` with the first bytes of a chunk; only for a streamable pipeline.
+    /// Fills the front of `out` with the first `wanted` bytes of a chunk; only for a streamable pipeline.
     fn stream_prefix(
         &self,
         decoder: &mut Decoder,
@@ -327,6 +331,7 @@ impl Pipeline {
         mask: u32,
         chunk_len: usize,
         out: &mut [u8],
+        wanted: usize,
     ) -> Result<(), DecodeError> {
         let mut input = stored;
         for (_, filter) in self.applied(mask) {
@@ -334,27 +339,34 @@ impl Pipeline {
                 input = fletcher32::verify(input)?;
             }
         }
+        let (front, behind) = out.split_at_mut(wanted);
         let written = match self.streamable(mask) {
-            Some(Codec::Deflate) => decoder.inflater.decode_prefix(input, out)?,
-            Some(Codec::Lzf) => lzf::decode_prefix(input, out)?,
+            Some(Codec::Deflate) if behind.len() >= PREFIX_ROOM => decoder.inflater.decode_prefix(input, out, wanted)?,
+            Some(Codec::Deflate) => {
+                let chunk = room(&mut decoder.chunk, wanted + PREFIX_ROOM)?;
+                let written = decoder.inflater.decode_prefix(input, chunk, wanted)?;
+                front.copy_from_slice(&chunk[..wanted]);
+                written
+            }
+            Some(Codec::Lzf) => lzf::decode_prefix(input, front)?,
             Some(Codec::Zstd) => {
-                if let Ok(written) = decoder.zstd.decode_prefix(input, chunk_len, out) {
+                if let Ok(written) = decoder.zstd.decode_prefix(input, chunk_len, front) {
                     written
                 } else {
                     // A frame that cannot be streamed in little memory may still be decoded as a whole.
                     let chunk = room(&mut decoder.chunk, chunk_len)?;
                     check_length(chunk_len, decoder.zstd.decode(input, chunk)?)?;
-                    out.copy_from_slice(&chunk[..out.len()]);
-                    out.len()
+                    front.copy_from_slice(&chunk[..wanted]);
+                    wanted
                 }
             }
             Some(Codec::Plain) | None => {
                 check_length(chunk_len, input.len())?;
-                out.copy_from_slice(&input[..out.len()]);
-                out.len()
+                front.copy_from_slice(&input[..wanted]);
+                wanted
             }
         };
-        if written < out.len() {
+        if written < wanted {
             let found = Found::Exactly(written);
             return Err(DecodeError::Length { expected: chunk_len, found });
         }

@@ -9,6 +9,7 @@ use super::memory;
 use super::plan::{Piece, pieces, reads};
 use super::workers::Scratch;
 use crate::error::{Place, Result};
+use crate::filters::PREFIX_ROOM;
 use crate::h5::dtype::NumType;
 use crate::h5::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 
@@ -169,13 +170,12 @@ impl Chunks<'_> {
         let dtype = self.array.dtype;
         let len = self.grid.chunk[0] as usize * dtype.kind.size();
         memory::check(len as u64, || self.place.clone())?;
-        // Streaming inflate runs at about half the speed of the whole-buffer one.
-        let prefix = wanted < len / 2 && self.grid.pipeline.streams_prefix(chunk.mask);
+        let prefix = wanted + PREFIX_ROOM < len && self.grid.pipeline.streams_prefix(chunk.mask);
         let Scratch { decoder, stored, chunk: out, .. } = scratch;
         let stored = &stored[from..from + chunk.size as usize];
         self.file.count_decoded(if prefix { wanted } else { len });
         if prefix {
-            out.resize(wanted, 0);
+            out.resize(wanted + PREFIX_ROOM, 0);
             self.grid.pipeline.decode_prefix(decoder, stored, chunk.mask, len, out, wanted)
         } else {
             out.resize(len, 0);
