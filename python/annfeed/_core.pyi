@@ -1,6 +1,6 @@
 """Types of the Rust core (``rust/python``); stubtest holds them against the built module."""
 
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
@@ -92,9 +92,16 @@ class Block:
         threads: int = 1,
         ops: RowOps | None = None,
     ) -> tuple[int, str] | None: ...
+    def nnz(self, positions: _Int64) -> int: ...
     def csr(
-        self, positions: _Int64, dtype: str, ops: RowOps | None = None
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any], tuple[int, str] | None]: ...
+        self,
+        positions: _Int64,
+        indptr: npt.NDArray[np.int32],
+        indices: npt.NDArray[np.int32],
+        data: npt.NDArray[np.generic],
+        dtype: str,
+        ops: RowOps | None = None,
+    ) -> tuple[int, str] | None: ...
     @staticmethod
     def from_csr(
         n_cols: int,

@@ -1,4 +1,4 @@
-"""Memory for dense batches: recycled when the last tensor on it is gone, so that a kept batch stays its owner's.
+"""Memory for batches: recycled when the last tensor on it is gone, so that a kept batch stays its owner's.
 
 A new batch of 15 MB costs more in page faults than in writing it. Small ones come from torch as usual.
 """
@@ -22,25 +22,25 @@ class BatchMemory:
 
     Examples
     --------
-    >>> BatchMemory().empty(2, 3, torch.float32).shape
-    torch.Size([2, 3])
+    >>> BatchMemory().empty(6, torch.float32).shape
+    torch.Size([6])
     """
 
     def __init__(self) -> None:
         self._pool: Pool | None = None
         self._pid = 0
 
-    def empty(self, n_rows: int, n_cols: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return an uninitialised tensor ``[n_rows, n_cols]``."""
-        nbytes = n_rows * n_cols * dtype.itemsize
+    def empty(self, n: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return an uninitialised tensor ``[n]``."""
+        nbytes = n * dtype.itemsize
         if nbytes < _SMALL:
-            return torch.empty((n_rows, n_cols), dtype=dtype)
+            return torch.empty(n, dtype=dtype)
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = Pool(), os.getpid()
         # Through numpy, whose arrays keep their memory's owner alive; torch keeps the array.
         buffer: Any = self._pool.take(nbytes)  # stubs cannot tell of the buffer protocol before Python 3.12
         memory = np.frombuffer(buffer, dtype=np.uint8)
-        return torch.from_numpy(memory).view(dtype).view(n_rows, n_cols)
+        return torch.from_numpy(memory).view(dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_pool": None, "_pid": 0}

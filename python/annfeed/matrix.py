@@ -145,19 +145,19 @@ class Matrix:
     def _dense(
         self, block: Block, places: Int64Array, dtype: torch.dtype, threads: int, ops: RowOps | None
     ) -> tuple[torch.Tensor, tuple[int, str] | None]:
-        batch = self._memory.empty(len(places), self.n_vars, dtype)
-        bits = batch.view(torch.int16).numpy().view(np.uint16) if dtype in _AS_BITS else batch.numpy()
-        return batch, block.dense(places, bits, dtype_name(dtype), threads, ops)
+        batch = self._memory.empty(len(places) * self.n_vars, dtype).view(len(places), self.n_vars)
+        return batch, block.dense(places, _as_numpy(batch), dtype_name(dtype), threads, ops)
 
     def _csr(
         self, block: Block, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
     ) -> tuple[torch.Tensor, tuple[int, str] | None]:
-        indptr, indices, data, rounded = block.csr(places, dtype_name(dtype), ops)
-        bits = dtype in _AS_BITS
-        values = torch.from_numpy(data.view(np.int16)).view(dtype) if bits else torch.from_numpy(data)
+        nnz = block.nnz(places)
+        indptr = torch.empty(len(places) + 1, dtype=torch.int32)
+        indices, values = self._memory.empty(nnz, torch.int32), self._memory.empty(nnz, dtype)
+        rounded = block.csr(places, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
         batch = torch.sparse_csr_tensor(
-            torch.from_numpy(indptr),
-            torch.from_numpy(indices),
+            indptr,
+            indices,
             values,
             size=(len(places), self.n_vars),
             # The core makes valid CSR; its tests run torch's own check.
@@ -173,3 +173,8 @@ class Matrix:
             AnnfeedWarning,
             stacklevel=2,
         )
+
+
+def _as_numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """The tensor's memory as an array that the core takes."""
+    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype in _AS_BITS else tensor.numpy()

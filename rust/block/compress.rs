@@ -1,4 +1,4 @@
-//! Rows of a block into a CSR batch: sorted, distinct columns, 32-bit indices.
+//! Rows of a block into a CSR batch: sorted, distinct columns, 32-bit indices, in the caller's memory.
 
 use super::cast::{Target, check};
 use super::ops::{RowOps, Table};
@@ -6,102 +6,118 @@ use super::{Band, Block, Rounded};
 use crate::error::Result;
 use crate::{with_columns, with_values};
 
-/// A batch as torch and scipy take it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CsrBatch<T> {
+/// Where a batch goes, in the layout that torch and scipy take.
+#[derive(Debug)]
+pub struct CsrOut<'a, T> {
     /// Where each row begins; one more than there are rows.
-    pub indptr: Vec<i32>,
-    /// Column of each value.
-    pub indices: Vec<i32>,
-    /// The values.
-    pub data: Vec<T>,
-    /// The first whole number that the conversion rounded.
-    pub rounded: Option<Rounded>,
+    pub indptr: &'a mut [i32],
+    /// Column of each value: as many as [`Block::nnz`] says.
+    pub indices: &'a mut [i32],
+    /// The values, as many.
+    pub data: &'a mut [T],
 }
 
 impl Block {
-    /// The rows at `positions` as CSR. Zeros of dense rows are left out; stored zeros of sparse rows are kept, as scipy does.
+    /// Values that the rows at `positions` have as CSR: zeros of dense rows are left out, stored zeros of sparse rows are
+    /// kept, as scipy does.
     ///
-    /// All positions must be rows of the block. `None` where the batch has 2³¹ values or more. One thread does it: the
-    /// copy runs at memory speed, beside the threads that decode the next window.
+    /// # Panics
+    /// Where a position is out of range.
+    #[must_use]
+    pub fn nnz(&self, positions: &[i64]) -> usize {
+        positions.iter().map(|&position| self.row_nnz(position as usize)).sum()
+    }
+
+    /// Writes the rows at `positions` as CSR, and tells of the first whole number rounded.
+    ///
+    /// All positions must be rows of the block, and `out` of the sizes that [`Block::nnz`] gives, below 2³¹. One thread
+    /// does it: the copy runs at memory speed, beside the threads that decode the next window.
     ///
     /// # Errors
     /// [`crate::Error::Inexact`] where an integer dtype cannot hold a value.
     ///
     /// # Panics
-    /// Where a position is out of range.
-    pub fn csr<T: Target>(&self, positions: &[i64]) -> Result<Option<CsrBatch<T>>> {
-        let Some(mut batch) = self.empty_batch::<T>(positions) else { return Ok(None) };
-        for &position in positions {
-            let (band, row) = self.locate(position as usize);
+    /// Where a position is out of range or `out` too short.
+    pub fn csr<T: Target>(&self, positions: &[i64], out: CsrOut<'_, T>) -> Result<Option<Rounded>> {
+        let mut rounded = None;
+        self.each_row(positions, out, |band, row, indices, data| {
             match band {
                 Band::Sparse { offsets, columns, values } => {
                     let span = offsets[row]..offsets[row + 1];
-                    with_columns!(columns, c => {
-                        let c = &c[span.clone()];
-                        batch.indices.extend(c.iter().map(|&c| c as i32));
-                        with_values!(values, v => {
-                            let v = &v[span];
-                            batch.data.extend(v.iter().map(|&x| T::cast_from(x)));
-                            check::<_, T>(c.iter().map(|&c| u64::from(c)).zip(v.iter().copied()), &mut batch.rounded)?;
-                        });
-                    });
+                    with_columns!(columns, c => with_values!(values, v => {
+                        let (c, v) = (&c[span.clone()], &v[span]);
+                        indices.iter_mut().zip(c).for_each(|(o, &c)| *o = c as i32);
+                        data.iter_mut().zip(v).for_each(|(o, &x)| *o = T::cast_from(x));
+                        check::<_, T>(c.iter().map(|&c| u64::from(c)).zip(v.iter().copied()), &mut rounded)?;
+                    }));
                 }
-                Band::Dense { n_cols, values, .. } => {
-                    with_values!(values, v => {
-                        let v = &v[row * n_cols..(row + 1) * n_cols];
-                        let stored = || (0u64..).zip(v.iter().copied()).filter(|(_, x)| !is_zero(x));
-                        batch.indices.extend(stored().map(|(column, _)| column as i32));
-                        batch.data.extend(stored().map(|(_, x)| T::cast_from(x)));
-                        check::<_, T>(stored(), &mut batch.rounded)?;
-                    });
-                }
+                Band::Dense { n_cols, values, .. } => with_values!(values, v => {
+                    let v = &v[row * n_cols..(row + 1) * n_cols];
+                    let stored = || (0u64..).zip(v.iter().copied()).filter(|(_, x)| !is_zero(x));
+                    for ((column, x), (index, out)) in stored().zip(indices.iter_mut().zip(data)) {
+                        (*index, *out) = (column as i32, T::cast_from(x));
+                    }
+                    check::<_, T>(stored(), &mut rounded)?;
+                }),
             }
-            batch.indptr.push(batch.indices.len() as i32);
-        }
-        Ok(Some(batch))
+            Ok(())
+        })?;
+        Ok(rounded)
     }
 
     /// As [`Block::csr`], with `ops` done to the values on the way (`ops.scale` fills rows, and is left out).
     ///
+    /// # Errors
+    /// None; the signature is that of [`Block::csr`].
+    ///
     /// # Panics
-    /// Where a position is out of range.
-    #[must_use]
-    pub fn csr_with(&self, positions: &[i64], ops: &RowOps) -> Option<CsrBatch<f32>> {
-        let mut batch = self.empty_batch::<f32>(positions)?;
+    /// Where a position is out of range or `out` too short.
+    pub fn csr_with(&self, positions: &[i64], out: CsrOut<'_, f32>, ops: &RowOps) -> Result<()> {
         let (mut done, mut table) = (Vec::new(), Table::default());
-        for &position in positions {
-            let (band, row) = self.locate(position as usize);
+        self.each_row(positions, out, |band, row, indices, data| {
             match band {
                 Band::Sparse { offsets, columns, values } => {
                     let span = offsets[row]..offsets[row + 1];
-                    with_columns!(columns, c => batch.indices.extend(c[span.clone()].iter().map(|&c| c as i32)));
+                    with_columns!(columns, c => {
+                        indices.iter_mut().zip(&c[span.clone()]).for_each(|(o, &c)| *o = c as i32);
+                    });
                     with_values!(values, v => ops.values(&v[span], &mut done, &mut table));
-                    batch.data.extend_from_slice(&done);
+                    data.copy_from_slice(&done);
                 }
-                Band::Dense { n_cols, values, .. } => {
-                    with_values!(values, v => ops.values(&v[row * n_cols..(row + 1) * n_cols], &mut done, &mut table));
-                    let stored = || (0i32..).zip(&done).filter(|(_, x)| **x != 0.0);
-                    batch.indices.extend(stored().map(|(column, _)| column));
-                    batch.data.extend(stored().map(|(_, x)| *x));
-                }
+                Band::Dense { n_cols, values, .. } => with_values!(values, v => {
+                    let v = &v[row * n_cols..(row + 1) * n_cols];
+                    ops.values(v, &mut done, &mut table);
+                    let stored = (0i32..).zip(v.iter().zip(&done)).filter(|(_, (x, _))| !is_zero(*x));
+                    for ((column, (_, done)), (index, out)) in stored.zip(indices.iter_mut().zip(data)) {
+                        (*index, *out) = (column, *done);
+                    }
+                }),
             }
-            batch.indptr.push(batch.indices.len() as i32);
+            Ok(())
+        })
+    }
+
+    /// Gives `write` each row with its part of `out`.
+    fn each_row<T>(
+        &self,
+        positions: &[i64],
+        out: CsrOut<'_, T>,
+        mut write: impl FnMut(&Band, usize, &mut [i32], &mut [T]) -> Result<()>,
+    ) -> Result<()> {
+        let CsrOut { indptr, indices, data } = out;
+        let mut at = 0;
+        indptr[0] = 0;
+        for (&position, end) in positions.iter().zip(&mut indptr[1..]) {
+            let (band, row) = self.locate(position as usize);
+            let next = at + self.row_nnz(position as usize);
+            write(band, row, &mut indices[at..next], &mut data[at..next])?;
+            at = next;
+            *end = at as i32;
         }
-        Some(batch)
+        Ok(())
     }
 
-    /// A batch without rows, with room for those at `positions`; `None` where they hold 2³¹ values or more.
-    fn empty_batch<T>(&self, positions: &[i64]) -> Option<CsrBatch<T>> {
-        let total: usize = positions.iter().map(|&p| self.row_stored(p as usize)).sum();
-        i32::try_from(total).ok()?;
-        let mut indptr = Vec::with_capacity(positions.len() + 1);
-        indptr.push(0);
-        let (indices, data) = (Vec::with_capacity(total), Vec::with_capacity(total));
-        Some(CsrBatch { indptr, indices, data, rounded: None })
-    }
-
-    fn row_stored(&self, position: usize) -> usize {
+    fn row_nnz(&self, position: usize) -> usize {
         let (band, row) = self.locate(position);
         match band {
             Band::Sparse { .. } => band.row_nnz(row),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub use band::{Band, Selection};
 pub use cast::{CastFrom, Loss, Target};
 pub use columns::Columns;
-pub use compress::CsrBatch;
+pub use compress::CsrOut;
 pub use ops::{ColumnScale, RowOps};
 pub use pool::{Buffer, Pool};
 pub use values::Values;

@@ -52,10 +52,10 @@ impl RowOps {
             let scaled = factor.map_or(x, |f| x * f);
             if self.log1p { scaled.ln_1p() } else { scaled }
         };
-        if size_of::<V>() == 1 && self.log1p {
+        if size_of::<V>() <= 2 && self.log1p {
             // Counts of a row take few values, and ln_1p costs more than all the rest of a row.
             table.begin();
-            out.extend(values.iter().map(|&v| table.get(v.wide() as u8, || step(v.wide() as f32))));
+            out.extend(values.iter().map(|&v| table.get(v.wide() as usize, || step(v.wide() as f32))));
         } else {
             out.extend(values.iter().map(|&v| step(v.wide() as f32)));
         }
@@ -81,7 +81,7 @@ impl RowOps {
     }
 }
 
-/// Results for the 256 values of a byte, for one row at a time.
+/// Results for the counts below 256, for one row at a time.
 pub(super) struct Table {
     results: [f32; 256],
     row: [u32; 256],
@@ -100,8 +100,10 @@ impl Table {
     }
 
     #[inline]
-    fn get(&mut self, value: u8, compute: impl FnOnce() -> f32) -> f32 {
-        let at = usize::from(value);
+    fn get(&mut self, at: usize, compute: impl FnOnce() -> f32) -> f32 {
+        if at >= self.row.len() {
+            return compute();
+        }
         if self.row[at] != self.current {
             self.row[at] = self.current;
             self.results[at] = compute();

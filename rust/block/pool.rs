@@ -37,8 +37,8 @@ impl Pool {
         let size = bytes.max(1).next_multiple_of(HUGE_PAGE);
         let recycled = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            // Batches of one loader are of one size but for the last: what does not fit is of an earlier use.
-            free.iter().rposition(|map| map.len() == size).map(|at| free.remove(at))
+            // Dense batches of one loader are of one size, CSR batches of about one.
+            free.iter().rposition(|map| (size..=size.saturating_mul(2)).contains(&map.len())).map(|at| free.remove(at))
         };
         let map = match recycled {
             Some(map) => map,

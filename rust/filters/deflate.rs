@@ -43,12 +43,7 @@ impl Inflater {
     ///
     /// Returns the number of bytes, which is less than `wanted` only where the stream ends before. What lies behind the
     /// prefix is not looked at, so neither the checksum nor the length of the stream is verified.
-    pub(super) fn decode_prefix(
-        &mut self,
-        stored: &[u8],
-        out: &mut [u8],
-        wanted: usize,
-    ) -> Result<usize, DecodeError> {
+    pub(super) fn decode_prefix(&mut self, stored: &[u8], out: &mut [u8], wanted: usize) -> Result<usize, DecodeError> {
         let room = &mut out[..wanted + SLACK];
         // libdeflate writes less than OVERRUN bytes ahead of what it has decoded. So once a byte that far behind the
         // prefix has changed, the whole prefix was written.
@@ -58,10 +53,9 @@ impl Inflater {
             Err(DecompressionError::InsufficientSpace) if room[wanted + OVERRUN..].iter().any(|&byte| byte != MARK) => {
                 return Ok(wanted);
             }
-            // A stored block that does not fit is left out as a whole; and the marks may be the data.
-            Err(DecompressionError::InsufficientSpace) => {}
-            // Perhaps the damage lies behind the prefix, within the slack.
-            Err(DecompressionError::BadData) => {}
+            // A stored block that does not fit is left out as a whole; the marks may be the data; and damage may lie
+            // behind the prefix, within the slack.
+            Err(DecompressionError::InsufficientSpace | DecompressionError::BadData) => {}
         }
         self.stream_prefix(stored, &mut out[..wanted])
     }

@@ -341,7 +341,9 @@ impl Pipeline {
         }
         let (front, behind) = out.split_at_mut(wanted);
         let written = match self.streamable(mask) {
-            Some(Codec::Deflate) if behind.len() >= PREFIX_ROOM => decoder.inflater.decode_prefix(input, out, wanted)?,
+            Some(Codec::Deflate) if behind.len() >= PREFIX_ROOM => {
+                decoder.inflater.decode_prefix(input, out, wanted)?
+            }
             Some(Codec::Deflate) => {
                 let chunk = room(&mut decoder.chunk, wanted + PREFIX_ROOM)?;
                 let written = decoder.inflater.decode_prefix(input, chunk, wanted)?;

@@ -3,15 +3,14 @@
 //! numpy has no bfloat16 and the bindings no float16: both travel as uint16 arrays of their bits.
 
 use half::slice::HalfBitsSliceExt;
-use half::vec::HalfFloatVecExt;
 use half::{bf16, f16};
-use numpy::{Element, IntoPyArray, PyReadonlyArray1, PyReadwriteArray2};
+use numpy::{PyReadonlyArray1, PyReadwriteArray1, PyReadwriteArray2};
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::errors::to_python;
 use super::ops::{PyRowOps, ops_fit};
-use crate::block::{Band, Block, Columns, CsrBatch, Rounded, Selection, Target, Values};
+use crate::block::{Band, Block, Columns, CsrOut, Rounded, Selection, Target, Values};
 use crate::h5::dtype::Kind;
 
 /// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
@@ -56,22 +55,29 @@ impl PyBlock {
         Ok(rounded.map(as_tuple))
     }
 
-    fn compress<T: Target>(&self, py: Python<'_>, positions: &[i64]) -> PyResult<CsrBatch<T>> {
-        let batch = py.detach(|| self.block.csr(positions)).map_err(|e| to_python(py, e))?;
-        batch.ok_or_else(too_long)
+    fn compress<T: Target>(
+        &self,
+        py: Python<'_>,
+        positions: &[i64],
+        out: CsrOut<'_, T>,
+    ) -> PyResult<Option<(u64, String)>> {
+        self.check_csr(positions, &out)?;
+        let rounded = py.detach(|| self.block.csr(positions, out)).map_err(|e| to_python(py, e))?;
+        Ok(rounded.map(as_tuple))
     }
-}
 
-/// A CSR batch as numpy arrays, and the first whole number rounded.
-type Csr<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyAny>, Option<(u64, String)>);
-
-fn csr_arrays<T, U: Element>(py: Python<'_>, batch: CsrBatch<T>, data: impl FnOnce(Vec<T>) -> Vec<U>) -> Csr<'_> {
-    (
-        batch.indptr.into_pyarray(py).into_any(),
-        batch.indices.into_pyarray(py).into_any(),
-        data(batch.data).into_pyarray(py).into_any(),
-        batch.rounded.map(as_tuple),
-    )
+    /// That `out` has the sizes that the rows need.
+    fn check_csr<T>(&self, positions: &[i64], out: &CsrOut<'_, T>) -> PyResult<()> {
+        let (n_rows, nnz) = (positions.len(), out.indices.len());
+        if out.indptr.len() != n_rows + 1 || out.data.len() != nnz || nnz != self.block.nnz(positions) {
+            return Err(PyValueError::new_err(format!(
+                "indptr, indices and data have {}, {nnz} and {} elements, which does not fit {n_rows} rows",
+                out.indptr.len(),
+                out.data.len(),
+            )));
+        }
+        Ok(())
+    }
 }
 
 #[pymethods]
@@ -135,38 +141,63 @@ impl PyBlock {
         }
     }
 
-    /// The rows at `positions` as CSR: indptr, indices, data, and the first whole number that was rounded.
-    ///
-    /// `ops` are done to the values on the way; they need float32.
-    #[pyo3(signature = (positions, dtype, ops=None))]
-    fn csr<'py>(
-        &self,
-        py: Python<'py>,
-        positions: PyReadonlyArray1<'py, i64>,
-        dtype: &str,
-        ops: Option<&PyRowOps>,
-    ) -> PyResult<Csr<'py>> {
+    /// Values that the rows at `positions` have as CSR.
+    fn nnz(&self, py: Python<'_>, positions: PyReadonlyArray1<'_, i64>) -> PyResult<usize> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
+        let nnz = py.detach(|| self.block.nnz(positions));
+        // Indices are 32 bits wide, as torch and MKL want them.
+        i32::try_from(nnz)
+            .map(|_| nnz)
+            .map_err(|_| PyOverflowError::new_err("the batch has 2^31 values or more: ask for fewer rows at a time"))
+    }
+
+    /// Writes the rows at `positions` as CSR; gives column and value of the first whole number that was rounded.
+    ///
+    /// `indices` and `data` are as long as `nnz` says. `ops` are done to the values on the way; they need float32.
+    #[pyo3(signature = (positions, indptr, indices, data, dtype, ops=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn csr(
+        &self,
+        py: Python<'_>,
+        positions: PyReadonlyArray1<'_, i64>,
+        mut indptr: PyReadwriteArray1<'_, i32>,
+        mut indices: PyReadwriteArray1<'_, i32>,
+        data: &Bound<'_, PyAny>,
+        dtype: &str,
+        ops: Option<&PyRowOps>,
+    ) -> PyResult<Option<(u64, String)>> {
+        let positions = positions.as_slice()?;
+        self.check_positions(positions)?;
+        let (indptr, indices) = (indptr.as_slice_mut()?, indices.as_slice_mut()?);
         if let Some(PyRowOps { ops }) = ops {
-            let batch = py.detach(|| self.block.csr_with(positions, ops)).ok_or_else(too_long)?;
-            return Ok(csr_arrays(py, batch, |data| data));
+            let mut data: PyReadwriteArray1<'_, f32> = data.extract()?;
+            let out = CsrOut { indptr, indices, data: data.as_slice_mut()? };
+            self.check_csr(positions, &out)?;
+            py.detach(|| self.block.csr_with(positions, out, ops)).map_err(|e| to_python(py, e))?;
+            return Ok(None);
         }
-        macro_rules! csr {
-            ($t:ty, $data:expr) => {
-                Ok(csr_arrays(py, self.compress::<$t>(py, positions)?, $data))
-            };
+        macro_rules! write {
+            ($t:ty) => {{
+                let mut data: PyReadwriteArray1<'_, $t> = data.extract()?;
+                self.compress(py, positions, CsrOut { indptr, indices, data: data.as_slice_mut()? })
+            }};
+            ($t:ty as bits) => {{
+                let mut data: PyReadwriteArray1<'_, u16> = data.extract()?;
+                let data = data.as_slice_mut()?.reinterpret_cast_mut::<$t>();
+                self.compress(py, positions, CsrOut { indptr, indices, data })
+            }};
         }
         match dtype {
-            "float32" => csr!(f32, |d| d),
-            "float64" => csr!(f64, |d| d),
-            "float16" => csr!(f16, |d: Vec<f16>| d.reinterpret_into()),
-            "bfloat16" => csr!(bf16, |d: Vec<bf16>| d.reinterpret_into()),
-            "uint8" => csr!(u8, |d| d),
-            "int8" => csr!(i8, |d| d),
-            "int16" => csr!(i16, |d| d),
-            "int32" => csr!(i32, |d| d),
-            "int64" => csr!(i64, |d| d),
+            "float32" => write!(f32),
+            "float64" => write!(f64),
+            "float16" => write!(f16 as bits),
+            "bfloat16" => write!(bf16 as bits),
+            "uint8" => write!(u8),
+            "int8" => write!(i8),
+            "int16" => write!(i16),
+            "int32" => write!(i32),
+            "int64" => write!(i64),
             other => Err(unknown_dtype(other)),
         }
     }
@@ -254,10 +285,6 @@ fn kind(dtype: &str) -> PyResult<Kind> {
 
 fn as_tuple(rounded: Rounded) -> (u64, String) {
     (rounded.column, rounded.value)
-}
-
-fn too_long() -> PyErr {
-    PyOverflowError::new_err("the batch has 2^31 values or more: ask for fewer rows at a time")
 }
 
 fn unknown_dtype(name: &str) -> PyErr {

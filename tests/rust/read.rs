@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use annfeed::Error;
+use annfeed::block::CsrOut;
 use annfeed::matrix::Matrix;
 use annfeed::matrix::cache::Budget;
 use annfeed::matrix::workers::Workers;
@@ -176,13 +177,16 @@ fn read(matrix: &Matrix, rows: &[u64], n_threads: usize) -> annfeed::Result<Vec<
     let mut dense = vec![f32::NAN; rows.len() * block.n_cols()];
     assert_eq!(block.dense(&positions, &mut dense, n_threads)?, None, "nothing is rounded");
 
-    let batch = block.csr::<f32>(&positions)?.unwrap();
+    let nnz = block.nnz(&positions);
+    let (mut indptr, mut indices, mut data) = (vec![-1; rows.len() + 1], vec![-1; nnz], vec![f32::NAN; nnz]);
+    let out = CsrOut { indptr: &mut indptr, indices: &mut indices, data: &mut data };
+    assert_eq!(block.csr(&positions, out)?, None, "nothing is rounded");
     let mut filled = vec![0.0; dense.len()];
-    for (row, span) in batch.indptr.windows(2).enumerate() {
+    for (row, span) in indptr.windows(2).enumerate() {
         let span = span[0] as usize..span[1] as usize;
-        assert!(batch.indices[span.clone()].windows(2).all(|w| w[0] < w[1]), "sorted and distinct");
+        assert!(indices[span.clone()].windows(2).all(|w| w[0] < w[1]), "sorted and distinct");
         for i in span {
-            filled[row * block.n_cols() + batch.indices[i] as usize] = batch.data[i];
+            filled[row * block.n_cols() + indices[i] as usize] = data[i];
         }
     }
     assert_eq!(filled, dense);

@@ -152,7 +152,7 @@ class LoadedCells:
         first = next(iter(parts.values()))
         if len(parts) == 1:
             return first
-        whole = self._memory.empty(stop - start, first.shape[1], first.dtype)
+        whole = self._memory.empty((stop - start) * first.shape[1], first.dtype).view(stop - start, first.shape[1])
         for i, part in parts.items():
             whole[torch.from_numpy(np.flatnonzero(file_of == i))] = part
         return whole
