@@ -54,6 +54,17 @@ impl Columns {
         }
     }
 
+    /// Indices that there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        with_columns!(self, c => c.capacity())
+    }
+
+    /// Forgets all indices.
+    pub fn clear(&mut self) {
+        with_columns!(self, c => c.clear());
+    }
+
     /// Gives back memory that is not used.
     pub fn shrink(&mut self) {
         with_columns!(self, c => c.shrink_to_fit());

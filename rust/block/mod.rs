@@ -1,7 +1,8 @@
 //! A window's rows, decoded, and the batches made of them.
 //!
 //! `band` holds rows narrowly; [`Block`] names rows across bands; `densify` and `compress` write batches; `cast` says what
-//! a conversion loses, `ops` what is done to rows on the way; `pool` recycles the memory of batches. Nothing here does I/O.
+//! a conversion loses, `ops` what is done to rows on the way; `pool` recycles the memory of
+//! batches, `spare` that of bands. Nothing here does I/O.
 
 mod band;
 mod cast;
@@ -10,6 +11,7 @@ mod compress;
 mod densify;
 mod ops;
 mod pool;
+mod spare;
 mod values;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ pub use columns::Columns;
 pub use compress::CsrOut;
 pub use ops::{ColumnScale, RowOps};
 pub use pool::{Buffer, Pool};
+pub use spare::Spare;
 pub use values::Values;
 
 /// Where one row of a block lies.
@@ -35,6 +38,16 @@ pub struct Block {
     n_cols: usize,
     bands: Vec<Arc<Band>>,
     rows: Vec<RowPlace>,
+    /// Where the memory of its bands goes.
+    spare: Option<Arc<Spare>>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let Some(spare) = &self.spare else { return };
+        // Bands of a cache, and of other blocks, stay where they are.
+        self.bands.drain(..).filter_map(Arc::into_inner).for_each(|band| spare.keep(band));
+    }
 }
 
 /// A whole number that came out of a conversion as another one.
@@ -50,7 +63,14 @@ impl Block {
     /// No rows yet, of `n_cols` columns.
     #[must_use]
     pub fn new(n_cols: usize) -> Self {
-        Self { n_cols, bands: Vec::new(), rows: Vec::new() }
+        Self { n_cols, bands: Vec::new(), rows: Vec::new(), spare: None }
+    }
+
+    /// The same, leaving the memory of bands that nobody else has to `spare`.
+    #[must_use]
+    pub fn with_spare(mut self, spare: Arc<Spare>) -> Self {
+        self.spare = Some(spare);
+        self
     }
 
     /// Appends all rows of `band`.

@@ -61,6 +61,17 @@ impl Values {
         with_values!(self, v => v.capacity() * element_size(v))
     }
 
+    /// Numbers that there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        with_values!(self, v => v.capacity())
+    }
+
+    /// Forgets all numbers; the next are held as widely.
+    pub fn clear(&mut self) {
+        with_values!(self, v => v.clear());
+    }
+
     /// Gives back memory that is not used.
     pub fn shrink(&mut self) {
         with_values!(self, v => v.shrink_to_fit());

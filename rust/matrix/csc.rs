@@ -125,7 +125,8 @@ fn read_wanted(
             let lengths = spans.iter().map(|s| (s.end - s.start) as usize);
             piece.lengths.extend(lengths.clone());
             let total = lengths.sum();
-            let rows = read_columns(file, &layout.indices, &spans, total, layout.shape[0], scratch)?;
+            let rows = Columns::with_capacity(layout.shape[0], total);
+            let rows = read_columns(file, &layout.indices, &spans, rows, layout.shape[0], scratch)?;
             match (&mut piece.rows, rows) {
                 (Columns::U16(all), Columns::U16(new)) => all.extend(new),
                 (Columns::U32(all), Columns::U32(new)) => all.extend(new),

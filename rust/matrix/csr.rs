@@ -7,7 +7,7 @@ use super::memory;
 use super::plan::{RowStarts, jobs, runs};
 use super::stream::read_spans;
 use super::workers::{Scratch, Workers};
-use crate::block::{Band, Columns, Selection, Values};
+use crate::block::{Band, Columns, Selection, Spare, Values};
 use crate::error::{Place, Result};
 use crate::h5::dtype::Kind;
 use crate::h5::layout::{ArrayLayout, SparseLayout};
@@ -64,7 +64,7 @@ impl CsrMatrix {
         chunk * MIN_UNIT_ELEMENTS.div_ceil(chunk)
     }
 
-    /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a band for each.
+    /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a band for each, in memory from `spare`.
     ///
     /// # Errors
     /// Where the file cannot be read, a chunk is damaged, or a column index is out of range.
@@ -73,13 +73,15 @@ impl CsrMatrix {
         file: &DataFile,
         rows: &[u64],
         selection: Option<&Selection>,
+        spare: Option<&Spare>,
         workers: &Workers,
     ) -> Result<Vec<(Range<usize>, Band)>> {
         // Several jobs a thread even out; a cut costs one more prefix of a chunk. A unit is never cut.
         let even = rows.len().min(self.layout.data.len().div_ceil(self.unit_len()) as usize) / (workers.threads * 8);
         let target = (MAX_JOB_ELEMENTS / self.unit_len()).min(even as u64);
         let jobs = jobs(rows, |row| self.unit_of(row), target);
-        let bands = workers.run(&jobs, |scratch, job| self.band(file, &rows[job.clone()], selection, scratch))?;
+        let bands =
+            workers.run(&jobs, |scratch, job| self.band(file, &rows[job.clone()], selection, spare, scratch))?;
         Ok(jobs.into_iter().zip(bands).collect())
     }
 
@@ -88,6 +90,7 @@ impl CsrMatrix {
         file: &DataFile,
         rows: &[u64],
         selection: Option<&Selection>,
+        spare: Option<&Spare>,
         scratch: &mut Scratch,
     ) -> Result<Band> {
         let spans: Vec<Range<u64>> =
@@ -105,8 +108,11 @@ impl CsrMatrix {
         memory::check((total as u64).saturating_mul(4 + kind.size() as u64), || {
             Place::new(file.path().display().to_string(), self.layout.data.name.clone())
         })?;
-        let columns = read_columns(file, &self.layout.indices, &spans, total, n_cols, scratch)?;
-        let mut values = Values::with_capacity(total);
+        let (columns, mut values) = match spare {
+            Some(spare) => spare.take(n_cols, total),
+            None => (Columns::with_capacity(n_cols, total), Values::with_capacity(total)),
+        };
+        let columns = read_columns(file, &self.layout.indices, &spans, columns, n_cols, scratch)?;
         read_spans(file, &self.layout.data, &spans, scratch, &mut |bytes| {
             values.append(kind, bytes);
             Ok(())
@@ -115,7 +121,7 @@ impl CsrMatrix {
     }
 }
 
-/// Decodes and checks column indices (of a CSC matrix: row indices).
+/// Decodes and checks column indices (of a CSC matrix: row indices) into `columns`, which are empty.
 ///
 /// # Errors
 /// Where the file cannot be read, a chunk is damaged, or an index is out of range.
@@ -123,11 +129,10 @@ pub fn read_columns(
     file: &DataFile,
     indices: &ArrayLayout,
     spans: &[Range<u64>],
-    total: usize,
+    mut columns: Columns,
     n_cols: u64,
     scratch: &mut Scratch,
 ) -> Result<Columns> {
-    let mut columns = Columns::with_capacity(n_cols, total);
     let kind = indices.dtype.kind;
     read_spans(file, indices, spans, scratch, &mut |bytes| {
         let before = columns.len();

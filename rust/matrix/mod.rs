@@ -15,9 +15,9 @@ pub mod stream;
 pub mod workers;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::block::{Band, Block, Selection, Values};
+use crate::block::{Band, Block, Selection, Spare, Values};
 use crate::error::{Error, Place, Result};
 use crate::h5::layout::MatrixLayout;
 use cache::{Budget, CacheKey, RowCache};
@@ -35,6 +35,7 @@ pub struct Matrix {
     found: Arc<Found>,
     /// Only where decoding costs: rows that lie unfiltered in the file are in the page cache already.
     cache: Option<Arc<RowCache>>,
+    spare: Mutex<Weak<Spare>>,
 }
 
 /// What opening found out; plain data, shared with reopened matrices.
@@ -94,7 +95,7 @@ impl Matrix {
         };
         let found = Arc::new(Found { elem: elem.to_owned(), shape, selection, kind });
         let cache = found.cache(&file, budget);
-        Ok(Self { file, found, cache })
+        Ok(Self { file, found, cache, spare: Mutex::default() })
     }
 
     /// The same matrix through a file descriptor of its own, as a forked process should have. libhdf5 is not needed.
@@ -106,7 +107,7 @@ impl Matrix {
         let file = DataFile::open(self.file.path())?;
         // The cache of the process that was forked stays untouched: a thread that is not here may hold its lock.
         let cache = self.found.cache(&file, budget);
-        Ok(Self { file, found: Arc::clone(&self.found), cache })
+        Ok(Self { file, found: Arc::clone(&self.found), cache, spare: Mutex::default() })
     }
 
     /// The cache of decoded rows, where there is one.
@@ -185,6 +186,11 @@ impl Matrix {
         let selection = found.selection.as_ref();
         let width = selection.map_or(found.shape[1] as usize, |s| s.order().len());
         let mut block = Block::new(width);
+        // What a cache keeps is as narrow and as tight as it can be: fresh memory.
+        let spare = self.cache.is_none().then(|| self.spare());
+        if let Some(spare) = &spare {
+            block = block.with_spare(Arc::clone(spare));
+        }
         match &found.kind {
             Kind::Csc(m) => return Ok(m.read(rows)),
             Kind::Empty(_) => {
@@ -195,7 +201,7 @@ impl Matrix {
                 &Units {
                     unit_of: &|row| m.unit_of(row),
                     unit_rows: &|unit| m.unit_rows(unit),
-                    decode: &|rows| m.bands(&self.file, rows, selection, workers),
+                    decode: &|rows| m.bands(&self.file, rows, selection, spare.as_deref(), workers),
                     guess_per_row: 8 + m.layout().data.len() / found.shape[0] * 4,
                 },
                 rows,
@@ -213,6 +219,16 @@ impl Matrix {
             )?,
         }
         Ok(block)
+    }
+
+    /// The memory that this matrix's blocks share, while there are any.
+    fn spare(&self) -> Arc<Spare> {
+        let mut shared = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *shared = Arc::downgrade(&new);
+            new
+        })
     }
 
     fn read_units(&self, units: &Units, rows: &[u64], block: &mut Block) -> Result<()> {
