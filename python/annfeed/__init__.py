@@ -5,6 +5,7 @@ from annfeed.dataset import AnnDataset
 from annfeed.densify import densify
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.loader import WindowLoader
+from annfeed.results import write_obsm
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform
 
@@ -24,4 +25,5 @@ __all__ = [
     "UnsupportedError",
     "WindowLoader",
     "densify",
+    "write_obsm",
 ]

@@ -23,6 +23,7 @@ from annfeed.cache import cache_budget
 from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.errors import FormatError
 from annfeed.fused import fuse
+from annfeed.indexed import IndexedDataset
 from annfeed.inspection import Inspection, inspect_file
 from annfeed.labels import label_codes
 from annfeed.loaded import LoadedWindow
@@ -81,6 +82,9 @@ class AnnDataset(Dataset[Item]):
         Threads for reading; None for all cores of this process, one in a torch worker.
     strict
         Raise instead of falling back to h5py for files that the Rust reader declines.
+    return_index
+        Add ``"index"`` to items and batches: int64, the row in the file or AnnData. It is not the position in this
+        dataset: with ``obs_subset=[5, 2]``, item 0 has index 5.
 
     Raises
     ------
@@ -125,6 +129,7 @@ class AnnDataset(Dataset[Item]):
         cache: str | int = "auto",
         threads: int | None = None,
         strict: bool = False,
+        return_index: bool = False,
     ) -> None:
         # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
         from annfeed.locate import find_matrices, find_obs
@@ -132,6 +137,7 @@ class AnnDataset(Dataset[Item]):
         self.transform = transform
         self.chunk_size = _positive("chunk_size", chunk_size)
         self.threads = None if threads is None else _positive("threads", threads)
+        self.return_index = return_index
         self.cache = cache
         cache_budget(cache)
         self._categories = _one_of("categories", categories, ("str", "code"))
@@ -214,6 +220,7 @@ class AnnDataset(Dataset[Item]):
         seed: int | None = None,
         drop_last: bool = False,
         prefetch_batches: int = 4,
+        return_index: bool | None = None,
         **kwargs: Any,
     ) -> WindowLoader:
         """Return the loader that reads windows of ``chunk_size`` rows and delivers batches in the order asked for.
@@ -237,6 +244,8 @@ class AnnDataset(Dataset[Item]):
             Leave out a last batch that is short.
         prefetch_batches
             Batches that are made ahead while the model works, with ``num_workers=0``.
+        return_index
+            Add ``"index"`` to batches: int64 ``[B]``, the rows in the file or AnnData; None for as the dataset does.
         **kwargs
             Any other keyword of ``torch.utils.data.DataLoader``.
 
@@ -263,7 +272,37 @@ class AnnDataset(Dataset[Item]):
             seed=seed,
             drop_last=drop_last,
             prefetch_batches=prefetch_batches,
+            return_index=return_index,
             **kwargs,
+        )
+
+    def predict_loader(self, batch_size: int = 32, **kwargs: Any) -> WindowLoader:
+        """Return a loader that delivers each row once, in the dataset's order, with its ``"index"``.
+
+        Nothing is shuffled, dropped or repeated. Of several ranks each delivers its own contiguous share, rank 0 the
+        first rows; the shares differ by one row at most, so that a rank may have one batch more than another.
+
+        Parameters
+        ----------
+        batch_size
+            Rows of a batch; the last of each rank may be shorter.
+        **kwargs
+            Any other keyword of `get_optimized_dataloader` but ``shuffle``, ``drop_last`` and ``return_index``.
+
+        Raises
+        ------
+        TypeError
+            If a keyword is unknown, or one of these.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(5, dtype="float32")), obs_subset=[4, 0, 2])
+        >>> [batch["index"].tolist() for batch in dataset.predict_loader(batch_size=2)]
+        [[4, 0], [2]]
+        """
+        return WindowLoader(
+            self, batch_size=batch_size, shuffle=False, drop_last=False, return_index=True, uneven="keep", **kwargs
         )
 
     @property
@@ -464,9 +503,13 @@ class AnnDataset(Dataset[Item]):
 
     def load(self, positions: Int64Array) -> LoadedWindow:
         """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
-        rows = positions if self._rows is None else self._rows[positions]
+        rows = self.rows_at(positions)
         threads = self.n_threads
         return LoadedWindow(self, rows, {key: m.read(rows, threads) for key, m in self._matrices.items()})
+
+    def rows_at(self, positions: Int64Array) -> Int64Array:
+        """Return the rows of the file or AnnData at ``positions``: what ``obs_subset`` says, and ``"index"`` is."""
+        return positions if self._rows is None else self._rows[positions]
 
     def refresh(self) -> None:
         """Take edits made to the AnnData's obs since the last epoch into account (every epoch begins with it)."""
@@ -495,7 +538,8 @@ class AnnDataset(Dataset[Item]):
         return {**self.__dict__, "_fused": None}
 
     def _transformed(self, positions: Int64Array) -> Batch:
-        return self.finish(self.load(positions).batch(0, len(positions)))
+        reads = IndexedDataset(self) if self.return_index else self
+        return reads.finish(reads.load(positions).batch(0, len(positions)))
 
     @property
     def _first(self) -> Matrix:

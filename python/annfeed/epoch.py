@@ -75,8 +75,8 @@ class EpochPlan:
 
     The stream is the whole dataset in this epoch's order; it is cut into `world` contiguous shards whose sizes differ
     by at most one, so that with `shuffle` each rank sees rows of the whole file. Every rank delivers the same number of
-    batches. The union over ranks is each row exactly once, except with `weights`, with `drop_last`, and where `uneven`
-    says otherwise.
+    batches, unless `uneven` is "keep". The union over ranks is each row exactly once, except with `weights`, with
+    `drop_last`, and where `uneven` says otherwise.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class EpochPlan:
     uneven
         What happens where shards of unequal size would give ranks unequal numbers of batches. "pad": each smaller shard
         gets one row more from the start of the stream, delivered last (see `n_padding`). "drop": each larger shard
-        loses its last row.
+        loses its last row. "keep": each rank delivers its shard, and some of them one batch more.
     weights
         [n_rows], non-negative and finite: the stream becomes n_rows independent draws with replacement, each row with
         probability proportional to its weight. Needs `shuffle` and `block_size=1`.
@@ -136,7 +136,7 @@ class EpochPlan:
     rank: int = 0
     world: int = 1
     drop_last: bool = False
-    uneven: Literal["pad", "drop"] = "pad"
+    uneven: Literal["pad", "drop", "keep"] = "pad"
     weights: npt.ArrayLike | None = field(default=None, repr=False)
     first_window: int = 1024
     block_starts: npt.ArrayLike | None = field(default=None, repr=False)
@@ -152,8 +152,8 @@ class EpochPlan:
             self._set(name, _integer(name, getattr(self, name), bound))
         self._set("rank", _integer("rank", self.rank, 0, self.world - 1))
         self._set("seed", _integer("seed", self.seed, 0, 2**64 - 1))
-        if self.uneven not in ("pad", "drop"):
-            raise ValueError(f'uneven is {self.uneven!r}; expected "pad" or "drop"')
+        if self.uneven not in ("pad", "drop", "keep"):
+            raise ValueError(f'uneven is {self.uneven!r}; expected "pad", "drop" or "keep"')
         self._set("_ramp", _Ramp(self.batch_size, self.window, self.first_window))
         self._set("_order", self._make_order())
         self._cut_shard()
@@ -164,7 +164,7 @@ class EpochPlan:
 
     @property
     def n_batches(self) -> int:
-        """Number of batches that this rank delivers, the same on every rank."""
+        """Number of batches that this rank delivers, the same on every rank unless `uneven` is "keep"."""
         return -(-self.n_delivered // self.batch_size)
 
     @property
@@ -232,7 +232,9 @@ class EpochPlan:
         padding = 0
         if self.drop_last:
             size = share // self.batch_size * self.batch_size
-        elif extra and share % self.batch_size == 0:  # only here does one row more make one batch more
+        elif (
+            extra and share % self.batch_size == 0 and self.uneven != "keep"
+        ):  # only here does one row more make one batch more
             padding = int(self.uneven == "pad" and size == share)
             size = share + (self.uneven == "pad")
         self._set("n_delivered", size)

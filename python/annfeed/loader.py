@@ -13,6 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from annfeed.epoch import SamplerPlan, Window
+from annfeed.identity import n_own_writes
+from annfeed.indexed import IndexedDataset
 from annfeed.permutation import derive_key
 from annfeed.ranks import draw_seed, rank_and_world
 from annfeed.readahead import read_ahead
@@ -77,6 +79,8 @@ class WindowLoader(DataLoader[Any]):
         seed: int | None = None,
         drop_last: bool = False,
         prefetch_batches: int = 4,
+        return_index: bool | None = None,
+        uneven: Literal["pad", "drop", "keep"] = "pad",
         generator: torch.Generator | None = None,
         **kwargs: Any,
     ) -> None:
@@ -84,8 +88,9 @@ class WindowLoader(DataLoader[Any]):
             raise ValueError("batch_size is None, where an integer was expected; a plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None
         if plan is None and sampler is None and batch_sampler is None:
-            plan = PlanSampler(dataset, batch_size or 1, shuffle, block_size, seed, drop_last, generator)
+            plan = PlanSampler(dataset, batch_size or 1, shuffle, block_size, seed, drop_last, generator, uneven)
         if batch_sampler is not None:
+            _predict_all(batch_sampler)
             # torch's own check that batch_size, sampler and drop_last were left alone, with its own words.
             keywords: dict[str, Any] = {"batch_sampler": batch_sampler, "sampler": sampler}
             if batch_size not in (1, 32) or drop_last:
@@ -96,6 +101,8 @@ class WindowLoader(DataLoader[Any]):
         self.seed = seed
         self.shuffle = shuffle
         self.prefetch_batches = prefetch_batches
+        self.uneven = uneven
+        self.return_index = getattr(dataset, "return_index", False) if return_index is None else return_index
         if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
         # A worker's cache of decoded rows is worth keeping for the next epoch; but edits of an AnnData's obs reach only
@@ -106,6 +113,7 @@ class WindowLoader(DataLoader[Any]):
         self._progress = Progress() if plan is None else plan.progress
         self._workers: DataLoader[Any] | None = None  # the persistent ones
         self._workers_busy = False
+        self._workers_know = 0  # of changes to the file that were our own
         super().__init__(
             dataset,
             num_workers=num_workers,
@@ -115,6 +123,8 @@ class WindowLoader(DataLoader[Any]):
             **kwargs,
         )
         self._batch_sampler_given = batch_sampler
+        # What windows are read from; set by nobody else.
+        self._reads: Any = IndexedDataset(dataset) if self.return_index else dataset
 
     def __len__(self) -> int:
         """Return the number of batches that this rank delivers."""
@@ -209,11 +219,10 @@ class WindowLoader(DataLoader[Any]):
         return windows_from(self._windows_of_sampler(), place, digests), seed, place, digests
 
     def _from_threads(self, windows: Iterator[Window]) -> Generator[Any]:
-        dataset: AnnDataset = self.dataset  # type: ignore[assignment]
         pin = self.pin_memory and torch.cuda.is_available()
-        with closing(read_ahead(dataset, windows, self.prefetch_batches)) as batches:
+        with closing(read_ahead(self._reads, windows, self.prefetch_batches)) as batches:
             for batch in batches:
-                done = finished(dataset, batch, self.collate_fn)
+                done = finished(self._reads, batch, self.collate_fn)
                 yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 
     def _order(self) -> dict[str, Any]:
@@ -255,6 +264,8 @@ class WindowLoader(DataLoader[Any]):
     def _from_workers(self, windows: Iterator[Window], seed: int) -> Generator[Any]:
         # Persistent workers serve one epoch at a time; another one beside it gets workers of its own.
         persistent = self.persistent_workers and not self._workers_busy
+        if persistent and self._workers_know != n_own_writes():
+            self._workers, self._workers_know = None, n_own_writes()
         workers = self._workers if persistent and self._workers is not None else self._new_workers()
         if persistent:
             self._workers, self._workers_busy = workers, True
@@ -270,7 +281,7 @@ class WindowLoader(DataLoader[Any]):
 
     def _new_workers(self) -> DataLoader[Any]:
         keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
-        batches = PartBatches(self.dataset, self.collate_fn)  # type: ignore[arg-type]
+        batches = PartBatches(self._reads, self.collate_fn)
         order = PartOrder(self.dataset.row_bytes)  # type: ignore[attr-defined]
         return DataLoader(batches, batch_size=None, sampler=order, collate_fn=as_made, **keywords)
 
@@ -290,3 +301,13 @@ def _with_epochs(order: Any) -> list[Any]:
     return [
         s for s in candidates if callable(getattr(s, "set_epoch", None)) and isinstance(getattr(s, "epoch", None), int)
     ]
+
+
+def _predict_all(batch_sampler: Any) -> None:
+    """Let nothing be dropped or filled up where Lightning predicts: it makes the loader anew around our sampler.
+
+    Its batch sampler takes note of the batches, and is asked not to drop the last one; our sampler must not either.
+    """
+    sampler = getattr(batch_sampler, "sampler", None)
+    if isinstance(sampler, PlanSampler) and hasattr(batch_sampler, "seen_batch_indices"):
+        batch_sampler.sampler = batch_sampler._batch_sampler.sampler = sampler.undropped()

@@ -6,6 +6,7 @@ It counts epochs and settles seed and rank; the order itself is epoch.py's.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,6 +37,8 @@ class PlanSampler(DistributedSampler[int]):
         As in `AnnDataset.get_optimized_dataloader`.
     generator
         Where seeds come from with ``seed=None``; None for torch's global generator.
+    uneven
+        As in `annfeed.epoch.EpochPlan`.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class PlanSampler(DistributedSampler[int]):
         seed: int | None = None,
         drop_last: bool = False,
         generator: torch.Generator | None = None,
+        uneven: Literal["pad", "drop", "keep"] = "pad",
     ) -> None:
         # Not super().__init__: it wants the process group now, while ranks are settled at the first batch.
         self.dataset = dataset
@@ -67,6 +71,7 @@ class PlanSampler(DistributedSampler[int]):
             block_starts=self._auto_blocks(dataset) if shuffle and block_size == "auto" else None,
             seed=0 if seed is None else seed,
             drop_last=drop_last,
+            uneven=uneven,
         )
 
     def _auto_blocks(self, dataset: AnnDataset) -> npt.NDArray[np.int64] | None:
@@ -104,6 +109,13 @@ class PlanSampler(DistributedSampler[int]):
         """
         self.epoch = epoch
         self.progress.set_epoch(epoch)
+
+    def undropped(self) -> PlanSampler:
+        """Return a sampler of the same order in which each row comes once on one of the ranks, as prediction wants."""
+        whole = copy(self)
+        whole.progress, whole.drop_last = Progress(), False
+        whole._plan = replace(self._plan, drop_last=False, uneven="keep")
+        return whole
 
     def order(self) -> dict[str, Any]:
         """Return what the order is made of, for a saved state."""

@@ -18,7 +18,7 @@ from annfeed._core import Block, Reader
 from annfeed.cache import process_budget
 from annfeed.errors import AnnfeedWarning, StaleFileError, UnsupportedError
 from annfeed.h5py_source import H5pyMatrix
-from annfeed.identity import file_identity
+from annfeed.identity import Identity, current_identity, file_identity, holders, wait_for_own_write
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -104,7 +104,7 @@ class FileSource:
         self._pid = os.getpid()
         self._closed = False
         self._n_opens = 0
-        self._identity: tuple[int, int, int, int] | None = None
+        self._identity: Identity | None = None
         reader = self._open(threads)
         self._shape = reader.shape
 
@@ -123,6 +123,8 @@ class FileSource:
         """The reader of this process, opened if need be."""
         if self._closed:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
+        if self._identity is not None and self._identity != current_identity(self._identity):
+            self._reader = None  # it was opened before we wrote to the file
         if self._reader is not None and self._pid != os.getpid():
             # Forked: the parsed layout is shared memory, the descriptor should be ours.
             self._check_unchanged(file_identity(self.path))
@@ -132,7 +134,19 @@ class FileSource:
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
+        try:
+            return self.reader.read(rows, threads, cancel.current())
+        except StaleFileError:
+            wait_for_own_write()
+            if self._identity is None or self._identity == current_identity(self._identity):
+                raise
         return self.reader.read(rows, threads, cancel.current())
+
+    def release(self, path: str) -> None:
+        """Close the file until the next read, if h5py has it open and it is the one at ``path``."""
+        if path == self.path and isinstance(self._reader, H5pyMatrix):
+            self._reader.close()
+            self._reader = None
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
@@ -171,17 +185,20 @@ class FileSource:
         self._warned = True
         self._check_unchanged(reader.identity)
         self._reader, self._pid, self._identity = reader, os.getpid(), reader.identity
+        if isinstance(reader, H5pyMatrix):
+            holders.add(self)
         self._n_opens += 1
         return reader
 
-    def _check_unchanged(self, identity: tuple[int, int, int, int] | None) -> None:
-        if self._identity is not None and identity != self._identity:
+    def _check_unchanged(self, identity: Identity | None) -> None:
+        if self._identity is not None and identity != current_identity(self._identity):
             raise StaleFileError(
                 f"{self.path}: the file changed since the dataset was made. Make the dataset again to read the new file"
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_n_opens": 0}
+        identity = None if self._identity is None else current_identity(self._identity)
+        return {**self.__dict__, "_reader": None, "_n_opens": 0, "_identity": identity}
 
 
 class MemorySource:

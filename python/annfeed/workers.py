@@ -17,6 +17,7 @@ from annfeed.epoch import Window
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
+    from annfeed.indexed import IndexedDataset
 
 #: Bytes of batches that a worker sends at once, unless one batch alone is larger.
 PART_BYTES = 128 << 20
@@ -62,7 +63,7 @@ class PartOrder:
 class PartBatches(Dataset[Any]):
     """A dataset whose items are all batches of a part: what a worker makes."""
 
-    def __init__(self, dataset: AnnDataset, collate_fn: Any) -> None:
+    def __init__(self, dataset: AnnDataset | IndexedDataset, collate_fn: Any) -> None:
         self._dataset = dataset
         self._collate_fn = collate_fn
 
@@ -72,7 +73,7 @@ class PartBatches(Dataset[Any]):
         return [finished(self._dataset, loaded.batch(start, stop), self._collate_fn) for start, stop in bounds]
 
 
-def finished(dataset: AnnDataset, batch: Batch, collate_fn: Any) -> Any:
+def finished(dataset: AnnDataset | IndexedDataset, batch: Batch, collate_fn: Any) -> Any:
     """Return a batch transformed and collated; a user's collate function sees a sequence of items."""
     done = dataset.finish(batch)
     return done if isinstance(collate_fn, Collate) else collate_fn(Items(done))
