@@ -101,8 +101,9 @@ class Matrix:
             np.unique(np.linspace(0, self.n_obs - 1, _SAMPLE).astype(np.int64)) if self.n_obs else np.empty(0, np.int64)
         )
         block, places = self.read(rows, 1)
-        indptr, indices, values, _ = block.csr(places, "float64")
-        return digest_of(np.concatenate([indptr, indices, values.astype(np.float64)]))
+        sample = self._csr(block, places, torch.float64, None)[0]
+        parts = (sample.crow_indices(), sample.col_indices(), sample.values())
+        return digest_of(torch.cat([part.double() for part in parts]).numpy())
 
     def unit_starts(self) -> Int64Array | None:
         """First row of obs of each run that is decoded together; None where any row can be read by itself."""
