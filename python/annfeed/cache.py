@@ -79,6 +79,38 @@ def process_budget(cache: Any) -> Budget:
     return _auto[1]
 
 
+class SharedBudget:
+    """The budget of all matrices of one dataset, so that ``cache="4GiB"`` is 4 GiB for all its files together.
+
+    Pickled or forked it starts anew: memory is of one process.
+
+    Parameters
+    ----------
+    cache
+        As `process_budget` reads it.
+
+    Examples
+    --------
+    >>> shared = SharedBudget("1KiB")
+    >>> shared.of_process() is shared.of_process()
+    True
+    """
+
+    def __init__(self, cache: Any) -> None:
+        cache_budget(cache)
+        self._cache = cache
+        self._made: tuple[int, Budget] | None = None
+
+    def of_process(self) -> Budget:
+        """Return the budget of this process."""
+        if self._made is None or self._made[0] != os.getpid():
+            self._made = os.getpid(), process_budget(self._cache)
+        return self._made[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_cache": self._cache, "_made": None}
+
+
 #: The budget of "auto", and the process it was made in: a forked one makes its own.
 _auto: tuple[int, Budget] | None = None
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,10 +20,10 @@ from annfeed._core import RowOps
 from annfeed.blocks import log, units_of_positions
 from annfeed.cache import cache_budget
 from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
-from annfeed.errors import FormatError
 from annfeed.fused import fuse
 from annfeed.indexed import IndexedDataset
 from annfeed.inspection import Inspection, inspect_file
+from annfeed.joined import JoinedSource
 from annfeed.labels import label_codes
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
@@ -37,14 +36,15 @@ from annfeed.threads import reading_threads
 from annfeed.transforms import Transform, check_transform
 
 if TYPE_CHECKING:
-    import anndata
     import pandas as pd
+
+    from annfeed.parts import AnnDataOrPath
 
 Int64Array = npt.NDArray[np.int64]
 
 
 class AnnDataset(Dataset[Item]):
-    """A torch Dataset whose items are the cells of an .h5ad file or an AnnData, in the order asked for.
+    """A torch Dataset whose items are the cells of an .h5ad file, an AnnData, or many of them, in the order asked for.
 
     The file stays as it is, on disk: rows are decoded when they are asked for, a window of them at a time.
 
@@ -53,7 +53,8 @@ class AnnDataset(Dataset[Item]):
     adata_or_path
         Path of an .h5ad file (best: nothing is loaded), or an AnnData in memory or backed, or a view of one. Of a
         backed AnnData the matrix is streamed from its file, while obs is taken from the object, with the edits made to
-        it.
+        it. Several as one, their rows one after the other: a list of these, a dict ``{key: path or AnnData}``, or a
+        pattern like ``"atlas/*.h5ad"`` (sorted by name). Genes are matched by name, obs columns united.
     transform
         An `annfeed.Transform`, applied to each item; one with ``batched = True`` to whole batches.
     obs_subset
@@ -85,13 +86,26 @@ class AnnDataset(Dataset[Item]):
     return_index
         Add ``"index"`` to items and batches: int64, the row in the file or AnnData. It is not the position in this
         dataset: with ``obs_subset=[5, 2]``, item 0 has index 5.
+    join
+        Of several sources: "inner" takes the genes and obs columns that all have. "outer" takes those of any: values
+        are 0 where a file has no such gene (`var_mask` tells), and missing where it has no such column.
+    label
+        Name of an obs column to add, which tells the sources apart: a categorical whose codes count them.
+    keys
+        A text for each source, for ``label``; None for "0", "1", ….
+    index_unique
+        Put between the obs name of a row and its source's key; None leaves the names as they are.
+    max_open_files
+        Of several sources, so many files are open at one time in a process; the one read longest ago is closed, and
+        what ``cache`` kept of it goes. None for half of what the process may open (``ulimit -n``).
 
     Raises
     ------
     TypeError
         If ``transform`` is no Transform, or an argument has the wrong type.
     ValueError
-        If ``chunk_size`` is below 1, a mask has the wrong length, or an option is unknown.
+        If ``chunk_size`` is below 1, a mask has the wrong length, an option is unknown, or one of several sources has
+        two genes of one name.
     IndexError
         If ``obs_subset`` is negative or out of range.
     KeyError
@@ -115,7 +129,7 @@ class AnnDataset(Dataset[Item]):
 
     def __init__(
         self,
-        adata_or_path: anndata.AnnData | str | os.PathLike[str],
+        adata_or_path: AnnDataOrPath | Iterable[AnnDataOrPath] | Mapping[str, AnnDataOrPath],
         *,
         transform: Transform | None = None,
         obs_subset: npt.ArrayLike | None = None,
@@ -130,9 +144,14 @@ class AnnDataset(Dataset[Item]):
         threads: int | None = None,
         strict: bool = False,
         return_index: bool = False,
+        join: Literal["inner", "outer"] = "inner",
+        label: str | None = None,
+        keys: Iterable[str] | None = None,
+        index_unique: str | None = None,
+        max_open_files: int | None = None,
     ) -> None:
         # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
-        from annfeed.locate import find_matrices, find_obs
+        from annfeed.collection import Joining, open_sources
 
         self.transform = transform
         self.chunk_size = _positive("chunk_size", chunk_size)
@@ -145,13 +164,20 @@ class AnnDataset(Dataset[Item]):
         self.dtype = dtype
         dtype_name(dtype)
         self.elem = elem
-        self._matrices = find_matrices(
-            adata_or_path, elem, var_subset, cache=cache, threads=self.n_threads, strict=strict
+        opened = open_sources(
+            adata_or_path,
+            elem,
+            obs_columns,
+            var_subset,
+            Joining(join=join, label=label, keys=keys, index_unique=index_unique, max_open_files=max_open_files),
+            cache=cache,
+            threads=self.n_threads,
+            strict=strict,
         )
-        self._obs = find_obs(adata_or_path, next(iter(self._matrices.values())).elem, obs_columns)
-        n_rows = self._check_rows()
-        self._rows = row_subset(obs_subset, n_rows)
-        self._n_rows = n_rows
+        self._matrices, self._obs = opened.matrices, opened.obs
+        self.sources = opened.places
+        self._rows = row_subset(obs_subset, self._obs.n_rows)
+        self._n_rows = self._obs.n_rows
         self._fingerprint: dict[str, Any] | None = None
         if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
             log.info("%s", self.inspect())
@@ -402,6 +428,28 @@ class AnnDataset(Dataset[Item]):
         return self._first.names()
 
     @property
+    def var_mask(self) -> torch.Tensor:
+        """Which genes each source measured: torch.bool ``[sources, n_vars]``; elsewhere a 0 means "not measured".
+
+        With ``label=`` and ``categories="code"`` the mask of a batch is ``dataset.var_mask[batch["obs_<label>"]]``.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> a, b = (anndata.AnnData(np.eye(2), var=pd.DataFrame(index=genes)) for genes in (["A", "B"], ["C", "B"]))
+        >>> AnnDataset([a, b], join="outer").var_mask
+        tensor([[ True,  True, False],
+                [False,  True,  True]])
+        """
+        mask = torch.ones((len(self.sources), self._first.n_vars), dtype=torch.bool)
+        source = self._first.source
+        if isinstance(source, JoinedSource):
+            for row, places in zip(mask, source.places, strict=True):
+                if places is not None:
+                    row.fill_(False)[torch.from_numpy(places)] = True
+        return mask
+
+    @property
     def categories(self) -> dict[str, pd.Index[Any]]:
         """What the codes of each text or categorical column stand for, with ``categories="code"``."""
         return self._obs.categories
@@ -531,7 +579,7 @@ class AnnDataset(Dataset[Item]):
     def _steps(self) -> tuple[RowOps | None, Transform | None]:
         """What of the transform is done in Rust, and what is left."""
         if self._fused is None:
-            self._fused = fuse(self._transform, self.output, self.dtype)
+            self._fused = fuse(self._transform, self.output, self.dtype, self._has_gaps)
         return self._fused
 
     def __getstate__(self) -> dict[str, Any]:
@@ -542,18 +590,13 @@ class AnnDataset(Dataset[Item]):
         return reads.finish(reads.load(positions).batch(0, len(positions)))
 
     @property
+    def _has_gaps(self) -> bool:
+        source = self._matrices["X"].source if "X" in self._matrices else None
+        return isinstance(source, JoinedSource) and source.has_gaps
+
+    @property
     def _first(self) -> Matrix:
         return next(iter(self._matrices.values()))
-
-    def _check_rows(self) -> int:
-        n_obs = self._obs.n_rows
-        for matrix in self._matrices.values():
-            if matrix.n_obs != n_obs:
-                raise FormatError(
-                    f"{matrix.source.place} has {matrix.n_obs} rows, but obs has {n_obs}. "
-                    "The file was written wrongly: write it again with anndata"
-                )
-        return n_obs
 
 
 def _positive(name: str, value: Any) -> int:

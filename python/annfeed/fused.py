@@ -13,7 +13,9 @@ from annfeed._core import RowOps
 from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform
 
 
-def fuse(transform: Transform | None, output: str, dtype: torch.dtype) -> tuple[RowOps | None, Transform | None]:
+def fuse(
+    transform: Transform | None, output: str, dtype: torch.dtype, has_gaps: bool = False
+) -> tuple[RowOps | None, Transform | None]:
     """Return the steps for Rust (None for none) and the transform that is left (None for none).
 
     Parameters
@@ -24,6 +26,8 @@ def fuse(transform: Transform | None, output: str, dtype: torch.dtype) -> tuple[
         "dense" or "csr"; Scale fills rows, so it is not for "csr".
     dtype
         Only float32 batches are fused.
+    has_gaps
+        Some file lacks some columns: Rust sees only those that a file has, while Scale is of all.
 
     Examples
     --------
@@ -32,7 +36,7 @@ def fuse(transform: Transform | None, output: str, dtype: torch.dtype) -> tuple[
     (False, True)
     """
     steps = _flat(transform)
-    order: list[type[Transform]] = [NormalizeTotal, Log1p, *([Scale] if output == "dense" else [])]
+    order: list[type[Transform]] = [NormalizeTotal, Log1p, *([Scale] if output == "dense" and not has_gaps else [])]
     taken: dict[type[Transform], Transform] = {}
     if dtype == torch.float32:
         for step in steps:

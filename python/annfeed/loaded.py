@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Block
 from annfeed.collate import Batch
+from annfeed.source import DecodedRows
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -32,7 +32,9 @@ class LoadedWindow:
         By key: the decoded rows of each matrix, and the place in it of each of ``rows``.
     """
 
-    def __init__(self, dataset: AnnDataset, rows: Int64Array, blocks: dict[str, tuple[Block, Int64Array]]) -> None:
+    def __init__(
+        self, dataset: AnnDataset, rows: Int64Array, blocks: dict[str, tuple[DecodedRows, Int64Array]]
+    ) -> None:
         self._dataset = dataset
         self._rows = rows
         self._blocks = blocks

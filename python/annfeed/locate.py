@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from annfeed.cache import SharedBudget
 from annfeed.errors import UnknownNameError
 from annfeed.h5py_file import open_h5py
 from annfeed.matrix import Matrix
@@ -79,38 +80,86 @@ class Elem:
         return cls(prefix + place, prefix + "obs", var)
 
 
-def find_matrices(
-    adata_or_path: AnnDataOrPath,
-    elem: str | Mapping[str, str],
-    var_subset: Any,
-    *,
-    cache: str | int,
-    threads: int,
-    strict: bool,
-) -> dict[str, Matrix]:
-    """Return the matrices of a dataset by key, with ``var_subset`` applied to those over genes."""
+def parse_places(elem: str | Mapping[str, str]) -> dict[str, Elem]:
+    """Return the places of a dataset's matrices by key.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> parse_places("X")
+    {'X': Elem(path='X', obs='obs', var='var')}
+    """
     places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}
     if not places:
         raise ValueError("elem is empty, where at least one {key: place} was expected")
-    open_file = partial(FileSource, cache=cache, threads=threads, strict=strict)
-    matrices = {}
-    for key, place in places.items():
-        parsed = Elem.parse(place)
-        if isinstance(adata_or_path, anndata.AnnData):
-            matrices[key] = _of_anndata(adata_or_path, parsed, var_subset, open_file)
-        else:
-            matrices[key] = _of_file(_as_path(adata_or_path), parsed, var_subset, open_file)
-    return matrices
+    return {key: Elem.parse(place) for key, place in places.items()}
 
 
-def find_obs(adata_or_path: AnnDataOrPath, elem: str, columns: Sequence[str] | None) -> ObsTable:
+def find_matrix(
+    adata_or_path: AnnDataOrPath,
+    elem: Elem,
+    var_subset: Any,
+    open_file: Callable[..., FileSource],
+    place: str = "AnnData",
+) -> Matrix:
+    """Return a matrix of one source, with ``var_subset`` applied if it is over genes.
+
+    Parameters
+    ----------
+    adata_or_path
+        The source.
+    elem
+        Where the matrix lies in it.
+    var_subset
+        Names, positions or a mask; None for all.
+    open_file
+        Makes the `FileSource` of a path and an element.
+    place
+        The words for an AnnData in messages.
+    """
+    if isinstance(adata_or_path, anndata.AnnData):
+        return _of_anndata(adata_or_path, elem, var_subset, open_file, place)
+    return _of_file(as_path(adata_or_path), elem, var_subset, open_file)
+
+
+def file_opener(budget: SharedBudget, threads: int, strict: bool, **options: Any) -> Callable[..., FileSource]:
+    """Return what opens the files of one dataset, which share a budget."""
+    return partial(FileSource, cache=budget, threads=threads, strict=strict, **options)
+
+
+def find_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any]:
+    """Return the names of the columns of a matrix over genes."""
+    if isinstance(adata_or_path, anndata.AnnData):
+        return _names_in_memory(adata_or_path, elem)()
+    return _names_in_file(as_path(adata_or_path), elem)
+
+
+def find_shape(path: str, elem: Elem) -> tuple[int, int] | None:
+    """Return the shape of a matrix in a file, looked up in its attributes; None where only the reader can tell."""
+    # What is wrong with the file is for the reader to say.
+    with suppress(Exception), open_h5py(path) as file:
+        node = file[elem.path]
+        shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
+        n_rows, n_cols = shape
+        return int(n_rows), int(n_cols)
+    return None
+
+
+def find_obs(
+    adata_or_path: AnnDataOrPath, elem: str, columns: Sequence[str] | None, place: str | None = None
+) -> ObsTable:
     """Return the obs that goes with ``elem``: an AnnData's own with its edits, else the file's."""
     if isinstance(adata_or_path, anndata.AnnData):
-        return ObsTable.from_anndata(adata_or_path, columns)
-    return ObsTable.from_file(_as_path(adata_or_path), Elem.parse(elem).obs, columns)
+        return ObsTable.from_anndata(adata_or_path, columns, place)
+    return ObsTable.from_file(as_path(adata_or_path), Elem.parse(elem).obs, columns)
 
 
-def _as_path(path: Any) -> str:
+def as_path(path: Any) -> str:
+    """Return a path as text, with ``~`` taken for the home directory."""
     if isinstance(path, str | os.PathLike):
         return os.path.expanduser(os.fspath(path))
     raise TypeError(f"adata_or_path is a {type(path).__name__}, where an AnnData or the path of an .h5ad was expected")
@@ -125,13 +174,8 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
 
 def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
     """Columns of a matrix in a file: looked up, as opening it without ``columns`` would read all of a CSC matrix."""
-    if os.path.isfile(path):
-        # What is wrong with the file is for the reader to say.
-        with suppress(Exception), open_h5py(path) as file:
-            node = file[elem.path]
-            shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
-            return int(shape[1])
-    return open_file(path, elem.path).shape[1]
+    shape = find_shape(path, elem) if os.path.isfile(path) else None
+    return (open_file(path, elem.path).shape if shape is None else shape)[1]
 
 
 def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]) -> Matrix:
@@ -164,13 +208,15 @@ def _names_in_file(path: str, elem: Elem) -> pd.Index[Any]:
     return ObsTable.from_file(path, group, []).names
 
 
-def _of_anndata(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
+def _of_anndata(
+    adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource], place: str
+) -> Matrix:
     if adata.isbacked and _is_in_file(adata, elem):
         return _of_backed(adata, elem, var_subset, open_file)
     matrix = _in_memory(adata, elem.path)
     names = _names_in_memory(adata, elem)
-    columns = _columns("AnnData", elem, var_subset, names, lambda: int(matrix.shape[1]))
-    return _matrix(elem, MemorySource(matrix, columns=columns, name=f"AnnData: '{elem.path}'"), columns, names)
+    columns = _columns(place, elem, var_subset, names, lambda: int(matrix.shape[1]))
+    return _matrix(elem, MemorySource(matrix, columns=columns, name=f"{place}: '{elem.path}'"), columns, names)
 
 
 def _is_in_file(adata: anndata.AnnData, elem: Elem) -> bool:

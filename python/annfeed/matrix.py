@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed._core import Block, RowOps
+from annfeed._core import RowOps
 from annfeed.batch_memory import BatchMemory
 from annfeed.blocks import units_of_positions
 from annfeed.errors import AnnfeedWarning
 from annfeed.resume import digest_of
-from annfeed.source import Source
+from annfeed.source import DecodedRows, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ class Matrix:
     _warned: bool = field(default=False, init=False)
     _memory: BatchMemory = field(default_factory=BatchMemory, init=False)
 
-    def read(self, rows: Int64Array, threads: int) -> tuple[Block, Int64Array]:
+    def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
         """Decode ``rows`` of obs (any order, repeats allowed), each once; also give the place of each in the block."""
         wanted = rows if self.rows is None else self.rows[rows]
         distinct, places = np.unique(wanted, return_inverse=True)
@@ -112,7 +112,7 @@ class Matrix:
 
     def batch(
         self,
-        block: Block,
+        block: DecodedRows,
         places: Int64Array,
         output: str,
         dtype: torch.dtype,
@@ -144,13 +144,13 @@ class Matrix:
         return batch
 
     def _dense(
-        self, block: Block, places: Int64Array, dtype: torch.dtype, threads: int, ops: RowOps | None
+        self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, threads: int, ops: RowOps | None
     ) -> tuple[torch.Tensor, tuple[int, str] | None]:
         batch = self._memory.empty(len(places) * self.n_vars, dtype).view(len(places), self.n_vars)
         return batch, block.dense(places, _as_numpy(batch), dtype_name(dtype), threads, ops)
 
     def _csr(
-        self, block: Block, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
+        self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
     ) -> tuple[torch.Tensor, tuple[int, str] | None]:
         nnz = block.nnz(places)
         indptr = torch.empty(len(places) + 1, dtype=torch.int32)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import anndata
 import numpy as np
@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from annfeed.errors import UnknownNameError
+from annfeed.joined_obs import JoinedObsSource
 from annfeed.obs_columns import CategoriesAs, Column, Labels, Rows, convert
 from annfeed.obs_sources import AnnDataSource, FileSource, FrameSource, Name, Source
 
@@ -123,7 +124,9 @@ class ObsTable:
         return table
 
     @classmethod
-    def from_anndata(cls, adata: anndata.AnnData, columns: Iterable[Name] | None = None) -> ObsTable:
+    def from_anndata(
+        cls, adata: anndata.AnnData, columns: Iterable[Name] | None = None, place: str | None = None
+    ) -> ObsTable:
         """Make a table of the obs that ``adata`` has whenever the table is read: see `refresh` for later edits.
 
         Parameters
@@ -132,6 +135,8 @@ class ObsTable:
             In memory, backed or a view. It is kept by reference; only its obs goes into a pickle.
         columns
             The columns wanted; None for all.
+        place
+            The words for it in messages.
 
         Raises
         ------
@@ -148,8 +153,60 @@ class ObsTable:
         """
         if not isinstance(adata.obs, pd.DataFrame):
             raise TypeError(f"adata.obs is a {type(adata.obs).__name__}, not a DataFrame; pass the file's path")
-        table = cls(AnnDataSource(adata), columns)
+        table = cls(AnnDataSource(adata, place), columns)
         _ = table.columns
+        return table
+
+    @classmethod
+    def joined(
+        cls,
+        tables: Sequence[ObsTable],
+        keys: Sequence[str],
+        join: Literal["inner", "outer"],
+        columns: Iterable[Name] | None = None,
+        *,
+        label: str | None = None,
+        index_unique: str | None = None,
+    ) -> ObsTable:
+        """Make a table of the rows of several, one after the other.
+
+        Parameters
+        ----------
+        tables
+            In the order of their rows; only where their columns come from is taken from them.
+        keys
+            A different text for each.
+        join
+            Of columns that not all have: "inner" leaves them out, "outer" gives missing values; one warning names them.
+        columns
+            The columns wanted; None for all.
+        label
+            A categorical column to add, of the key of each row.
+        index_unique
+            Put between the name of a row and its key, to make the names distinct; None leaves them.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+        ValueError
+            If a table has a column called ``label``.
+
+        Examples
+        --------
+        >>> tables = [ObsTable.from_frame(pd.DataFrame({"age": ages})) for ages in ([30], [40, 50])]
+        >>> ObsTable.joined(tables, ["a", "b"], "inner", label="source").take([2, 0])
+        {'obs_age': tensor([50, 30]), 'obs_source': ['b', 'a']}
+        """
+        asked = None if columns is None or isinstance(columns, str) else list(columns)
+        source = JoinedObsSource([table._source for table in tables], keys, join, label, index_unique)
+        if asked is not None:
+            source.check([name for name in asked if name != label])
+            asked += [label] if label is not None and label not in asked else []
+        table = cls(source, columns if asked is None else asked)
+        _ = table.columns
+        if asked is None:
+            source.check(None)
         return table
 
     @property
@@ -165,7 +222,7 @@ class ObsTable:
     @property
     def is_of_file(self) -> bool:
         """Whether it is read from a file, and not from a DataFrame that may be edited."""
-        return isinstance(self._source, FileSource)
+        return self._source.is_of_file
 
     @property
     def column_names(self) -> list[Name]:
@@ -273,7 +330,7 @@ class ObsTable:
         >>> before, table.take([0])
         ({'obs_sex': ['f']}, {'obs_sex': ['d']})
         """
-        if not isinstance(self._source, FileSource):
+        if not self._source.is_of_file:
             self._converted = {}
 
     def _columns(self) -> list[tuple[Name, Column]]:
@@ -283,7 +340,7 @@ class ObsTable:
         with closing(self._source.read(stale)) as columns:
             for name, series in columns:
                 # The array is kept for `still_holds`, but not a file's: its column would be in memory twice.
-                array = None if isinstance(self._source, FileSource) else series.array
+                array = None if self._source.is_of_file else series.array
                 cache[name] = array, convert(series, f"{self._source.place}: column {name!r}")
         return [(name, cache[name][1]) for name in names]
 

@@ -39,6 +39,10 @@ class Source(Protocol):
         """What to do to see its columns."""
 
     @property
+    def is_of_file(self) -> bool:
+        """Whether it is read from files only, and not from a DataFrame that may be edited."""
+
+    @property
     def n_rows(self) -> int:
         """Number of rows."""
 
@@ -68,6 +72,7 @@ class FrameSource:
 
     place = "obs of the DataFrame in memory"
     how_to_list = "List them with frame.columns."
+    is_of_file = False
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
@@ -111,8 +116,9 @@ class AnnDataSource(FrameSource):
     place = "obs of the AnnData in memory"
     how_to_list = "List them with adata.obs.columns."
 
-    def __init__(self, adata: anndata.AnnData) -> None:
+    def __init__(self, adata: anndata.AnnData, place: str | None = None) -> None:
         self._adata = adata
+        self.place = place or self.place
 
     def _now(self) -> pd.DataFrame:
         return cast(pd.DataFrame, self._adata.obs)
@@ -144,6 +150,7 @@ class FileSource:
     """The obs of an .h5ad file. Nothing stays open between reads, so that it may be forked and pickled."""
 
     how_to_list = "List them with 'annfeed inspect FILE'."
+    is_of_file = True
 
     def __init__(self, path: str | os.PathLike[str], group: str) -> None:
         self._path = os.path.abspath(os.fspath(path))

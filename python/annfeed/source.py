@@ -14,16 +14,40 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed import cancel
-from annfeed._core import Block, Reader
-from annfeed.cache import process_budget
-from annfeed.errors import AnnfeedWarning, StaleFileError, UnsupportedError
+from annfeed._core import Block, Reader, RowOps
+from annfeed.cache import SharedBudget
+from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnsupportedError
 from annfeed.h5py_source import H5pyMatrix
 from annfeed.identity import Identity, current_identity, file_identity, holders, wait_for_own_write
+from annfeed.open_files import OpenFiles
 
 Int64Array = npt.NDArray[np.int64]
 
 #: What `Source.stats` counts.
 STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
+
+
+class DecodedRows(Protocol):
+    """Rows, decoded: a `Block`, or the blocks of several files (joined.py)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+
+    def dense(
+        self,
+        positions: Int64Array,
+        out: npt.NDArray[np.generic],
+        dtype: str,
+        threads: int = 1,
+        ops: RowOps | None = None,
+    ) -> tuple[int, str] | None:
+        """Write the rows at ``positions`` into ``out``; give column and value of the first whole number rounded."""
+
+    def csr(
+        self, positions: Int64Array, dtype: str, ops: RowOps | None = None
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any], tuple[int, str] | None]:
+        """Return indptr, indices and data of the rows at ``positions``, and what `dense` gives."""
 
 
 class Source(Protocol):
@@ -37,7 +61,7 @@ class Source(Protocol):
     def shape(self) -> tuple[int, int]:
         """Rows and columns as stored."""
 
-    def read(self, rows: Int64Array, threads: int) -> Block:
+    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
 
     def unit_starts(self) -> Int64Array | None:
@@ -65,11 +89,16 @@ class FileSource:
     columns
         int64, the wanted columns in order; None for all.
     cache
-        What decoded rows may take in memory, and a CSC matrix: as `annfeed.cache.process_budget` reads it.
+        What decoded rows may take in memory, and a CSC matrix: as `annfeed.cache.process_budget` reads it, or a budget
+        shared with other sources.
     threads
         Threads for opening.
     strict
         Raise UnsupportedError where h5py would be needed.
+    shape
+        Rows and columns, where they are known: the file is then opened at the first read. None opens it now.
+    open_files
+        Counts it among the files that are open, and may close it between reads; None for no limit.
 
     Raises
     ------
@@ -89,24 +118,32 @@ class FileSource:
         elem: str,
         *,
         columns: Int64Array | None = None,
-        cache: str | int = 0,
+        cache: str | int | SharedBudget = 0,
         threads: int = 1,
         strict: bool = False,
+        shape: tuple[int, int] | None = None,
+        open_files: OpenFiles | None = None,
     ) -> None:
         # A worker may run in another directory.
         self.path = os.path.abspath(path)
         self.elem = elem
         self._columns = columns
-        self._cache = cache
+        self._budget = cache if isinstance(cache, SharedBudget) else SharedBudget(cache)
+        self._open_files = open_files
         self._strict = strict
         self._warned = False
         self._reader: Reader | H5pyMatrix | None = None
         self._pid = os.getpid()
         self._closed = False
         self._n_opens = 0
-        self._identity: Identity | None = None
-        reader = self._open(threads)
-        self._shape = reader.shape
+        # Read and decoded before the file was closed for a while.
+        self._counted = (0, 0)
+        self._identity: Identity | None = None if shape is None else file_identity(self.path)
+        self._shape = shape
+        if shape is None:
+            self._shape = self._open(threads).shape
+            if open_files is not None:
+                open_files.use(self)
 
     @property
     def place(self) -> str:
@@ -116,6 +153,7 @@ class FileSource:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns in the file."""
+        assert self._shape is not None  # known from the first opening on
         return self._shape
 
     @property
@@ -124,13 +162,22 @@ class FileSource:
         if self._closed:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
         if self._identity is not None and self._identity != current_identity(self._identity):
-            self._reader = None  # it was opened before we wrote to the file
-        if self._reader is not None and self._pid != os.getpid():
-            # Forked: the parsed layout is shared memory, the descriptor should be ours.
-            self._check_unchanged(file_identity(self.path))
-            self._reader, self._pid = self._reader.reopen(process_budget(self._cache)), os.getpid()
-            self._n_opens = 1
-        return self._reader or self._open(1)
+            self.set_aside()  # it was opened before we wrote to the file
+        # Another thread may release it meanwhile; what is held here stays open as long as it is used.
+        reader = self._reader
+        if self._pid != os.getpid():
+            self._n_opens, self._counted = 0, (0, 0)
+            if reader is not None:
+                # Forked: the parsed layout is shared memory, the descriptor should be ours.
+                self._check_unchanged(file_identity(self.path))
+                reader = reader.reopen(self._budget.of_process())
+                self._reader, self._n_opens = reader, 1
+            self._pid = os.getpid()
+        if reader is None:
+            reader = self._open(1)
+        if self._open_files is not None:
+            self._open_files.use(self)
+        return reader
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
@@ -144,9 +191,10 @@ class FileSource:
 
     def release(self, path: str) -> None:
         """Close the file until the next read, if h5py has it open and it is the one at ``path``."""
-        if path == self.path and isinstance(self._reader, H5pyMatrix):
-            self._reader.close()
-            self._reader = None
+        reader = self._reader
+        if path == self.path and isinstance(reader, H5pyMatrix):
+            reader.close()
+            self.set_aside()
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
@@ -154,22 +202,34 @@ class FileSource:
 
     def stats(self) -> dict[str, int]:
         """What reading did so far in this process."""
-        if self._reader is None or self._pid != os.getpid():
+        reader = self._reader
+        if self._pid != os.getpid():
             return dict.fromkeys(STATS, 0)
-        counts = (self._n_opens, self._reader.bytes_read, self._reader.bytes_decoded, *self._reader.cache_stats)
-        return dict(zip(STATS, counts, strict=True))
+        n_read, n_decoded = self._counted
+        if reader is None:
+            return dict(zip(STATS, (self._n_opens, n_read, n_decoded, 0, 0, 0), strict=True))
+        n_read, n_decoded = n_read + reader.bytes_read, n_decoded + reader.bytes_decoded
+        return dict(zip(STATS, (self._n_opens, n_read, n_decoded, *reader.cache_stats), strict=True))
+
+    def set_aside(self) -> None:
+        """Close the file until the next read; layout, row pointers and cached rows go with it."""
+        reader, self._reader = self._reader, None
+        if reader is not None and self._pid == os.getpid():
+            self._counted = self._counted[0] + reader.bytes_read, self._counted[1] + reader.bytes_decoded
 
     def close(self) -> None:
         """Close the file; reading again is an error."""
         if isinstance(self._reader, H5pyMatrix):
             self._reader.close()
         self._reader, self._closed = None, True
+        if self._open_files is not None:
+            self._open_files.forget(self)
 
     def _open(self, threads: int) -> Reader | H5pyMatrix:
         # First: of another file the reader might say anything else.
         self._check_unchanged(file_identity(self.path))
         reader: Reader | H5pyMatrix
-        budget = process_budget(self._cache)
+        budget = self._budget.of_process()
         try:
             reader = Reader(self.path, self.elem, columns=self._columns, budget=budget, threads=threads)
         except UnsupportedError as error:
@@ -184,6 +244,11 @@ class FileSource:
                 )
         self._warned = True
         self._check_unchanged(reader.identity)
+        if self._shape not in (None, reader.shape):
+            raise FormatError(
+                f"{self.place} has shape {reader.shape}, where its attributes said {self._shape}. "
+                "The file is damaged or was written wrongly: write it again"
+            )
         self._reader, self._pid, self._identity = reader, os.getpid(), reader.identity
         if isinstance(reader, H5pyMatrix):
             holders.add(self)
@@ -198,7 +263,7 @@ class FileSource:
 
     def __getstate__(self) -> dict[str, Any]:
         identity = None if self._identity is None else current_identity(self._identity)
-        return {**self.__dict__, "_reader": None, "_n_opens": 0, "_identity": identity}
+        return {**self.__dict__, "_reader": None, "_n_opens": 0, "_counted": (0, 0), "_identity": identity}
 
 
 class MemorySource:

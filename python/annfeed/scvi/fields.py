@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed._core import Block
 from annfeed.matrix import Matrix
-from annfeed.source import MemorySource, block_of
+from annfeed.source import DecodedRows, MemorySource, block_of
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -168,12 +167,12 @@ class StreamedField:
         lossless = torch.float64 if np.dtype(stored).kind == "f" else torch.int64
         self._read_as = _FLOATS.get(self._dtype.name, lossless)
 
-    def read(self, rows: Int64Array, threads: int) -> tuple[Block, Int64Array]:
+    def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
         """Decode the rows, each once."""
         return self.matrix.read(rows, threads)
 
     def take(
-        self, read: tuple[Block, Int64Array], start: int, stop: int, threads: int
+        self, read: tuple[DecodedRows, Int64Array], start: int, stop: int, threads: int
     ) -> npt.NDArray[Any] | torch.Tensor:
         """Return the rows, as a dense array or a sparse tensor."""
         block, places = read

@@ -1,0 +1,222 @@
+"""Many sources as one: their rows one after the other, their genes matched by name, their obs united.
+
+It reads names, shapes and headers, no row and no obs value; each file is opened for that and closed again. The pieces
+are elsewhere: what users pass (parts.py), genes (genes.py), rows (joined.py), obs (joined_obs.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import anndata
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from annfeed.cache import SharedBudget
+from annfeed.errors import FormatError
+from annfeed.genes import Join, join_names, place_columns
+from annfeed.joined import JoinedSource
+from annfeed.locate import Elem, as_path, file_opener, find_matrix, find_names, find_obs, find_shape, parse_places
+from annfeed.matrix import Matrix
+from annfeed.obs import ObsTable
+from annfeed.open_files import OpenFiles
+from annfeed.parts import Parts, find_parts
+from annfeed.selection import column_subset
+
+Int64Array = npt.NDArray[np.int64]
+
+#: Seconds after which a progress bar shows that files are being opened.
+_PATIENCE = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joining:
+    """How several sources become one; the parameters are those of `AnnDataset`."""
+
+    join: Join = "inner"
+    label: str | None = None
+    keys: Iterable[str] | None = None
+    index_unique: str | None = None
+    max_open_files: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.join not in ("inner", "outer"):
+            raise ValueError(f"join is {self.join!r}, where 'inner' or 'outer' was expected")
+        for name in ("label", "index_unique"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name} is {value!r}, where a text or None was expected")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a dataset is made of.
+
+    Parameters
+    ----------
+    matrices
+        By key.
+    obs
+        For all of them.
+    places
+        The sources, for people.
+    """
+
+    matrices: dict[str, Matrix]
+    obs: ObsTable
+    places: list[str]
+
+
+def open_sources(
+    sources: Any,
+    elem: str | Mapping[str, str],
+    obs_columns: Sequence[str] | None,
+    var_subset: Any,
+    joining: Joining,
+    *,
+    cache: str | int,
+    threads: int,
+    strict: bool,
+) -> Opened:
+    """Open what the user passed, one source or many, and match rows, genes and obs.
+
+    Raises
+    ------
+    FormatError
+        If matrices and obs of a source have different numbers of rows.
+    """
+    places = parse_places(elem)
+    budget = SharedBudget(cache)
+    open_files = OpenFiles(joining.max_open_files)
+    parts = find_parts(sources, joining.keys)
+    if parts is None and joining.label is None:
+        opener = file_opener(budget, threads, strict)
+        matrices = {key: find_matrix(sources, place, var_subset, opener) for key, place in places.items()}
+        obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
+        _check_rows(matrices, obs)
+        name = "AnnData" if isinstance(sources, anndata.AnnData) else as_path(sources)
+        return Opened(matrices, obs, [name])
+    parts = parts or Parts([sources], ["0"])
+    opener = file_opener(budget, threads, strict, open_files=open_files)
+    return _Union(parts, places, joining, opener).opened(obs_columns, var_subset)
+
+
+class _Union:
+    """The sources of a collection, while it is being opened."""
+
+    def __init__(self, parts: Parts, elems: dict[str, Elem], joining: Joining, opener: Any) -> None:
+        self._parts = parts
+        self._elems = elems
+        self._joining = joining
+        self._opener = opener
+        # Files of one atlas mostly have the same genes: these are kept once.
+        self._same: dict[tuple[int, int], list[pd.Index[Any]]] = {}
+
+    def opened(self, obs_columns: Sequence[str] | None, var_subset: Any) -> Opened:
+        obs_place = next(iter(self._elems.values())).path
+        obs: list[ObsTable] = []
+        names: dict[str, list[pd.Index[Any]]] = {key: [] for key in self._elems}
+        shapes: dict[str, list[tuple[int, int] | None]] = {key: [] for key in self._elems}
+        for number, source in self._with_progress():
+            obs.append(find_obs(source, obs_place, None, self._parts.place(number)))
+            for key, elem in self._elems.items():
+                is_file = not isinstance(source, anndata.AnnData)
+                shapes[key].append(find_shape(as_path(source), elem) if is_file else None)
+                if elem.var is not None:
+                    names[key].append(self._once(find_names(source, elem)))
+        matrices: dict[str, list[Matrix]] = {}
+        joined = {}
+        for key, elem in self._elems.items():
+            matrices[key], joined[key] = self._join(elem, names[key], shapes[key], var_subset)
+        for number, table in enumerate(obs):
+            _check_rows({key: found[number] for key, found in matrices.items()}, table)
+        how = self._joining
+        table = ObsTable.joined(
+            obs, self._parts.keys, how.join, obs_columns, label=how.label, index_unique=how.index_unique
+        )
+        return Opened(joined, table, [self._parts.place(i) for i in range(len(obs))])
+
+    def _with_progress(self) -> Iterator[tuple[int, Any]]:
+        sources = self._parts.sources
+        # Nothing on a screen that is none, nor where it is done at once.
+        with tqdm(sources, "annfeed: opening", unit="file", delay=_PATIENCE, leave=False, disable=None) as bar:
+            yield from enumerate(bar)
+
+    def _once(self, names: pd.Index[Any]) -> pd.Index[Any]:
+        """The first Index that has these names."""
+        alike = self._same.setdefault((len(names), hash((names[0], names[-1])) if len(names) else 0), [])
+        for known in alike:
+            if known.equals(names):
+                return known
+        alike.append(names)
+        return names
+
+    def _join(
+        self,
+        elem: Elem,
+        names: list[pd.Index[Any]],
+        shapes: list[tuple[int, int] | None],
+        var_subset: Any,
+    ) -> tuple[list[Matrix], Matrix]:
+        if elem.var is None:
+            matrices = [self._open(i, elem, None, shape) for i, shape in enumerate(shapes)]
+            _check_widths(matrices)
+            source = JoinedSource(matrices, [None] * len(matrices), matrices[0].n_vars)
+            return matrices, self._matrix(elem, source, matrices[0].names())
+        wanted = join_names(names, self._joining.join, lambda i: f"{self._parts.place(i)}: '{elem.var}'")
+        columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources")
+        if columns is not None:
+            wanted = wanted[columns]
+        # One source has no names to match, and may have a name twice.
+        placed = {id(index): place_columns(index, wanted) for index in names} if len(names) > 1 else {}
+        matrices, places = [], []
+        for i, index in enumerate(names):
+            found = placed.get(id(index))
+            matrices.append(self._open(i, elem, columns if found is None else found.columns, shapes[i]))
+            places.append(None if found is None else found.places)
+        return matrices, self._matrix(elem, JoinedSource(matrices, places, len(wanted)), wanted)
+
+    def _open(self, number: int, elem: Elem, columns: Int64Array | None, shape: tuple[int, int] | None) -> Matrix:
+        source = self._parts.sources[number]
+        if isinstance(source, anndata.AnnData):
+            return find_matrix(source, elem, columns, self._opener, self._parts.place(number))
+        file = self._opener(as_path(source), elem.path, columns=columns, shape=shape)
+        n_obs, n_cols = file.shape
+        n_vars = n_cols if columns is None else len(columns)
+        # Its own names are those of the joined columns, or nobody's.
+        return Matrix(elem.path, file, n_obs, n_vars, partial(_numbered, n_vars))
+
+    def _matrix(self, elem: Elem, source: JoinedSource, names: pd.Index[Any]) -> Matrix:
+        return Matrix(elem.path, source, *source.shape, partial(_same, names))
+
+
+def _check_rows(matrices: Mapping[str, Matrix], obs: ObsTable) -> None:
+    for matrix in matrices.values():
+        if matrix.n_obs != obs.n_rows:
+            raise FormatError(
+                f"{matrix.source.place} has {matrix.n_obs} rows, but obs has {obs.n_rows}. "
+                "The file was written wrongly: write it again with anndata"
+            )
+
+
+def _check_widths(matrices: Sequence[Matrix]) -> None:
+    first = matrices[0]
+    for matrix in matrices:
+        if matrix.n_vars != first.n_vars:
+            raise ValueError(
+                f"{matrix.source.place} has {matrix.n_vars} columns, but {first.source.place} has {first.n_vars}; "
+                "columns without names cannot be matched: write them with the same number"
+            )
+
+
+def _numbered(n: int) -> pd.Index[Any]:
+    return pd.RangeIndex(n).astype(str)
+
+
+def _same(names: pd.Index[Any]) -> pd.Index[Any]:
+    return names

@@ -1,0 +1,125 @@
+"""What users pass for several files: lists, mappings and patterns, as a list of parts with a key each.
+
+It looks for files by pattern and opens none.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import anndata
+
+AnnDataOrPath: TypeAlias = "anndata.AnnData | str | os.PathLike[str]"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Sources in the order of their rows.
+
+    Parameters
+    ----------
+    sources
+        Paths and AnnData objects.
+    keys
+        A different text for each, by which ``label`` tells them apart.
+    """
+
+    sources: list[Any]
+    keys: list[str]
+
+    def place(self, number: int) -> str:
+        """The words for a part in messages."""
+        source = self.sources[number]
+        return f"AnnData {self.keys[number]!r}" if isinstance(source, anndata.AnnData) else str(source)
+
+
+def find_parts(sources: Any, keys: Iterable[str] | None) -> Parts | None:
+    """Return the parts that a user means; None where it is a single source.
+
+    Parameters
+    ----------
+    sources
+        A path, an AnnData, a pattern like "atlas/*.h5ad" (sorted by name; ``**`` also looks in folders below), or a
+        list of these, or ``{key: path or AnnData}``.
+    keys
+        A text for each part; None for "0", "1", …, as in `anndata.concat`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no file matches a pattern.
+    TypeError
+        If it is none of these, or a set, which has no order.
+    ValueError
+        If there are no parts, or keys that are not different texts, one for each.
+
+    Examples
+    --------
+    >>> find_parts(["a.h5ad", "b.h5ad"], None)
+    Parts(sources=['a.h5ad', 'b.h5ad'], keys=['0', '1'])
+    """
+    if isinstance(sources, Mapping):
+        if keys is not None:
+            raise TypeError("keys= is given, and the sources are a dict, whose keys they are; give one of them only")
+        keys, sources = list(sources), list(sources.values())
+        found = [_as_source(source) for source in sources]
+    elif _is_one(sources):
+        found = _matches(sources)
+        if keys is None and found == [sources]:
+            return None
+    elif isinstance(sources, AbstractSet):
+        raise TypeError("the sources are a set, which has no order; pass a list, as sorted(…) gives")
+    elif isinstance(sources, Iterable):
+        found = [match for source in sources for match in _matches(_as_source(source))]
+    else:
+        raise TypeError(
+            f"adata_or_path is a {type(sources).__name__}, where an AnnData, the path of an .h5ad, or a list of these "
+            "was expected"
+        )
+    if not found:
+        raise ValueError("there are no sources: the list is empty, where paths or AnnData objects were expected")
+    return Parts(found, _checked_keys(keys, len(found)))
+
+
+def _is_one(source: Any) -> bool:
+    return isinstance(source, str | os.PathLike | anndata.AnnData)
+
+
+def _as_source(source: Any) -> Any:
+    if _is_one(source):
+        return source
+    raise TypeError(f"a source is a {type(source).__name__}, where an AnnData or the path of an .h5ad was expected")
+
+
+def _matches(source: Any) -> list[Any]:
+    if isinstance(source, anndata.AnnData):
+        return [source]
+    path = os.path.expanduser(os.fspath(source))
+    # A file whose name has brackets is meant as it is.
+    if not glob.has_magic(path) or os.path.lexists(path):
+        return [source]
+    found = sorted(glob.glob(path, recursive=True))
+    if not found:
+        raise FileNotFoundError(2, "no file matches the pattern", path)
+    return list(found)
+
+
+def _checked_keys(keys: Iterable[Any] | None, n: int) -> list[str]:
+    if keys is None:
+        return [str(i) for i in range(n)]
+    if isinstance(keys, str):
+        raise TypeError(f"keys is the text {keys!r}, where a list of texts was expected, one for each source")
+    texts = [str(key) for key in keys]
+    if len(texts) != n:
+        raise ValueError(f"there are {len(texts)} keys for {n} sources, where one for each was expected")
+    seen: set[str] = set()
+    for text in texts:
+        if text in seen:
+            raise ValueError(f"the key {text!r} is there twice, where a different one for each source was expected")
+        seen.add(text)
+    return texts
