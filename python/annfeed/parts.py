@@ -74,12 +74,12 @@ def find_parts(sources: Any, keys: Iterable[str] | None) -> Parts | None:
             return None
     elif isinstance(sources, AbstractSet):
         raise TypeError("the sources are a set, which has no order; pass a list, as sorted(…) gives")
-    elif isinstance(sources, Iterable):
+    elif isinstance(sources, Iterable) and not isinstance(sources, bytes) and getattr(sources, "ndim", 1) == 1:
         found = [match for source in sources for match in _matches(_as_source(source))]
     else:
         raise TypeError(
-            f"adata_or_path is a {type(sources).__name__}, where an AnnData, the path of an .h5ad, or a list of these "
-            "was expected"
+            f"adata_or_path is a {type(sources).__name__}, where an AnnData or the path of an .h5ad, or a list of "
+            "these, was expected"
         )
     if not found:
         raise ValueError("there are no sources: the list is empty, where paths or AnnData objects were expected")
