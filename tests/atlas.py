@@ -1,4 +1,4 @@
-"""A small atlas of several files that have little in common: genes, encodings, dtypes, chunks and obs columns differ."""
+"""A small atlas of files with little in common: genes, encodings, dtypes, chunks and obs columns differ."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_rows_and_obs_are_compared_file_by_file(tmp_path: Path) -> None:
     import h5py
 
     # One row too many here and one too few there would cancel out.
-    paths = write(tmp_path, "a") + [tmp_path / "x.h5ad"]
+    paths = [*write(tmp_path, "a"), tmp_path / "x.h5ad"]
     adata_of("a").write_h5ad(paths[1])
     with h5py.File(paths[1], "r+") as file:
         file["X"].attrs["shape"] = [39, 6]

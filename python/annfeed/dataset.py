@@ -22,7 +22,7 @@ from annfeed.cache import cache_budget
 from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.fused import fuse
 from annfeed.indexed import IndexedDataset
-from annfeed.inspection import Inspection, inspect_file
+from annfeed.inspection import Inspection, ManyInspections, inspect_file
 from annfeed.joined import JoinedSource
 from annfeed.labels import label_codes
 from annfeed.loaded import LoadedWindow
@@ -472,8 +472,10 @@ class AnnDataset(Dataset[Item]):
                 total[name] += count
         return total
 
-    def inspect(self) -> Inspection:
+    def inspect(self) -> Inspection | ManyInspections:
         """Return what lies in the file (of the first matrix), what each order costs there, and what we would set.
+
+        Of many files: `ManyInspections`, which has those of each as ``files``.
 
         Raises
         ------
@@ -489,6 +491,15 @@ class AnnDataset(Dataset[Item]):
         1.0
         """
         source = self._first.source
+        if isinstance(source, JoinedSource):
+            # A window holds a part of each file, as large as the file's part of all rows.
+            files = [
+                inspect_file(one.path, one.elem, max(1, round(self.chunk_size * matrix.n_obs / max(1, self._n_rows))))
+                for matrix in source.matrices
+                if isinstance(one := matrix.source, FileSource)
+            ]
+            if files:
+                return ManyInspections(tuple(files))
         if not isinstance(source, FileSource):
             raise ValueError(f"{source.place} is in memory, where a file was expected; there is nothing to inspect")
         return inspect_file(source.path, source.elem, self.chunk_size)

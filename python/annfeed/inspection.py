@@ -99,6 +99,44 @@ class Inspection:
         return "\n".join(lines + [f"  {'advice' if i == 0 else '':<12}{text}" for i, text in enumerate(self.advice)])
 
 
+@dataclass(frozen=True)
+class ManyInspections:
+    """What `AnnDataset.inspect` tells about many files.
+
+    Parameters
+    ----------
+    files
+        In the order of their rows; those in memory are not among them.
+    """
+
+    files: tuple[Inspection, ...]
+
+    @property
+    def cost(self) -> dict[str, float]:
+        """By order: decoded bytes for each byte delivered, over all files that have such a cost."""
+        with_cost = [file for file in self.files if file.cost]
+        weights = [file.decoded_bytes_per_row * file.shape[0] for file in with_cost]
+        total = sum(weights)
+        if total == 0:
+            return {}
+        return {
+            order: sum(file.cost[order] * weight for file, weight in zip(with_cost, weights, strict=True)) / total
+            for order in with_cost[0].cost
+        }
+
+    def __str__(self) -> str:
+        """Return a table for people: a line a file, and the costs."""
+        rows = sum(file.shape[0] for file in self.files)
+        lines = [f"{len(self.files)} files, {rows:,} rows"]
+        lines += [
+            f"  {file.place}  {file.encoding}, {file.dtype}, {file.shape[0]:,} x {file.shape[1]:,}, "
+            f"{'+'.join(file.filters) or 'no filters'}, {file.rows_per_chunk:.3g} rows a chunk, read by {file.reader}"
+            for file in self.files
+        ]
+        lines += [f"    {order:<22}{cost:8.1f} x" for order, cost in self.cost.items()]
+        return "\n".join(lines)
+
+
 def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 6000) -> Inspection:
     """Describe the matrix ``elem`` of a file without reading its data.
 
