@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +102,18 @@ class JoinedSource:
             matrix.source.close()
 
 
+class _Csr(NamedTuple):
+    """The arrays of compressed rows, to be written."""
+
+    indptr: npt.NDArray[np.int32]
+    indices: npt.NDArray[np.int32]
+    data: npt.NDArray[Any]
+
+    @classmethod
+    def empty(cls, n_rows: int, nnz: int, dtype: npt.DTypeLike) -> _Csr:
+        return cls(np.empty(n_rows + 1, np.int32), np.empty(nnz, np.int32), np.empty(nnz, dtype))
+
+
 @dataclass(frozen=True)
 class _Piece:
     """The decoded rows of one file."""
@@ -118,14 +130,15 @@ class _Piece:
         except ValueError as error:
             raise self.told(error) from None
 
-    def csr(self, at: Int64Array, dtype: str, ops: RowOps | None) -> tuple[Any, Any, Any, Rounded]:
+    def csr(self, at: Int64Array, arrays: _Csr, dtype: str, ops: RowOps | None) -> Rounded:
+        rows = self.rows[at]
         try:
-            indptr, indices, data, rounded = self.block.csr(self.rows[at], dtype, ops)
+            rounded = self.block.csr(rows, arrays.indptr, arrays.indices, arrays.data, dtype, ops)
         except ValueError as error:
             raise self.told(error) from None
         if self.columns is not None:
-            indices = self.columns[indices].astype(indices.dtype)
-        return indptr, indices, data, self.in_joined(rounded)
+            arrays.indices[:] = self.columns[arrays.indices]
+        return self.in_joined(rounded)
 
     def in_joined(self, rounded: Rounded) -> Rounded:
         if rounded is None or self.columns is None:
@@ -179,30 +192,45 @@ class JoinedBlock:
             rounded = rounded or found
         return rounded
 
+    def nnz(self, positions: Int64Array) -> int:
+        """Return how many values are stored in the rows at ``positions``."""
+        nnz = sum(piece.block.nnz(piece.rows[local]) for piece, _, local in self._split(positions))
+        if nnz >= 2**31:
+            raise OverflowError("the batch has 2^31 values or more: ask for fewer rows at a time")
+        return nnz
+
     def csr(
-        self, positions: Int64Array, dtype: str, ops: RowOps | None = None
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any], Rounded]:
-        """Return indptr, indices and data of the rows at ``positions``, and what `dense` gives."""
-        parts, rounded = [], None
-        lengths = np.zeros(len(positions), np.int64)
-        starts = np.zeros(len(positions), np.int64)
+        self,
+        positions: Int64Array,
+        indptr: npt.NDArray[np.int32],
+        indices: npt.NDArray[np.int32],
+        data: npt.NDArray[Any],
+        dtype: str,
+        ops: RowOps | None = None,
+    ) -> Rounded:
+        """Write the rows at ``positions`` as CSR; give what `dense` gives."""
+        rounded: Rounded = None
+        lengths, starts = np.zeros(len(positions), np.int64), np.zeros(len(positions), np.int64)
+        parts: list[_Csr] = []
         n_before = 0
         for piece, at, local in self._split(positions):
-            indptr, indices, data, found = piece.csr(local, dtype, ops)
-            lengths[at] = np.diff(indptr)
-            starts[at] = indptr[:-1].astype(np.int64) + n_before
-            n_before += len(indices)
-            parts.append((indices, data))
+            if len(at) == len(positions):
+                return piece.csr(local, _Csr(indptr, indices, data), dtype, ops)
+            part = _Csr.empty(len(at), piece.block.nnz(piece.rows[local]), data.dtype)
+            found = piece.csr(local, part, dtype, ops)
+            lengths[at] = np.diff(part.indptr)
+            starts[at] = part.indptr[:-1].astype(np.int64) + n_before
+            n_before += len(part.indices)
+            parts.append(part)
             rounded = rounded or found
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        if indptr[-1] >= 2**31:
-            raise OverflowError("the batch has 2^31 values or more: ask for fewer rows at a time")
-        nothing = np.empty(0, np.int32), np.empty(0, np.uint16 if dtype.endswith("float16") else dtype)
-        indices, data = (np.concatenate(arrays) for arrays in zip(*(parts or [nothing]), strict=True))
-        if len(parts) > 1:
-            order = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
-            indices, data = indices[order], data[order]
-        return indptr.astype(np.int32), indices, data, rounded
+        indptr[0] = 0
+        np.cumsum(lengths, out=indptr[1:])
+        if parts:
+            # Where each value lies in the parts, one after the other.
+            order = np.arange(n_before) + np.repeat(starts - indptr[:-1], lengths)
+            np.take(np.concatenate([part.indices for part in parts]), order, out=indices)
+            np.take(np.concatenate([part.data for part in parts]), order, out=data)
+        return rounded
 
     def _split(self, positions: Int64Array) -> Iterator[tuple[_Piece, Int64Array, Int64Array]]:
         """Each piece that ``positions`` touch: where in the batch its rows go, and which rows of the piece they are."""

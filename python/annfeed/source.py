@@ -44,10 +44,19 @@ class DecodedRows(Protocol):
     ) -> tuple[int, str] | None:
         """Write the rows at ``positions`` into ``out``; give column and value of the first whole number rounded."""
 
+    def nnz(self, positions: Int64Array) -> int:
+        """Return how many values are stored in the rows at ``positions``."""
+
     def csr(
-        self, positions: Int64Array, dtype: str, ops: RowOps | None = None
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[Any], tuple[int, str] | None]:
-        """Return indptr, indices and data of the rows at ``positions``, and what `dense` gives."""
+        self,
+        positions: Int64Array,
+        indptr: npt.NDArray[np.int32],
+        indices: npt.NDArray[np.int32],
+        data: npt.NDArray[np.generic],
+        dtype: str,
+        ops: RowOps | None = None,
+    ) -> tuple[int, str] | None:
+        """Write the rows at ``positions`` as CSR; give what `dense` gives."""
 
 
 class Source(Protocol):
