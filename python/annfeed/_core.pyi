@@ -5,7 +5,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps"]
+__all__ = ["Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps", "StoredRows"]
 
 _Int64 = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
@@ -75,6 +75,17 @@ class Reader:
     def unit_starts(self) -> _Int64 | None: ...
     def reopen(self, budget: Budget | None = None) -> Reader: ...
     def read(self, rows: _Int64, threads: int = 1, cancel: Cancel | None = None) -> Block: ...
+    def stored(self, rows: _Int64, dtype: str) -> StoredRows | None: ...
+
+@final
+class StoredRows:
+    """Rows of a matrix that stay in the file until a batch wants them."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def read(self, positions: _Int64, out: _Bytes, threads: int = 1) -> None: ...
 
 @final
 class Block:

@@ -245,7 +245,7 @@ class AnnDataset(Dataset[Item]):
         block_size: int | Literal["auto"] = 1,
         seed: int | None = None,
         drop_last: bool = False,
-        prefetch_batches: int = 4,
+        prefetch_batches: int | None = None,
         return_index: bool | None = None,
         **kwargs: Any,
     ) -> WindowLoader:
@@ -269,7 +269,8 @@ class AnnDataset(Dataset[Item]):
         drop_last
             Leave out a last batch that is short.
         prefetch_batches
-            Batches that are made ahead while the model works, with ``num_workers=0``.
+            Batches that are made ahead while the model works, with ``num_workers=0``. None: 4, or 1 where a batch takes
+            8 MiB or more, because the fewer are in flight, the more of them stay in the processor's cache.
         return_index
             Add ``"index"`` to batches: int64 ``[B]``, the rows in the file or AnnData; None for as the dataset does.
         **kwargs
@@ -563,8 +564,11 @@ class AnnDataset(Dataset[Item]):
     def load(self, positions: Int64Array) -> LoadedWindow:
         """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
         rows = self.rows_at(positions)
-        threads = self.n_threads
-        return LoadedWindow(self, rows, {key: m.read(rows, threads) for key, m in self._matrices.items()})
+        blocks = {}
+        for key, matrix in self._matrices.items():
+            only_copied = self.output == "dense" and self._ops(key) is None
+            blocks[key] = matrix.load(rows, self.n_threads, self.dtype if only_copied else None)
+        return LoadedWindow(self, rows, blocks)
 
     def rows_at(self, positions: Int64Array) -> Int64Array:
         """Return the rows of the file or AnnData at ``positions``: what ``obs_subset`` says, and ``"index"`` is."""
@@ -584,8 +588,10 @@ class AnnDataset(Dataset[Item]):
 
     def matrix_batch(self, key: str, block: Any, places: Int64Array) -> torch.Tensor:
         """Return the rows ``places`` of ``block`` as a tensor of the dataset's output and dtype."""
-        ops = self._steps()[0] if key == "X" else None
-        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads, ops)
+        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads, self._ops(key))
+
+    def _ops(self, key: str) -> RowOps | None:
+        return self._steps()[0] if key == "X" else None
 
     def _steps(self) -> tuple[RowOps | None, Transform | None]:
         """What of the transform is done in Rust, and what is left."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from annfeed._core import StoredRows
 from annfeed.collate import Batch
 from annfeed.source import DecodedRows
 
@@ -29,11 +30,11 @@ class LoadedWindow:
     rows
         int64, rows of obs in the order of delivery.
     blocks
-        By key: the decoded rows of each matrix, and the place in it of each of ``rows``.
+        By key: the rows of each matrix, decoded or as they are stored, and the place in it of each of ``rows``.
     """
 
     def __init__(
-        self, dataset: AnnDataset, rows: Int64Array, blocks: dict[str, tuple[DecodedRows, Int64Array]]
+        self, dataset: AnnDataset, rows: Int64Array, blocks: dict[str, tuple[DecodedRows | StoredRows, Int64Array]]
     ) -> None:
         self._dataset = dataset
         self._rows = rows

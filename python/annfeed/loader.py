@@ -38,6 +38,10 @@ _WORKER_KEYWORDS = (
     "in_order",
 )
 
+#: Batches made ahead. Of large ones only one: the fewer are in flight, the more of them stay in the processor's cache.
+_PREFETCH = 4
+_LARGE = 8 << 20
+
 # Separates workers' random numbers from those that make the order (epoch.py).
 _WORKERS = 2
 
@@ -78,7 +82,7 @@ class WindowLoader(DataLoader[Any]):
         block_size: int | Literal["auto"] = 1,
         seed: int | None = None,
         drop_last: bool = False,
-        prefetch_batches: int = 4,
+        prefetch_batches: int | None = None,
         return_index: bool | None = None,
         uneven: Literal["pad", "drop", "keep"] = "pad",
         generator: torch.Generator | None = None,
@@ -100,6 +104,9 @@ class WindowLoader(DataLoader[Any]):
         self.block_size = block_size
         self.seed = seed
         self.shuffle = shuffle
+        if prefetch_batches is None:
+            n_rows = batch_size if isinstance(batch_size, int) else 1
+            prefetch_batches = _PREFETCH if n_rows * dataset.row_bytes < _LARGE else 1
         self.prefetch_batches = prefetch_batches
         self.uneven = uneven
         self.return_index = getattr(dataset, "return_index", False) if return_index is None else return_index

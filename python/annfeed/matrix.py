@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed._core import RowOps
+from annfeed._core import RowOps, StoredRows
 from annfeed.batch_memory import BatchMemory
 from annfeed.blocks import units_of_positions
 from annfeed.errors import AnnfeedWarning
 from annfeed.resume import digest_of
-from annfeed.source import DecodedRows, Source
+from annfeed.source import DecodedRows, FileSource, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,9 +91,24 @@ class Matrix:
 
     def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
         """Decode ``rows`` of obs (any order, repeats allowed), each once; also give the place of each in the block."""
+        distinct, places = self._distinct(rows)
+        return self.source.read(distinct, threads), places
+
+    def load(
+        self, rows: Int64Array, threads: int, as_stored: torch.dtype | None = None
+    ) -> tuple[DecodedRows | StoredRows, Int64Array]:
+        """As `read`; left in the file where dense batches of dtype ``as_stored`` need no more than a copy."""
+        distinct, places = self._distinct(rows)
+        if as_stored is not None and isinstance(self.source, FileSource):
+            stored = self.source.stored(distinct, dtype_name(as_stored))
+            if stored is not None:
+                return stored, places
+        return self.source.read(distinct, threads), places
+
+    def _distinct(self, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
         wanted = rows if self.rows is None else self.rows[rows]
         distinct, places = np.unique(wanted, return_inverse=True)
-        return self.source.read(distinct, threads), places.astype(np.int64, copy=False)
+        return distinct, places.astype(np.int64, copy=False)
 
     def sample_digest(self) -> str:
         """Return a digest of the values of a few rows, spread over all."""
@@ -112,7 +127,7 @@ class Matrix:
 
     def batch(
         self,
-        block: DecodedRows,
+        block: DecodedRows | StoredRows,
         places: Int64Array,
         output: str,
         dtype: torch.dtype,
@@ -127,6 +142,10 @@ class Matrix:
             If an integer dtype cannot hold a value, or ``ops`` are of another number of columns.
         """
         try:
+            if isinstance(block, StoredRows):
+                batch = self._memory.empty(len(places) * self.n_vars, dtype)
+                block.read(places, batch.view(torch.uint8).numpy(), threads)
+                return batch.view(len(places), self.n_vars)
             if output == "csr":
                 batch, rounded = self._csr(block, places, dtype, ops)
             else:

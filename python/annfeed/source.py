@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed import cancel
-from annfeed._core import Block, Reader, RowOps
+from annfeed._core import Block, Reader, RowOps, StoredRows
 from annfeed.cache import SharedBudget
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnsupportedError
 from annfeed.h5py_source import H5pyMatrix
@@ -204,6 +204,11 @@ class FileSource:
         if path == self.path and isinstance(reader, H5pyMatrix):
             reader.close()
             self.set_aside()
+
+    def stored(self, rows: Int64Array, dtype: str) -> StoredRows | None:
+        """``rows`` (sorted, distinct), left in the file where a dense batch of ``dtype`` needs no more than a copy."""
+        reader = self.reader
+        return reader.stored(rows, dtype) if isinstance(reader, Reader) else None
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""

@@ -271,6 +271,32 @@ impl Pipeline {
         Ok(())
     }
 
+    /// Decodes the front of a chunk of `chunk_len` bytes, `wanted` bytes of it at least, making `out` as long as it takes.
+    ///
+    /// Returns the number of bytes decoded: all of them where the front cannot be had for less.
+    ///
+    /// # Errors
+    /// As [`decode_prefix`](Self::decode_prefix).
+    pub fn decode_front(
+        &self,
+        decoder: &mut Decoder,
+        stored: &[u8],
+        mask: u32,
+        chunk_len: usize,
+        out: &mut Vec<u8>,
+        wanted: usize,
+    ) -> Result<usize, DecodeError> {
+        if self.streams_prefix(mask) && wanted + PREFIX_ROOM < chunk_len {
+            out.resize(wanted + PREFIX_ROOM, 0);
+            self.decode_prefix(decoder, stored, mask, chunk_len, out, wanted)?;
+            Ok(wanted)
+        } else {
+            out.resize(chunk_len, 0);
+            self.decode(decoder, stored, mask, out)?;
+            Ok(chunk_len)
+        }
+    }
+
     /// Decodes at least the first `wanted` bytes of a chunk of `chunk_len` bytes into `out`.
     ///
     /// `out` holds from `wanted` to `chunk_len` bytes; those behind `wanted` are unspecified. With [`PREFIX_ROOM`] bytes

@@ -53,6 +53,17 @@ impl DenseMatrix {
         unit * rows..((unit + 1) * rows).min(self.layout.shape[0])
     }
 
+    /// Where row 0 lies, if all rows follow each other in the file as this machine writes numbers.
+    #[must_use]
+    pub fn stored_at(&self) -> Option<u64> {
+        match &self.layout.storage {
+            Storage::Contiguous(address) if !self.layout.dtype.big_endian && cfg!(target_endian = "little") => {
+                Some(*address)
+            }
+            _ => None,
+        }
+    }
+
     /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a band for each.
     ///
     /// # Errors
@@ -71,9 +82,8 @@ impl DenseMatrix {
         let jobs = jobs(rows, |row| row / job_rows, 1);
         let bands = workers.run(&jobs, |scratch, job| {
             let rows = &rows[job.clone()];
-            if let (Storage::Contiguous(address), None, false) =
-                (&self.layout.storage, selection, self.layout.dtype.big_endian)
-                && let Some(values) = self.read_whole_rows(file, *address, rows)
+            if let (Some(address), None) = (self.stored_at(), selection)
+                && let Some(values) = self.read_whole_rows(file, address, rows)
             {
                 return Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values: values? });
             }
@@ -185,7 +195,8 @@ impl Tiles<'_> {
             self.file.read_at(&mut stored, read.address, self.place)?;
             for &&(tile, chunk) in &filtered[read.extents.clone()] {
                 let from = (chunk.address - read.address) as usize;
-                self.decode(band, tile, &chunk, &stored[from..from + chunk.size as usize], scratch)?;
+                let stored = &stored[from..from + chunk.size as usize];
+                self.decode((band, tile), rows[rows.len() - 1], &chunk, stored, scratch)?;
                 self.copy(band, tile, rows, at, scratch);
             }
             scratch.stored = stored;
@@ -215,13 +226,22 @@ impl Tiles<'_> {
         (self.grid.chunk[0] * self.grid.chunk[1]) as usize * self.layout.dtype.kind.size()
     }
 
-    fn decode(&self, band: u64, tile: u64, chunk: &Chunk, stored: &[u8], scratch: &mut Scratch) -> Result<()> {
-        scratch.chunk.resize(self.tile_bytes(), 0);
-        self.file.count_decoded(self.tile_bytes());
-        self.grid
-            .pipeline
-            .decode(&mut scratch.decoder, stored, chunk.mask, &mut scratch.chunk)
-            .map_err(|e| damaged_chunk(self.place, &tile_name(band, tile), chunk, &e.to_string()))
+    /// Decodes the rows of a tile up to row `last` of the matrix into `scratch.chunk`.
+    fn decode(
+        &self,
+        (band, tile): (u64, u64),
+        last: u64,
+        chunk: &Chunk,
+        stored: &[u8],
+        scratch: &mut Scratch,
+    ) -> Result<()> {
+        let len = self.tile_bytes();
+        let wanted = len / self.grid.chunk[0] as usize * (last - band * self.grid.chunk[0] + 1) as usize;
+        let Scratch { decoder, chunk: out, .. } = scratch;
+        let front = self.grid.pipeline.decode_front(decoder, stored, chunk.mask, len, out, wanted);
+        let decoded = front.map_err(|e| damaged_chunk(self.place, &tile_name(band, tile), chunk, &e.to_string()))?;
+        self.file.count_decoded(decoded);
+        Ok(())
     }
 
     /// Reads only the runs of wanted rows, to where they lie in the tile.

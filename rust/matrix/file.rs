@@ -115,6 +115,15 @@ impl DataFile {
         }
     }
 
+    /// Tells the system that `bytes` from `address` on are wanted soon. A hint: nothing depends on it.
+    pub fn advise(&self, address: u64, bytes: u64) {
+        #[cfg(target_os = "linux")]
+        let _ =
+            rustix::fs::fadvise(&self.file, address, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed);
+        #[cfg(not(target_os = "linux"))]
+        let _ = (address, bytes);
+    }
+
     /// Fills `buffer` from `address`.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Rows of a matrix on disk: sorted rows in, a decoded [`Block`] out. Knows files and threads, not Python.
 //!
 //! `plan` is arithmetic; `file` reads; `workers` runs jobs; `stream` decodes one-dimensional arrays; `csr`, `csc` and `dense`
-//! are the three kinds of matrix; `cache` keeps decoded rows, `cached` reads through it.
+//! are the three kinds of matrix, `stored` rows that need no decoding; `cache` keeps decoded rows, `cached` reads through it.
 
 pub mod cache;
 pub mod cached;
@@ -11,6 +11,7 @@ pub mod dense;
 pub mod file;
 pub mod memory;
 pub mod plan;
+pub mod stored;
 pub mod stream;
 pub mod workers;
 
@@ -26,12 +27,13 @@ use csc::CscMatrix;
 use csr::CsrMatrix;
 use dense::DenseMatrix;
 use file::DataFile;
+use stored::StoredRows;
 use workers::Workers;
 
 /// A matrix in an open file.
 #[derive(Debug)]
 pub struct Matrix {
-    file: DataFile,
+    file: Arc<DataFile>,
     found: Arc<Found>,
     /// Only where decoding costs: rows that lie unfiltered in the file are in the page cache already.
     cache: Option<Arc<RowCache>>,
@@ -70,7 +72,7 @@ impl Matrix {
         budget: &Arc<Budget>,
         workers: &Workers,
     ) -> Result<Self> {
-        let file = DataFile::open(path)?;
+        let file = Arc::new(DataFile::open(path)?);
         let layout = crate::h5::open(path, elem)?;
         // Between the two openings the path may have come to name another file.
         file.check_unchanged()?;
@@ -104,7 +106,7 @@ impl Matrix {
     /// [`Error::Io`], or [`Error::Stale`] where the path names another file now.
     pub fn reopen(&self, budget: &Arc<Budget>) -> Result<Self> {
         self.file.check_unchanged()?;
-        let file = DataFile::open(self.file.path())?;
+        let file = Arc::new(DataFile::open(self.file.path())?);
         // The cache of the process that was forked stays untouched: a thread that is not here may hold its lock.
         let cache = self.found.cache(&file, budget);
         Ok(Self { file, found: Arc::clone(&self.found), cache, spare: Mutex::default() })
@@ -172,15 +174,40 @@ impl Matrix {
         }
     }
 
+    /// The rows as they are stored, where they are stored as a batch of `dtype` wants them; they must be sorted.
+    ///
+    /// # Errors
+    /// [`Error::RowOutOfRange`], and [`Error::Stale`] where the file changed.
+    pub fn stored(&self, rows: &[u64], dtype: &str) -> Result<Option<StoredRows>> {
+        let Kind::Dense(m) = &self.found.kind else { return Ok(None) };
+        let (layout, selection) = (m.layout(), &self.found.selection);
+        let Some(address) = m.stored_at().filter(|_| selection.is_none() && layout.dtype.kind.name() == dtype) else {
+            return Ok(None);
+        };
+        self.check_rows(rows)?;
+        self.file.check_unchanged()?;
+        let row_bytes = self.found.shape[1] * layout.dtype.kind.size() as u64;
+        Ok(Some(StoredRows {
+            file: Arc::clone(&self.file),
+            place: Place::new(self.file.path().display().to_string(), layout.name.clone()),
+            dtype: layout.dtype,
+            n_cols: self.found.shape[1] as usize,
+            addresses: rows.iter().map(|row| address + row * row_bytes).collect(),
+        }))
+    }
+
+    fn check_rows(&self, rows: &[u64]) -> Result<()> {
+        let Some(&row) = rows.last().filter(|&&row| row >= self.found.shape[0]) else { return Ok(()) };
+        let place = Place::new(self.file.path().display().to_string(), self.found.elem.clone());
+        Err(Error::RowOutOfRange { place, row: row as i64, n_rows: self.found.shape[0] })
+    }
+
     /// Decodes `rows`, which must be sorted and distinct.
     ///
     /// # Errors
     /// [`Error::RowOutOfRange`], [`Error::Stale`] where the file changed, and what the readers give.
     pub fn read(&self, rows: &[u64], workers: &Workers) -> Result<Block> {
-        if let Some(&row) = rows.last().filter(|&&row| row >= self.found.shape[0]) {
-            let place = Place::new(self.file.path().display().to_string(), self.found.elem.clone());
-            return Err(Error::RowOutOfRange { place, row: row as i64, n_rows: self.found.shape[0] });
-        }
+        self.check_rows(rows)?;
         self.file.check_unchanged()?;
         let found = &*self.found;
         let selection = found.selection.as_ref();

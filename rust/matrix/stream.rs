@@ -9,7 +9,6 @@ use super::memory;
 use super::plan::{Piece, pieces, reads};
 use super::workers::Scratch;
 use crate::error::{Place, Result};
-use crate::filters::PREFIX_ROOM;
 use crate::h5::dtype::NumType;
 use crate::h5::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 
@@ -170,18 +169,10 @@ impl Chunks<'_> {
         let dtype = self.array.dtype;
         let len = self.grid.chunk[0] as usize * dtype.kind.size();
         memory::check(len as u64, || self.place.clone())?;
-        let prefix = wanted + PREFIX_ROOM < len && self.grid.pipeline.streams_prefix(chunk.mask);
         let Scratch { decoder, stored, chunk: out, .. } = scratch;
         let stored = &stored[from..from + chunk.size as usize];
-        self.file.count_decoded(if prefix { wanted } else { len });
-        if prefix {
-            out.resize(wanted + PREFIX_ROOM, 0);
-            self.grid.pipeline.decode_prefix(decoder, stored, chunk.mask, len, out, wanted)
-        } else {
-            out.resize(len, 0);
-            self.grid.pipeline.decode(decoder, stored, chunk.mask, out)
-        }
-        .map_err(|e| self.damaged(index, chunk, &e.to_string()))?;
+        let front = self.grid.pipeline.decode_front(decoder, stored, chunk.mask, len, out, wanted);
+        self.file.count_decoded(front.map_err(|e| self.damaged(index, chunk, &e.to_string()))?);
         to_little_endian(out, dtype);
         Ok(())
     }

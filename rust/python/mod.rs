@@ -8,6 +8,7 @@ mod errors;
 mod ops;
 mod pool;
 mod reader;
+mod stored;
 
 use pyo3::prelude::*;
 
@@ -22,4 +23,6 @@ mod _core {
     use super::pool::{PyBuffer, PyPool};
     #[pymodule_export]
     use super::reader::{PyBudget, PyCancel, PyReader};
+    #[pymodule_export]
+    use super::stored::PyStoredRows;
 }

@@ -12,9 +12,11 @@ use pyo3::prelude::*;
 
 use super::block::PyBlock;
 use super::errors::to_python;
+use super::stored::PyStoredRows;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
 use crate::matrix::cache::{Budget, RowCache};
+use crate::matrix::stored::StoredRows;
 use crate::matrix::workers::Workers;
 
 /// How often a long read looks for Ctrl-C.
@@ -128,6 +130,18 @@ impl PyReader {
         Some(starts.into_iter().map(|row| row as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
+    /// `rows` (int64, sorted, distinct) as they are stored, where a dense batch of `dtype` needs no more than a copy;
+    /// None where it does. The system is told that they are wanted soon.
+    fn stored(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>, dtype: &str) -> PyResult<Option<PyStoredRows>> {
+        let rows = checked(&rows)?;
+        let stored = py.detach(|| {
+            let stored = self.matrix.stored(&rows, dtype)?;
+            stored.iter().for_each(StoredRows::advise);
+            Ok(stored)
+        });
+        stored.map(|s| s.map(PyStoredRows::new)).map_err(|e| to_python(py, e))
+    }
+
     /// Decodes `rows` (int64, sorted, distinct) into a block; once `cancel` is set, it gives up with `KeyboardInterrupt`.
     #[pyo3(signature = (rows, threads=1, cancel=None))]
     fn read(
@@ -137,13 +151,18 @@ impl PyReader {
         threads: usize,
         cancel: Option<&PyCancel>,
     ) -> PyResult<PyBlock> {
-        let rows = rows.as_slice()?;
-        if !rows.is_sorted_by(|a, b| a < b) || rows.first().is_some_and(|&r| r < 0) {
-            return Err(PyValueError::new_err("rows must be sorted, distinct and not negative"));
-        }
-        let rows: Vec<u64> = rows.iter().map(|&r| r as u64).collect();
+        let rows = checked(&rows)?;
         interruptible(py, threads, cancel, |workers| self.matrix.read(&rows, workers)).map(PyBlock::new)
     }
+}
+
+/// Rows as the core takes them.
+fn checked(rows: &PyReadonlyArray1<'_, i64>) -> PyResult<Vec<u64>> {
+    let rows = rows.as_slice()?;
+    if !rows.is_sorted_by(|a, b| a < b) || rows.first().is_some_and(|&r| r < 0) {
+        return Err(PyValueError::new_err("rows must be sorted, distinct and not negative"));
+    }
+    Ok(rows.iter().map(|&r| r as u64).collect())
 }
 
 /// A wish to stop, for reads in threads that no signal reaches.

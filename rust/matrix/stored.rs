@@ -1,0 +1,106 @@
+//! Rows that lie in the file just as a batch wants them: read into the batch, without a window in between.
+//!
+//! Only dense rows without filters, of the machine's byte order, all columns wanted, in the dtype of the file.
+
+use std::sync::Arc;
+
+use super::file::DataFile;
+use crate::error::{Place, Result};
+use crate::h5::dtype::NumType;
+
+/// Bytes below which a second thread costs more than it saves.
+const MIN_BYTES_PER_THREAD: usize = 1 << 21;
+/// More than this is not asked of the system ahead of time: it might push out what is needed sooner.
+const MAX_ADVISED: u64 = 256 << 20;
+
+/// Rows of a dense matrix that stay in the file until a batch wants them.
+#[derive(Debug)]
+pub struct StoredRows {
+    pub(super) file: Arc<DataFile>,
+    pub(super) place: Place,
+    pub(super) dtype: NumType,
+    pub(super) n_cols: usize,
+    /// Address of each row.
+    pub(super) addresses: Vec<u64>,
+}
+
+impl StoredRows {
+    /// Rows there are.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.addresses.len()
+    }
+
+    /// Values in a row.
+    #[must_use]
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// The type of its values.
+    #[must_use]
+    pub fn dtype(&self) -> NumType {
+        self.dtype
+    }
+
+    fn row_bytes(&self) -> usize {
+        self.n_cols * self.dtype.kind.size()
+    }
+
+    /// Tells the system that these rows are wanted soon, so that a disk is read meanwhile.
+    pub fn advise(&self) {
+        let bytes = self.row_bytes() as u64;
+        if bytes.saturating_mul(self.addresses.len() as u64) <= MAX_ADVISED {
+            self.runs(0..self.addresses.len())
+                .for_each(|(address, rows)| self.file.advise(address, rows as u64 * bytes));
+        }
+    }
+
+    /// Reads the rows at `positions`, one after the other, into `out`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Stale`] where the file changed, [`crate::Error::Io`] where it cannot be read.
+    ///
+    /// # Panics
+    /// Where a position is out of range, or `out` is not of the rows' size.
+    pub fn read(&self, positions: &[i64], out: &mut [u8], threads: usize) -> Result<()> {
+        assert_eq!(out.len(), positions.len() * self.row_bytes(), "out has the size of the rows");
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.file.check_unchanged()?;
+        let least = (MIN_BYTES_PER_THREAD / self.row_bytes()).max(1);
+        let share = positions.len().div_ceil(threads.max(1)).max(least);
+        let mut pieces = positions.chunks(share).zip(out.chunks_mut(share * self.row_bytes()));
+        let first = pieces.next();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = pieces.map(|(rows, out)| scope.spawn(move || self.read_piece(rows, out))).collect();
+            let first = first.map_or(Ok(()), |(rows, out)| self.read_piece(rows, out));
+            let joined = others.into_iter().map(|o| o.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            joined.fold(first, Result::and)
+        })
+    }
+
+    fn read_piece(&self, positions: &[i64], mut out: &mut [u8]) -> Result<()> {
+        for (address, rows) in self.runs(positions.iter().map(|&p| p as usize)) {
+            let (now, rest) = out.split_at_mut(rows * self.row_bytes());
+            self.file.read_at(now, address, &self.place)?;
+            out = rest;
+        }
+        Ok(())
+    }
+
+    /// Rows that follow each other in the file, together: the address of the first, and how many.
+    fn runs(&self, positions: impl IntoIterator<Item = usize>) -> impl Iterator<Item = (u64, usize)> {
+        let bytes = self.row_bytes() as u64;
+        let mut addresses = positions.into_iter().map(|p| self.addresses[p]).peekable();
+        std::iter::from_fn(move || {
+            let first = addresses.next()?;
+            let mut rows = 1;
+            while addresses.next_if_eq(&(first + rows as u64 * bytes)).is_some() {
+                rows += 1;
+            }
+            Some((first, rows))
+        })
+    }
+}

@@ -1,0 +1,56 @@
+//! `StoredRows`: rows that go from the file into a batch as they are.
+
+use numpy::{PyReadonlyArray1, PyReadwriteArray1};
+use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::prelude::*;
+
+use super::errors::to_python;
+use crate::matrix::stored::StoredRows;
+
+/// Rows of a matrix that stay in the file until a batch wants them.
+#[pyclass(frozen, module = "annfeed._core", name = "StoredRows")]
+pub struct PyStoredRows {
+    rows: StoredRows,
+}
+
+impl PyStoredRows {
+    pub(super) fn new(rows: StoredRows) -> Self {
+        Self { rows }
+    }
+}
+
+#[pymethods]
+impl PyStoredRows {
+    /// Rows and columns.
+    #[getter]
+    fn shape(&self) -> (usize, usize) {
+        (self.rows.n_rows(), self.rows.n_cols())
+    }
+
+    /// Bytes of memory held: the rows themselves are not.
+    #[getter]
+    fn nbytes(&self) -> usize {
+        self.rows.n_rows() * size_of::<u64>()
+    }
+
+    /// Reads the rows at `positions` into `out` (uint8), one after the other.
+    #[pyo3(signature = (positions, out, threads=1))]
+    fn read(
+        &self,
+        py: Python<'_>,
+        positions: PyReadonlyArray1<'_, i64>,
+        mut out: PyReadwriteArray1<'_, u8>,
+        threads: usize,
+    ) -> PyResult<()> {
+        let (positions, out) = (positions.as_slice()?, out.as_slice_mut()?);
+        let (n_rows, n_cols) = self.shape();
+        if let Some(p) = positions.iter().find(|&&p| usize::try_from(p).map_or(true, |p| p >= n_rows)) {
+            return Err(PyIndexError::new_err(format!("position {p} is out of range for {n_rows} rows")));
+        }
+        let expected = positions.len() * n_cols * self.rows.dtype().kind.size();
+        if out.len() != expected {
+            return Err(PyValueError::new_err(format!("out has {} bytes, expected {expected}", out.len())));
+        }
+        py.detach(|| self.rows.read(positions, out, threads)).map_err(|e| to_python(py, e))
+    }
+}
