@@ -445,7 +445,7 @@ def test_chunk_size_rows_are_read_together(
 
 
 def test_first_windows_are_small(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = AnnDataset(hand_over(toy(20_000, 3, "dense"), "path", shelf, "long"))
+    dataset = AnnDataset(hand_over(toy(20_000, 3, "csr"), "path", shelf, "long"))
     found = count_reads(dataset, monkeypatch)
     assert sum(len(batch["X"]) for batch in dataset.get_optimized_dataloader(batch_size=100)) == 20_000
     # "1,024 rows, then double", up to the 6,000 of chunk_size, each rounded down to whole batches.
