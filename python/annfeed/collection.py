@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import anndata
@@ -65,11 +66,14 @@ class Opened:
         For all of them.
     places
         The sources, for people.
+    rows
+        Of each source.
     """
 
     matrices: dict[str, Matrix]
     obs: ObsTable
     places: list[str]
+    rows: list[range]
 
 
 def open_sources(
@@ -100,7 +104,7 @@ def open_sources(
         obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
         _check_rows(matrices, obs)
         name = "AnnData" if isinstance(sources, anndata.AnnData) else as_path(sources)
-        return Opened(matrices, obs, [name])
+        return Opened(matrices, obs, [name], [range(obs.n_rows)])
     parts = parts or Parts([sources], ["0"])
     opener = file_opener(budget, threads, strict, open_files=open_files)
     return _Union(parts, places, joining, opener).opened(obs_columns, var_subset)
@@ -139,7 +143,9 @@ class _Union:
         table = ObsTable.joined(
             obs, self._parts.keys, how.join, obs_columns, label=how.label, index_unique=how.index_unique
         )
-        return Opened(joined, table, [self._parts.place(i) for i in range(len(obs))])
+        ends = [0, *accumulate(one.n_rows for one in obs)]
+        rows = [range(start, stop) for start, stop in pairwise(ends)]
+        return Opened(joined, table, [self._parts.place(i) for i in range(len(obs))], rows)
 
     def _with_progress(self) -> Iterator[tuple[int, Any]]:
         sources = self._parts.sources

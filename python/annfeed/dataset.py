@@ -84,7 +84,8 @@ class AnnDataset(Dataset[Item]):
     strict
         Raise instead of falling back to h5py for files that the Rust reader declines.
     return_index
-        Add ``"index"`` to items and batches: int64, the row in the file or AnnData. It is not the position in this
+        Add ``"index"`` to items and batches: int64, the row in the file or AnnData (of several: the row among all of
+        their rows, of which `source_rows` lists each one's). It is not the position in this
         dataset: with ``obs_subset=[5, 2]``, item 0 has index 5.
     join
         Of several sources: "inner" takes the genes and obs columns that all have. "outer" takes those of any: values
@@ -175,7 +176,10 @@ class AnnDataset(Dataset[Item]):
             strict=strict,
         )
         self._matrices, self._obs = opened.matrices, opened.obs
+        #: Path of each source, or the words for an AnnData.
         self.sources = opened.places
+        #: Rows of each source, before ``obs_subset``: what ``"index"`` says.
+        self.source_rows = opened.rows
         self._rows = row_subset(obs_subset, self._obs.n_rows)
         self._n_rows = self._obs.n_rows
         self._fingerprint: dict[str, Any] | None = None

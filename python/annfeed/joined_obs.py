@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from annfeed.errors import AnnfeedWarning, UnknownNameError
+from annfeed.obs_columns import Labels
 from annfeed.obs_sources import Name, Read, Source
 from annfeed.obs_union import join_column
 
@@ -103,7 +105,7 @@ class JoinedObsSource:
     def read(self, columns: list[Name]) -> Read:
         for name in columns:
             if name == self._label and self._label is not None:
-                codes = np.repeat(np.arange(len(self._keys)), self._lengths)
+                codes = np.repeat(np.arange(len(self._keys), dtype=np.int32), self._lengths)
                 yield name, pd.Series(pd.Categorical.from_codes(codes, pd.Index(self._keys)))
                 continue
             found = [self._column(part, name) for part in self._parts]
@@ -116,6 +118,11 @@ class JoinedObsSource:
             return part.n_rows
         ((_, series),) = part.read([name])
         return series
+
+    def computed(self, column: Name) -> Labels | None:
+        if column != self._label or self._label is None:
+            return None
+        return Labels(_SourceOfRow(self._lengths), self._keys, pd.Index(self._keys))
 
     def still_holds(self, column: Name, array: object) -> bool:
         if self.is_of_file or column == self._label:
@@ -169,6 +176,16 @@ class JoinedObsSource:
             for name in wanted
         }
         return {name: places for name, places in lacking.items() if places}
+
+
+class _SourceOfRow:
+    """The number of the source of each row, as an array would have them, which would take a byte or more a row."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._ends = np.cumsum(lengths, dtype=np.int64)
+
+    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.searchsorted(self._ends, rows, side="right").astype(np.int64)
 
 
 def _some(places: Sequence[str]) -> str:

@@ -337,6 +337,10 @@ class ObsTable:
         names = self.columns
         cache = self._converted
         stale = [name for name in names if name not in cache or not self._source.still_holds(name, cache[name][0])]
+        for name in list(stale):
+            if (computed := self._source.computed(name)) is not None:
+                cache[name] = None, computed
+                stale.remove(name)
         with closing(self._source.read(stale)) as columns:
             for name, series in columns:
                 # The array is kept for `still_holds`, but not a file's: its column would be in memory twice.

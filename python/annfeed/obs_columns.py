@@ -40,7 +40,7 @@ class Numbers:
 class Labels:
     """Codes into a list of different texts, -1 for missing."""
 
-    def __init__(self, codes: npt.NDArray[Any], texts: list[str], stored: pd.Index[Any] | None) -> None:
+    def __init__(self, codes: Any, texts: list[str], stored: pd.Index[Any] | None) -> None:
         self._codes = codes
         # Code -1 finds the last entry.
         self._texts = np.array([*texts, MISSING], dtype=object)

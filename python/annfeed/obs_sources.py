@@ -21,6 +21,7 @@ from anndata.io import read_elem
 
 from annfeed.errors import FormatError
 from annfeed.h5py_file import open_h5py
+from annfeed.obs_columns import Column
 
 Name = Any  # of a column: str in a file; a DataFrame may have others
 
@@ -60,6 +61,9 @@ class Source(Protocol):
     def read(self, columns: list[Name]) -> Read:
         """Give some columns, one by one."""
 
+    def computed(self, column: Name) -> Column | None:
+        """Return a column that need not be read, converted; None for all that must."""
+
     def still_holds(self, column: Name, array: object) -> bool:
         """Whether ``array``, from an earlier `read`, is still the column's."""
 
@@ -98,6 +102,9 @@ class FrameSource:
     def read(self, columns: list[Name]) -> Read:
         now = cast(Any, self._now())
         yield from ((name, now[name]) for name in columns)
+
+    def computed(self, column: Name) -> None:
+        return None
 
     def still_holds(self, column: Name, array: object) -> bool:
         now = self._now()[column].array
@@ -199,6 +206,9 @@ class FileSource:
                 with _told(f"{self.place}/{name}"):
                     series = pd.Series(read_elem(obs[name]), index=rows)
                 yield name, series
+
+    def computed(self, column: Name) -> None:
+        return None
 
     def still_holds(self, column: Name, array: object) -> bool:
         return True
