@@ -22,7 +22,17 @@ from annfeed.cache import SharedBudget
 from annfeed.errors import FormatError
 from annfeed.genes import Join, join_names, place_columns
 from annfeed.joined import JoinedSource
-from annfeed.locate import Elem, as_path, file_opener, find_matrix, find_names, find_obs, find_shape, parse_places
+from annfeed.locate import (
+    Elem,
+    as_path,
+    file_opener,
+    find_matrix,
+    find_names,
+    find_obs,
+    find_raw_names,
+    find_shape,
+    parse_places,
+)
 from annfeed.matrix import Matrix
 from annfeed.obs import ObsTable
 from annfeed.open_files import OpenFiles
@@ -118,8 +128,9 @@ class _Union:
         self._elems = elems
         self._joining = joining
         self._opener = opener
-        # Files of one atlas mostly have the same genes: these are kept once.
-        self._same: dict[tuple[int, int], list[pd.Index[Any]]] = {}
+        # Files of one atlas mostly have the same genes: these are kept once, and decoded once.
+        self._by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
+        self._by_raw_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
 
     def opened(self, obs_columns: Sequence[str] | None, var_subset: Any) -> Opened:
         obs_place = next(iter(self._elems.values())).path
@@ -132,7 +143,7 @@ class _Union:
                 is_file = not isinstance(source, anndata.AnnData)
                 shapes[key].append(find_shape(as_path(source), elem) if is_file else None)
                 if elem.var is not None:
-                    names[key].append(self._once(find_names(source, elem)))
+                    names[key].append(self._names(source, elem))
         matrices: dict[str, list[Matrix]] = {}
         joined = {}
         for key, elem in self._elems.items():
@@ -153,13 +164,16 @@ class _Union:
         with tqdm(sources, "annfeed: opening", unit="file", delay=_PATIENCE, leave=False, disable=None) as bar:
             yield from enumerate(bar)
 
-    def _once(self, names: pd.Index[Any]) -> pd.Index[Any]:
-        """The first Index that has these names."""
-        alike = self._same.setdefault((len(names), hash((names[0], names[-1])) if len(names) else 0), [])
-        for known in alike:
-            if known.equals(names):
-                return known
-        alike.append(names)
+    def _names(self, source: Any, elem: Elem) -> pd.Index[Any]:
+        """The names of a source's genes: the same Index for the same names."""
+        stored = None if isinstance(source, anndata.AnnData) else find_raw_names(as_path(source), elem)
+        raw = None if stored is None else tuple(stored)
+        if raw is not None and raw in self._by_raw_names:
+            return self._by_raw_names[raw]
+        names = find_names(source, elem)
+        names = self._by_names.setdefault(tuple(names), names)
+        if raw is not None:
+            self._by_raw_names[raw] = names
         return names
 
     def _join(

@@ -138,6 +138,20 @@ def find_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any]:
     return _names_in_file(as_path(adata_or_path), elem)
 
 
+def find_raw_names(path: str, elem: Elem) -> npt.NDArray[Any] | None:
+    """Return the names of a matrix's columns as they are stored; None where they are no plain strings.
+
+    Two files whose stored names are equal have equal names: to see that takes half as long as to decode them.
+    """
+    with suppress(Exception), open_h5py(path) as file:
+        var = file[elem.var]
+        names = var[var.attrs["_index"]]
+        if names.dtype.kind == "O" and names.dtype.metadata and names.dtype.metadata.get("vlen") in (str, bytes):
+            raw: npt.NDArray[Any] = names[()]
+            return raw
+    return None
+
+
 def find_shape(path: str, elem: Elem) -> tuple[int, int] | None:
     """Return the shape of a matrix in a file, looked up in its attributes; None where only the reader can tell."""
     # What is wrong with the file is for the reader to say.
