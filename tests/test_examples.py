@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,17 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-CLASSIFIER = Path(__file__).parents[1] / "examples" / "train_classifier.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CLASSIFIER = EXAMPLES / "train_classifier.py"
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(CLASSIFIER), *map(str, arguments), "--device", "cpu"]
+    return start(CLASSIFIER, *arguments, "--device", "cpu")
+
+
+def start(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
     # One thread: torch's own would wait for each other on a busy machine.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
@@ -108,3 +115,43 @@ def test_classifier_tells_that_a_file_is_not_there(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert done.stderr.startswith("error: ")
     assert "atlas.h5ad: cannot open the file: No such file" in done.stderr
+
+
+def check_written(path: Path) -> None:
+    """The probabilities in the file are of its own rows: they tell the kinds apart."""
+    adata = anndata.read_h5ad(path)
+    found = adata.obsm["X_classes"]
+    assert found.shape == (300, 2)
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    codes = adata.obs["kind"].cat.codes.to_numpy()
+    assert (found.argmax(axis=1) == codes)[codes >= 0].mean() > 0.9
+
+
+def test_ddp_trains_and_goes_on_where_it_stopped(counts: Path, tmp_path: Path) -> None:
+    path = shutil.copy(counts, tmp_path / "counts.h5ad")
+    options = ["--label", "kind", "--batch-size", 16, "--checkpoint", tmp_path / "checkpoint.pt", "--every", 5, "--cpu"]
+    first = start(*TORCHRUN, EXAMPLES / "train_ddp.py", path, *options, "--epochs", 2)
+    assert first.returncode == 0, first.stderr
+    # 270 of 300 cells on two processes: 9 batches each.
+    assert re.findall(r"epoch (\d) .* (\d+) batches a process", first.stdout) == [("0", "9"), ("1", "9")]
+    check_written(path)
+    again = start(*TORCHRUN, EXAMPLES / "train_ddp.py", path, *options, "--epochs", 3)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step 15, batch 6 of epoch 1" in again.stdout
+    assert re.findall(r"epoch (\d) .* (\d+) batches a process", again.stdout) == [("1", "3"), ("2", "9")]
+    assert re.search(r"test accuracy (100|9\d)\.\d%", again.stdout), again.stdout
+    check_written(path)
+
+
+def test_lightning_trains_on_two_processes_and_goes_on_where_it_stopped(counts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    path = shutil.copy(counts, tmp_path / "counts.h5ad")
+    options = ["--label", "kind", "--batch-size", 16, "--cpu", "--devices", 2, "--checkpoints", tmp_path / "kept"]
+    for n_epochs in (1, 4):
+        done = start(EXAMPLES / "train_lightning.py", path, *options, "--every", 3, "--epochs", n_epochs)
+        assert done.returncode == 0, done.stderr
+        steps = [int(file.stem.partition("step=")[2]) for file in (tmp_path / "kept").glob("epoch=*-step=*.ckpt")]
+        # 240 of 300 cells on two processes: 8 batches each.
+        assert max(steps) == (6 if n_epochs == 1 else 30)
+    assert re.search(r"test accuracy (100|9\d)\.\d%", done.stdout), done.stdout
+    check_written(path)

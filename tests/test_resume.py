@@ -268,6 +268,40 @@ def test_another_file_is_refused_and_the_same_cells_elsewhere_are_not(path: Path
         loader_on(toy(n_vars=6)).load_state_dict(state)
 
 
+def test_many_files(tmp_path: Path) -> None:
+    paths = []
+    for name in "abc":
+        adata = toy(20)
+        adata.obs["source"] = name
+        adata.write_h5ad(tmp_path / f"{name}.h5ad")
+        paths.append(tmp_path / f"{name}.h5ad")
+
+    def batches(loader: WindowLoader) -> list[tuple[list[int], list[str]]]:
+        return [(batch["obs_row"].tolist(), batch["obs_source"]) for batch in loader]
+
+    whole = batches(loader_on(paths, subset=None))
+    loader = loader_on(paths, subset=None)
+    running = iter(loader)
+    before = batches([next(running) for _ in range(5)])
+    again = loader_on(paths, subset=None)
+    again.load_state_dict(through_a_file(loader.state_dict()))
+    assert before + batches(again) == whole
+    other = toy(20)
+    other.obs["source"] = "in memory"
+    for others in (paths[::-1], paths[:2], [paths[0], other, paths[2]]):
+        with pytest.raises(ValueError, match="sources is '"):
+            loader_on(others, subset=None).load_state_dict(loader.state_dict())
+
+
+def test_a_part_is_not_its_whole(path: Path) -> None:
+    dataset = AnnDataset(path)
+    whole = dataset.get_optimized_dataloader(batch_size=4, seed=1).state_dict()
+    part = dataset.subset(range(5, 40)).subset(range(30)).get_optimized_dataloader(batch_size=4, seed=1)
+    assert part.state_dict()["data"]["obs_subset"] != whole["data"]["obs_subset"]
+    same = AnnDataset(path, obs_subset=range(5, 35)).get_optimized_dataloader(batch_size=4, seed=1)
+    assert part.state_dict() == same.state_dict()
+
+
 @pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
 def test_what_is_delivered_may_change(path: Path, kind: str, tmp_path: Path) -> None:
     # dtype, output and cache are no part of the order; nor is the form in which the file has its matrix.

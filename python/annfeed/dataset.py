@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -182,7 +183,7 @@ class AnnDataset(Dataset[Item]):
         self.source_rows = opened.rows
         self._rows = row_subset(obs_subset, self._obs.n_rows)
         self._n_rows = self._obs.n_rows
-        self._fingerprint: dict[str, Any] | None = None
+        self._fingerprint: tuple[Int64Array | None, dict[str, Any]] | None = None
         if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
             log.info("%s", self.inspect())
 
@@ -416,6 +417,33 @@ class AnnDataset(Dataset[Item]):
         parts = split_rows(len(self), fractions, groups=groups, strata=strata, seed=seed)
         return {name: self._view(positions) for name, positions in parts.items()}
 
+    def subset(self, rows: npt.ArrayLike) -> AnnDataset:
+        """Return some rows as a dataset on the same open files and the same cache.
+
+        Parameters
+        ----------
+        rows
+            Positions in this dataset (order and repeats kept), or a mask of its length.
+
+        Raises
+        ------
+        TypeError
+            If they are neither.
+        ValueError
+            If a mask has another length.
+        IndexError
+            If a position is negative or out of range.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32")), obs_subset=[3, 1, 0])
+        >>> dataset.subset([2, 0])[0]["X"]
+        tensor([1., 0., 0., 0.])
+        """
+        chosen = row_subset(rows, len(self))
+        return self._view(np.arange(len(self)) if chosen is None else chosen)
+
     def _view(self, positions: Int64Array) -> AnnDataset:
         view = copy.copy(self)
         view._rows = positions if self._rows is None else self._rows[positions]
@@ -525,12 +553,22 @@ class AnnDataset(Dataset[Item]):
         >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).fingerprint()["n_vars"]
         3
         """
-        if self._fingerprint is None:
+        if self._fingerprint is None or self._fingerprint[0] is not self._rows:  # of the whole of a part, maybe
             n_rows, n_vars = self.shape
             chosen = None if self._rows is None else digest_of(self._rows)
-            values = [matrix.sample_digest() for matrix in self._matrices.values()]
-            self._fingerprint = {"n_rows": n_rows, "n_vars": n_vars, "obs_subset": chosen, "values": "-".join(values)}
-        return dict(self._fingerprint)
+            values = "-".join(matrix.sample_digest() for matrix in self._matrices.values())
+            found = {"n_rows": n_rows, "n_vars": n_vars, "sources": self._sources_digest(), "obs_subset": chosen}
+            found["values"] = values
+            self._fingerprint = self._rows, found
+        return dict(self._fingerprint[1])
+
+    def _sources_digest(self) -> str | None:
+        """Of several sources: names and first rows, as a few values do not show that one of many was exchanged."""
+        source = self._first.source
+        if not isinstance(source, JoinedSource):
+            return None
+        starts = source.offsets[:-1].tolist()
+        return digest_of(np.array([f"{os.path.basename(p)} {n}" for p, n in zip(self.sources, starts, strict=True)]))
 
     def close(self) -> None:
         """Close the files; a closed dataset cannot be read any more."""
@@ -604,7 +642,7 @@ class AnnDataset(Dataset[Item]):
         return self._fused
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fused": None}
+        return {**self.__dict__, "_fused": None, "_fingerprint": None}
 
     def _transformed(self, positions: Int64Array) -> Batch:
         reads = IndexedDataset(self) if self.return_index else self

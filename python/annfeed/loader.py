@@ -315,6 +315,6 @@ def _predict_all(batch_sampler: Any) -> None:
 
     Its batch sampler takes note of the batches, and is asked not to drop the last one; our sampler must not either.
     """
-    sampler = getattr(batch_sampler, "sampler", None)
-    if isinstance(sampler, PlanSampler) and hasattr(batch_sampler, "seen_batch_indices"):
-        batch_sampler.sampler = batch_sampler._batch_sampler.sampler = sampler.undropped()
+    sampler, wrapped = getattr(batch_sampler, "sampler", None), getattr(batch_sampler, "_batch_sampler", None)
+    if isinstance(sampler, PlanSampler) and wrapped is not None:
+        batch_sampler.sampler = wrapped.sampler = sampler.undropped()

@@ -116,9 +116,8 @@ class Matrix:
             np.unique(np.linspace(0, self.n_obs - 1, _SAMPLE).astype(np.int64)) if self.n_obs else np.empty(0, np.int64)
         )
         block, places = self.read(rows, 1)
-        sample = self._csr(block, places, torch.float64, None)[0]
-        parts = (sample.crow_indices(), sample.col_indices(), sample.values())
-        return digest_of(torch.cat([part.double() for part in parts]).numpy())
+        indptr, indices, values, _ = self._csr_parts(block, places, torch.float64, None)
+        return digest_of(torch.cat([indptr.double(), indices.double(), values]).numpy())
 
     def unit_starts(self) -> Int64Array | None:
         """First row of obs of each run that is decoded together; None where any row can be read by itself."""
@@ -171,10 +170,7 @@ class Matrix:
     def _csr(
         self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
     ) -> tuple[torch.Tensor, tuple[int, str] | None]:
-        nnz = block.nnz(places)
-        indptr = torch.empty(len(places) + 1, dtype=torch.int32)
-        indices, values = self._memory.empty(nnz, torch.int32), self._memory.empty(nnz, dtype)
-        rounded = block.csr(places, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
+        indptr, indices, values, rounded = self._csr_parts(block, places, dtype, ops)
         batch = torch.sparse_csr_tensor(
             indptr,
             indices,
@@ -184,6 +180,15 @@ class Matrix:
             check_invariants=False,
         )
         return batch, rounded
+
+    def _csr_parts(
+        self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, str] | None]:
+        nnz = block.nnz(places)
+        indptr = torch.empty(len(places) + 1, dtype=torch.int32)
+        indices, values = self._memory.empty(nnz, torch.int32), self._memory.empty(nnz, dtype)
+        rounded = block.csr(places, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
+        return indptr, indices, values, rounded
 
     def _warn(self, column: int, value: str, dtype: torch.dtype) -> None:
         self._warned = True

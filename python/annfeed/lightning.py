@@ -1,0 +1,180 @@
+"""`AnnDataModule`: a dataset's parts as Lightning asks for them: to train, validate, test and predict.
+
+It is plain Lightning around `AnnDataset.split` and the loaders; order, ranks and resuming are theirs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from annfeed.dataset import AnnDataset
+from annfeed.loader import WindowLoader
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+else:
+
+    def _lightning() -> Any:
+        # The two packages have classes of their own; whichever the user has loaded is the one that will be asked.
+        names = ["lightning.pytorch", "pytorch_lightning"]
+        names.sort(key=lambda name: name not in sys.modules)
+        for name in names:
+            if importlib.util.find_spec(name.partition(".")[0]) is not None:
+                return importlib.import_module(name)
+        raise ImportError("annfeed.lightning needs Lightning, which is not installed: pip install 'annfeed[lightning]'")
+
+    pl = _lightning()
+
+#: The parts that Lightning knows of.
+PARTS = ("train", "val", "test", "predict")
+
+
+class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore]  # Any without lightning
+    """Loaders for Lightning's Trainer over the parts of a dataset.
+
+    Training batches are shuffled anew in each epoch; validation and test batches come in file order; prediction gives
+    each row once, with its ``"index"``. Under DDP each rank gets its share. A checkpoint in mid-epoch goes on with the
+    rest of the epoch, and one of another split is refused.
+
+    Parameters
+    ----------
+    data
+        An `AnnDataset`, or what one is made of: a path, an AnnData, several of them.
+    splits
+        By part, "train", "val", "test", "predict": fractions of the rows that sum to 1, drawn by `AnnDataset.split`; or
+        the positions or the mask of the rows in the dataset. Without "predict", all rows of the dataset are predicted.
+    group_by, stratify, split_seed
+        With fractions: as ``group_by``, ``stratify`` and ``seed`` of `AnnDataset.split`.
+    batch_size
+        Rows of a batch, on each rank.
+    block_size, seed, drop_last
+        Of training, as in `AnnDataset.get_optimized_dataloader`.
+    dataset_options
+        Keywords of `AnnDataset`, where ``data`` is none yet.
+    **loader_options
+        Any other keyword of `AnnDataset.get_optimized_dataloader`, for all loaders: ``num_workers``,
+        ``prefetch_batches``, ``pin_memory``, ….
+
+    Attributes
+    ----------
+    dataset
+        All rows.
+    parts
+        The dataset of each part. Each may be given a ``transform`` of its own.
+
+    Raises
+    ------
+    ValueError
+        If a part is unknown, there is none to train, or a row is in two of "train", "val" and "test".
+    TypeError
+        If a keyword is unknown, or ``dataset_options`` are given with a dataset.
+    IndexError
+        If a position is out of range.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> adata = anndata.AnnData(np.eye(10, dtype="float32"))
+    >>> data = AnnDataModule(adata, splits={"train": 0.6, "val": 0.4}, batch_size=2)
+    >>> {name: len(part) for name, part in data.parts.items()}, len(data.train_dataloader())
+    ({'train': 6, 'val': 4}, 3)
+    """
+
+    def __init__(
+        self,
+        data: Any,
+        *,
+        splits: Mapping[str, Any],
+        group_by: str | None = None,
+        stratify: str | None = None,
+        split_seed: int = 0,
+        batch_size: int = 32,
+        block_size: int | Literal["auto"] = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+        dataset_options: Mapping[str, Any] | None = None,
+        **loader_options: Any,
+    ) -> None:
+        super().__init__()
+        if isinstance(data, AnnDataset) and dataset_options:
+            raise TypeError(f"dataset_options {sorted(dataset_options)} are given with a dataset, which has its own")
+        self.dataset = data if isinstance(data, AnnDataset) else AnnDataset(data, **(dataset_options or {}))
+        unknown = [name for name in splits if name not in PARTS]
+        if unknown or "train" not in splits:
+            raise ValueError(f"splits has the parts {list(splits)}, where 'train' and any of {PARTS[1:]} were expected")
+        if all(isinstance(part, int | float) for part in splits.values()):
+            options: dict[str, Any] = {"group_by": group_by, "stratify": stratify, "seed": split_seed}
+            self.parts = self.dataset.split(splits, **options)
+        elif group_by is not None or stratify is not None:
+            raise ValueError("group_by and stratify are for fractions, and splits has the rows of each part")
+        else:
+            self.parts = {name: self.dataset.subset(rows) for name, rows in splits.items()}
+            _check_apart(self.parts)
+        self.batch_size = batch_size
+        self._training: dict[str, Any] = {"block_size": block_size, "seed": seed, "drop_last": drop_last}
+        self._loader_options = loader_options
+        self._saved: dict[str, Any] | None = None
+        self.train_dataloader()  # a wrong keyword is told now, not when training has begun
+
+    def train_dataloader(self) -> WindowLoader:
+        """Return the loader of the training rows, shuffled."""
+        return self._loader("train", shuffle=True, **self._training)
+
+    def val_dataloader(self) -> Any:
+        """Return the loader of the validation rows, in file order; ``[]``, Lightning's none, without that part."""
+        return self._loader("val", shuffle=False) if "val" in self.parts else []
+
+    def test_dataloader(self) -> Any:
+        """Return the loader of the test rows, in file order; ``[]`` without that part."""
+        return self._loader("test", shuffle=False) if "test" in self.parts else []
+
+    def predict_dataloader(self) -> WindowLoader:
+        """Return the loader of the rows to predict, each once, in file order, with their index."""
+        part = self.parts.get("predict", self.dataset)
+        return part.predict_loader(self.batch_size, **self._loader_options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what tells the split, for Lightning's checkpoints; the place in the epoch is the loader's."""
+        return {name: part.fingerprint() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the split with that of a checkpoint.
+
+        Raises
+        ------
+        ValueError
+            If rows to validate or test may have been trained on: a part has other rows, or is another dataset's.
+        """
+        here = self.state_dict()
+        other = [name for name in {**here, **state_dict} if here.get(name) != state_dict.get(name)]
+        if other:
+            raise ValueError(
+                f"{self.dataset!r}: the parts {other} are not those of the checkpoint, so that rows to validate or "
+                "test may have been trained on. Make the data module with the data, splits and split_seed of then"
+            )
+
+    def _loader(self, part: str, **options: Any) -> WindowLoader:
+        return self.parts[part].get_optimized_dataloader(self.batch_size, **options, **self._loader_options)
+
+
+def _check_apart(parts: Mapping[str, AnnDataset]) -> None:
+    seen: dict[str, Any] = {}
+    for name in ("train", "val", "test"):
+        if name not in parts:
+            continue
+        part = parts[name]
+        rows = part.rows_at(np.arange(len(part)))
+        for other, others in seen.items():
+            common = np.intersect1d(rows, others)
+            if len(common):
+                raise ValueError(
+                    f"splits: {len(common)} rows are both in {other!r} and in {name!r}, the first is row {common[0]}; "
+                    "give each row to one part"
+                )
+        seen[name] = rows
