@@ -605,7 +605,10 @@ class AnnDataset(Dataset[Item]):
 
     def load(self, positions: Int64Array) -> LoadedWindow:
         """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
-        rows = self.rows_at(positions)
+        return self.load_rows(self.rows_at(positions))
+
+    def load_rows(self, rows: Int64Array) -> LoadedWindow:
+        """Read ``rows`` of the file or AnnData together."""
         blocks = {}
         for key, matrix in self._matrices.items():
             only_copied = self.output == "dense" and self._ops(key) is None

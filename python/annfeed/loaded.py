@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from annfeed._core import StoredRows
 from annfeed.collate import Batch
+from annfeed.errors import StaleFileError
+from annfeed.identity import wait_for_own_write
 from annfeed.source import DecodedRows
 
 if TYPE_CHECKING:
@@ -47,6 +49,15 @@ class LoadedWindow:
 
     def batch(self, start: int, stop: int) -> Batch:
         """Return rows ``start`` to ``stop`` of the window as a batch, before any transform."""
+        try:
+            return self._batch(start, stop)
+        except StaleFileError:
+            # Rows left in the file while annfeed itself wrote to it; of any other change the second read tells again.
+            wait_for_own_write()
+            self._blocks = self._dataset.load_rows(self._rows)._blocks
+        return self._batch(start, stop)
+
+    def _batch(self, start: int, stop: int) -> Batch:
         batch: dict[str, Any] = {
             key: self._dataset.matrix_batch(key, block, places[start:stop])
             for key, (block, places) in self._blocks.items()
