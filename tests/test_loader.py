@@ -605,6 +605,28 @@ def test_pin_memory(dataset: AnnDataset, num_workers: int) -> None:
     assert {batch["X"].is_pinned() for batch in batches} == {torch.cuda.is_available()}
 
 
+@pytest.mark.parametrize("output", ["dense", "csr"])
+def test_pinned_batches_are_made_in_pinned_memory(shelf: Path, monkeypatch: pytest.MonkeyPatch, output: str) -> None:
+    """Where there is a GPU; here torch is only asked what it would have been asked for."""
+    pinned: list[int] = []
+    real_empty = torch.empty
+
+    def empty(*size: Any, pin_memory: bool = False, **keywords: Any) -> torch.Tensor:
+        pinned.extend([*size] if pin_memory else [])
+        return real_empty(*size, **keywords)
+
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), output=output)
+    loaders = [dataset.get_optimized_dataloader(batch_size=4, pin_memory=pin, seed=0) for pin in (True, False)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", empty)
+    monkeypatch.setattr(torch.utils.data._utils.pin_memory, "pin_memory", lambda batch: batch)
+    first = list(loaders[0])
+    n_matrices = {"dense": 1, "csr": 2}[output]
+    assert len(pinned) == n_matrices * len(first)
+    assert rows_of(list(loaders[1])) == rows_of(first)
+    assert len(pinned) == n_matrices * len(first), "the other loader's are not"
+
+
 @pytest.mark.parametrize("in_order", [True, False])
 def test_in_order(dataset: AnnDataset, in_order: bool) -> None:
     loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False, num_workers=2, in_order=in_order)

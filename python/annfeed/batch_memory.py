@@ -20,6 +20,11 @@ _SMALL = 1 << 18
 class BatchMemory:
     """Gives uninitialised tensors. Pickled or forked it starts empty: memory is of one process.
 
+    Attributes
+    ----------
+    pinned
+        Give page-locked memory, which a GPU copies from without waiting. torch recycles it, and knows of copies under way.
+
     Examples
     --------
     >>> BatchMemory().empty(6, torch.float32).shape
@@ -27,11 +32,14 @@ class BatchMemory:
     """
 
     def __init__(self) -> None:
+        self.pinned = False
         self._pool: Pool | None = None
         self._pid = 0
 
     def empty(self, n: int, dtype: torch.dtype) -> torch.Tensor:
         """Return an uninitialised tensor ``[n]``."""
+        if self.pinned:
+            return torch.empty(n, dtype=dtype, pin_memory=True)
         nbytes = n * dtype.itemsize
         if nbytes < _SMALL:
             return torch.empty(n, dtype=dtype)
@@ -43,4 +51,4 @@ class BatchMemory:
         return torch.from_numpy(memory).view(dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_pool": None, "_pid": 0}
+        return {"pinned": False, "_pool": None, "_pid": 0}

@@ -623,6 +623,11 @@ class AnnDataset(Dataset[Item]):
         """Take edits made to the AnnData's obs since the last epoch into account (every epoch begins with it)."""
         self._obs.refresh()
 
+    def pin_batches(self, pinned: bool) -> None:
+        """Make the next batches in page-locked memory, or no longer."""
+        for matrix in self._matrices.values():
+            matrix.pin_batches(pinned)
+
     def finish(self, batch: Batch) -> Batch:
         """Apply what is left of the transform to a batch as it was read."""
         return apply_transform(self._steps()[1], batch)

@@ -226,7 +226,9 @@ class WindowLoader(DataLoader[Any]):
         return windows_from(self._windows_of_sampler(), place, digests), seed, place, digests
 
     def _from_threads(self, windows: Iterator[Window]) -> Generator[Any]:
-        pin = self.pin_memory and torch.cuda.is_available()
+        pin = bool(self.pin_memory and torch.cuda.is_available())
+        # Matrices are made in page-locked memory at once; obs, and what transforms made anew, is copied there.
+        self.dataset.pin_batches(pin)  # type: ignore[attr-defined]
         with closing(read_ahead(self._reads, windows, self.prefetch_batches)) as batches:
             for batch in batches:
                 done = finished(self._reads, batch, self.collate_fn)

@@ -110,6 +110,10 @@ class Matrix:
         distinct, places = np.unique(wanted, return_inverse=True)
         return distinct, places.astype(np.int64, copy=False)
 
+    def pin_batches(self, pinned: bool) -> None:
+        """Make the next batches in page-locked memory, or no longer."""
+        self._memory.pinned = pinned
+
     def sample_digest(self) -> str:
         """Return a digest of the values of a few rows, spread over all."""
         rows = (
