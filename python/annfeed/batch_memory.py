@@ -23,7 +23,7 @@ class BatchMemory:
     Attributes
     ----------
     pinned
-        Give page-locked memory, which a GPU copies from without waiting. torch recycles it, and knows of copies under way.
+        Give page-locked memory, from which a GPU copies without waiting; torch recycles it, also with copies under way.
 
     Examples
     --------
