@@ -188,7 +188,7 @@ class WindowLoader(DataLoader[Any]):
         self._check_in_order()
         data = self.dataset.fingerprint()  # type: ignore[attr-defined]
         rank = rank_and_world()[0]
-        place = as_position(state_dict, self._order(), data, self._n_batches(), rank, repr(self.dataset))
+        place = as_position(state_dict, self._order(), data, rank, repr(self.dataset))
         if self._plan is not None:
             self._plan.set_epoch(place.epoch)
         else:

@@ -152,7 +152,7 @@ def as_state(position: Position, order: Mapping[str, Any], data: Mapping[str, An
 
 
 def as_position(
-    state: Any, order: Mapping[str, Any], data: Mapping[str, Any], n_batches: int | None, rank: int, what: str
+    state: Any, order: Mapping[str, Any], data: Mapping[str, Any], rank: int, what: str
 ) -> Position:
     """Return the place that a state tells, having compared it with the loader that is to go on from it.
 
@@ -182,7 +182,7 @@ def as_position(
         )
     # Each rank delivered as many batches, but each saw rows of its own.
     digest = state["rows"] if state["rank"] == rank else None
-    return Position(int(state["epoch"]), state["seed"], int(state["batch"]), n_batches, digest)
+    return Position(int(state["epoch"]), state["seed"], int(state["batch"]), digest=digest)
 
 
 def windows_from(plan: EpochPlan | SamplerPlan, position: Position, digests: Digests | None) -> Iterator[Window]:
