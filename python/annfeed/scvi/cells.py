@@ -93,6 +93,12 @@ class CellDataset(Dataset[Any]):
     def refresh(self) -> None:
         """Nothing to refresh: the values were given."""
 
+    def pin_batches(self, pinned: bool) -> None:
+        """Make the next batches in page-locked memory, or no longer."""
+        self._memory.pinned = pinned
+        for file in self._files:
+            file.pin_batches(pinned)
+
     def finish(self, batch: Batch) -> Batch:
         """Return the batch: there is no transform."""
         return batch
