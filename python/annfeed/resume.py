@@ -151,9 +151,7 @@ def as_state(position: Position, order: Mapping[str, Any], data: Mapping[str, An
     return {**place, "rank": rank, "rows": position.digest, "order": dict(order), "data": dict(data)}
 
 
-def as_position(
-    state: Any, order: Mapping[str, Any], data: Mapping[str, Any], rank: int, what: str
-) -> Position:
+def as_position(state: Any, order: Mapping[str, Any], data: Mapping[str, Any], rank: int, what: str) -> Position:
     """Return the place that a state tells, having compared it with the loader that is to go on from it.
 
     Raises
