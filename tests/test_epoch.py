@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from annfeed.epoch import EpochPlan, SamplerPlan, Window
 from annfeed.permutation import Permutation, hashes, shuffled
+from annfeed.weighting import Weighting
 
 
 def orders(**fields: Any) -> list[list[int]]:
@@ -33,7 +34,8 @@ def ranks(**fields: Any) -> list[EpochPlan]:
 
 # --- tables of exact orders: a change here is a change of every user's order ------------------------------------------
 
-WEIGHTS = [0, 1, 2, 0, 0, 4, 0, 1, 0, 0]
+WITHOUT_REPLACEMENT = Weighting(range(10), n_samples=4, replacement=False)
+WEIGHTING = Weighting([0, 1, 2, 0, 0, 4, 0, 1, 0, 0], n_samples=8)
 
 EXACT = [
     ({"shuffle": False}, [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]),
@@ -44,7 +46,10 @@ EXACT = [
     ({"seed": 2**64 - 1}, [[0, 6], [4, 2, 1, 7], [9, 3, 8, 5]]),
     ({"block_size": 4}, [[5, 4], [0, 1, 7, 6], [2, 3, 9, 8]]),
     ({"block_starts": [0, 1, 5, 8]}, [[2, 1], [0, 5, 4, 3], [6, 7, 9, 8]]),
-    ({"weights": WEIGHTS}, [[2, 1], [5, 5, 2, 5], [2, 5, 2, 1]]),
+    ({"weighting": WEIGHTING}, [[5, 2], [2, 5, 5, 7], [5, 1]]),
+    ({"weighting": WEIGHTING, "block_size": 2}, [[7, 1], [5, 5, 5, 5], [2, 2]]),
+    ({"weighting": WITHOUT_REPLACEMENT}, [[9, 8], [5, 4]]),
+    ({"positions": np.array([7, 7, 0, 9, 3])}, [[7, 7], [0, 9, 3]]),
 ]
 
 EXACT_RANKS = [
@@ -91,7 +96,8 @@ EDGES = [
     ({"n_rows": 0}, []),
     ({"n_rows": 0, "block_size": 3}, []),
     ({"n_rows": 0, "block_starts": []}, []),
-    ({"n_rows": 0, "weights": []}, []),
+    ({"n_rows": 0, "weighting": Weighting([])}, []),
+    ({"n_rows": 3, "positions": np.array([], dtype=np.int64)}, []),
     ({"n_rows": 1}, [[0]]),
     ({"n_rows": 1, "drop_last": True}, []),
     ({"n_rows": 1, "block_size": 50}, [[0]]),
@@ -256,7 +262,9 @@ def test_each_rank_sees_blocks_of_the_whole_file(how: dict[str, Any]) -> None:
         assert (abs(tenths - 1000) < 5 * 6.5 * 16).all()
 
 
-@pytest.mark.parametrize("how", [{}, {"block_size": 5}, {"block_starts": [0, 7, 9, 50]}, {"weights": np.ones(100)}])
+@pytest.mark.parametrize(
+    "how", [{}, {"block_size": 5}, {"block_starts": [0, 7, 9, 50]}, {"weighting": Weighting(np.ones(100))}]
+)
 def test_order_depends_on_seed_and_epoch_and_nothing_else(how: dict[str, Any]) -> None:
     def order(**fields: Any) -> tuple[int, ...]:
         return tuple(delivered(EpochPlan(**{"n_rows": 100, "batch_size": 7, "window": 28, **how, **fields})))
@@ -277,11 +285,11 @@ def test_no_generator_is_touched() -> None:
 
     np.random.seed(3)
     before = state()
-    first = orders(n_rows=100, block_size=3), orders(weights=WEIGHTS)
+    first = orders(n_rows=100, block_size=3), orders(weighting=WEIGHTING)
     assert state() == before
     np.random.seed(4)
     assert state() != before
-    assert (orders(n_rows=100, block_size=3), orders(weights=WEIGHTS)) == first
+    assert (orders(n_rows=100, block_size=3), orders(weighting=WEIGHTING)) == first
 
 
 def test_plans_and_windows_travel_to_workers() -> None:
@@ -382,44 +390,6 @@ def test_a_plan_of_100_million_rows_holds_no_permutation(block_size: int) -> Non
     assert (len(np.unique(window.rows // 16)) < 1100) == (block_size == 16)
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32, np.uint8])
-def test_rows_are_drawn_in_proportion_to_their_weights(dtype: type) -> None:
-    weights = np.zeros(50_000, dtype=dtype)
-    weights[[7, 100, 30_000, 49_999]] = [1, 2, 3, 4]
-    rows = np.array(delivered(EpochPlan(n_rows=50_000, batch_size=64, window=640, weights=weights)))
-    found, counts = np.unique(rows, return_counts=True)
-    assert found.tolist() == [7, 100, 30_000, 49_999]  # zero weights are never drawn
-    expected = np.array([5_000, 10_000, 15_000, 20_000])
-    assert ((counts - expected) ** 2 / expected).sum() < 16.3  # 99.9 % of chi-square with 3 degrees of freedom
-    # Draws are independent: duplicates neither cluster nor avoid each other.
-    equal_neighbours = np.count_nonzero(np.diff(rows) == 0)
-    assert abs(equal_neighbours - 0.3 * 50_000) < 5 * np.sqrt(50_000 * 0.3 * 0.7)
-
-
-def test_ranks_draw_independently_and_together_draw_what_one_rank_draws() -> None:
-    weights = np.arange(1000)
-    fields = {"n_rows": 1000, "batch_size": 10, "window": 100, "weights": weights, "seed": 4}
-    shares = [delivered(plan) for plan in ranks(**fields, world=4)]
-    assert [row for share in shares for row in share] == delivered(EpochPlan(**fields))
-    assert len({tuple(share) for share in shares}) == 4
-
-
-def test_more_weights_than_torch_multinomial_takes() -> None:
-    n_rows = 2**24 + 1000
-    weights = np.zeros(n_rows, dtype=np.float32)
-    weights[[5, n_rows - 3, n_rows - 1]] = 1
-    rows = EpochPlan(n_rows=n_rows, batch_size=500, window=500, weights=weights).window_at(0).rows
-    assert np.unique(rows).tolist() == [5, n_rows - 3, n_rows - 1]
-
-
-@pytest.mark.parametrize("weight", [5e-324, 1e-310, 1e308])
-def test_extreme_weights_stay_inside_the_file(weight: float) -> None:
-    assert set(delivered(EpochPlan(n_rows=500, batch_size=50, window=100, weights=[0, weight] + [0] * 498))) == {1}
-
-
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 REFUSED = [
@@ -439,18 +409,10 @@ REFUSED = [
     ({"rank": 2, "world": 2}, ValueError, "rank is 2; expected 0 to 1"),
     ({"rank": -1}, ValueError, "rank is -1"),
     ({"uneven": "wrap"}, ValueError, "uneven is 'wrap'"),
-    ({"weights": np.ones(9)}, ValueError, r"shape \(9,\); expected \(10,\)"),
-    ({"weights": np.ones((10, 1))}, ValueError, r"shape \(10, 1\)"),
-    ({"weights": [1.0] * 3 + [np.nan] + [-1.0] * 6}, ValueError, r"weights\[3\] is nan"),
-    ({"weights": [1.0] * 3 + [np.inf] * 7}, ValueError, r"weights\[3\] is inf"),
-    ({"weights": [1] * 9 + [-2]}, ValueError, r"weights\[9\] is -2"),
-    ({"weights": np.zeros(10)}, ValueError, "sum to 0"),
-    ({"weights": [1e308] * 10}, ValueError, "sum to inf"),
-    ({"weights": ["a"] * 10}, TypeError, "weights have dtype"),
-    ({"n_rows": 0, "weights": [1]}, ValueError, r"shape \(1,\); expected \(0,\)"),
-    ({"weights": np.ones(10), "shuffle": False}, ValueError, "shuffle=False"),
-    ({"weights": np.ones(10), "block_size": 2}, ValueError, "block_size=2"),
-    ({"weights": np.ones(10), "block_starts": [0]}, ValueError, "block_starts"),
+    ({"weighting": Weighting(np.ones(9))}, ValueError, "weights are of 9 rows; expected 10"),
+    ({"weighting": Weighting(np.ones(11))}, ValueError, "weights are of 11 rows; expected 10"),
+    ({"weighting": WEIGHTING, "shuffle": False}, ValueError, "shuffle=False"),
+    ({"weighting": WEIGHTING, "block_starts": [0]}, ValueError, "block_starts"),
     ({"block_starts": []}, ValueError, r"begin with \[\]"),
     ({"block_starts": [1, 2]}, ValueError, r"begin with \[1\]"),
     ({"block_starts": [0, 4, 4]}, ValueError, r"block_starts\[2\] is 4 after 4"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ from annfeed.loader import WindowLoader
 from annfeed.matrix import Matrix, dtype_name
 from annfeed.resume import digest_of
 from annfeed.selection import as_positions, row_subset
+from annfeed.shards import Uneven
 from annfeed.source import STATS, FileSource
 from annfeed.splits import split_rows
 from annfeed.threads import reading_threads
@@ -252,6 +253,13 @@ class AnnDataset(Dataset[Item]):
         drop_last: bool = False,
         prefetch_batches: int | None = None,
         return_index: bool | None = None,
+        weights: npt.ArrayLike | None = None,
+        balance: str | None = None,
+        temperature: float = 1.0,
+        replacement: bool = True,
+        n_samples: int | None = None,
+        order: Callable[[int], Any] | None = None,
+        uneven: Uneven = "pad",
         **kwargs: Any,
     ) -> WindowLoader:
         """Return the loader that reads windows of ``chunk_size`` rows and delivers batches in the order asked for.
@@ -278,6 +286,27 @@ class AnnDataset(Dataset[Item]):
             8 MiB or more, because the fewer are in flight, the more of them stay in the processor's cache.
         return_index
             Add ``"index"`` to batches: int64 ``[B]``, the rows in the file or AnnData; None for as the dataset does.
+        weights
+            [n_rows], real numbers from 0 on: each epoch draws rows in proportion to them. A row comes as often as it is
+            due (``n_samples * weight / sum``), rounded up or down by chance; its copies are spread over the epoch.
+        balance
+            An obs column, as cell_type: each epoch draws rows so that its values have equal shares.
+        temperature
+            How far ``balance`` goes: the share of a value that n rows have is in proportion to n ** (1 - temperature),
+            so 1 gives equal shares and 0 those of the data.
+        replacement
+            With ``weights`` or ``balance``: whether a row may come more than once in an epoch.
+        n_samples
+            Rows drawn in an epoch. None: as many as the dataset has; without replacement, as many as keep the shares
+            exact, which for ``balance`` is all rows of the rarest value, and about as many of each other.
+        order
+            A function of the number of the epoch that returns its positions (integers, in any order, any number,
+            repeats allowed), the same on every rank; ranks share them out.
+        uneven
+            With several ranks, where some would have a batch less than others: "pad" repeats a row of another rank
+            there, "drop" leaves a row out on the others, "keep" lets them differ by one batch, which training with
+            gradients in common cannot bear. With "pad", every batch of several ranks says in ``"is_padding"`` (bool
+            ``[B]``) which of its rows are repeats.
         **kwargs
             Any other keyword of ``torch.utils.data.DataLoader``.
 
@@ -305,6 +334,13 @@ class AnnDataset(Dataset[Item]):
             drop_last=drop_last,
             prefetch_batches=prefetch_batches,
             return_index=return_index,
+            weights=weights,
+            balance=balance,
+            temperature=temperature,
+            replacement=replacement,
+            n_samples=n_samples,
+            order=order,
+            uneven=uneven,
             **kwargs,
         )
 
@@ -447,6 +483,7 @@ class AnnDataset(Dataset[Item]):
     def _view(self, positions: Int64Array) -> AnnDataset:
         view = copy.copy(self)
         view._rows = positions if self._rows is None else self._rows[positions]
+        view._fingerprint = None
         return view
 
     @property

@@ -9,23 +9,27 @@ where seed, epoch and rank come from is decided elsewhere (`loader.py`).
 import operator
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice, pairwise
-from typing import Any, Literal, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from annfeed.permutation import (
     EqualBlocks,
+    Given,
     GivenBlocks,
     InOrder,
     Int64Array,
     Order,
     Permutation,
-    WeightedDraws,
+    checked_starts,
     derive_key,
     shuffled,
 )
+from annfeed.shards import Shard, Uneven, cut_shard
+from annfeed.weighting import WeightedOrder, Weighting
 
 # Separate the streams of random numbers that one (seed, epoch) feeds.
 _STREAM, _RESHUFFLE = 0, 1
@@ -45,6 +49,8 @@ class Window:
         int64 [n], positions in the dataset; a position may occur more than once.
     offsets
         int64 [n_batches + 1], batch b is rows[offsets[b]:offsets[b + 1]].
+    n_padding
+        How many of ``rows``, the last ones, only fill up this rank's last batch; None where ranks do not pad.
 
     Examples
     --------
@@ -57,6 +63,7 @@ class Window:
     first_batch: int
     rows: Int64Array
     offsets: Int64Array
+    n_padding: int | None = None
 
     @property
     def n_batches(self) -> int:
@@ -73,10 +80,10 @@ class Window:
 class EpochPlan:
     """The windows of one epoch on one rank, a pure function of these fields.
 
-    The stream is the whole dataset in this epoch's order; it is cut into `world` contiguous shards whose sizes differ
-    by at most one, so that with `shuffle` each rank sees rows of the whole file. Every rank delivers the same number of
-    batches, unless `uneven` is "keep". The union over ranks is each row exactly once, except with `weights`, with
-    `drop_last`, and where `uneven` says otherwise.
+    The stream is the whole dataset in this epoch's order (or what is drawn of it, or the positions given). It is cut
+    into `world` contiguous shards whose sizes differ by at most one, so that with `shuffle` each rank sees rows of the
+    whole file. Every rank delivers the same number of batches, unless `uneven` is "keep". The union over ranks is the
+    stream, each row exactly once, except with `drop_last`, and where `uneven` says otherwise.
 
     Parameters
     ----------
@@ -103,9 +110,10 @@ class EpochPlan:
         What happens where shards of unequal size would give ranks unequal numbers of batches. "pad": each smaller shard
         gets one row more from the start of the stream, delivered last (see `n_padding`). "drop": each larger shard
         loses its last row. "keep": each rank delivers its shard, and some of them one batch more.
-    weights
-        [n_rows], non-negative and finite: the stream becomes n_rows independent draws with replacement, each row with
-        probability proportional to its weight. Needs `shuffle` and `block_size=1`.
+    weighting
+        How often each row is due: the stream is this epoch's draws instead. Needs `shuffle`, excludes `block_starts`.
+    positions
+        int64 [n], an order of the user's: the stream is these positions, and `shuffle` and blocks are unused.
     first_window
         Rows of the first window, rounded as `window` is and never above it; sizes double from there up to `window`, so
         that the first batch of an epoch comes soon.
@@ -115,7 +123,7 @@ class EpochPlan:
     Raises
     ------
     TypeError
-        A count that is no integer, or weights or block borders that are no numbers.
+        A count that is no integer, or block borders that are none.
     ValueError
         A value out of the range above, or two options that exclude each other.
 
@@ -136,14 +144,12 @@ class EpochPlan:
     rank: int = 0
     world: int = 1
     drop_last: bool = False
-    uneven: Literal["pad", "drop", "keep"] = "pad"
-    weights: npt.ArrayLike | None = field(default=None, repr=False)
+    uneven: Uneven = "pad"
+    weighting: Weighting | None = field(default=None, repr=False)
+    positions: Int64Array | None = field(default=None, repr=False)
     first_window: int = 1024
     block_starts: npt.ArrayLike | None = field(default=None, repr=False)
-    n_delivered: int = field(init=False, repr=False)  # rows of this rank, padding included
-    n_padding: int = field(init=False, repr=False)  # of these, the last 0 or 1 are repeats of another rank's rows
-    _shard_start: int = field(init=False, repr=False)
-    _order: Order = field(init=False, repr=False)
+    _shard: Shard = field(init=False, repr=False)
     _ramp: "_Ramp" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -152,11 +158,13 @@ class EpochPlan:
             self._set(name, _integer(name, getattr(self, name), bound))
         self._set("rank", _integer("rank", self.rank, 0, self.world - 1))
         self._set("seed", _integer("seed", self.seed, 0, 2**64 - 1))
-        if self.uneven not in ("pad", "drop", "keep"):
+        if self.uneven not in get_args(Uneven):
             raise ValueError(f'uneven is {self.uneven!r}; expected "pad", "drop" or "keep"')
+        if self.block_starts is not None:
+            checked_starts(self.block_starts, self.n_rows)
+        self._check_weighting()
         self._set("_ramp", _Ramp(self.batch_size, self.window, self.first_window))
-        self._set("_order", self._make_order())
-        self._cut_shard()
+        self._set("_shard", self.shard(self.rank, self.world))
 
     def __len__(self) -> int:
         """Number of batches that this rank delivers."""
@@ -166,6 +174,33 @@ class EpochPlan:
     def n_batches(self) -> int:
         """Number of batches that this rank delivers, the same on every rank unless `uneven` is "keep"."""
         return -(-self.n_delivered // self.batch_size)
+
+    @property
+    def n_stream(self) -> int:
+        """Rows of the whole stream, of all ranks."""
+        if self.positions is not None:
+            return len(self.positions)
+        return self.n_rows if self.weighting is None else self.weighting.n_samples
+
+    @property
+    def n_delivered(self) -> int:
+        """Rows that this rank delivers, padding included."""
+        return self._shard.n_delivered
+
+    @property
+    def n_padding(self) -> int:
+        """How many of these, the last 0 or 1, are repeats of another rank's rows."""
+        return self._shard.n_padding
+
+    def shard(self, rank: int, world: int) -> Shard:
+        """The share of any rank among any number of ranks.
+
+        Examples
+        --------
+        >>> EpochPlan(n_rows=10, batch_size=4, window=4).shard(1, 3).n_delivered
+        3
+        """
+        return cut_shard(self.n_stream, self.batch_size, rank, world, drop_last=self.drop_last, uneven=self.uneven)
 
     @property
     def n_windows(self) -> int:
@@ -213,43 +248,41 @@ class EpochPlan:
         begin = self._ramp.start(index)
         end = min(self._ramp.start(index + 1), self.n_delivered)
         own_end = min(end, self.n_delivered - self.n_padding)
-        rows = self._order.rows(self._shard_start + begin, self._shard_start + own_end)
-        if isinstance(self._order, EqualBlocks | GivenBlocks):
+        rows = self._order.rows(self._shard.start + begin, self._shard.start + own_end)
+        if isinstance(self._order, EqualBlocks | GivenBlocks) or (self.weighting is not None and self.block_size > 1):
             rows = rows[shuffled(len(rows), derive_key(self.seed, self.epoch, _RESHUFFLE, self.rank, index))]
         if end > own_end:
             rows = np.concatenate([rows, self._padding()])
         offsets = np.append(np.arange(0, len(rows), self.batch_size, dtype=np.int64), len(rows))
-        return Window(index, begin // self.batch_size, rows, offsets)
+        pads = self.world > 1 and self.uneven == "pad" and not self.drop_last
+        return Window(index, begin // self.batch_size, rows, offsets, end - own_end if pads else None)
 
     def _padding(self) -> Int64Array:
         # Ranks that pad take different rows, and never one of their own: they come after the ranks with a row more.
-        place = (self.rank - self.n_rows % self.world) % self.n_rows
+        place = (self.rank - self.n_stream % self.world) % self.n_stream
         return self._order.rows(place, place + 1)
 
-    def _cut_shard(self) -> None:
-        share, extra = divmod(self.n_rows, self.world)
-        size = share + (self.rank < extra)
-        padding = 0
-        if self.drop_last:
-            size = share // self.batch_size * self.batch_size
-        elif (
-            extra and share % self.batch_size == 0 and self.uneven != "keep"
-        ):  # only here does one row more make one batch more
-            padding = int(self.uneven == "pad" and size == share)
-            size = share + (self.uneven == "pad")
-        self._set("n_delivered", size)
-        self._set("n_padding", padding)
-        self._set("_shard_start", self.rank * share + min(self.rank, extra))
+    def _check_weighting(self) -> None:
+        if self.weighting is None:
+            return
+        if self.weighting.n_rows != self.n_rows:
+            raise ValueError(f"weights are of {self.weighting.n_rows} rows; expected {self.n_rows}, one for each row")
+        if not self.shuffle:
+            raise ValueError("weights given with shuffle=False; draws have no file order: use shuffle=True")
+        if self.block_starts is not None:
+            raise ValueError("weights given with block_starts; blocks of draws have no borders in the file")
+
+    @cached_property
+    def _order(self) -> Order:
+        # When it is needed: a plan that is only asked for its length makes none.
+        return self._make_order()
 
     def _make_order(self) -> Order:
         key = derive_key(self.seed, self.epoch, _STREAM)
-        if self.weights is not None:
-            if not self.shuffle:
-                raise ValueError("weights given with shuffle=False; draws have no file order: use shuffle=True")
-            if self.block_size > 1 or self.block_starts is not None:
-                found = f"block_size={self.block_size}" if self.block_starts is None else "block_starts"
-                raise ValueError(f"weights given with {found}; rows are drawn one by one: use block_size=1")
-            return WeightedDraws(self.n_rows, self.weights, key)
+        if self.positions is not None:
+            return Given(self.positions)
+        if self.weighting is not None and self.n_rows:
+            return WeightedOrder(self.weighting, key, self.block_size)
         if not self.shuffle:
             return InOrder()
         if self.block_starts is not None:

@@ -5,13 +5,14 @@ The order comes from epoch.py, the rows from the dataset; here are epochs, seeds
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch.utils.data import DataLoader
 
+from annfeed.balance import find_weighting
 from annfeed.epoch import SamplerPlan, Window
 from annfeed.identity import n_own_writes
 from annfeed.indexed import IndexedDataset
@@ -20,6 +21,7 @@ from annfeed.ranks import draw_seed, rank_and_world
 from annfeed.readahead import read_ahead
 from annfeed.resume import Digests, Position, Progress, as_position, as_state, order_of, windows_from
 from annfeed.sampler import PlanSampler
+from annfeed.shards import Uneven
 from annfeed.workers import PartBatches, PartOrder, as_made, finished
 
 if TYPE_CHECKING:
@@ -84,15 +86,45 @@ class WindowLoader(DataLoader[Any]):
         drop_last: bool = False,
         prefetch_batches: int | None = None,
         return_index: bool | None = None,
-        uneven: Literal["pad", "drop", "keep"] = "pad",
         generator: torch.Generator | None = None,
+        weights: Any = None,
+        balance: str | None = None,
+        temperature: float = 1.0,
+        replacement: bool = True,
+        n_samples: int | None = None,
+        order: Callable[[int], Any] | None = None,
+        uneven: Uneven = "pad",
         **kwargs: Any,
     ) -> None:
         if batch_sampler is None and batch_size is None:
             raise ValueError("batch_size is None, where an integer was expected; a plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None
         if plan is None and sampler is None and batch_sampler is None:
-            plan = PlanSampler(dataset, batch_size or 1, shuffle, block_size, seed, drop_last, generator, uneven)
+            weighting = find_weighting(dataset, weights, balance, temperature, replacement, n_samples)
+            if order is not None and weighting is not None:
+                raise ValueError("order excludes weights and balance: it says itself how often each row comes")
+            if order is not None and not callable(order):
+                raise TypeError(
+                    f"order is a {type(order).__name__}; expected a function of the number of the epoch that returns "
+                    "positions (an iterable of positions goes to sampler=)"
+                )
+            plan = PlanSampler(
+                dataset,
+                batch_size or 1,
+                shuffle,
+                block_size,
+                seed,
+                drop_last,
+                generator,
+                uneven=uneven,
+                weighting=weighting,
+                order=order,
+            )
+        elif plan is None and not isinstance(getattr(batch_sampler, "sampler", None), PlanSampler):
+            ours = {"weights": weights, "balance": balance, "n_samples": n_samples, "order": order}
+            for name, value in ours.items():
+                if value is not None:
+                    raise ValueError(f"{name} given with a sampler, which alone says what comes when; pass one of them")
         if batch_sampler is not None:
             _predict_all(batch_sampler)
             # torch's own check that batch_size, sampler and drop_last were left alone, with its own words.
@@ -107,6 +139,12 @@ class WindowLoader(DataLoader[Any]):
         if prefetch_batches is None:
             n_rows = batch_size if isinstance(batch_size, int) else 1
             prefetch_batches = _PREFETCH if n_rows * dataset.row_bytes < _LARGE else 1
+        self.weights = weights
+        self.balance = balance
+        self.temperature = temperature
+        self.replacement = replacement
+        self.n_samples = n_samples
+        self.order = order
         self.prefetch_batches = prefetch_batches
         self.uneven = uneven
         self.return_index = getattr(dataset, "return_index", False) if return_index is None else return_index

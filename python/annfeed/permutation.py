@@ -8,7 +8,8 @@ fit for cryptography.
 """
 
 from collections.abc import Iterable
-from math import isqrt
+from itertools import pairwise
+from math import gcd, isqrt
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,18 @@ class Order(Protocol):
 
     def rows(self, start: int, stop: int) -> Int64Array:
         """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+        ...
+
+
+class Bijection(Protocol):
+    """An order of 0..n-1 that can be asked both ways."""
+
+    def forward(self, places: Int64Array, /) -> Int64Array:
+        """The values at these places, int64 of the same length."""
+        ...
+
+    def inverse(self, values: Int64Array, /) -> Int64Array:
+        """The places of these values, int64 of the same length."""
         ...
 
 
@@ -84,6 +97,17 @@ def hashes(key: int, start: int, stop: int) -> _UInt64Array:
     counters *= np.uint64(_GOLDEN)
     counters += np.uint64(key)
     return _mix(counters)
+
+
+def scattered(values: _UInt64Array, key: int) -> _UInt64Array:
+    """A number for each value, uint64 of the same shape: different values have different ones under one key.
+
+    Examples
+    --------
+    >>> int(scattered(np.array([1], dtype=np.uint64), 1234567)[0]) == int(hashes(1234567, 0, 1)[0])
+    True
+    """
+    return _mix(values * np.uint64(_GOLDEN) + np.uint64(key))
 
 
 def shuffled(n: int, key: int) -> Int64Array:
@@ -182,6 +206,59 @@ class Permutation:
         return result
 
 
+class EvenMix:
+    """A pseudo-random order of the numbers of several classes, in which every stretch has each class in its share.
+
+    The places are taken in steps of about the golden ratio, which fall evenly into any interval; which number of its
+    class comes at each is a `Permutation`. Source for the steps: Knuth, "The art of computer programming" 3, section
+    6.4, on Fibonacci hashing.
+
+    Parameters
+    ----------
+    starts
+        int64 [n_classes + 1], class c has the numbers starts[c] .. starts[c + 1] - 1; the first is 0.
+    key
+        Integer in 0 .. 2**64 - 1.
+
+    Examples
+    --------
+    >>> mix = EvenMix(np.array([0, 8, 12]), key=1)
+    >>> order = mix.forward(np.arange(12))
+    >>> (order >= 8).astype(int).tolist(), sorted(order.tolist()) == list(range(12))
+    ([0, 0, 1, 0, 1, 0, 0, 1, 0, 1, 0, 0], True)
+    """
+
+    def __init__(self, starts: Int64Array, key: int) -> None:
+        self._starts = starts
+        self._n = n = int(starts[-1])
+        step = max(1, round(n * (5**0.5 - 1) / 2))
+        while gcd(step, n) > 1:
+            step += 1
+        self._step, self._back = step, pow(step, -1, n)
+        self._first = derive_key(key, len(starts)) % n
+        self._classes = [
+            Permutation(end - begin, derive_key(key, number))
+            for number, (begin, end) in enumerate(pairwise(starts.tolist()))
+        ]
+
+    def forward(self, places: Int64Array) -> Int64Array:
+        """The numbers at these places, int64 of the same length; places must lie in 0..n-1."""
+        return self._within((places * self._step + self._first) % self._n, inverse=False)
+
+    def inverse(self, values: Int64Array) -> Int64Array:
+        """The places of these numbers, int64 of the same length; numbers must lie in 0..n-1."""
+        return (self._within(values, inverse=True) - self._first) * self._back % self._n
+
+    def _within(self, numbers: Int64Array, *, inverse: bool) -> Int64Array:
+        class_of = np.searchsorted(self._starts, numbers, side="right") - 1
+        result = np.empty_like(numbers)
+        for number in np.unique(class_of).tolist():
+            here, begin = class_of == number, int(self._starts[number])
+            order = self._classes[number]
+            result[here] = begin + (order.inverse if inverse else order.forward)(numbers[here] - begin)
+        return result
+
+
 class EqualBlocks:
     """Blocks of `size` neighbouring rows (the last one may be short) in permuted order, found by arithmetic alone.
 
@@ -193,6 +270,8 @@ class EqualBlocks:
         Rows of a block.
     key
         Integer in 0 .. 2**64 - 1.
+    blocks
+        The order of the blocks, a bijection of their numbers; None for a `Permutation` under ``key``.
 
     Examples
     --------
@@ -200,10 +279,10 @@ class EqualBlocks:
     [4, 2, 3, 0, 1]
     """
 
-    def __init__(self, n_rows: int, size: int, key: int) -> None:
+    def __init__(self, n_rows: int, size: int, key: int, blocks: Bijection | None = None) -> None:
         n_blocks = -(-n_rows // size)
         self._size = size
-        self._blocks = Permutation(n_blocks, key)
+        self._blocks = Permutation(n_blocks, key) if blocks is None else blocks
         last_slot = int(self._blocks.inverse(np.array([n_blocks - 1], dtype=np.int64))[0])
         # From the end of the short block on, the stream runs ahead of a grid of whole blocks by what that block lacks.
         self._missing = n_blocks * size - n_rows
@@ -217,7 +296,7 @@ class EqualBlocks:
         places[places >= self._short_end] += self._missing
         slots = places // self._size
         first = int(slots[0])
-        blocks = self._blocks.rows(first, int(slots[-1]) + 1)
+        blocks = self._blocks.forward(np.arange(first, int(slots[-1]) + 1, dtype=np.int64))
         rows: Int64Array = blocks[slots - first] * self._size + (places - slots * self._size)
         return rows
 
@@ -246,7 +325,7 @@ class GivenBlocks:
     """
 
     def __init__(self, n_rows: int, starts: npt.ArrayLike, key: int) -> None:
-        first_rows = _checked_starts(starts, n_rows)
+        first_rows = checked_starts(starts, n_rows)
         order = shuffled(len(first_rows), key)  # held whole anyway, and sorting is faster than the network here
         lengths = np.diff(first_rows, append=n_rows)[order]
         self._first_rows = first_rows[order]
@@ -261,67 +340,36 @@ class GivenBlocks:
         return rows
 
 
-class WeightedDraws:
-    """Independent draws with replacement, each row with probability proportional to its weight.
+class Given:
+    """The positions of an array, as they are.
 
-    Inverse-transform sampling on a float64 cumulative sum: any number of rows (torch.multinomial stops at 2**24).
+    Examples
+    --------
+    >>> Given(np.array([7, 3, 7])).rows(1, 3).tolist()
+    [3, 7]
+    """
 
-    Parameters
-    ----------
-    n_rows
-        Rows of the file.
-    weights
-        Real numbers [n_rows], non-negative and finite, with a positive sum; their float64 sums are kept.
-    key
-        Integer in 0 .. 2**64 - 1.
+    def __init__(self, positions: Int64Array) -> None:
+        self._positions = positions
+
+    def rows(self, start: int, stop: int) -> Int64Array:
+        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+        return self._positions[start:stop]
+
+
+def checked_starts(starts: npt.ArrayLike, n_rows: int) -> Int64Array:
+    """Return the first rows of blocks as int64.
 
     Raises
     ------
     TypeError, ValueError
-        Weights that are no real numbers, or not as above.
+        If they are no integers, or do not begin with 0, or do not increase up to at most n_rows - 1.
 
     Examples
     --------
-    >>> WeightedDraws(3, [0.0, 1.0, 0.0], key=0).rows(0, 4).tolist()
-    [1, 1, 1, 1]
+    >>> checked_starts([0, 3], n_rows=5)
+    array([0, 3])
     """
-
-    def __init__(self, n_rows: int, weights: npt.ArrayLike, key: int) -> None:
-        self._key = key
-        self._cumulative = np.cumsum(_checked_weights(weights, n_rows))
-
-    def rows(self, start: int, stop: int) -> Int64Array:
-        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
-        points = (hashes(self._key, start, stop) >> np.uint64(11)) * 2.0**-53
-        if not points.size:
-            return np.empty(0, dtype=np.int64)
-        total = self._cumulative[-1]
-        # A product with a subnormal total can round up to it, which would be a row after the last.
-        points = np.minimum(points * total, np.nextafter(total, 0.0))
-        # side="right" gives the first row whose sum exceeds the point: a row of weight 0 adds nothing and is never it.
-        rows: Int64Array = np.searchsorted(self._cumulative, points, side="right").astype(np.int64, copy=False)
-        return rows
-
-
-def _checked_weights(weights: npt.ArrayLike, n_rows: int) -> npt.NDArray[np.float64]:
-    array = np.asarray(weights)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"weights have dtype {array.dtype}; expected real numbers")
-    if array.shape != (n_rows,):
-        raise ValueError(f"weights have shape {array.shape}; expected ({n_rows},), one for each row")
-    values: npt.NDArray[np.float64] = array.astype(np.float64, copy=False)
-    good = np.isfinite(values) & (values >= 0)
-    if not good.all():
-        bad = int(np.argmin(good))
-        raise ValueError(f"weights[{bad}] is {values[bad]}; expected a finite number that is not negative")
-    with np.errstate(over="ignore"):
-        total = float(values.sum())
-    if n_rows and not 0 < total < np.inf:
-        raise ValueError(f"weights sum to {total}; expected a positive finite sum")
-    return values
-
-
-def _checked_starts(starts: npt.ArrayLike, n_rows: int) -> Int64Array:
     array = np.asarray(starts)
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"block_starts have dtype {array.dtype}; expected integers")

@@ -36,6 +36,34 @@ def rank_and_world() -> tuple[int, int]:
     return int(rank), int(world)
 
 
+def known_rank_and_world() -> tuple[int, int]:
+    """Return the rank of this process and the number of ranks, where the environment does not leave them open.
+
+    Called when an epoch begins. WORLD_SIZE without RANK and without a process group means that somebody started several
+    processes and this one cannot know its share. Only Lightning's processes are let through: it gives them LOCAL_RANK,
+    NODE_RANK and WORLD_SIZE, and makes the group when training begins; before, each is a process alone.
+
+    Raises
+    ------
+    ValueError
+        If the rank cannot be known.
+
+    Examples
+    --------
+    >>> known_rank_and_world()
+    (0, 1)
+    """
+    grouped = dist.is_available() and dist.is_initialized()
+    world = os.environ.get("WORLD_SIZE", "1")
+    if not grouped and "RANK" not in os.environ and world != "1" and "NODE_RANK" not in os.environ:
+        raise ValueError(
+            f"WORLD_SIZE is {world!r}, but there is neither RANK nor a torch.distributed process group: this process "
+            "cannot know which rows are its share. Start it with torchrun, set RANK, or call "
+            "torch.distributed.init_process_group first; for a process alone unset WORLD_SIZE"
+        )
+    return rank_and_world()
+
+
 def draw_seed(generator: torch.Generator | None, world: int) -> int:
     """Draw a seed: one draw from ``generator`` or torch's global one, and rank 0's for all ranks.
 

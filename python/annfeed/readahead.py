@@ -11,7 +11,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,18 +20,12 @@ from annfeed._core import Cancel
 from annfeed.cancel import cancelled_by
 from annfeed.collate import Batch
 from annfeed.epoch import Window
+from annfeed.padding import Loaded, batches_of
 
 #: How often a waiting thread looks whether it is still wanted, in seconds.
 _LOOK = 0.05
 #: Windows whose rows are known while the first of them is delivered: the next is read then, one more may follow it.
 _PLANNED = 3
-
-
-class Loaded(Protocol):
-    """The rows of a window, read."""
-
-    def batch(self, start: int, stop: int) -> Batch:
-        """Return rows ``start`` to ``stop`` of the window as a batch."""
 
 
 class Loads(Protocol):
@@ -85,9 +78,7 @@ def _read(dataset: Loads, windows: Iterator[Window]) -> Iterator[tuple[Window, L
 
 def _batches(loaded: Iterator[tuple[Window, Loaded]]) -> Iterator[Batch]:
     for window, rows in loaded:
-        bounds = window.offsets.tolist()
-        for start, stop in pairwise(bounds):
-            yield rows.batch(start, stop)
+        yield from batches_of(window, rows)
 
 
 class _Plan:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from annfeed.epoch import EpochPlan, SamplerPlan, Window
+from annfeed.weighting import Weighting
 
 #: Of the dict; a state of another version is refused.
 VERSION = 1
@@ -142,7 +143,7 @@ def digest_of(array: npt.NDArray[Any]) -> str:
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return digest_of(np.asarray(value))
+    return str(value.digest) if isinstance(value, Weighting) else digest_of(np.asarray(value))
 
 
 def as_state(position: Position, order: Mapping[str, Any], data: Mapping[str, Any], rank: int) -> dict[str, Any]:
@@ -217,7 +218,12 @@ def windows_from(plan: EpochPlan | SamplerPlan, position: Position, digests: Dig
 
 def _rest(window: Window, n_done: int) -> Window:
     begin = window.offsets[n_done]
-    return Window(window.index, window.first_batch + n_done, window.rows[begin:], window.offsets[n_done:] - begin)
+    return replace(
+        window,
+        first_batch=window.first_batch + n_done,
+        rows=window.rows[begin:],
+        offsets=window.offsets[n_done:] - begin,
+    )
 
 
 def _check_again(digests: Digests, wanted: str, n_batches: int, plan: Any) -> None:

@@ -5,7 +5,7 @@ It counts epochs and settles seed and rank; the order itself is epoch.py's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,11 +17,15 @@ from torch.utils.data.distributed import DistributedSampler
 
 from annfeed.blocks import auto_blocks, describe, log
 from annfeed.epoch import EpochPlan
-from annfeed.ranks import draw_seed, rank_and_world
+from annfeed.ranks import draw_seed, known_rank_and_world, rank_and_world
 from annfeed.resume import Progress, order_of
+from annfeed.shards import Uneven
+from annfeed.weighting import Weighting
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
+
+Int64Array = npt.NDArray[np.int64]
 
 
 class PlanSampler(DistributedSampler[int]):
@@ -33,12 +37,12 @@ class PlanSampler(DistributedSampler[int]):
     ----------
     dataset
         Its length and chunk_size are read at each epoch.
-    batch_size, shuffle, block_size, seed, drop_last
+    batch_size, shuffle, block_size, seed, drop_last, uneven, order
         As in `AnnDataset.get_optimized_dataloader`.
     generator
         Where seeds come from with ``seed=None``; None for torch's global generator.
-    uneven
-        As in `annfeed.epoch.EpochPlan`.
+    weighting
+        How often each row is due; None for once.
     """
 
     def __init__(
@@ -50,7 +54,10 @@ class PlanSampler(DistributedSampler[int]):
         seed: int | None = None,
         drop_last: bool = False,
         generator: torch.Generator | None = None,
-        uneven: Literal["pad", "drop", "keep"] = "pad",
+        *,
+        uneven: Uneven = "pad",
+        weighting: Weighting | None = None,
+        order: Callable[[int], Any] | None = None,
     ) -> None:
         # Not super().__init__: it wants the process group now, while ranks are settled at the first batch.
         self.dataset = dataset
@@ -62,19 +69,26 @@ class PlanSampler(DistributedSampler[int]):
         self.drop_last = drop_last
         self._seed = seed
         self._generator = generator
+        self._given = order
+        self._asked: tuple[int, Int64Array] | None = None  # the epoch that ``order`` was asked for last, and its answer
+        auto = self._auto_blocks(dataset) if shuffle and block_size == "auto" and order is None else None
+        if auto is not None and weighting is not None:
+            # Draws have no borders in the file; runs as long as its units are serve as well.
+            block_size, auto = max(1, len(dataset) // len(auto)), None
         self._plan = EpochPlan(
             n_rows=len(dataset),
             batch_size=batch_size,
             window=dataset.chunk_size,
             shuffle=shuffle,
             block_size=1 if block_size == "auto" else block_size,
-            block_starts=self._auto_blocks(dataset) if shuffle and block_size == "auto" else None,
+            block_starts=auto,
             seed=0 if seed is None else seed,
             drop_last=drop_last,
             uneven=uneven,
+            weighting=weighting,
         )
 
-    def _auto_blocks(self, dataset: AnnDataset) -> npt.NDArray[np.int64] | None:
+    def _auto_blocks(self, dataset: AnnDataset) -> Int64Array | None:
         units = dataset.unit_starts()
         if units is None or len(units) == 0:
             self.blocks = "single rows: any row can be read by itself"
@@ -99,8 +113,7 @@ class PlanSampler(DistributedSampler[int]):
     @property
     def n_batches(self) -> int:
         """Batches that this rank delivers in an epoch."""
-        rank, world = rank_and_world()
-        return replace(self._plan, rank=rank, world=world).n_batches
+        return -(-len(self) // self._plan.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the number of the next epoch; without it, epochs count up by themselves.
@@ -119,19 +132,30 @@ class PlanSampler(DistributedSampler[int]):
 
     def order(self) -> dict[str, Any]:
         """Return what the order is made of, for a saved state."""
-        return order_of(self._plan, self._seed, rank_and_world()[1])
+        given = {} if self._given is None else {"order": getattr(self._given, "__name__", type(self._given).__name__)}
+        return order_of(self._plan, self._seed, rank_and_world()[1]) | given
 
     def begin(self) -> EpochPlan:
         """Return the plan of the next epoch and count it."""
-        rank, world = rank_and_world()
+        rank, world = known_rank_and_world()
         loaded = self.progress.loaded
         seed = self._seed if loaded is None or loaded.seed is None else loaded.seed
         if seed is None:
             # In file order all ranks agree without it; each may seed its workers by itself, as torch's loader does.
-            seed = draw_seed(self._generator, world if self.shuffle else 1)
-        plan = replace(self._plan, seed=seed, epoch=self.epoch, rank=rank, world=world)
+            drawn_order = self.shuffle and self._given is None
+            seed = draw_seed(self._generator, world if drawn_order else 1)
+        plan = replace(self._plan_of(self.epoch), seed=seed, epoch=self.epoch, rank=rank, world=world)
         self.epoch += 1
         return plan
+
+    def _plan_of(self, epoch: int | None) -> EpochPlan:
+        """The plan with a user's positions of ``epoch``, or, with None, those of whichever epoch is known."""
+        if self._given is None:
+            return self._plan
+        if self._asked is None or (epoch is not None and self._asked[0] != epoch):
+            number = self.epoch if epoch is None else epoch
+            self._asked = number, given_positions(self._given, number, self._plan.n_rows)
+        return replace(self._plan, positions=self._asked[1])
 
     def __iter__(self) -> Iterator[int]:
         """Give the positions of the next epoch in order."""
@@ -139,6 +163,35 @@ class PlanSampler(DistributedSampler[int]):
             yield from window.rows.tolist()
 
     def __len__(self) -> int:
-        """Return the number of positions of this rank."""
-        rank, world = rank_and_world()
-        return replace(self._plan, rank=rank, world=world).n_delivered
+        """Return the number of positions of this rank: of the next epoch, or of a user's last order."""
+        return self._plan_of(None).shard(*rank_and_world()).n_delivered
+
+
+def given_positions(order: Callable[[int], Any], epoch: int, n_rows: int) -> Int64Array:
+    """Return the positions that a user's order gives for an epoch, int64 [n].
+
+    Raises
+    ------
+    TypeError
+        If they are no integers in one dimension.
+    IndexError
+        If one is outside 0..n_rows-1.
+
+    Examples
+    --------
+    >>> given_positions(lambda epoch: [epoch, 0], 2, n_rows=3)
+    array([2, 0])
+    """
+    given = order(epoch)
+    if hasattr(given, "detach"):
+        given = given.detach().cpu().numpy()
+    positions = np.asarray(given if hasattr(given, "__len__") else list(given))
+    if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
+        raise TypeError(
+            f"order({epoch}) gave {positions.dtype} of shape {positions.shape}; expected positions: integers in one "
+            "dimension"
+        )
+    outside = positions[(positions < 0) | (positions >= n_rows)]
+    if outside.size:
+        raise IndexError(f"order({epoch}) gave position {outside[0]}; the dataset has rows 0..{n_rows - 1}")
+    return positions.astype(np.int64)

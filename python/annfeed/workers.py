@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from annfeed.collate import Batch, Collate, Items
 from annfeed.epoch import Window
+from annfeed.padding import IS_PADDING, batches_of
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -45,7 +46,8 @@ def parts(window: Window, row_bytes: int) -> Iterator[Window]:
     for first in range(0, window.n_batches, step):
         offsets = window.offsets[first : first + step + 1]
         rows = window.rows[offsets[0] : offsets[-1]]
-        yield Window(window.index, window.first_batch + first, rows, offsets - offsets[0])
+        padding = window.n_padding if window.n_padding is None or first + step >= window.n_batches else 0
+        yield Window(window.index, window.first_batch + first, rows, offsets - offsets[0], padding)
 
 
 class PartOrder:
@@ -69,13 +71,13 @@ class PartBatches(Dataset[Any]):
 
     def __getitem__(self, part: Window) -> list[Any]:
         loaded = self._dataset.load(part.rows)
-        bounds = pairwise(part.offsets.tolist())
-        return [finished(self._dataset, loaded.batch(start, stop), self._collate_fn) for start, stop in bounds]
+        return [finished(self._dataset, batch, self._collate_fn) for batch in batches_of(part, loaded)]
 
 
 def finished(dataset: AnnDataset | IndexedDataset, batch: Batch, collate_fn: Any) -> Any:
     """Return a batch transformed and collated; a user's collate function sees a sequence of items."""
-    done = dataset.finish(batch)
+    marks = {key: batch.pop(key) for key in (IS_PADDING,) if key in batch}  # beside whatever a transform makes
+    done = {**dataset.finish(batch), **marks}
     return done if isinstance(collate_fn, Collate) else collate_fn(Items(done))
 
 
