@@ -56,6 +56,9 @@ bench: $(VENV)/.built ## Benchmarks beside other loaders (SIZE=small, 20k or 200
 	cargo bench --locked
 	python -m pytest benches --benchmark-only
 	python benches/quality.py
+	python benches/first_batch.py
+	python benches/training.py
+	python benches/memory.py
 	python benches/run.py
 
 wheel: ## Build the wheel into dist/ and try it in an empty environment

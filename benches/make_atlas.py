@@ -150,28 +150,6 @@ def _ahead(pool: ThreadPoolExecutor, work, arguments):
         yield waiting.popleft().result()
 
 
-def uncompressed(path: Path, folder: Path = FOLDER) -> Path:
-    """Return a copy of the file whose X is stored without compression, made if it is not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    twin = folder / f"{path.stem}-uncompressed.h5ad"
-    if twin.exists():
-        return twin
-    print(f"making {twin.name}", flush=True)
-    part = twin.with_suffix(".part")
-    with h5py.File(path) as source, h5py.File(part, "w") as target:
-        target.attrs.update(source.attrs)
-        for name in ("obs", "var"):
-            source.copy(name, target)
-        group = target.create_group("X")
-        group.attrs.update(source["X"].attrs)
-        for name, dataset in source["X"].items():
-            new = group.create_dataset(name, dataset.shape, dataset.dtype, chunks=dataset.chunks)
-            for start in range(0, len(dataset), 1 << 24):
-                new[start : start + (1 << 24)] = dataset[start : start + (1 << 24)]
-    part.rename(twin)
-    return twin
-
-
 def main() -> None:
     """Make a file of a size and print where it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

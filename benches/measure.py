@@ -10,7 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from contenders import Batch, Contender, Limit, Settings
+from contender import Batch, Contender
+from settings import Settings
+from yardsticks import Limit
 
 #: annfeed's first windows are small, so that the first batch comes soon; they shall not be most of what is timed.
 LEAST_WINDOWS = 3

@@ -9,7 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.sparse as sp
-from contenders import Contender, Limit, Settings, n_vars_of
+from contender import Contender, n_vars_of
+from settings import Settings
+from yardsticks import Limit
 
 #: Batches compared.
 BATCHES = 4
@@ -51,6 +53,8 @@ def file_rows(path: Path, rows: np.ndarray) -> sp.csr_matrix:
     """The rows of X in the order given, read one by one with h5py alone."""
     with h5py.File(path) as file:
         x = file["X"]
+        if isinstance(x, h5py.Dataset):
+            return sp.csr_matrix(np.stack([x[row] for row in rows]))
         indptr, shape = x["indptr"][:].astype(np.int64), tuple(x.attrs["shape"])
         spans = [slice(indptr[row], indptr[row + 1]) for row in rows]
         data = np.concatenate([x["data"][span] for span in spans])

@@ -9,14 +9,15 @@ donor) has far less. The orders are those that the loaders deliver, at the windo
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from make_atlas import FOLDER, SIZES, make_atlas
+from keep import keep
+from make_atlas import SIZES, make_atlas
+from settings import LARGE_ROWS, SMALL_WINDOW, WINDOW
 
 BATCH = 64
 LABELS = ["cell_type", "donor_id"]
@@ -78,24 +79,21 @@ def main() -> None:
     obs = AnnDataset(path, obs_columns=LABELS).obs
     codes = {name: pd.factorize(obs[name])[0] for name in LABELS}
     n_obs = len(obs)
-    window = 16_384 if n_obs >= 100_000 else 2_048
+    window = WINDOW if n_obs >= LARGE_ROWS else SMALL_WINDOW
     rows = []
     for name, batches in [*annfeed_orders(path, window), *peer_orders(n_obs, window)]:
         scores = {column: round(quality(batches, codes[column]), 3) for column in LABELS}
         rows.append({"data": label, "window": window, "order": name, **scores})
         print(f"{name:28} " + "  ".join(f"{column} {score:.3f}" for column, score in scores.items()), flush=True)
-    _write(FOLDER / "quality.csv", label, rows)
+    keep("quality", label, rows)
 
 
-def _write(path: Path, label: str, rows: list[dict[str, object]]) -> None:
-    kept = []
-    if path.exists():
-        with path.open(newline="") as file:
-            kept = [row for row in csv.DictReader(file) if row["data"] != label]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows([*kept, *rows])
+def table(rows: pd.DataFrame) -> str:
+    """Bits of each order."""
+    lines = ["| window | order | cell_type, bits | donor_id, bits |", "|--:|---|--:|--:|"]
+    for row in rows.itertuples():
+        lines.append(f"| {row.window:,} | {row.order} | {row.cell_type:.3f} | {row.donor_id:.3f} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
