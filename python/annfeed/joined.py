@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -210,26 +211,24 @@ class JoinedBlock:
     ) -> Rounded:
         """Write the rows at ``positions`` as CSR; give what `dense` gives."""
         rounded: Rounded = None
-        lengths, starts = np.zeros(len(positions), np.int64), np.zeros(len(positions), np.int64)
-        parts: list[_Csr] = []
-        n_before = 0
+        parts: list[tuple[Int64Array, _Csr]] = []
+        lengths = np.zeros(len(positions), np.int64)
         for piece, at, local in self._split(positions):
             if len(at) == len(positions):
                 return piece.csr(local, _Csr(indptr, indices, data), dtype, ops)
             part = _Csr.empty(len(at), piece.block.nnz(piece.rows[local]), data.dtype)
             found = piece.csr(local, part, dtype, ops)
             lengths[at] = np.diff(part.indptr)
-            starts[at] = part.indptr[:-1].astype(np.int64) + n_before
-            n_before += len(part.indices)
-            parts.append(part)
+            parts.append((at, part))
             rounded = rounded or found
         indptr[0] = 0
         np.cumsum(lengths, out=indptr[1:])
-        if parts:
-            # Where each value lies in the parts, one after the other.
-            order = np.arange(n_before) + np.repeat(starts - indptr[:-1], lengths)
-            np.take(np.concatenate([part.indices for part in parts]), order, out=indices)
-            np.take(np.concatenate([part.data for part in parts]), order, out=data)
+        for at, part in parts:
+            # Row by row this takes a third of the time of one index for all values.
+            bounds = zip(indptr[at].tolist(), indptr[at + 1].tolist(), pairwise(part.indptr.tolist()), strict=True)
+            for start, stop, (first, last) in bounds:
+                indices[start:stop] = part.indices[first:last]
+                data[start:stop] = part.data[first:last]
         return rounded
 
     def _split(self, positions: Int64Array) -> Iterator[tuple[_Piece, Int64Array, Int64Array]]:
