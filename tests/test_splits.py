@@ -247,3 +247,11 @@ def test_codes_are_narrow_and_of_all_labels(n_labels: int) -> None:
     assert codes.tolist() == [*range(n_labels), -1]
     assert labels == list(range(n_labels))
     assert codes.dtype == (np.int8 if n_labels <= 128 else np.int16 if n_labels <= 2**15 else np.int32)
+
+
+def test_parts_have_fingerprints_of_their_own() -> None:
+    # Also where the whole's was asked for before the split.
+    dataset = AnnDataset(toy(), obs_columns=[])
+    whole = dataset.fingerprint()
+    found = [part.fingerprint() for part in dataset.split({"train": 0.5, "test": 0.5}).values()]
+    assert found[0] != whole != found[1] != found[0]

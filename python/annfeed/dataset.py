@@ -23,7 +23,7 @@ from annfeed.cache import cache_budget
 from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
 from annfeed.fused import fuse
 from annfeed.indexed import IndexedDataset
-from annfeed.inspection import Inspection, ManyInspections, inspect_file
+from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 from annfeed.joined import JoinedSource
 from annfeed.labels import label_codes
 from annfeed.loaded import LoadedWindow
@@ -482,6 +482,7 @@ class AnnDataset(Dataset[Item]):
 
     def _view(self, positions: Int64Array) -> AnnDataset:
         view = copy.copy(self)
+        view._fingerprint = None
         view._rows = positions if self._rows is None else self._rows[positions]
         view._fingerprint = None
         return view
@@ -511,13 +512,10 @@ class AnnDataset(Dataset[Item]):
         tensor([[ True,  True, False],
                 [False,  True,  True]])
         """
-        mask = torch.ones((len(self.sources), self._first.n_vars), dtype=torch.bool)
         source = self._first.source
         if isinstance(source, JoinedSource):
-            for row, places in zip(mask, source.places, strict=True):
-                if places is not None:
-                    row.fill_(False)[torch.from_numpy(places)] = True
-        return mask
+            return torch.from_numpy(source.var_mask())
+        return torch.ones((1, self._first.n_vars), dtype=torch.bool)
 
     @property
     def categories(self) -> dict[str, pd.Index[Any]]:
@@ -562,14 +560,9 @@ class AnnDataset(Dataset[Item]):
         """
         source = self._first.source
         if isinstance(source, JoinedSource):
-            # A window holds a part of each file, as large as the file's part of all rows.
-            files = [
-                inspect_file(one.path, one.elem, max(1, round(self.chunk_size * matrix.n_obs / max(1, self._n_rows))))
-                for matrix in source.matrices
-                if isinstance(one := matrix.source, FileSource)
-            ]
+            files = [(m.source.path, m.source.elem) for m in source.matrices if isinstance(m.source, FileSource)]
             if files:
-                return ManyInspections(tuple(files))
+                return inspect_files(files, self.chunk_size)
         if not isinstance(source, FileSource):
             raise ValueError(f"{source.place} is in memory, where a file was expected; there is nothing to inspect")
         return inspect_file(source.path, source.elem, self.chunk_size)

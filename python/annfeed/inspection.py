@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,6 +200,41 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
             cost=facts.costs() if encoding != "csc" else {},
             advice=tuple(facts.advice(encoding)),
         )
+
+
+def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyInspections:
+    """Describe the matrices of many files, which are read as one.
+
+    Parameters
+    ----------
+    files
+        Path and element of each.
+    window
+        Rows read together: of each file as many as is its part of all rows.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    UnknownNameError
+        If one has no such element.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     anndata.AnnData(np.eye(3, dtype="float32")).write_h5ad(f"{folder}/three.h5ad")
+    ...     len(inspect_files([(f"{folder}/three.h5ad", "X")] * 2).files)
+    2
+    """
+    found = [inspect_file(path, elem, window) for path, elem in files]
+    n_rows = max(1, sum(one.shape[0] for one in found))
+    return ManyInspections(
+        tuple(
+            inspect_file(path, elem, max(1, round(window * one.shape[0] / n_rows)))
+            for (path, elem), one in zip(files, found, strict=True)
+        )
+    )
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,15 @@ class JoinedSource:
         """Whether a matrix lacks a column that others have."""
         return any(places is not None for places in self.places)
 
+    def var_mask(self) -> npt.NDArray[np.bool_]:
+        """Which columns each matrix has: bool ``[matrices, columns]``."""
+        mask = np.ones((len(self.matrices), self._n_vars), bool)
+        for row, places in zip(mask, self.places, strict=True):
+            if places is not None:
+                row[:] = False
+                row[places] = True
+        return mask
+
     def read(self, rows: Int64Array, threads: int) -> DecodedRows:
         """Decode ``rows`` (sorted, distinct), file by file."""
         bounds = np.searchsorted(rows, self.offsets)
