@@ -92,6 +92,7 @@ def probe() -> dict[str, tuple[list[str], set[str]]]:
 
 
 def test_import_changes_no_global_state(probe) -> None:
+    # pitfall 26
     assert probe["import annfeed"][0] == []
 
 

@@ -188,6 +188,21 @@ def test_a_checkpoint_of_another_split_is_refused(path: Path, tmp_path: Path) ->
     assert {epoch for _, epoch, _ in model.seen} == {1}
 
 
+CHOICE = """
+import {first}
+import annfeed.lightning as ours
+assert issubclass(ours.AnnDataModule, {first}.LightningDataModule), ours.AnnDataModule.__mro__
+"""
+
+
+def test_the_lightning_that_is_loaded_is_the_one_that_is_used() -> None:
+    pytest.importorskip("pytorch_lightning", reason="pytorch_lightning is not installed")
+    command = [sys.executable, "-c", CHOICE.format(first="pytorch_lightning")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert issubclass(AnnDataModule, pl.LightningDataModule)
+
+
 # --- two processes ---------------------------------------------------------------------------------------------------
 
 

@@ -90,6 +90,7 @@ def test_rows_of_x_are_those_of_obs_in_the_planned_order(shelf: Path, form: str,
     dataset = AnnDataset(hand_over(adata, form, shelf, kind), chunk_size=9, output=output)
     batches = list(dataset.get_optimized_dataloader(batch_size=4, seed=11))
     assert rows_of(batches) == planned(seed=11)
+    # pitfall 15: as wide as the matrix, whose last column is empty, as is row 3; pitfall 16: X, though there is a raw.
     for batch in batches:
         np.testing.assert_array_equal(dense(batch["X"]), dense(adata.X)[batch["obs_row"]])
 
@@ -228,6 +229,7 @@ def test_a_generator_governs_and_no_other_is_touched(dataset: AnnDataset) -> Non
     "extra", [{}, {"sampler": SequentialSampler(range(40))}, {"shuffle": False}, {"generator": torch.Generator()}]
 )
 def test_with_a_seed_no_generator_is_touched(dataset: AnnDataset, extra: dict, num_workers: int) -> None:
+    # pitfall 26
     before = states()
     generator = extra.get("generator")
     generators_state = None if generator is None else generator.get_state()

@@ -84,6 +84,7 @@ def open_files() -> list[str]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_data_that_the_parent_has_read_is_read_by_workers(shelf: Path, method: str) -> None:
+    # pitfall 17: fork, forkserver and spawn, with the file open in the parent.
     datasets = [AnnDataset(hand_over(toy(), form, shelf), chunk_size=8) for form in FORMS]
     for dataset in datasets:
         list(dataset.get_optimized_dataloader(batch_size=40))
