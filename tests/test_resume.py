@@ -427,6 +427,56 @@ def test_a_users_order_that_does_not_come_again_is_refused(path: Path) -> None:
         next(iter(short))
 
 
+def test_the_rest_of_an_order_by_epoch(path: Path) -> None:
+    def order(epoch: int) -> np.ndarray:
+        return np.random.default_rng(epoch).permutation(39)[: 30 - 8 * epoch]
+
+    whole = loader_on(path, order=order)
+    epochs = [rows_of(whole) for _ in range(3)]
+    assert [len(epoch) for epoch in epochs] == [8, 6, 4]
+    first = loader_on(path, order=order)
+    rows_of(first)
+    for stop in range(1, 7):
+        first.sampler.set_epoch(1)
+        before, state = stop_after(first, stop)
+        for num_workers in (0, 2) if stop == 3 else (0,):
+            again = loader_on(path, order=order, num_workers=num_workers)
+            again.load_state_dict(state)
+            if stop < 6:
+                assert before + rows_of(again) == epochs[1]
+            assert rows_of(again) == epochs[2]
+    first.sampler.set_epoch(1)
+    _, state = stop_after(first, 2)
+    other = loader_on(path, order=lambda epoch: order(epoch)[::-1])
+    state["order"]["order"] = "<lambda>"
+    other.load_state_dict(state)
+    with pytest.raises(ValueError, match=r"order\(1\) gives other positions"):
+        next(iter(other))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"balance": "label"},
+        {"weights": np.arange(39.0), "replacement": False, "n_samples": 30},
+        {"weights": np.arange(39.0), "block_size": 2, "n_samples": 90},
+    ],
+    ids=str,
+)
+def test_the_rest_of_draws_by_weight(path: Path, settings: dict) -> None:
+    whole = loader_on(path, **settings)
+    epochs = [rows_of(whole) for _ in range(2)]
+    for stop in (1, 4, len(whole) - 1):
+        before, state = stop_after(loader_on(path, **settings), stop)
+        again = loader_on(path, **settings)
+        again.load_state_dict(state)
+        assert before + rows_of(again) == epochs[0]
+        assert rows_of(again) == epochs[1]
+        for other in ({**settings, "n_samples": 17}, {"weights": np.arange(39.0)[::-1]}, {}):
+            with pytest.raises(ValueError, match="does not fit"):
+                loader_on(path, **other).load_state_dict(state)
+
+
 # --- a loader used again ---------------------------------------------------------------------------------------------
 
 

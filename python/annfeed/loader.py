@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader
 
 from annfeed.balance import find_weighting
 from annfeed.epoch import SamplerPlan, Window
+from annfeed.given_order import predict_all, with_epochs
 from annfeed.identity import n_own_writes
 from annfeed.indexed import IndexedDataset
 from annfeed.permutation import derive_key
 from annfeed.ranks import draw_seed, rank_and_world
 from annfeed.readahead import read_ahead
-from annfeed.resume import Digests, Position, Progress, as_position, as_state, order_of, windows_from
+from annfeed.resume import Digests, Position, Progress, as_position, as_state, check_positions, order_of, windows_from
 from annfeed.sampler import PlanSampler
 from annfeed.shards import Uneven
 from annfeed.workers import PartBatches, PartOrder, as_made, finished
@@ -126,7 +127,7 @@ class WindowLoader(DataLoader[Any]):
                 if value is not None:
                     raise ValueError(f"{name} given with a sampler, which alone says what comes when; pass one of them")
         if batch_sampler is not None:
-            _predict_all(batch_sampler)
+            predict_all(batch_sampler)
             # torch's own check that batch_size, sampler and drop_last were left alone, with its own words.
             keywords: dict[str, Any] = {"batch_sampler": batch_sampler, "sampler": sampler}
             if batch_size not in (1, 32) or drop_last:
@@ -231,7 +232,7 @@ class WindowLoader(DataLoader[Any]):
             self._plan.set_epoch(place.epoch)
         else:
             self._n_begun = place.epoch
-            for sampler in _with_epochs(self._given_order):
+            for sampler in with_epochs(self._given_order):
                 sampler.set_epoch(place.epoch)
         self._progress.load(place)
 
@@ -242,7 +243,7 @@ class WindowLoader(DataLoader[Any]):
         batches = self._from_workers(windows, seed) if self.num_workers > 0 else self._from_threads(windows)
         with closing(batches):
             for batch in batches:
-                self._progress.delivered(place, digests.next() if digests else None)
+                self._progress.delivered(place, digests.next() if digests else place.digest)
                 yield batch
         self._progress.ended(place)
 
@@ -251,6 +252,7 @@ class WindowLoader(DataLoader[Any]):
         if self._plan is not None:
             plan = self._plan.begin()
             place = self._progress.begin(plan.epoch, plan.seed, plan.n_batches)
+            check_positions(plan, place)
             seed = derive_key(plan.seed, plan.epoch, _WORKERS, plan.rank, *_if_any(place.batch))
             return windows_from(plan, place, None), seed, place, None
         # The order is the sampler's; a seed is for workers only.
@@ -281,7 +283,7 @@ class WindowLoader(DataLoader[Any]):
         if self._plan is not None:
             return self._plan.epoch
         # A user's sampler may count, as torch's DistributedSampler does.
-        epochs = [sampler.epoch for sampler in _with_epochs(self._given_order)]
+        epochs = [sampler.epoch for sampler in with_epochs(self._given_order)]
         return epochs[0] if epochs else self._n_begun
 
     def _n_batches(self) -> int | None:
@@ -340,21 +342,3 @@ class WindowLoader(DataLoader[Any]):
 def _if_any(n_batches: int) -> tuple[int, ...]:
     """A part of a key that is there only in the rest of an epoch: its workers do not repeat what the first drew."""
     return (n_batches,) if n_batches else ()
-
-
-def _with_epochs(order: Any) -> list[Any]:
-    """The samplers in a user's order whose epoch can be set, as in torch's DistributedSampler."""
-    candidates = (order, getattr(order, "sampler", None))
-    return [
-        s for s in candidates if callable(getattr(s, "set_epoch", None)) and isinstance(getattr(s, "epoch", None), int)
-    ]
-
-
-def _predict_all(batch_sampler: Any) -> None:
-    """Let nothing be dropped or filled up where Lightning predicts: it makes the loader anew around our sampler.
-
-    Its batch sampler takes note of the batches, and is asked not to drop the last one; our sampler must not either.
-    """
-    sampler, wrapped = getattr(batch_sampler, "sampler", None), getattr(batch_sampler, "_batch_sampler", None)
-    if isinstance(sampler, PlanSampler) and wrapped is not None:
-        batch_sampler.sampler = wrapped.sampler = sampler.undropped()

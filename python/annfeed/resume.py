@@ -234,6 +234,25 @@ def _check_again(digests: Digests, wanted: str, n_batches: int, plan: Any) -> No
         )
 
 
+def check_positions(plan: EpochPlan, place: Position) -> None:
+    """Note a user's order of the epoch, or refuse it where the epoch began with another one.
+
+    Raises
+    ------
+    ValueError
+        If it gives other positions than when the state was saved.
+    """
+    if plan.positions is None:
+        return
+    found = digest_of(plan.positions)
+    if place.batch and place.digest not in (None, found):
+        raise ValueError(
+            f"order({plan.epoch}) gives other positions than it gave before the state was saved, after {place.batch} "
+            "batches of them. Let it depend on the number of the epoch alone, or begin anew without the state"
+        )
+    place.digest = found
+
+
 class Digests:
     """Digests of the rows up to each batch of an epoch: proof that a user's sampler gives an order again.
 
