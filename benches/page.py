@@ -9,7 +9,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
 
 def with_sections(text: str, marker: str, sections: dict[str, str]) -> str:
-    """The text with the sections (by heading) between a pair of markers put in their places, or after the others.
+    """The text with the sections (by heading) put between a pair of markers, those of the most rows first.
 
     Raises
     ------
@@ -20,8 +20,8 @@ def with_sections(text: str, marker: str, sections: dict[str, str]) -> str:
     found = re.search(re.escape(begin) + "(.*?)" + re.escape(end), text, re.DOTALL)
     if not found:
         raise SystemExit(f"docs/benchmarks.md has no {begin} … {end}")
-    parts = _sections(found[1]) | sections
-    body = "\n\n".join(f"### {heading}\n\n{part}" for heading, part in parts.items())
+    parts = sorted((_sections(found[1]) | sections).items(), key=lambda part: -_rows(part[1]))
+    body = "\n\n".join(f"### {heading}\n\n{part}" for heading, part in parts)
     return text[: found.start()] + f"{begin}\n{body}\n{end}" + text[found.end() :]
 
 
@@ -34,3 +34,9 @@ def headings(text: str, marker: str) -> list[str]:
 def _sections(body: str) -> dict[str, str]:
     parts = re.split(r"^### (.*)\n", body, flags=re.MULTILINE)[1:]
     return {heading.strip(): part.strip() for heading, part in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _rows(part: str) -> int:
+    """Rows of the data: the shape is the first that a section says, where it says on what it was measured."""
+    shape = re.match(r"([\d,]+) x [\d,]+ ", part)
+    return int(shape[1].replace(",", "")) if shape else 0

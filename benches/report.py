@@ -45,8 +45,7 @@ def main() -> None:
             continue
         results = pd.read_csv(path)
         sections = {}
-        # Large data last measured or not, it is what a reader wants to see first.
-        for label in sorted(results["data"].unique(), key=lambda name: -_of(results, name)["window"].max()):
+        for label in results["data"].unique():
             found = _of(results, label)
             about = _about(found, machines.get(heading(kind, label)), alone=kind != "results")
             sections[heading(kind, label)] = "\n\n".join([*about, table(found)])
