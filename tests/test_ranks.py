@@ -5,12 +5,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 from toys import flat, hand_over, rows_of, toy
 
-from annfeed import AnnDataset, WindowLoader
+from annfeed import AnnDataset, Transform, WindowLoader
 from annfeed.epoch import EpochPlan
 from annfeed.ranks import draw_seed, rank_and_world
 
@@ -75,7 +76,38 @@ def test_rank_that_is_none(rank: str, world: str, monkeypatch: pytest.MonkeyPatc
         rank_and_world()
 
 
+# WORLD_SIZE says that there are others; which of them this process is, nobody says.
+UNKNOWN = [
+    {"WORLD_SIZE": "2"},
+    {"WORLD_SIZE": "2", "LOCAL_RANK": "1"},
+    {"WORLD_SIZE": "16", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"},
+]
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 1}, {"shuffle": False}, {"num_workers": 1, "seed": 1}])
+@pytest.mark.parametrize("environment", UNKNOWN)
+def test_a_rank_that_cannot_be_known_is_an_error(
+    path: Path, environment: dict, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pitfall 29: LOCAL_RANK repeats on every node, so it is no rank; pitfall 2: nobody takes all rows then."""
+    for name in (*NAMES, "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    loader = AnnDataset(path).get_optimized_dataloader(batch_size=4, **settings)
+    assert len(loader) == 10
+    with pytest.raises(ValueError, match=r"WORLD_SIZE is .*neither RANK nor .*torchrun"):
+        next(iter(loader))
+    # What Lightning's processes have before it makes the group, and a process alone.
+    for more in ({"LOCAL_RANK": "1", "NODE_RANK": "0"}, {"WORLD_SIZE": "1"}):
+        with monkeypatch.context() as patch:
+            for name, value in more.items():
+                patch.setenv(name, value)
+            assert sorted(flat(rows_of(loader))) == list(range(40))
+
+
 def test_local_rank_alone_takes_no_share(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 29: without RANK or a group, LOCAL_RANK makes no shares."""
     monkeypatch.setenv("LOCAL_RANK", "1")
     loader = AnnDataset(path).get_optimized_dataloader(batch_size=4)
     assert sorted(flat(rows_of(loader))) == list(range(40))
@@ -91,6 +123,7 @@ def test_local_rank_alone_takes_no_share(path: Path, monkeypatch: pytest.MonkeyP
 def test_ranks_deliver_each_row_once(
     path: Path, world: int, settings: dict, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Pitfall 2: the union over ranks and workers is each row exactly once, seed 0 included."""
     found = of_all_ranks(monkeypatch, path, world, num_workers=num_workers, **settings)
     assert sorted(row for rows in found for row in flat(rows)) == list(range(40))
     assert len({len(rows) for rows in found}) == 1
@@ -107,6 +140,7 @@ def test_ranks_deliver_each_row_once(
 def test_ranks_deliver_equally_many_batches(
     path: Path, world: int, drop_last: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Pitfall 4, for many numbers of rows, batches and ranks."""
     for n_rows in (1, 7, 8, 40):
         for batch_size in (1, 3, 4):
             settings = {"n_rows": n_rows, "batch_size": batch_size, "drop_last": drop_last}
@@ -122,6 +156,7 @@ def test_ranks_deliver_equally_many_batches(
 
 
 def test_each_rank_sees_rows_of_the_whole_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 18: blocks are dealt over the whole file before ranks get their share."""
     for settings in ({}, {"block_size": 2}):
         for rows in of_all_ranks(monkeypatch, path, 2, **settings):
             assert min(flat(rows)) < 10
@@ -197,3 +232,157 @@ def test_rank_0s_draw_is_every_ranks(path: Path, tmp_path: Path) -> None:
             draw_seed(None, 1)
         assert report["drawn"] == torch.rand(3).tolist()
     assert sorted(row for report in reports for row in flat(report["seeded"])) == list(range(40))
+
+
+# --- padding ---------------------------------------------------------------------------------------------------------
+
+
+class Anew(Transform):
+    """Makes a new dict and forgets what else there was."""
+
+    batched = True
+
+    def __call__(self, data_dict):
+        return {key: data_dict[key] for key in ("X", "obs_row", "obs_text")}
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 2}, {"prefetch_batches": 0}, {"return_index": True}], ids=str)
+def test_padding_is_marked(path: Path, settings: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pitfall 5: 25 rows on 2 ranks in batches of 4: rank 1 repeats one row of rank 0, and says which it is."""
+    marks = []
+    for rank in (0, 1):
+        on_rank(monkeypatch, rank, 2)
+        dataset = AnnDataset(path, obs_subset=range(25), chunk_size=8, transform=Anew())
+        batches = list(dataset.get_optimized_dataloader(batch_size=4, seed=3, **settings))
+        assert all(batch["is_padding"].dtype == torch.bool for batch in batches)
+        assert [len(batch["is_padding"]) for batch in batches] == [len(rows) for rows in rows_of(batches)]
+        marks.append([batch["is_padding"].tolist() for batch in batches])
+    whole = [[False] * 4] * 3
+    assert marks == [[*whole, [False]], [*whole, [True]]]
+
+
+@pytest.mark.parametrize(
+    ("world", "settings"), [(1, {}), (2, {"uneven": "drop"}), (2, {"uneven": "keep"}), (2, {"drop_last": True})]
+)
+def test_nothing_is_marked_where_nothing_is_padded(
+    path: Path, world: int, settings: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_rank(monkeypatch, 0, world)
+    loader = AnnDataset(path, obs_subset=range(25)).get_optimized_dataloader(batch_size=4, seed=3, **settings)
+    assert not any("is_padding" in batch for batch in loader)
+
+
+def test_a_users_collate_function_sees_the_mark_of_each_item(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_rank(monkeypatch, 1, 2)
+    dataset = AnnDataset(path, obs_subset=range(25))
+    loader = dataset.get_optimized_dataloader(
+        batch_size=4, seed=3, collate_fn=lambda items: [bool(item["is_padding"]) for item in items]
+    )
+    assert list(loader) == [[False] * 4] * 3 + [[True]]
+
+
+# --- an order of the user's ------------------------------------------------------------------------------------------
+
+
+class Orders:
+    """Counts how often it is asked."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+        self.asked: list[int] = []
+
+    def __call__(self, epoch: int) -> Any:
+        self.asked.append(epoch)
+        return self.kind([epoch, 39, 7, 7, 0, 20 + epoch, 1])
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, iter, lambda rows: np.array(rows, dtype=np.uint8)])
+def test_an_order_is_delivered_as_it_is(path: Path, kind: Any, num_workers: int) -> None:
+    """Pitfall 6: the rows come in exactly the order given; pitfall 7: repeated ones come repeatedly."""
+    order = Orders(kind)
+    loader = AnnDataset(path, chunk_size=4).get_optimized_dataloader(batch_size=2, order=order, num_workers=num_workers)
+    for epoch in range(3):
+        assert rows_of(loader) == [[epoch, 39], [7, 7], [0, 20 + epoch], [1]]
+        assert (len(loader), len(loader.sampler)) == (4, 7)
+    assert order.asked == [0, 1, 2]
+    loader.sampler.set_epoch(9)
+    assert flat(rows_of(loader))[0] == 9
+
+
+def test_an_order_may_have_any_length(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = AnnDataset(path).get_optimized_dataloader(batch_size=2, order=lambda epoch: range(epoch))
+    assert len(loader) == 0
+    assert [rows_of(loader) for _ in range(4)] == [[], [[0]], [[0, 1]], [[0, 1], [2]]]
+    assert len(loader) == 2
+    on_rank(monkeypatch, 1, 2)
+    loader.sampler.set_epoch(3)
+    assert rows_of(loader) == [[2]]
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "message"),
+    [
+        (lambda epoch: [0, 40], IndexError, r"order\(0\) gave position 40; the dataset has rows 0..39"),
+        (lambda epoch: [-1], IndexError, "position -1"),
+        (lambda epoch: [0.5], TypeError, r"order\(0\) gave float64"),
+        (lambda epoch: [[1], [2]], TypeError, r"shape \(2, 1\)"),
+        ([1, 2], TypeError, "order is a list; expected a function"),
+    ],
+)
+def test_orders_that_are_refused(path: Path, order: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        list(AnnDataset(path).get_optimized_dataloader(order=order))
+    with pytest.raises(ValueError, match="order given with a sampler"):
+        AnnDataset(path).get_optimized_dataloader(order=range, sampler=[1])
+
+
+# --- table of exact orders -------------------------------------------------------------------------------------------
+
+
+class Worker(Transform):
+    """Says who made a batch."""
+
+    batched = True
+
+    def __call__(self, data_dict):
+        info = torch.utils.data.get_worker_info()
+        return {**data_dict, "worker": [-1 if info is None else info.id] * len(data_dict["X"])}
+
+
+#: seed, epoch, rank of 2, block_size: the batches of 12 rows in windows of 4; worker w of 2 makes windows w, w + 2, …
+EXACT: list[tuple[tuple[int, int, int, int], list[list[int]]]] = [
+    ((0, 0, 0, 1), [[1, 9], [0, 8], [4, 6]]),
+    ((0, 0, 1, 1), [[7, 10], [2, 3], [5, 11]]),
+    ((0, 1, 0, 1), [[6, 3], [1, 5], [4, 0]]),
+    ((0, 1, 1, 1), [[8, 2], [7, 9], [10, 11]]),
+    ((7, 0, 0, 1), [[4, 0], [1, 8], [5, 3]]),
+    ((7, 0, 1, 1), [[7, 6], [11, 9], [2, 10]]),
+    ((0, 0, 0, 3), [[0, 4], [5, 3], [2, 1]]),
+    ((0, 0, 1, 3), [[6, 7], [9, 8], [11, 10]]),
+    ((7, 1, 0, 3), [[0, 1], [2, 6], [7, 8]]),
+    ((7, 1, 1, 3), [[11, 10], [9, 3], [4, 5]]),
+]
+
+
+def table(path: Path, seed: int, epoch: int, block_size: int, **settings: Any) -> list[list[int]]:
+    dataset = AnnDataset(path, obs_subset=range(12), chunk_size=4, transform=Worker())
+    loader = dataset.get_optimized_dataloader(batch_size=2, seed=seed, block_size=block_size, **settings)
+    loader.sampler.set_epoch(epoch)
+    batches = list(loader)
+    n_workers = settings.get("num_workers", 0)
+    workers = [set(batch["worker"]) for batch in batches]
+    assert workers == [{i // 2 % n_workers if n_workers else -1} for i in range(len(batches))]
+    return rows_of(batches)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize(("place", "expected"), EXACT)
+def test_exact_orders_per_seed_epoch_rank_and_worker(
+    path: Path, place: tuple[int, int, int, int], expected: list[list[int]], num_workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """A change here is a change of every user's order."""
+    seed, epoch, rank, block_size = place
+    on_rank(monkeypatch, rank, 2)
+    assert table(path, seed, epoch, block_size, num_workers=num_workers) == expected
