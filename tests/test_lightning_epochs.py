@@ -1,4 +1,4 @@
-"""Epochs under Lightning, alone and with DDP: each has an order of its own, with workers of any kind, shared by ranks."""
+"""Epochs under Lightning, alone and with DDP: each has its own order, with workers of any kind, shared by ranks."""
 
 import json
 import os

@@ -16,6 +16,9 @@ from annfeed.weighting import Weighting
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
 
+#: Rows counted together.
+_CHUNK = 1 << 20
+
 
 def find_weighting(
     dataset: AnnDataset,
@@ -89,7 +92,12 @@ def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -
     >>> class_weights(np.array([0, 0, 0, 0, 1]), 2, temperature=0.5).tolist()
     [0.5, 1.0]
     """
-    return np.bincount(codes, minlength=n_classes).astype(np.float64) ** -temperature
+    # Some rows at a time: bincount makes 8 bytes of each narrow code.
+    parts = (codes[start : start + _CHUNK] for start in range(0, len(codes), _CHUNK))
+    counts: npt.NDArray[np.int64] = sum(
+        (np.bincount(p, minlength=n_classes) for p in parts), np.zeros(n_classes, np.int64)
+    )
+    return counts.astype(np.float64) ** -temperature
 
 
 def _of_rows(dataset: AnnDataset, weights: Any) -> npt.NDArray[Any]:

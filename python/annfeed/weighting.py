@@ -14,6 +14,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,9 @@ class Weighting:
 
     def _sum_cells(self) -> None:
         """Sum what is due by cell: the rows of a unit that are due about equally often (the same power of two)."""
-        units, levels, sums = [], [], []
+        small = np.int32 if self.n_rows < 2**31 else np.int64
+        units: dict[int, list[npt.NDArray[Any]]] = {}
+        sums: dict[int, list[npt.NDArray[Any]]] = {}
         for start in range(0, self.n_rows, _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, self.n_rows), dtype=np.int64)
             due = self.copies(rows)
@@ -185,15 +188,17 @@ class Weighting:
             n_levels = int(level.max()) + 1
             # bincount adds in the order of rows, so the sums are the same on every machine.
             found = np.bincount((rows - start) // _UNIT * n_levels + level, weights=due)
-            there = np.flatnonzero(found)
-            units.append(start // _UNIT + there // n_levels)
-            levels.append((there % n_levels).astype(np.int16))
-            sums.append(found[there])
-        level = np.concatenate([np.empty(0, np.int16), *levels])
-        order = np.argsort(level, kind="stable")
-        self.level = level[order]
-        self.unit = np.concatenate([np.empty(0, np.int64), *units])[order]
-        self.due = np.concatenate([np.empty(0, np.float64), *sums])[order]
+            for number in range(n_levels):
+                of_level = found[number::n_levels]
+                there = np.flatnonzero(of_level)
+                units.setdefault(number, []).append((start // _UNIT + there).astype(small))
+                sums.setdefault(number, []).append(of_level[there])
+        there_are = range(max(units, default=-1) + 1)
+        #: Cells level by level: of level l those from level_starts[l] to level_starts[l + 1].
+        self.level_starts = np.cumsum([0, *(sum(map(len, units.get(number, []))) for number in there_are)])
+        #: The unit of each cell, and how often its rows are due together.
+        self.unit = np.concatenate([np.empty(0, small), *(p for level in there_are for p in units.pop(level, []))])
+        self.due = np.concatenate([np.empty(0), *(p for level in there_are for p in sums.pop(level, []))])
 
 
 class WeightedOrder:
@@ -224,28 +229,28 @@ class WeightedOrder:
         self._block_size = block_size
         n = weighting.n_samples
         # Cells in random order, so that no regularity of the file meets the regular steps of systematic sampling.
-        n_levels = int(weighting.level[-1]) + 1
-        borders = np.searchsorted(weighting.level, np.arange(n_levels + 1))
+        borders = weighting.level_starts
         runs = [
-            begin + _in_runs(end - begin, derive_key(key, _RUNS, level))
-            for level, (begin, end) in enumerate(zip(borders[:-1].tolist(), borders[1:].tolist(), strict=True))
+            (begin + _in_runs(end - begin, derive_key(key, _RUNS, level))).astype(weighting.unit.dtype)
+            for level, (begin, end) in enumerate(pairwise(borders.tolist()))
         ]
         self._cells = np.concatenate(runs)
         # Whole numbers are added as such, so that what is due for certain is drawn for certain.
-        odd, whole = np.modf(weighting.due[self._cells])
-        filled = np.cumsum(odd)
-        wholes = np.cumsum(whole.astype(np.int64))
-        short = n - int(wholes[-1]) - float(filled[-1])  # rounding errors
+        filled, whole = np.modf(weighting.due[self._cells])
+        np.cumsum(filled, out=filled)
+        ends = np.cumsum(whole.astype(np.int64))
+        short = n - int(ends[-1]) - float(filled[-1])  # rounding errors
         # Between rounded numbers, so that no sum of weights meets it.
         start = (int(hashes(derive_key(key, _START), 0, 1)[0]) >> 32) * 2.0**-32 + 2.0**-33
         start = min(max(start, short), 1 + min(short, 0) - 2.0**-33)
         filled += start
-        self._ends = wholes + np.floor(filled).astype(np.int64)
+        np.floor(filled, out=whole)
+        #: Draws up to each cell and, of the place that they stand at there, the part below one.
+        self._ends = np.append(0, ends + whole.astype(np.int64))
         self._ends[-1] = n
-        self._begins = np.append(0, self._ends[:-1])
-        before = np.append(start, filled[:-1])
-        self._before = before - np.floor(before)
-        self._level_starts = np.append(0, self._ends)[borders]
+        filled -= whole
+        self._odd = np.append(start, filled)
+        self._level_starts = self._ends[borders]
         place_key = derive_key(key, _PLACES)
         self._places: Order = Permutation(n, place_key)
         if block_size > 1:
@@ -261,34 +266,34 @@ class WeightedOrder:
     def _rows_of(self, draws: Int64Array) -> Int64Array:
         order = np.argsort(draws)
         wanted = draws[order]
-        cell_of = np.searchsorted(self._ends, wanted, side="right")
+        cell_of = np.searchsorted(self._ends, wanted, side="right") - 1
         cells, firsts = np.unique(cell_of, return_index=True)
         bounds = np.append(firsts, len(wanted))
         rows = np.empty(len(draws), dtype=np.int64)
         for a in range(0, len(cells), _CELLS):
             some = cells[a : a + _CELLS]
             here = slice(bounds[a], bounds[min(a + _CELLS, len(cells))])
-            ends = self._begins[some, None] + self._drawn(some)
+            ends = self._ends[some, None] + self._drawn(some)
             found = np.searchsorted(ends.ravel(), wanted[here], side="right")
-            units = self._weighting.unit[self._cells[some]]
+            units = self._weighting.unit[self._cells[some]].astype(np.int64)
             rows[order[here]] = units[found // _UNIT] * _UNIT + found % _UNIT
         return rows
 
     def _drawn(self, places: Int64Array) -> Int64Array:
         """Draws up to each row of some cells, int64 [n_cells, 64]."""
         cells = self._cells[places]
-        rows = self._weighting.unit[cells, None] * _UNIT + np.arange(_UNIT)
+        levels = np.searchsorted(self._weighting.level_starts, cells, side="right") - 1
+        rows = self._weighting.unit[cells, None].astype(np.int64) * _UNIT + np.arange(_UNIT)
         due = self._weighting.copies(np.minimum(rows, self._weighting.n_rows - 1))
-        due[(rows >= self._weighting.n_rows) | (level_of(due) != self._weighting.level[cells, None])] = 0.0
+        due[(rows >= self._weighting.n_rows) | (level_of(due) != levels[:, None])] = 0.0
         # Rows in random order: the numbers' upper bits decide, the lowest six say which row it is.
         tickets = scattered(rows.astype(np.uint64), self._key)
         tickets = tickets & ~np.uint64(_UNIT - 1) | np.arange(_UNIT, dtype=np.uint64)
         tickets.sort(axis=1)
         order = (tickets & np.uint64(_UNIT - 1)).astype(np.int64)
         filled = np.cumsum(np.take_along_axis(due, order, axis=1), axis=1)
-        n_drawn = (self._ends - self._begins)[places, None]
-        upto = np.minimum(np.floor(filled + self._before[places, None]).astype(np.int64), n_drawn)
-        upto[filled >= filled[:, -1:]] = 0
+        n_drawn = (self._ends[places + 1] - self._ends[places])[:, None]
+        upto = np.minimum(np.floor(filled + self._odd[places, None]).astype(np.int64), n_drawn)
         np.copyto(upto, n_drawn, where=filled >= filled[:, -1:])
         counts = np.empty_like(upto)
         np.put_along_axis(counts, order, np.diff(upto, axis=1, prepend=0), axis=1)
