@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annfeed.epoch import EpochPlan, SamplerPlan, Window
+from annfeed.epoch import EpochPlan
 from annfeed.permutation import Permutation, hashes, shuffled
+from annfeed.sampler_plan import SamplerPlan
 from annfeed.weighting import Weighting
+from annfeed.windows import Window
 
 
 def orders(**fields: Any) -> list[list[int]]:

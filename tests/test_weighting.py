@@ -16,13 +16,14 @@ from toys import FORMS, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset
 from annfeed.balance import class_weights
+from annfeed.draws import WeightedOrder, dealt
 from annfeed.epoch import EpochPlan
 from annfeed.permutation import EvenMix
-from annfeed.weighting import Weighting, dealt, level_of
+from annfeed.weighting import Weighting, level_of
 
 
 def drawn(weighting: Weighting, key: int, block_size: int = 1) -> np.ndarray:
-    return weighting.order(key, block_size).rows(0, weighting.n_samples)
+    return WeightedOrder(weighting, key, block_size).rows(0, weighting.n_samples)
 
 
 def due(weights: Any, n: int) -> np.ndarray:
@@ -41,7 +42,7 @@ def test_every_row_comes_as_often_as_it_is_due(n: int, n_samples: int, block: in
     weights = random.pareto(0.7, n) * (random.random(n) < 0.5 if zeros else 1)
     weights[random.integers(n)] += 1
     weighting = Weighting(weights, n_samples=n_samples)
-    order = weighting.order(seed, block)
+    order = WeightedOrder(weighting, seed, block)
     rows = order.rows(0, n_samples)
     counts, wanted = np.bincount(rows, minlength=n), due(weights, n_samples)
     assert len(rows) == n_samples and len(counts) == n

@@ -6,16 +6,15 @@ Positions are counted from 0 in the dataset; no file is opened here, no torch is
 where seed, epoch and rank come from is decided elsewhere (`loader.py`).
 """
 
-import operator
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice, pairwise
-from typing import Any, cast, get_args
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from annfeed.draws import WeightedOrder
 from annfeed.permutation import (
     EqualBlocks,
     Given,
@@ -29,51 +28,11 @@ from annfeed.permutation import (
     shuffled,
 )
 from annfeed.shards import Shard, Uneven, cut_shard
-from annfeed.weighting import WeightedOrder, Weighting
+from annfeed.weighting import Weighting
+from annfeed.windows import Ramp, Window, integer
 
 # Separate the streams of random numbers that one (seed, epoch) feeds.
 _STREAM, _RESHUFFLE = 0, 1
-
-
-@dataclass(frozen=True, eq=False)
-class Window:
-    """Rows that are read together, in the order in which they are delivered, and their cut into batches.
-
-    Parameters
-    ----------
-    index
-        Number of the window in the epoch of this rank.
-    first_batch
-        Number of batches of this rank before this window.
-    rows
-        int64 [n], positions in the dataset; a position may occur more than once.
-    offsets
-        int64 [n_batches + 1], batch b is rows[offsets[b]:offsets[b + 1]].
-    n_padding
-        How many of ``rows``, the last ones, only fill up this rank's last batch; None where ranks do not pad.
-
-    Examples
-    --------
-    >>> window = Window(0, 0, np.array([7, 3, 5]), np.array([0, 2, 3]))
-    >>> [batch.tolist() for batch in window.batches]
-    [[7, 3], [5]]
-    """
-
-    index: int
-    first_batch: int
-    rows: Int64Array
-    offsets: Int64Array
-    n_padding: int | None = None
-
-    @property
-    def n_batches(self) -> int:
-        """Number of batches in this window."""
-        return len(self.offsets) - 1
-
-    @property
-    def batches(self) -> list[Int64Array]:
-        """The rows of each batch, int64 views of `rows`."""
-        return [self.rows[start:stop] for start, stop in pairwise(self.offsets.tolist())]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,20 +109,20 @@ class EpochPlan:
     first_window: int = 1024
     block_starts: npt.ArrayLike | None = field(default=None, repr=False)
     _shard: Shard = field(init=False, repr=False)
-    _ramp: "_Ramp" = field(init=False, repr=False)
+    _ramp: "Ramp" = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         least = {"n_rows": 0, "batch_size": 1, "window": 1, "block_size": 1, "epoch": 0, "world": 1, "first_window": 1}
         for name, bound in least.items():
-            self._set(name, _integer(name, getattr(self, name), bound))
-        self._set("rank", _integer("rank", self.rank, 0, self.world - 1))
-        self._set("seed", _integer("seed", self.seed, 0, 2**64 - 1))
+            self._set(name, integer(name, getattr(self, name), bound))
+        self._set("rank", integer("rank", self.rank, 0, self.world - 1))
+        self._set("seed", integer("seed", self.seed, 0, 2**64 - 1))
         if self.uneven not in get_args(Uneven):
             raise ValueError(f'uneven is {self.uneven!r}; expected "pad", "drop" or "keep"')
         if self.block_starts is not None:
             checked_starts(self.block_starts, self.n_rows)
         self._check_weighting()
-        self._set("_ramp", _Ramp(self.batch_size, self.window, self.first_window))
+        self._set("_ramp", Ramp(self.batch_size, self.window, self.first_window))
         self._set("_shard", self.shard(self.rank, self.world))
 
     def __len__(self) -> int:
@@ -293,138 +252,3 @@ class EpochPlan:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen: only __post_init__ may
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class SamplerPlan:
-    """The windows of an epoch whose order comes from a user's sampler, read from it as they are needed.
-
-    Parameters
-    ----------
-    sampler
-        Iterable of positions, or, with `batch_size=None`, of sequences of positions (a batch sampler). An iterable that
-        can be iterated once serves one epoch.
-    n_rows
-        Rows of the dataset: positions must lie in 0..n_rows-1.
-    batch_size
-        Rows of a batch; None: batches as the batch sampler gives them.
-    window, first_window
-        As in `EpochPlan`. Batches of a batch sampler are kept whole: its windows end with the batch that fills them.
-    drop_last
-        Leave out a last batch that is short; with a batch sampler it must be False.
-
-    Raises
-    ------
-    TypeError
-        The sampler gives something that is no integer (or no sequence of integers); raised while iterating.
-    ValueError
-        An option out of its range, or an empty batch.
-    IndexError
-        A position outside 0..n_rows-1; raised while iterating.
-
-    Examples
-    --------
-    >>> plan = SamplerPlan(sampler=[4, 0, 4], n_rows=5, batch_size=2, window=2)
-    >>> [window.rows.tolist() for window in plan.windows()], len(plan)
-    ([[4, 0], [4]], 2)
-    """
-
-    sampler: Iterable[Any]
-    n_rows: int
-    batch_size: int | None
-    window: int
-    first_window: int = 1024
-    drop_last: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in {"n_rows": 0, "window": 1, "first_window": 1}.items():
-            object.__setattr__(self, name, _integer(name, getattr(self, name), least))
-        if self.batch_size is not None:
-            object.__setattr__(self, "batch_size", _integer("batch_size", self.batch_size, 1))
-        elif self.drop_last:
-            raise ValueError("drop_last=True given with a batch sampler; the batch sampler alone makes its batches")
-
-    def __len__(self) -> int:
-        """Number of batches; TypeError where the sampler has no length."""
-        n = len(cast(Sized, self.sampler))
-        if self.batch_size is None:
-            return n
-        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
-
-    def windows(self) -> Iterator[Window]:
-        """The windows in turn; each takes from the sampler no more than its own positions."""
-        ramp = _Ramp(self.batch_size or 1, self.window, self.first_window)
-        index = first_batch = n_held = 0
-        held: list[Int64Array] = []
-        for batch in self._batches():
-            held.append(batch)
-            n_held += len(batch)
-            if n_held >= ramp.start(index + 1) - ramp.start(index):
-                yield _joined(index, first_batch, held)
-                index, first_batch, n_held, held = index + 1, first_batch + len(held), 0, []
-        if held:
-            yield _joined(index, first_batch, held)
-
-    def _batches(self) -> Iterator[Int64Array]:
-        if self.batch_size is None:
-            for batch in self.sampler:
-                yield self._checked(batch)
-            return
-        positions = iter(self.sampler)
-        while taken := list(islice(positions, self.batch_size)):
-            if len(taken) < self.batch_size and self.drop_last:
-                return
-            yield self._checked(taken)
-
-    def _checked(self, batch: Any) -> Int64Array:
-        try:
-            rows = np.fromiter(map(operator.index, batch), dtype=np.int64)
-        except TypeError as error:
-            wanted = "sequences of integers" if self.batch_size is None else "integers (or pass it as batch_sampler)"
-            raise TypeError(f"the sampler gave {batch!r:.80}; expected {wanted}") from error
-        if not rows.size:
-            raise ValueError("the batch sampler gave an empty batch; expected at least one position")
-        outside = rows[(rows < 0) | (rows >= self.n_rows)]
-        if outside.size:
-            raise IndexError(f"the sampler gave position {outside[0]}; the dataset has rows 0..{self.n_rows - 1}")
-        return rows
-
-
-class _Ramp:
-    """Row numbers at which windows start: whole batches, doubling from `first` rows up to `full` rows."""
-
-    def __init__(self, batch_size: int, window: int, first_window: int) -> None:
-        self._full = max(window // batch_size, 1) * batch_size
-        self._first = min(max(first_window // batch_size, 1) * batch_size, self._full)
-        self._n_small = (-(-self._full // self._first) - 1).bit_length()
-        self._small_rows = self._first * ((1 << self._n_small) - 1)
-
-    def start(self, index: int) -> int:
-        """First row of window `index`."""
-        if index <= self._n_small:
-            return self._first * ((1 << index) - 1)
-        return self._small_rows + (index - self._n_small) * self._full
-
-    def window_at(self, row: int) -> int:
-        """Index of the window that holds `row`."""
-        if row < self._small_rows:
-            return (row // self._first + 1).bit_length() - 1
-        return self._n_small + (row - self._small_rows) // self._full
-
-
-def _joined(index: int, first_batch: int, batches: list[Int64Array]) -> Window:
-    offsets = np.cumsum([0, *map(len, batches)], dtype=np.int64)
-    return Window(index, first_batch, np.concatenate(batches), offsets)
-
-
-def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} is {value!r}; expected an integer")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; expected an integer") from None
-    if number < least or (most is not None and number > most):
-        wanted = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name} is {number}; expected {wanted}")
-    return number

@@ -13,7 +13,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from annfeed.balance import find_weighting
-from annfeed.epoch import SamplerPlan, Window
 from annfeed.given_order import predict_all, with_epochs
 from annfeed.identity import n_own_writes
 from annfeed.indexed import IndexedDataset
@@ -22,7 +21,9 @@ from annfeed.ranks import draw_seed, rank_and_world
 from annfeed.readahead import read_ahead
 from annfeed.resume import Digests, Position, Progress, as_position, as_state, check_positions, order_of, windows_from
 from annfeed.sampler import PlanSampler
+from annfeed.sampler_plan import SamplerPlan
 from annfeed.shards import Uneven
+from annfeed.windows import Window
 from annfeed.workers import PartBatches, PartOrder, as_made, finished
 
 if TYPE_CHECKING:

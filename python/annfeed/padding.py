@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from annfeed.collate import Batch
-from annfeed.epoch import Window
+from annfeed.windows import Window
 
 #: The key of the mark: torch.bool [B], True for padding. It is in every batch of ranks that pad, and in no other.
 IS_PADDING = "is_padding"

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from annfeed._core import Cancel
 from annfeed.cancel import cancelled_by
 from annfeed.collate import Batch
-from annfeed.epoch import Window
 from annfeed.padding import Loaded, batches_of
+from annfeed.windows import Window
 
 #: How often a waiting thread looks whether it is still wanted, in seconds.
 _LOOK = 0.05

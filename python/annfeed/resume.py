@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annfeed.epoch import EpochPlan, SamplerPlan, Window
+from annfeed.epoch import EpochPlan
+from annfeed.sampler_plan import SamplerPlan
 from annfeed.weighting import Weighting
+from annfeed.windows import Window
 
 #: Of the dict; a state of another version is refused.
 VERSION = 1

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from annfeed.collate import Batch, Collate, Items
-from annfeed.epoch import Window
 from annfeed.padding import IS_PADDING, batches_of
+from annfeed.windows import Window
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset

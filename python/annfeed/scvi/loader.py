@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from annfeed.epoch import SamplerPlan
 from annfeed.readahead import read_ahead
+from annfeed.sampler_plan import SamplerPlan
 from annfeed.scvi.batches import RegistryDataset, RowSubset
 from annfeed.scvi.order import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.scvi.tickets import TicketBatches, Tickets
