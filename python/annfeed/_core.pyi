@@ -114,6 +114,8 @@ class Block:
         ops: RowOps | None = None,
     ) -> tuple[int, str] | None: ...
     @staticmethod
+    def joined(n_cols: int, blocks: list[Block]) -> Block: ...
+    @staticmethod
     def from_csr(
         n_cols: int,
         indptr: _Int64,

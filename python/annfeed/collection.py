@@ -37,6 +37,7 @@ from annfeed.matrix import Matrix
 from annfeed.obs import ObsTable
 from annfeed.open_files import OpenFiles
 from annfeed.parts import Parts, find_parts
+from annfeed.placed import Placed
 from annfeed.selection import column_subset
 
 Int64Array = npt.NDArray[np.int64]
@@ -186,25 +187,23 @@ class _Union:
         if elem.var is None:
             matrices = [self._open(i, elem, None, shape) for i, shape in enumerate(shapes)]
             _check_widths(matrices)
-            source = JoinedSource(matrices, [None] * len(matrices), matrices[0].n_vars)
+            source = JoinedSource(matrices, [Placed(None)] * len(matrices), matrices[0].n_vars)
             return matrices, self._matrix(elem, source, matrices[0].names())
         wanted = join_names(names, self._joining.join, lambda i: f"{self._parts.place(i)}: '{elem.var}'")
         columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources")
         if columns is not None:
             wanted = wanted[columns]
         # One source has no names to match, and may have a name twice.
-        placed = {id(index): place_columns(index, wanted) for index in names} if len(names) > 1 else {}
-        matrices, places = [], []
-        for i, index in enumerate(names):
-            found = placed.get(id(index))
-            matrices.append(self._open(i, elem, columns if found is None else found.columns, shapes[i]))
-            places.append(None if found is None else found.places)
-        return matrices, self._matrix(elem, JoinedSource(matrices, places, len(wanted)), wanted)
+        found = {id(index): place_columns(index, wanted) for index in names} if len(names) > 1 else {}
+        placed = [found.get(id(index), Placed(columns)) for index in names]
+        matrices = [self._open(i, elem, placed[i], shapes[i]) for i in range(len(names))]
+        return matrices, self._matrix(elem, JoinedSource(matrices, placed, len(wanted)), wanted)
 
-    def _open(self, number: int, elem: Elem, columns: Int64Array | None, shape: tuple[int, int] | None) -> Matrix:
+    def _open(self, number: int, elem: Elem, placed: Placed | None, shape: tuple[int, int] | None) -> Matrix:
         source = self._parts.sources[number]
         if isinstance(source, anndata.AnnData):
-            return find_matrix(source, elem, columns, self._opener, self._parts.place(number))
+            return find_matrix(source, elem, placed, self._opener, self._parts.place(number))
+        columns = None if placed is None else placed.columns
         file = self._opener(as_path(source), elem.path, columns=columns, shape=shape)
         n_obs, n_cols = file.shape
         n_vars = n_cols if columns is None else len(columns)

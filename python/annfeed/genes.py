@@ -7,32 +7,15 @@ from pandas: an intersection keeps the first file's order, a union of different 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-Int64Array = npt.NDArray[np.int64]
+from annfeed.placed import Placed
+
 Join = Literal["inner", "outer"]
-
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """What of a file's columns is delivered, and where.
-
-    Parameters
-    ----------
-    columns
-        int64, the file's columns to read, in the order of the joined columns; None for all as they are.
-    places
-        int64, strictly increasing, the joined column of each; None where the file has all joined columns.
-    """
-
-    columns: Int64Array | None
-    places: Int64Array | None
 
 
 def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int], str]) -> pd.Index[Any]:
@@ -73,7 +56,7 @@ def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int]
 
 
 def place_columns(names: pd.Index[Any], wanted: pd.Index[Any]) -> Placed:
-    """Return which columns of a file are read, and where they go among the ``wanted`` ones.
+    """Return which columns of a file are read as which of the ``wanted`` ones.
 
     Parameters
     ----------
@@ -84,19 +67,12 @@ def place_columns(names: pd.Index[Any], wanted: pd.Index[Any]) -> Placed:
 
     Examples
     --------
-    >>> placed = place_columns(pd.Index(["CD8A", "ACTB", "CD4"]), pd.Index(["CD4", "CD3E", "ACTB"]))
-    >>> placed.columns, placed.places
-    (array([2, 1]), array([0, 2]))
+    >>> place_columns(pd.Index(["CD8A", "ACTB", "CD4"]), pd.Index(["CD4", "CD3E", "ACTB"])).columns
+    array([ 2, -1,  1])
     """
     if names is wanted or names.equals(wanted):
-        return Placed(None, None)
-    found = names.get_indexer(wanted).astype(np.int64)
-    there = np.flatnonzero(found >= 0).astype(np.int64)
-    columns = found[there]
-    return Placed(
-        None if np.array_equal(columns, np.arange(len(names))) else columns,
-        None if len(there) == len(wanted) else there,
-    )
+        return Placed(None)
+    return Placed(names.get_indexer(wanted).astype(np.int64))
 
 
 def _check_unique(names: pd.Index[Any], place: str) -> None:

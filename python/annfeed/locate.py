@@ -23,6 +23,7 @@ from annfeed.errors import UnknownNameError
 from annfeed.h5py_file import open_h5py
 from annfeed.matrix import Matrix
 from annfeed.obs import ObsTable
+from annfeed.placed import GAP, Placed
 from annfeed.selection import column_subset, near_matches
 from annfeed.source import FileSource, MemorySource, Source
 
@@ -115,7 +116,7 @@ def find_matrix(
     elem
         Where the matrix lies in it.
     var_subset
-        Names, positions or a mask; None for all.
+        Names, positions, a mask, or columns that were found already; None for all.
     open_file
         Makes the `FileSource` of a path and an element.
     place
@@ -206,6 +207,8 @@ def _columns(
 ) -> Int64Array | None:
     if var_subset is None or elem.var is None:
         return None
+    if isinstance(var_subset, Placed):
+        return var_subset.columns
     return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'")
 
 
@@ -252,13 +255,17 @@ def _of_backed(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: C
     viewed = np.arange(adata._adata_ref.n_vars, dtype=np.int64)[adata._vidx] if over_vars else None
     n_cols = len(viewed) if viewed is not None else _width(path, elem, open_file)
     columns = _columns(path, elem, var_subset, names, lambda: n_cols)
-    in_file = columns if viewed is None else viewed if columns is None else viewed[columns]
+    in_file = columns if viewed is None else _columns_of_view(viewed, columns)
     source = open_file(path, elem.path, columns=in_file)
     n_vars = n_cols if columns is None else len(columns)
     if elem.var is None:
         names = partial(_numbered, n_vars)
     picked = names if columns is None else partial(_picked, names, columns)
     return Matrix(elem.path, source, len(rows), n_vars, picked, rows)
+
+
+def _columns_of_view(viewed: Int64Array, columns: Int64Array | None) -> Int64Array:
+    return viewed if columns is None else np.where(columns == GAP, GAP, viewed[columns])
 
 
 def _picked(names: Callable[[], pd.Index[Any]], columns: Int64Array) -> pd.Index[Any]:

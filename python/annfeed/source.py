@@ -20,6 +20,7 @@ from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, Unsuppor
 from annfeed.h5py_source import H5pyMatrix
 from annfeed.identity import Identity, current_identity, file_identity, holders, wait_for_own_write
 from annfeed.open_files import OpenFiles
+from annfeed.placed import GAP
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -96,7 +97,7 @@ class FileSource:
     elem
         Where the matrix lies in it: "X", "raw/X", "layers/counts", "obsm/X_pca".
     columns
-        int64, the wanted columns in order; None for all.
+        int64, the wanted columns in order, `annfeed.placed.GAP` for one that is not there; None for all.
     cache
         What decoded rows may take in memory, and a CSC matrix: as `annfeed.cache.process_budget` reads it, or a budget
         shared with other sources.
@@ -288,7 +289,7 @@ class MemorySource:
     matrix
         2-D array or sparse matrix of bool, integers or floats.
     columns
-        int64, the wanted columns in order; None for all.
+        int64, the wanted columns in order, `annfeed.placed.GAP` for one that is not there; None for all.
     name
         What it is, for messages: "AnnData in memory: 'X'".
 
@@ -345,7 +346,7 @@ class MemorySource:
 def block_of(rows: Any, columns: Int64Array | None) -> Block:
     """Return a block of the rows of a numpy array or a scipy CSR matrix."""
     if isinstance(rows, np.ndarray):
-        picked = rows if columns is None else rows[:, columns]
+        picked = rows if columns is None else _picked(rows, columns)
         data = _little_endian(picked)
         n_rows, n_cols = picked.shape
         return Block.from_dense(n_rows, n_cols, data.reshape(-1).view(np.uint8), data.dtype.name)
@@ -360,6 +361,14 @@ def block_of(rows: Any, columns: Int64Array | None) -> Block:
         data.dtype.name,
         columns,
     )
+
+
+def _picked(rows: npt.NDArray[Any], columns: Int64Array) -> npt.NDArray[Any]:
+    picked = rows[:, columns] if rows.shape[1] else np.zeros((len(rows), len(columns)), rows.dtype)
+    gaps = columns == GAP
+    if gaps.any():
+        picked[:, gaps] = 0
+    return picked
 
 
 def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -3,10 +3,10 @@
 use super::{Columns, Values};
 use crate::with_columns;
 
-/// Marks a column that is not wanted in a [`Selection`].
-const UNWANTED: u32 = u32::MAX;
+/// Marks a column of the matrix that is not wanted in a [`Selection`], and a wanted one that the matrix does not have.
+const NONE: u32 = u32::MAX;
 
-/// Which columns are wanted, and in which order.
+/// Which columns are wanted, and in which order; the matrix may lack some of them.
 #[derive(Clone, Debug)]
 pub struct Selection {
     order: Vec<u32>,
@@ -14,31 +14,40 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// Columns `order` of a matrix of `n_cols`; all distinct and in range, else the first that is not.
+    /// A wanted column that the matrix does not have: all zero.
+    pub const GAP: i64 = -1;
+
+    /// Columns `order` of a matrix of `n_cols`, all distinct and in range or [`Selection::GAP`], else the first that is not.
     ///
     /// # Errors
     /// The offending column.
     pub fn new(order: &[i64], n_cols: u64) -> Result<Self, i64> {
-        let mut place = vec![UNWANTED; n_cols as usize];
-        for (to, &from) in order.iter().enumerate() {
+        let mut place = vec![NONE; n_cols as usize];
+        for (to, &from) in order.iter().enumerate().filter(|(_, from)| **from != Self::GAP) {
             match usize::try_from(from).ok().and_then(|from| place.get_mut(from)) {
-                Some(slot) if *slot == UNWANTED => *slot = to as u32,
+                Some(slot) if *slot == NONE => *slot = to as u32,
                 _ => return Err(from),
             }
         }
-        Ok(Self { order: order.iter().map(|&c| c as u32).collect(), place })
+        Ok(Self { order: order.iter().map(|&c| u32::try_from(c).unwrap_or(NONE)).collect(), place })
     }
 
-    /// Full columns in delivery order.
+    /// Columns delivered.
     #[must_use]
-    pub fn order(&self) -> &[u32] {
-        &self.order
+    pub fn width(&self) -> usize {
+        self.order.len()
     }
 
-    /// Where a full column goes, if it is wanted.
+    /// The matrix's columns in delivery order; `None` for those that it does not have.
+    #[must_use]
+    pub fn order(&self) -> impl ExactSizeIterator<Item = Option<u32>> + '_ {
+        self.order.iter().map(|&column| (column != NONE).then_some(column))
+    }
+
+    /// Where a column of the matrix goes, if it is wanted.
     #[must_use]
     pub fn place(&self, column: u32) -> Option<u32> {
-        self.place.get(column as usize).copied().filter(|&p| p != UNWANTED)
+        self.place.get(column as usize).copied().filter(|&place| place != NONE)
     }
 }
 
@@ -137,12 +146,12 @@ fn select(
 ) -> (Vec<usize>, Columns, Values) {
     let mut kept = Vec::new();
     let mut out_offsets = Vec::with_capacity(offsets.len());
-    let mut out_columns = Columns::with_capacity(selection.order.len() as u64, 0);
+    let mut out_columns = Columns::with_capacity(selection.width() as u64, 0);
     out_offsets.push(0);
     for w in offsets.windows(2) {
         with_columns!(columns, c => for (i, &column) in c[w[0]..w[1]].iter().enumerate() {
             let place = selection.place[column as usize];
-            if place != UNWANTED {
+            if place != NONE {
                 out_columns.push(place);
                 kept.push(w[0] + i);
             }
@@ -245,7 +254,17 @@ mod tests {
     fn a_selection_refuses_repeats_and_strangers() {
         assert_eq!(Selection::new(&[1, 1], 3).unwrap_err(), 1);
         assert_eq!(Selection::new(&[0, 3], 3).unwrap_err(), 3);
-        assert_eq!(Selection::new(&[-1], 3).unwrap_err(), -1);
+        assert_eq!(Selection::new(&[-2], 3).unwrap_err(), -2);
+    }
+
+    #[test]
+    fn a_selection_may_have_gaps() {
+        let selection = Selection::new(&[-1, 2, -1, 0], 3).unwrap();
+        assert_eq!((selection.width(), selection.place(2), selection.place(1)), (4, Some(1), None));
+        assert_eq!(selection.order().collect::<Vec<_>>(), [None, Some(2), None, Some(0)]);
+        let band = Band::from_stored(vec![0, 3], columns(&[0, 1, 2]), Values::U8(vec![1, 2, 3]), Some(&selection));
+        let Band::Sparse { columns: c, values, .. } = band else { panic!() };
+        assert_eq!((c, values), (columns(&[1, 3]), Values::U8(vec![3, 1])));
     }
 
     #[test]

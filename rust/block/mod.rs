@@ -73,6 +73,18 @@ impl Block {
         self
     }
 
+    /// The rows of `blocks`, which have one number of columns, one after the other.
+    #[must_use]
+    pub fn joined<'a>(n_cols: usize, blocks: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut all = Self::new(n_cols);
+        for block in blocks {
+            let before = all.bands.len() as u32;
+            all.rows.extend(block.rows.iter().map(|place| RowPlace { band: before + place.band, ..*place }));
+            all.bands.extend(block.bands.iter().cloned());
+        }
+        all
+    }
+
     /// Appends all rows of `band`.
     pub fn push_band(&mut self, band: Arc<Band>) {
         let n_rows = band.n_rows();

@@ -23,8 +23,8 @@ pub struct CacheKey {
     pub identity: Identity,
     /// The element.
     pub elem: String,
-    /// Wanted columns; `None` for all.
-    pub columns: Option<Vec<u32>>,
+    /// Wanted columns, `None` for one that is not there; `None` for all.
+    pub columns: Option<Vec<Option<u32>>>,
 }
 
 /// Bytes that may be held, and bytes that are.

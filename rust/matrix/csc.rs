@@ -50,8 +50,8 @@ impl CscMatrix {
             });
         }
         // Only wanted columns are read; they are renamed on the way, so that rows come out sorted by their new names.
-        let wanted: Vec<u32> =
-            selection.map_or_else(|| (0..n_cols as u32).collect(), |selection| selection.order().to_vec());
+        let wanted: Vec<Option<u32>> =
+            selection.map_or_else(|| (0..n_cols as u32).map(Some).collect(), |selection| selection.order().collect());
         let pieces = read_wanted(file, &layout, &starts, &wanted, workers)?;
         let rows = Arc::new(transpose(n_rows as usize, wanted.len() as u64, &pieces));
         Ok(Self { layout, selected: wanted.len(), rows })
@@ -97,13 +97,14 @@ fn read_wanted(
     file: &DataFile,
     layout: &SparseLayout,
     starts: &RowStarts,
-    wanted: &[u32],
+    wanted: &[Option<u32>],
     workers: &Workers,
 ) -> Result<Vec<Piece>> {
+    let span = |column: Option<u32>| column.map_or(0..0, |column| starts.span(u64::from(column)));
     let mut jobs: Vec<Range<usize>> = Vec::new();
     let (mut from, mut elements) = (0, 0);
     for (i, &column) in wanted.iter().enumerate() {
-        let span = starts.span(u64::from(column));
+        let span = span(column);
         elements += span.end - span.start;
         if elements >= JOB_ELEMENTS {
             jobs.push(from..i + 1);
@@ -119,9 +120,9 @@ fn read_wanted(
             rows: Columns::with_capacity(layout.shape[0], 0),
             values: Values::with_capacity(0),
         };
-        // Spans must run forward through the file, so columns out of order are read one group at a time.
+        // Spans must run forward through the file, so columns out of order are read one group at a time (gaps come first).
         for group in wanted[job.clone()].chunk_by(|a, b| a < b) {
-            let spans: Vec<Range<u64>> = group.iter().map(|&c| starts.span(u64::from(c))).collect();
+            let spans: Vec<Range<u64>> = group.iter().map(|&c| span(c)).collect();
             let lengths = spans.iter().map(|s| (s.end - s.start) as usize);
             piece.lengths.extend(lengths.clone());
             let total = lengths.sum();

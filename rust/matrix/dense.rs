@@ -75,7 +75,7 @@ impl DenseMatrix {
         selection: Option<&Selection>,
         workers: &Workers,
     ) -> Result<Vec<(Range<usize>, Band)>> {
-        let width = selection.map_or(self.n_cols(), |s| s.order().len());
+        let width = selection.map_or(self.n_cols(), Selection::width);
         let row_bytes = (self.n_cols() * self.layout.dtype.kind.size()).max(1) as u64;
         let by_rows = (JOB_BYTES / row_bytes).max(1);
         let job_rows = if self.layout.is_filtered() { self.layout.chunk_rows() } else { by_rows };
@@ -120,12 +120,12 @@ impl DenseMatrix {
     ) -> Result<()> {
         let size = self.layout.dtype.kind.size();
         let place = Place::new(file.path().display().to_string(), self.layout.name.clone());
-        let width = selection.map_or(self.n_cols(), |s| s.order().len());
+        let width = selection.map_or(self.n_cols(), Selection::width);
         scratch.rows.clear();
         // The rows, and a copy of them in the band.
         memory::check((rows.len() as u64 * 2 * size as u64).saturating_mul(width as u64), || place.clone())?;
         match &self.layout.storage {
-            Storage::Unallocated => self.fill(&mut scratch.rows, rows.len() * width),
+            Storage::Unallocated => self.fill(&mut scratch.rows, rows.len(), selection),
             Storage::Contiguous(address) => {
                 let row_bytes = self.n_cols() * size;
                 for run in runs(rows) {
@@ -137,14 +137,16 @@ impl DenseMatrix {
                     file.read_at(&mut target[at..], from, &place)?;
                     if let Some(selection) = selection {
                         for row in scratch.chunk.chunks_exact(row_bytes.max(1)) {
-                            let wanted = selection.order().iter().map(|&c| c as usize * size);
-                            wanted.for_each(|c| scratch.rows.extend_from_slice(&row[c..c + size]));
+                            for column in selection.order() {
+                                let value = column.map(|c| &row[c as usize * size..][..size]);
+                                scratch.rows.extend_from_slice(value.unwrap_or(&[0; 8][..size]));
+                            }
                         }
                     }
                 }
             }
             Storage::Chunked(grid) => {
-                self.fill(&mut scratch.rows, rows.len() * width);
+                self.fill(&mut scratch.rows, rows.len(), selection);
                 let tiles = Tiles { file, layout: &self.layout, grid, place: &place, selection, width };
                 let mut at = 0;
                 for band in rows.chunk_by(|a, b| a / grid.chunk[0] == b / grid.chunk[0]) {
@@ -157,12 +159,19 @@ impl DenseMatrix {
         Ok(())
     }
 
-    fn fill(&self, out: &mut Vec<u8>, elements: usize) {
-        if self.layout.fill.iter().all(|&b| b == 0) {
-            out.resize(out.len() + elements * self.layout.fill.len(), 0);
-        } else {
-            out.extend(self.layout.fill.iter().copied().cycle().take(elements * self.layout.fill.len()));
+    /// Appends rows of the fill value; where a selection has gaps, of zeros.
+    fn fill(&self, out: &mut Vec<u8>, n_rows: usize, selection: Option<&Selection>) {
+        let (fill, size) = (&self.layout.fill, self.layout.dtype.kind.size());
+        if fill.iter().all(|&b| b == 0) {
+            let width = selection.map_or(self.n_cols(), Selection::width);
+            out.resize(out.len() + n_rows * width * size, 0);
+            return;
         }
+        let row: Vec<u8> = match selection {
+            None => fill.repeat(self.n_cols()),
+            Some(s) => s.order().flat_map(|c| if c.is_some() { fill.clone() } else { vec![0; size] }).collect(),
+        };
+        (0..n_rows).for_each(|_| out.extend_from_slice(&row));
     }
 }
 

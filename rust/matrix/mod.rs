@@ -211,7 +211,7 @@ impl Matrix {
         self.file.check_unchanged()?;
         let found = &*self.found;
         let selection = found.selection.as_ref();
-        let width = selection.map_or(found.shape[1] as usize, |s| s.order().len());
+        let width = selection.map_or(found.shape[1] as usize, Selection::width);
         let mut block = Block::new(width);
         // What a cache keeps is as narrow and as tight as it can be: fresh memory.
         let spare = self.cache.is_none().then(|| self.spare());
@@ -280,7 +280,7 @@ impl Found {
             path: file.path().to_owned(),
             identity: file.identity(),
             elem: self.elem.clone(),
-            columns: self.selection.as_ref().map(|s| s.order().to_vec()),
+            columns: self.selection.as_ref().map(|s| s.order().collect()),
         };
         (filtered && budget.limit() > 0).then(|| RowCache::shared(key(), Arc::clone(budget)))
     }

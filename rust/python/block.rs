@@ -202,6 +202,15 @@ impl PyBlock {
         }
     }
 
+    /// The rows of `blocks`, which must have `n_cols` columns each, one after the other.
+    #[staticmethod]
+    fn joined(n_cols: usize, blocks: Vec<PyRef<'_, Self>>) -> PyResult<Self> {
+        if let Some(other) = blocks.iter().map(|b| b.block.n_cols()).find(|&n| n != n_cols) {
+            return Err(PyValueError::new_err(format!("a block has {other} columns, expected {n_cols}")));
+        }
+        Ok(Self { block: Block::joined(n_cols, blocks.iter().map(|b| &b.block)) })
+    }
+
     /// A block of CSR rows in memory; `indices` and `data` are the little-endian bytes of arrays of the named dtypes.
     #[staticmethod]
     #[pyo3(signature = (n_cols, indptr, indices, index_dtype, data, dtype, columns=None))]
@@ -234,7 +243,7 @@ impl PyBlock {
             let mut values = Values::with_capacity(total);
             values.append(kind, data);
             let offsets = indptr.iter().map(|&i| i as usize).collect();
-            let width = selection.as_ref().map_or(n_cols as usize, |s| s.order().len());
+            let width = selection.as_ref().map_or(n_cols as usize, Selection::width);
             let band = Band::from_stored(offsets, held, values, selection.as_ref());
             Ok(Self::of_band(width, band))
         })

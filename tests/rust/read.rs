@@ -89,7 +89,8 @@ impl Table {
     fn picked(&self, rows: &[u64], columns: Option<&[i64]>) -> Vec<f32> {
         let every: Vec<i64> = (0..self.n_cols as i64).collect();
         let columns = columns.unwrap_or(&every);
-        rows.iter().flat_map(|&r| columns.iter().map(move |&c| self.rows[r as usize][c as usize])).collect()
+        let value = |row: &[f32], column: i64| usize::try_from(column).map_or(0.0, |column| row[column]);
+        rows.iter().flat_map(|&r| columns.iter().map(move |&c| value(&self.rows[r as usize], c))).collect()
     }
 }
 
@@ -360,9 +361,36 @@ fn rows_and_columns_out_of_range_are_refused() {
     let (_folder, path) = write(&Table::of(20, 30), "csr_matrix", GZIP);
     let matrix = open(&path, None, 0).unwrap();
     assert!(matches!(read(&matrix, &[3, 20], 1), Err(Error::RowOutOfRange { row: 20, n_rows: 20, .. })));
-    for wrong in [[3, 30], [3, 3], [0, -1]] {
+    for wrong in [[3, 30], [3, 3], [0, -2]] {
         assert!(matches!(open(&path, Some(&wrong), 0), Err(Error::Format { .. })), "{wrong:?}");
     }
+}
+
+/// Wanted columns that the matrix does not have are zero; so are they where nothing was ever written but the fill value.
+#[test]
+fn columns_that_are_not_there_are_zero() {
+    let table = Table::of(60, 41);
+    let rows = [0, 3, 4, 30, 59];
+    for columns in [&[-1, 40, -1, 0, 7, -1][..], &[-1, -1], &[5, -1, 3]] {
+        for format in ["csr_matrix", "csc_matrix", "dense"] {
+            for (name, storage) in LAYOUTS {
+                let (_folder, path) = write(&table, format, storage);
+                for budget in [ENOUGH, 1 << 20] {
+                    let matrix = open(&path, Some(columns), budget).unwrap();
+                    let found = read(&matrix, &rows, 2).unwrap();
+                    assert_eq!(found, table.picked(&rows, Some(columns)), "{format}, {name}, {columns:?}");
+                }
+            }
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.h5ad");
+    let file = File::create(&path).unwrap();
+    file.new_dataset_builder().chunk((4, 3)).empty::<f32>().fill_value(2.5f32).shape((8, 6)).create("X").unwrap();
+    file.close().unwrap();
+    let matrix = open(&path, Some(&[1, -1, 5]), 0).unwrap();
+    assert_eq!(read(&matrix, &[2, 7], 1).unwrap(), [2.5, 0.0, 2.5, 2.5, 0.0, 2.5]);
 }
 
 #[test]
