@@ -1,41 +1,34 @@
 """`AnnDataset`: a torch Dataset over the rows of an .h5ad file or an AnnData.
 
-It puts together what others do: a `Source` per matrix, an `ObsTable`, a transform. Requested order is what it delivers.
-It decides no order of its own (epoch.py) and holds no threads (loader.py).
+It is what users see: it opens, looks things up, and makes loaders; how rows become batches is in row_batches.py. It
+decides no order of its own (epoch.py) and holds no threads (loader.py).
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
-from annfeed._core import RowOps
-from annfeed.blocks import log, units_of_positions
+from annfeed.blocks import log
 from annfeed.cache import cache_budget
-from annfeed.collate import Batch, Collate, Item, Items, apply_transform, split
-from annfeed.fused import fuse
-from annfeed.indexed import IndexedDataset
+from annfeed.collate import Collate, Item, Items, split
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 from annfeed.joined import JoinedSource
 from annfeed.labels import label_codes
-from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
-from annfeed.matrix import Matrix, dtype_name
-from annfeed.resume import digest_of
+from annfeed.matrix import dtype_name
+from annfeed.row_batches import RowBatches
 from annfeed.selection import as_positions, row_subset
 from annfeed.shards import Uneven
 from annfeed.source import STATS, FileSource
 from annfeed.splits import split_rows
-from annfeed.threads import reading_threads
-from annfeed.transforms import Transform, check_transform
+from annfeed.transforms import Transform
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +38,7 @@ if TYPE_CHECKING:
 Int64Array = npt.NDArray[np.int64]
 
 
-class AnnDataset(Dataset[Item]):
+class AnnDataset(RowBatches):
     """A torch Dataset whose items are the cells of an .h5ad file, an AnnData, or many of them, in the order asked for.
 
     The file stays as it is, on disk: rows are decoded when they are asked for, a window of them at a time.
@@ -184,28 +177,9 @@ class AnnDataset(Dataset[Item]):
         self.source_rows = opened.rows
         self._rows = row_subset(obs_subset, self._obs.n_rows)
         self._n_rows = self._obs.n_rows
-        self._fingerprint: tuple[Int64Array | None, dict[str, Any]] | None = None
+        self._fingerprint = None
         if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
             log.info("%s", self.inspect())
-
-    def __len__(self) -> int:
-        """Return the number of rows of the dataset."""
-        return self._n_rows if self._rows is None else len(self._rows)
-
-    @property
-    def transform(self) -> Transform | None:
-        """What is done to items or batches; leading NormalizeTotal, Log1p and Scale are done in Rust."""
-        return self._transform
-
-    @transform.setter
-    def transform(self, transform: Transform | None) -> None:
-        self._transform = check_transform(transform)
-        self._fused: tuple[RowOps | None, Transform | None] | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns as delivered (of the first matrix, where there are several)."""
-        return len(self), self._first.n_vars
 
     def __getitem__(self, index: int) -> Item:
         """Return one item.
@@ -567,39 +541,6 @@ class AnnDataset(Dataset[Item]):
             raise ValueError(f"{source.place} is in memory, where a file was expected; there is nothing to inspect")
         return inspect_file(source.path, source.elem, self.chunk_size)
 
-    def unit_starts(self) -> Int64Array | None:
-        """First position of each run of rows that are decoded together; None where any row can be read by itself."""
-        starts = self._first.unit_starts()
-        return starts if starts is None or self._rows is None else units_of_positions(starts, self._rows)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return what tells this dataset's rows from others: numbers, and digests of ``obs_subset`` and of a few rows.
-
-        It is of the contents: the same cells in a file that was moved, recompressed or added to have the same one.
-
-        Examples
-        --------
-        >>> import anndata, numpy as np
-        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).fingerprint()["n_vars"]
-        3
-        """
-        if self._fingerprint is None or self._fingerprint[0] is not self._rows:  # of the whole of a part, maybe
-            n_rows, n_vars = self.shape
-            chosen = None if self._rows is None else digest_of(self._rows)
-            values = "-".join(matrix.sample_digest() for matrix in self._matrices.values())
-            found = {"n_rows": n_rows, "n_vars": n_vars, "sources": self._sources_digest(), "obs_subset": chosen}
-            found["values"] = values
-            self._fingerprint = self._rows, found
-        return dict(self._fingerprint[1])
-
-    def _sources_digest(self) -> str | None:
-        """Of several sources: names and first rows, as a few values do not show that one of many was exchanged."""
-        source = self._first.source
-        if not isinstance(source, JoinedSource):
-            return None
-        starts = source.offsets[:-1].tolist()
-        return digest_of(np.array([f"{os.path.basename(p)} {n}" for p, n in zip(self.sources, starts, strict=True)]))
-
     def close(self) -> None:
         """Close the files; a closed dataset cannot be read any more."""
         for matrix in self._matrices.values():
@@ -616,84 +557,6 @@ class AnnDataset(Dataset[Item]):
         """Return shape and place."""
         places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in self._matrices.items())
         return f"AnnDataset({len(self)} x {self._first.n_vars}, {places})"
-
-    @property
-    def n_threads(self) -> int:
-        """Threads that reading uses in this process."""
-        return reading_threads(self.threads)
-
-    @property
-    def obs_is_of_file(self) -> bool:
-        """Whether obs comes from the file, where nobody edits it, and not from an AnnData."""
-        return self._obs.is_of_file
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a delivered row, dense; CSR rows are taken for a quarter of that."""
-        dense = sum(matrix.n_vars for matrix in self._matrices.values()) * self.dtype.itemsize
-        return dense if self.output == "dense" else dense // 4
-
-    def load(self, positions: Int64Array) -> LoadedWindow:
-        """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
-        return self.load_rows(self.rows_at(positions))
-
-    def load_rows(self, rows: Int64Array) -> LoadedWindow:
-        """Read ``rows`` of the file or AnnData together."""
-        blocks = {}
-        for key, matrix in self._matrices.items():
-            only_copied = self.output == "dense" and self._ops(key) is None
-            blocks[key] = matrix.load(rows, self.n_threads, self.dtype if only_copied else None)
-        return LoadedWindow(self, rows, blocks)
-
-    def rows_at(self, positions: Int64Array) -> Int64Array:
-        """Return the rows of the file or AnnData at ``positions``: what ``obs_subset`` says, and ``"index"`` is."""
-        return positions if self._rows is None else self._rows[positions]
-
-    def refresh(self) -> None:
-        """Take edits made to the AnnData's obs since the last epoch into account (every epoch begins with it)."""
-        self._obs.refresh()
-
-    def pin_batches(self, pinned: bool) -> None:
-        """Make the next batches in page-locked memory, or no longer."""
-        for matrix in self._matrices.values():
-            matrix.pin_batches(pinned)
-
-    def finish(self, batch: Batch) -> Batch:
-        """Apply what is left of the transform to a batch as it was read."""
-        return apply_transform(self._steps()[1], batch)
-
-    def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
-        """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""
-        return dict(self._obs.take(rows, self._categories))
-
-    def matrix_batch(self, key: str, block: Any, places: Int64Array) -> torch.Tensor:
-        """Return the rows ``places`` of ``block`` as a tensor of the dataset's output and dtype."""
-        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads, self._ops(key))
-
-    def _ops(self, key: str) -> RowOps | None:
-        return self._steps()[0] if key == "X" else None
-
-    def _steps(self) -> tuple[RowOps | None, Transform | None]:
-        """What of the transform is done in Rust, and what is left."""
-        if self._fused is None:
-            self._fused = fuse(self._transform, self.output, self.dtype, self._has_gaps)
-        return self._fused
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fused": None, "_fingerprint": None}
-
-    def _transformed(self, positions: Int64Array) -> Batch:
-        reads = IndexedDataset(self) if self.return_index else self
-        return reads.finish(reads.load(positions).batch(0, len(positions)))
-
-    @property
-    def _has_gaps(self) -> bool:
-        source = self._matrices["X"].source if "X" in self._matrices else None
-        return isinstance(source, JoinedSource) and source.has_gaps
-
-    @property
-    def _first(self) -> Matrix:
-        return next(iter(self._matrices.values()))
 
 
 def _positive(name: str, value: Any) -> int:

@@ -15,7 +15,7 @@ from annfeed.collate import Batch
 from annfeed.loaded import LoadedWindow
 
 if TYPE_CHECKING:
-    from annfeed.dataset import AnnDataset
+    from annfeed.row_batches import RowBatches
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -32,7 +32,7 @@ class IndexedDataset:
         Reads and transforms.
     """
 
-    def __init__(self, dataset: AnnDataset) -> None:
+    def __init__(self, dataset: RowBatches) -> None:
         self._dataset = dataset
 
     def load(self, positions: Int64Array) -> IndexedWindow:

@@ -17,7 +17,7 @@ from annfeed.identity import wait_for_own_write
 from annfeed.source import DecodedRows
 
 if TYPE_CHECKING:
-    from annfeed.dataset import AnnDataset
+    from annfeed.row_batches import RowBatches
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -36,7 +36,7 @@ class LoadedWindow:
     """
 
     def __init__(
-        self, dataset: AnnDataset, rows: Int64Array, blocks: dict[str, tuple[DecodedRows | StoredRows, Int64Array]]
+        self, dataset: RowBatches, rows: Int64Array, blocks: dict[str, tuple[DecodedRows | StoredRows, Int64Array]]
     ) -> None:
         self._dataset = dataset
         self._rows = rows
