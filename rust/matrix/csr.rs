@@ -170,7 +170,7 @@ pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major
         return Ok(RowStarts::default());
     }
     memory::check(indptr.len().saturating_mul(16), || place.clone())?;
-    let mut starts: Vec<u64> = Vec::new();
+    let mut starts: Vec<u64> = Vec::with_capacity(indptr.len() as usize);
     let kind = indptr.dtype.kind;
     let whole = 0..indptr.len();
     read_spans(file, indptr, std::slice::from_ref(&whole), &mut Scratch::default(), &mut |bytes| {

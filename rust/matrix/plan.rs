@@ -35,11 +35,17 @@ impl RowStarts {
         }
         let n_rows = indptr.len().saturating_sub(1) as u64;
         let bases: Vec<u64> = indptr.iter().step_by(Self::GROUP).copied().collect();
-        let offset = |(i, &start): (usize, &u64)| u32::try_from(start - bases[i / Self::GROUP]).ok();
-        match indptr.iter().enumerate().map(offset).collect::<Option<Vec<u32>>>() {
-            Some(offsets) => Ok(Self { n_rows, bases, offsets, wide: Vec::new() }),
-            None => Ok(Self { n_rows, bases: Vec::new(), offsets: Vec::new(), wide: indptr.to_vec() }),
+        // Exactly as much memory as is needed: there may be a hundred million rows.
+        let mut offsets = Vec::with_capacity(indptr.len());
+        for (group, &base) in indptr.chunks(Self::GROUP).zip(&bases) {
+            for &start in group {
+                let Ok(offset) = u32::try_from(start - base) else {
+                    return Ok(Self { n_rows, bases: Vec::new(), offsets: Vec::new(), wide: indptr.to_vec() });
+                };
+                offsets.push(offset);
+            }
         }
+        Ok(Self { n_rows, bases, offsets, wide: Vec::new() })
     }
 
     /// Number of rows.
