@@ -9,6 +9,8 @@ CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 
 # Not a module with examples; and pytest would import it under the name of the other conftest.
 collect_ignore = ["conftest.py"]
+# Run by tests in processes of their own; some need what may not be installed.
+collect_ignore_glob = ["*_script.py"]
 
 
 @pytest.fixture(scope="session")
