@@ -22,8 +22,8 @@ impl PyPool {
     }
 
     /// A writable buffer of `nbytes` bytes, of unspecified content.
-    fn take(&self, nbytes: usize) -> PyResult<PyBuffer> {
-        let buffer = self.pool.take(nbytes).map_err(|e| PyMemoryError::new_err(e.to_string()))?;
+    fn take(&self, py: Python<'_>, nbytes: usize) -> PyResult<PyBuffer> {
+        let buffer = py.detach(|| self.pool.take(nbytes)).map_err(|e| PyMemoryError::new_err(e.to_string()))?;
         Ok(PyBuffer { buffer, nbytes })
     }
 }
