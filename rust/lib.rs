@@ -4,6 +4,7 @@
 //! rows and writes batches. The Python bindings are the feature `python`.
 
 pub mod block;
+pub mod crew;
 pub mod error;
 pub mod filters;
 pub mod h5;

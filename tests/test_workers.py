@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import anndata
 import numpy as np
 import pytest
 import torch
@@ -273,3 +274,18 @@ def test_random_transforms_differ_between_ranks(shelf: Path, monkeypatch: pytest
 def test_seed_and_epoch_do_not_make_one_stream(shelf: Path) -> None:
     # Epoch 1 of seed 5 is not epoch 0 of seed 6.
     assert set(drawn(draws(shelf, seed=5)[1:])).isdisjoint(drawn(draws(shelf, n_epochs=1, seed=6)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_has_helpers_of_its_own(tmp_path: Path) -> None:
+    # Batches of several MB are made by two threads, which a forked process has not got.
+    x = np.random.default_rng(0).random((300, 4000), dtype=np.float32)
+    anndata.AnnData(x).write_h5ad(tmp_path / "a.h5ad", compression="gzip")
+    dataset = AnnDataset(tmp_path / "a.h5ad", threads=3)
+    assert np.array_equal(dataset.__getitems__(range(300)).batch["X"], x)
+    child = os.fork()
+    if child == 0:
+        again = all(np.array_equal(dataset.__getitems__(range(300)).batch["X"], x) for _ in range(3))
+        os._exit(0 if again else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(dataset.__getitems__(range(300)).batch["X"], x)

@@ -5,7 +5,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps", "StoredRows"]
+__all__ = ["Awaited", "Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps", "StoredRows"]
 
 _Int64 = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
@@ -42,6 +42,18 @@ class Cancel:
 
     def __new__(cls) -> Cancel: ...
     def set(self) -> None: ...
+
+@final
+class Awaited:
+    """Whether a consumer waits for the batch that a thread is making ahead of him.
+
+    In a ``with`` block of that thread, batches are made on one core until he waits, and on all of them from then on.
+    """
+
+    def __new__(cls) -> Awaited: ...
+    def set(self, awaited: bool) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_error: object) -> None: ...
 
 @final
 class Budget:

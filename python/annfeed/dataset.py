@@ -256,7 +256,7 @@ class AnnDataset(RowBatches):
         drop_last
             Leave out a last batch that is short.
         prefetch_batches
-            Batches that are made ahead while the model works, with ``num_workers=0``. None: 4, or 1 where a batch takes
+            Batches that are made ahead while the model works, with ``num_workers=0``. None: 4, or 2 where a batch takes
             8 MiB or more, because the fewer are in flight, the more of them stay in the processor's cache.
         return_index
             Add ``"index"`` to batches: int64 ``[B]``, the rows in the file or AnnData; None for as the dataset does.

@@ -42,8 +42,10 @@ _WORKER_KEYWORDS = (
     "in_order",
 )
 
-#: Batches made ahead. Of large ones only one: the fewer are in flight, the more of them stay in the processor's cache.
+#: Batches made ahead. Of large ones fewer: the fewer are in flight, the more of them stay in the processor's cache; but
+#: one alone would let the model wait for each batch that takes longer than others.
 _PREFETCH = 4
+_PREFETCH_LARGE = 2
 _LARGE = 8 << 20
 
 # Separates workers' random numbers from those that make the order (epoch.py).
@@ -140,7 +142,7 @@ class WindowLoader(DataLoader[Any]):
         self.shuffle = shuffle
         if prefetch_batches is None:
             n_rows = batch_size if isinstance(batch_size, int) else 1
-            prefetch_batches = _PREFETCH if n_rows * dataset.row_bytes < _LARGE else 1
+            prefetch_batches = _PREFETCH if n_rows * dataset.row_bytes < _LARGE else _PREFETCH_LARGE
         self.weights = weights
         self.balance = balance
         self.temperature = temperature

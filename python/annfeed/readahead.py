@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Cancel
+from annfeed._core import Awaited, Cancel
 from annfeed.cancel import cancelled_by
 from annfeed.collate import Batch
 from annfeed.padding import Loaded, batches_of
@@ -134,6 +134,7 @@ class _Stage:
         self._ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._room = threading.Semaphore(size)
         self._stop = threading.Event()
+        self._awaited = Awaited()
         self._cancel = Cancel()
         self._thread = threading.Thread(target=self._run, name="annfeed-read-ahead", daemon=True)
 
@@ -152,13 +153,15 @@ class _Stage:
 
     def __iter__(self) -> Iterator[Any]:
         for result in _taken(self._ready, self._stop):
+            self._awaited.set(False)
             self._room.release()
             yield result
+            self._awaited.set(True)
 
     def _run(self) -> None:
         try:
             results = self._work()
-            with cancelled_by(self._cancel):
+            with cancelled_by(self._cancel), self._awaited:
                 while self._may_go_on():
                     self._ready.put(("result", next(results)))
         except StopIteration:

@@ -2,12 +2,13 @@
 
 use super::cast::{Target, check};
 use super::ops::{RowOps, Table};
-use super::{Band, Block, Rounded, rows_per_thread};
+use super::{Band, Block, Rounded};
+use crate::crew::share;
 use crate::error::Result;
 use crate::{with_columns, with_values};
 
-/// Bytes below which a second thread costs more than it saves (an empty scope takes 0.2 to 0.4 ms on 2 cores).
-const MIN_BYTES_PER_THREAD: usize = 1 << 21;
+/// Bytes that a thread writes at a time: enough to be worth sharing, few enough for threads to end together.
+const PIECE_BYTES: usize = 1 << 20;
 
 impl Block {
     /// Writes the rows at `positions` to `out`, row-major and `n_cols` wide, and tells of the first whole number rounded.
@@ -59,17 +60,9 @@ impl Block {
         if self.n_cols == 0 || positions.is_empty() {
             return Ok(Vec::new());
         }
-        let least = (MIN_BYTES_PER_THREAD / (self.n_cols * size_of::<T>()).max(1)).max(1);
-        let share = rows_per_thread(positions.len(), threads, least);
-        let mut pieces = positions.chunks(share).zip(out.chunks_mut(share * self.n_cols));
-        let first = pieces.next();
-        std::thread::scope(|scope| {
-            let work = &work;
-            let others: Vec<_> = pieces.map(|(rows, out)| scope.spawn(move || work(rows, out))).collect();
-            let first = first.map(|(rows, out)| work(rows, out));
-            let joined = others.into_iter().map(|o| o.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            first.into_iter().chain(joined).collect()
-        })
+        let piece = (PIECE_BYTES / (self.n_cols * size_of::<T>()).max(1)).max(1);
+        let pieces = positions.chunks(piece).zip(out.chunks_mut(piece * self.n_cols));
+        share(threads, pieces, |(rows, out)| work(rows, out)).into_iter().collect()
     }
 
     fn dense_row<T: Target>(&self, position: usize, out: &mut [T], rounded: &mut Option<Rounded>) -> Result<()> {

@@ -127,8 +127,3 @@ impl Block {
         positions.iter().copied().find(|&p| usize::try_from(p).map_or(true, |p| p >= self.rows.len()))
     }
 }
-
-/// Splits `n` rows over at most `threads` threads, one piece each, none smaller than `least`.
-fn rows_per_thread(n: usize, threads: usize, least: usize) -> usize {
-    n.div_ceil(threads.max(1)).max(least).max(1)
-}

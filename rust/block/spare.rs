@@ -19,9 +19,17 @@ impl Spare {
     /// Used memory keeps the width that the values needed before.
     #[must_use]
     pub fn take(&self, n_cols: u64, capacity: usize) -> (Columns, Values) {
-        let fits = |(columns, values): &(Columns, Values)| columns.capacity().min(values.capacity()) >= capacity;
-        // What is too small comes from the small windows at the start of an epoch, and would not be used again.
-        let used = self.with(|parts| std::iter::from_fn(|| parts.pop()).find(fits)).flatten();
+        let room_in = |(columns, values): &(Columns, Values)| columns.capacity().min(values.capacity());
+        // The smallest that is large enough. Where none is, the largest goes, and one that fits more comes in its place.
+        let best = |parts: &mut Vec<_>| {
+            let rank = |part| match room_in(part) {
+                room if room >= capacity => (0, room),
+                room => (1, usize::MAX - room),
+            };
+            let at = parts.iter().enumerate().min_by_key(|(_, part)| rank(part))?.0;
+            Some(parts.swap_remove(at)).filter(|part| room_in(part) >= capacity)
+        };
+        let used = self.with(best).flatten();
         used.unwrap_or_else(|| {
             // Jobs are of about one size: a little more makes the memory fit the next.
             let room = capacity + capacity / 8;

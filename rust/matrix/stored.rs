@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use super::file::DataFile;
+use crate::crew::share;
 use crate::error::{Place, Result};
 use crate::h5::dtype::NumType;
 
-/// Bytes below which a second thread costs more than it saves.
-const MIN_BYTES_PER_THREAD: usize = 1 << 21;
+/// Bytes that a thread reads at a time: enough to be worth sharing, few enough for threads to end together.
+const PIECE_BYTES: usize = 1 << 20;
 /// More than this is not asked of the system ahead of time: it might push out what is needed sooner.
 const MAX_ADVISED: u64 = 256 << 20;
 
@@ -69,16 +70,9 @@ impl StoredRows {
             return Ok(());
         }
         self.file.check_unchanged()?;
-        let least = (MIN_BYTES_PER_THREAD / self.row_bytes()).max(1);
-        let share = positions.len().div_ceil(threads.max(1)).max(least);
-        let mut pieces = positions.chunks(share).zip(out.chunks_mut(share * self.row_bytes()));
-        let first = pieces.next();
-        std::thread::scope(|scope| {
-            let others: Vec<_> = pieces.map(|(rows, out)| scope.spawn(move || self.read_piece(rows, out))).collect();
-            let first = first.map_or(Ok(()), |(rows, out)| self.read_piece(rows, out));
-            let joined = others.into_iter().map(|o| o.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            joined.fold(first, Result::and)
-        })
+        let piece = (PIECE_BYTES / self.row_bytes()).max(1);
+        let pieces = positions.chunks(piece).zip(out.chunks_mut(piece * self.row_bytes()));
+        share(threads, pieces, |(rows, out)| self.read_piece(rows, out)).into_iter().collect()
     }
 
     fn read_piece(&self, positions: &[i64], mut out: &mut [u8]) -> Result<()> {

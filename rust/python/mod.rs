@@ -3,6 +3,7 @@
 // pyo3 hands arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
+mod ahead;
 mod block;
 mod errors;
 mod ops;
@@ -15,6 +16,8 @@ use pyo3::prelude::*;
 /// Reads row batches from `.h5ad` matrices without the GIL; used by `annfeed.source`.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::ahead::PyAwaited;
     #[pymodule_export]
     use super::block::PyBlock;
     #[pymodule_export]

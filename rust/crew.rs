@@ -1,0 +1,263 @@
+//! Threads that help one caller again and again: a batch takes less time to make than a thread takes to start.
+//!
+//! Each calling thread has helpers of its own, from its first shared work until it ends. They come to work that is under
+//! way; a helper that wakes up too late, because the processor is busy with other things, is not waited for. A thread that
+//! works ahead of somebody calls them only once its work is waited for ([`ahead_of`]): until then they would only take cores
+//! away from him. After a fork the child has no helpers, and starts its own (DESIGN section 3.5).
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Lets this thread work alone as long as `awaited` is false; None: it calls its helpers at once, as is the default.
+pub fn ahead_of(awaited: Option<Arc<AtomicBool>>) {
+    AWAITED.set(awaited);
+}
+
+/// Does `work` for all `pieces`, on the calling thread and at most `threads - 1` helpers; the results come in order.
+///
+/// # Panics
+/// Where `work` does.
+pub fn share<P: Send, R: Send>(
+    threads: usize,
+    pieces: impl ExactSizeIterator<Item = P> + Send,
+    work: impl Fn(P) -> R + Sync,
+) -> Vec<R> {
+    let threads = threads.min(pieces.len());
+    if threads <= 1 {
+        return pieces.map(work).collect();
+    }
+    let n_pieces = pieces.len();
+    let left = Mutex::new(pieces.enumerate());
+    let done = Mutex::new(Vec::with_capacity(n_pieces));
+    with_crew(threads - 1, |crew| {
+        crew.run(&|| {
+            let next = lock(&left).next();
+            let Some((i, piece)) = next else { return false };
+            let result = work(piece);
+            lock(&done).push((i, result));
+            true
+        });
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+thread_local! {
+    static CREW: Cell<Option<Crew>> = const { Cell::new(None) };
+    static AWAITED: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+fn is_awaited() -> bool {
+    AWAITED.with_borrow(|awaited| awaited.as_ref().is_none_or(|awaited| awaited.load(Ordering::Relaxed)))
+}
+
+/// Runs `work` with the calling thread's crew, of at least `n_helpers`.
+fn with_crew<R>(n_helpers: usize, work: impl FnOnce(&Crew) -> R) -> R {
+    let crew = CREW.take().filter(|crew| crew.is_of_this_process() && crew.n_helpers >= n_helpers);
+    let crew = crew.unwrap_or_else(|| Crew::new(n_helpers));
+    let result = work(&crew);
+    CREW.set(Some(crew));
+    result
+}
+
+/// Does the next piece of some work; false where nothing is left.
+type Step<'a> = dyn Fn() -> bool + Sync + 'a;
+
+/// Work that helpers may still come to. Its lifetime is [`Crew::run`]'s, which returns only when none is at it.
+#[derive(Clone, Copy)]
+struct Task(&'static Step<'static>);
+
+#[derive(Default)]
+struct State {
+    task: Option<Task>,
+    /// How many tasks there were: a helper comes to each once.
+    n_tasks: u64,
+    at_work: usize,
+    panic: Option<Box<dyn Any + Send>>,
+    over: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    begun: Condvar,
+    left: Condvar,
+}
+
+struct Crew {
+    shared: Arc<Shared>,
+    n_helpers: usize,
+    process: u32,
+}
+
+impl Crew {
+    fn new(n_helpers: usize) -> Self {
+        let shared = Arc::new(Shared::default());
+        // Where the system gives no more threads, fewer help.
+        let started = (0..n_helpers).map_while(|_| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().name("annfeed-helper".into()).spawn(move || shared.help()).ok()
+        });
+        let _ = started.count();
+        Self { shared, n_helpers, process: std::process::id() }
+    }
+
+    fn is_of_this_process(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// Goes through `step` here, and on helpers once the work is waited for; returns when nobody is at it any more.
+    fn run<'a>(&self, step: &'a Step<'a>) {
+        /// Takes the task back, also where it panicked.
+        struct Recall<'a>(&'a Shared);
+        impl Drop for Recall<'_> {
+            fn drop(&mut self) {
+                let mut state = lock(&self.0.state);
+                state.task = None;
+                while state.at_work > 0 {
+                    state = self.0.left.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+        while !is_awaited() {
+            if !step() {
+                return;
+            }
+        }
+        // SAFETY: helpers take a task only from `state`, under its lock, and count themselves in there before they let go of
+        // it. `Recall` removes the task and waits until all have counted themselves out, before the borrow ends.
+        #[allow(unsafe_code)]
+        let unbounded = unsafe { std::mem::transmute::<&'a Step<'a>, &'static Step<'static>>(step) };
+        let recall = Recall(&self.shared);
+        {
+            let mut state = lock(&self.shared.state);
+            state.task = Some(Task(unbounded));
+            state.n_tasks += 1;
+        }
+        self.shared.begun.notify_all();
+        while step() {}
+        drop(recall);
+        if let Some(panic) = lock(&self.shared.state).panic.take() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        // In a forked child a helper that is not there may hold the lock for ever.
+        if self.is_of_this_process() {
+            lock(&self.shared.state).over = true;
+            self.shared.begun.notify_all();
+        }
+    }
+}
+
+impl Shared {
+    /// What a helper does all its life.
+    fn help(&self) {
+        let mut seen = 0;
+        let mut state = lock(&self.state);
+        loop {
+            match state.task {
+                _ if state.over => return,
+                Some(Task(step)) if state.n_tasks != seen => {
+                    seen = state.n_tasks;
+                    state.at_work += 1;
+                    drop(state);
+                    let result = catch_unwind(AssertUnwindSafe(|| while step() {}));
+                    state = lock(&self.state);
+                    state.panic = state.panic.take().or(result.err());
+                    state.at_work -= 1;
+                    self.left.notify_one();
+                }
+                _ => state = self.begun.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn results_come_in_the_order_of_the_pieces() {
+        for threads in [1, 2, 5] {
+            for n in [0u64, 1, 2, 100] {
+                let squares = share(threads, 0..n as usize, |i| i * i);
+                assert_eq!(squares, (0..n as usize).map(|i| i * i).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_may_be_parts_of_what_the_caller_has() {
+        let mut out = [0usize; 1000];
+        share(3, out.chunks_mut(7).enumerate(), |(i, part)| part.fill(i));
+        assert!(out.iter().enumerate().all(|(at, &i)| i == at / 7));
+    }
+
+    #[test]
+    fn the_same_helpers_come_again_and_end_with_the_caller() {
+        let seen = Mutex::new(HashSet::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    share(2, 0..4, |_| {
+                        lock(&seen).insert(std::thread::current().id());
+                        std::thread::sleep(Duration::from_micros(200));
+                    });
+                }
+                CREW.with(|crew| {
+                    let held = crew.take();
+                    assert!(held.as_ref().is_some_and(|held| held.n_helpers == 1));
+                    crew.set(held);
+                });
+            });
+        });
+        assert_eq!(lock(&seen).len(), 2);
+    }
+
+    #[test]
+    fn helpers_come_when_the_work_is_waited_for() {
+        let awaited = Arc::new(AtomicBool::new(false));
+        let who_did = |from: usize| {
+            let done = share(2, 0..40, |i| {
+                awaited.store(i >= from, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_micros(300));
+                std::thread::current().id()
+            });
+            done.into_iter().collect::<HashSet<_>>().len()
+        };
+        ahead_of(Some(Arc::clone(&awaited)));
+        assert_eq!(who_did(40), 1);
+        awaited.store(false, Ordering::Relaxed);
+        assert_eq!(who_did(5), 2);
+        ahead_of(None);
+        assert_eq!(who_did(40), 2);
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_next_work_is_done() {
+        for bad in 0..20 {
+            let failed = catch_unwind(AssertUnwindSafe(|| share(2, 0..20, |i| assert_ne!(i, bad))));
+            assert!(failed.is_err());
+            let done = AtomicUsize::new(0);
+            share(2, 0..20, |_| done.fetch_add(1, Ordering::Relaxed));
+            assert_eq!(done.load(Ordering::Relaxed), 20);
+        }
+    }
+}

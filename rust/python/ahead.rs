@@ -1,0 +1,39 @@
+//! `Awaited`: whether somebody waits for what a thread makes ahead of him.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pyo3::prelude::*;
+
+use crate::crew::ahead_of;
+
+/// Whether a consumer waits for the batch that a thread is making ahead of him.
+///
+/// In a `with` block of that thread, batches are made on one core until he waits, and on all of them from then on.
+#[pyclass(frozen, module = "annfeed._core", name = "Awaited")]
+pub struct PyAwaited {
+    awaited: Arc<AtomicBool>,
+}
+
+#[pymethods]
+impl PyAwaited {
+    #[new]
+    fn new() -> Self {
+        Self { awaited: Arc::new(AtomicBool::new(true)) }
+    }
+
+    /// Tells that the consumer waits, or no longer.
+    fn set(&self, awaited: bool) {
+        self.awaited.store(awaited, Ordering::Relaxed);
+    }
+
+    fn __enter__(&self) {
+        ahead_of(Some(Arc::clone(&self.awaited)));
+    }
+
+    #[pyo3(signature = (*_error))]
+    #[allow(clippy::unused_self)]
+    fn __exit__(&self, _error: &Bound<'_, pyo3::types::PyTuple>) {
+        ahead_of(None);
+    }
+}
