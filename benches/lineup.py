@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from contender import Contender
 from ours import Annfeed, AnnfeedPlain
 from peers import Annbatch, AnndataBacked, AnnLoader, ScDataset, ScipyInMemory
@@ -17,6 +19,8 @@ def _blocks(block: int | str, output: str) -> Contender:
     return Annfeed(f"annfeed block {block} {label}", order="blocks", block=block, output=output)
 
 
+WORKERS: dict[str, Any] = {"workers": 2, "cache": "on", "epochs": "later"}
+
 #: In this order they run: those that are compared run next to each other, as near in time as can be.
 CONTENDERS: list[Contender] = [
     AnnLoader("AnnLoader backed", "anndata", fetch="batch"),
@@ -28,7 +32,8 @@ CONTENDERS: list[Contender] = [
     Annfeed("annfeed random dense, cache, later epochs", cache="on", epochs="later"),
     ScipyInMemory("scipy in memory", "scipy", fetch="batch", cache="all"),
     AnnfeedPlain("annfeed plain DataLoader, cache, later epochs", cache="on", epochs="later", fetch="batch"),
-    AnnfeedPlain("annfeed plain DataLoader, 2 workers", workers=2, cache="on", epochs="later", fetch="batch"),
+    AnnfeedPlain("annfeed plain DataLoader, 2 workers, cache, later epochs", **WORKERS, fetch="batch"),
+    Annfeed("annfeed random dense, 2 workers, cache, later epochs", **WORKERS),
     _blocks(16, "dense"),
     ScDataset("scDataset block 16 dense", "scdataset", "blocks", 16),
     _blocks("auto", "dense"),
@@ -66,7 +71,8 @@ COMPARISONS: list[tuple[str, str, float | None]] = [
     ("annfeed random dense, cache, later epochs", "anndata backed", 80),
     ("annfeed random dense, cache, later epochs", "scipy in memory", 1.5),
     ("annfeed plain DataLoader, cache, later epochs", "annfeed random dense, cache, later epochs", 0.5),
-    ("annfeed plain DataLoader, 2 workers", "annfeed random dense, cache, later epochs", 0.5),
+    ("annfeed plain DataLoader, 2 workers, cache, later epochs", "annfeed random dense, cache, later epochs", 0.5),
+    ("annfeed random dense, 2 workers, cache, later epochs", "annfeed random dense, cache, later epochs", 0.5),
     ("annfeed block 16 dense", "scDataset block 16 dense", 5),
     ("annfeed block auto dense", "scDataset block 16 dense", 8),
     ("annfeed block 64 dense", "scDataset block 64 dense", None),

@@ -23,10 +23,11 @@ MOST_EPOCHS = 1000
 def measure(contender: Contender, settings: Settings, seconds: float) -> dict[str, float]:
     """Return cells, seconds, cells_per_s, first_batch_s, peak_mb and grown_mb of one run.
 
-    The rate counts from the first ``next()``, after opening; the first batch counts from before opening. A run ends at
-    the first batch after ``seconds``: for peers that read whole windows at the end of one (a rate taken in the middle
-    would count a window's reading and not its rows), for annfeed not before three windows. What annfeed has read ahead
-    by then is not counted.
+    The rate counts from the first ``next()``, after opening; the first batch counts from before opening. Who has gone
+    through an epoch by ``seconds`` is timed to the end of the epoch under way: a user waits for whole epochs.
+    Where an epoch takes longer, a run ends at the first batch after ``seconds``: for peers that read whole windows at
+    the end of one (a rate taken in the middle would count a window's reading and not its rows), for annfeed not before
+    three windows; what annfeed has read ahead by then is not counted.
     """
     for name in ("torch", "anndata", contender.needs):  # importing is nobody's first batch
         importlib.import_module(name)
@@ -45,6 +46,7 @@ def measure(contender: Contender, settings: Settings, seconds: float) -> dict[st
     windows = contender.fetch == "window"
     whole = settings.window if windows and contender.needs != "annfeed" else 1
     least = LEAST_WINDOWS * settings.window if windows and contender.needs == "annfeed" else 0
+    whole_epochs = 0
     while True:
         in_epoch = 0
         for x, _ in next(epochs):
@@ -52,8 +54,10 @@ def measure(contender: Contender, settings: Settings, seconds: float) -> dict[st
             cells += x.shape[0]
             in_epoch += x.shape[0]
             first = first or now - (opened if contender.epochs == "later" else began)
-            if now - opened >= wanted and in_epoch % whole == 0 and cells >= least:
+            if now - opened >= wanted and in_epoch % whole == 0 and cells >= least and whole_epochs == 0:
                 break
+        else:
+            whole_epochs += 1
         took = time.perf_counter() - opened
         if (took >= wanted and cells >= least) or contender.epochs == "first":
             break

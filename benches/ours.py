@@ -54,14 +54,20 @@ class Annfeed(Contender):
         )
 
     def _cache(self, settings: Settings) -> int | str:
+        from annfeed.cache import cache_budget
+
         if self.cache == "half":
             return half_of_rows(self.path(settings))
-        return {"off": 0, "on": settings.cache}.get(self.cache, self.cache)
+        if self.cache == "on":  # of each worker, where there are some
+            return cache_budget(settings.cache) * max(1, self.workers)
+        return {"off": 0}.get(self.cache, self.cache)
 
     def _loader(self, settings: Settings) -> Any:
         shuffle = self.order != "file"
         keywords = {"shuffle": shuffle, "block_size": self.block} if shuffle else {"shuffle": False}
-        return self.dataset.get_optimized_dataloader(settings.batch, seed=settings.seed, **keywords)
+        return self.dataset.get_optimized_dataloader(
+            settings.batch, seed=settings.seed, num_workers=self.workers, **keywords
+        )
 
 
 class AnnfeedPlain(Annfeed):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from annfeed._core import Pool
+from annfeed.shared_memory import outbox
 
 #: Below this, torch's own allocator recycles well enough.
 _SMALL = 1 << 18
@@ -43,6 +44,9 @@ class BatchMemory:
         nbytes = n * dtype.itemsize
         if nbytes < _SMALL:
             return torch.empty(n, dtype=dtype)
+        to_main = outbox()
+        if to_main is not None:
+            return to_main.empty(n, dtype)
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = Pool(), os.getpid()
         # Through numpy, whose arrays keep their memory's owner alive; torch keeps the array.

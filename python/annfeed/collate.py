@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 
+from annfeed.handover import sendable
 from annfeed.transforms import Compose, Transform, call_transform
 
 Item = dict[str, Any]
@@ -101,10 +102,8 @@ class Collate:
     def __call__(self, items: Items | Batch | Sequence[Item]) -> Batch:
         """Return the batch."""
         if isinstance(items, Items):
-            return items.batch
-        if isinstance(items, dict):
-            return items
-        return stack(items)
+            return sendable(items.batch)
+        return sendable(items if isinstance(items, dict) else stack(items))
 
     def __repr__(self) -> str:
         """Return the call that makes it."""

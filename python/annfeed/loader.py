@@ -18,7 +18,7 @@ from annfeed.identity import n_own_writes
 from annfeed.indexed import IndexedDataset
 from annfeed.permutation import derive_key
 from annfeed.ranks import draw_seed, rank_and_world
-from annfeed.readahead import read_ahead
+from annfeed.readahead import batches_ahead, read_ahead
 from annfeed.resume import Digests, Position, Progress, as_position, as_state, check_positions, order_of, windows_from
 from annfeed.sampler import PlanSampler
 from annfeed.sampler_plan import SamplerPlan
@@ -41,12 +41,6 @@ _WORKER_KEYWORDS = (
     "pin_memory_device",
     "in_order",
 )
-
-#: Batches made ahead. Of large ones fewer: the fewer are in flight, the more of them stay in the processor's cache; but
-#: one alone would let the model wait for each batch that takes longer than others.
-_PREFETCH = 4
-_PREFETCH_LARGE = 2
-_LARGE = 8 << 20
 
 # Separates workers' random numbers from those that make the order (epoch.py).
 _WORKERS = 2
@@ -142,7 +136,7 @@ class WindowLoader(DataLoader[Any]):
         self.shuffle = shuffle
         if prefetch_batches is None:
             n_rows = batch_size if isinstance(batch_size, int) else 1
-            prefetch_batches = _PREFETCH if n_rows * dataset.row_bytes < _LARGE else _PREFETCH_LARGE
+            prefetch_batches = batches_ahead(n_rows * dataset.row_bytes)
         self.weights = weights
         self.balance = balance
         self.temperature = temperature

@@ -28,6 +28,23 @@ _LOOK = 0.05
 _PLANNED = 3
 
 
+#: Batches made ahead. Of large ones fewer: the fewer are in flight, the more of them stay in the processor's cache; but
+#: one alone would let the model wait for each batch that takes longer than others.
+_AHEAD, _AHEAD_LARGE = 4, 2
+_LARGE = 8 << 20
+
+
+def batches_ahead(batch_bytes: int) -> int:
+    """Return how many batches of so many bytes are made ahead, unless somebody says otherwise.
+
+    Examples
+    --------
+    >>> batches_ahead(1 << 20), batches_ahead(1 << 24)
+    (4, 2)
+    """
+    return _AHEAD if batch_bytes < _LARGE else _AHEAD_LARGE
+
+
 class Loads(Protocol):
     """A dataset that reads windows."""
 

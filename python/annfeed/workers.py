@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.data import Dataset
 
 from annfeed.collate import Batch, Collate, Items
+from annfeed.handover import sendable
 from annfeed.padding import IS_PADDING, batches_of
 from annfeed.windows import Window
 
@@ -71,7 +72,7 @@ class PartBatches(Dataset[Any]):
 
     def __getitem__(self, part: Window) -> list[Any]:
         loaded = self._dataset.load(part.rows)
-        return [finished(self._dataset, batch, self._collate_fn) for batch in batches_of(part, loaded)]
+        return [sendable(finished(self._dataset, batch, self._collate_fn)) for batch in batches_of(part, loaded)]
 
 
 def finished(dataset: AnnDataset | IndexedDataset, batch: Batch, collate_fn: Any) -> Any:

@@ -7,10 +7,19 @@ use std::sync::{Mutex, TryLockError};
 
 use super::{Band, Columns, Values};
 
+type Part = (Columns, Values);
+
 /// Emptied vectors of dropped bands.
 #[derive(Debug, Default)]
 pub struct Spare {
-    parts: Mutex<Vec<(Columns, Values)>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    parts: Vec<Part>,
+    /// Elements that were wanted last.
+    wanted: usize,
 }
 
 impl Spare {
@@ -18,19 +27,8 @@ impl Spare {
     ///
     /// Used memory keeps the width that the values needed before.
     #[must_use]
-    pub fn take(&self, n_cols: u64, capacity: usize) -> (Columns, Values) {
-        let room_in = |(columns, values): &(Columns, Values)| columns.capacity().min(values.capacity());
-        // The smallest that is large enough. Where none is, the largest goes, and one that fits more comes in its place.
-        let best = |parts: &mut Vec<_>| {
-            let rank = |part| match room_in(part) {
-                room if room >= capacity => (0, room),
-                room => (1, usize::MAX - room),
-            };
-            let at = parts.iter().enumerate().min_by_key(|(_, part)| rank(part))?.0;
-            Some(parts.swap_remove(at)).filter(|part| room_in(part) >= capacity)
-        };
-        let used = self.with(best).flatten();
-        used.unwrap_or_else(|| {
+    pub fn take(&self, n_cols: u64, capacity: usize) -> Part {
+        self.with(|state| state.best_for(capacity)).flatten().unwrap_or_else(|| {
             // Jobs are of about one size: a little more makes the memory fit the next.
             let room = capacity + capacity / 8;
             (Columns::with_capacity(n_cols, room), Values::with_capacity(room))
@@ -42,17 +40,40 @@ impl Spare {
         let Band::Sparse { mut columns, mut values, .. } = band else { return };
         columns.clear();
         values.clear();
-        self.with(|parts| parts.push((columns, values)));
+        let part = (columns, values);
+        // What is much too small comes from the small windows at the start of an epoch, and would not be used again.
+        self.with(|state| {
+            if room_in(&part) >= state.wanted / 2 {
+                state.parts.push(part);
+            }
+        });
     }
 
     /// `None` where another thread is at it, or was in the process that this one was forked from.
-    fn with<R>(&self, work: impl FnOnce(&mut Vec<(Columns, Values)>) -> R) -> Option<R> {
-        match self.parts.try_lock() {
-            Ok(mut parts) => Some(work(&mut parts)),
-            Err(TryLockError::Poisoned(parts)) => Some(work(&mut parts.into_inner())),
+    fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> Option<R> {
+        match self.state.try_lock() {
+            Ok(mut state) => Some(work(&mut state)),
+            Err(TryLockError::Poisoned(state)) => Some(work(&mut state.into_inner())),
             Err(TryLockError::WouldBlock) => None,
         }
     }
+}
+
+impl State {
+    /// The smallest part that is large enough. Where none is, the largest goes, so that a larger one can come in its place.
+    fn best_for(&mut self, capacity: usize) -> Option<Part> {
+        self.wanted = capacity;
+        let rank = |part| match room_in(part) {
+            room if room >= capacity => (0, room),
+            room => (1, usize::MAX - room),
+        };
+        let at = self.parts.iter().enumerate().min_by_key(|(_, part)| rank(part))?.0;
+        Some(self.parts.swap_remove(at)).filter(|part| room_in(part) >= capacity)
+    }
+}
+
+fn room_in((columns, values): &Part) -> usize {
+    columns.capacity().min(values.capacity())
 }
 
 #[cfg(test)]
@@ -78,9 +99,9 @@ mod tests {
         block.push_band(Arc::clone(&kept));
         let other = block.clone();
         drop(block);
-        assert_eq!(spare.with(|parts| parts.len()), Some(0), "the other block still reads them");
+        assert_eq!(spare.with(|state| state.parts.len()), Some(0), "the other block still reads them");
         drop(other);
-        assert_eq!(spare.with(|parts| parts.len()), Some(1), "the cache still has the second");
+        assert_eq!(spare.with(|state| state.parts.len()), Some(1), "the cache still has the second");
 
         let (columns, values) = spare.take(100, 60);
         assert_eq!((columns.len(), values.len()), (0, 0));
@@ -89,10 +110,25 @@ mod tests {
     }
 
     #[test]
-    fn memory_that_is_too_small_is_not_used() {
+    fn the_smallest_that_fits_is_used() {
         let spare = Spare::default();
-        spare.keep(band(5));
-        let (columns, values) = spare.take(100, 6);
-        assert!(columns.capacity() >= 6 && values.capacity() >= 6);
+        for n in [7, 5, 90, 6] {
+            spare.keep(band(n));
+        }
+        let room = |capacity| room_in(&spare.take(100, capacity));
+        assert_eq!(room(6), 6);
+        assert_eq!(room(6), 7);
+        assert_eq!(room(6), 90);
+        assert!(room(80) >= 80, "the last, of 5, is too small and goes");
+        assert_eq!(spare.with(|state| state.parts.len()), Some(0));
+    }
+
+    #[test]
+    fn memory_that_is_much_too_small_is_not_kept() {
+        let spare = Spare::default();
+        drop(spare.take(100, 20));
+        spare.keep(band(9));
+        spare.keep(band(10));
+        assert_eq!(spare.with(|state| state.parts.len()), Some(1));
     }
 }

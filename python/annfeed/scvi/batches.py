@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset, Subset
 
-from annfeed.scvi.fields import Field
+from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
 from annfeed.threads import reading_threads
 
@@ -71,6 +71,11 @@ class RegistryDataset(Dataset[Batch]):
     def streamed(self) -> bool:
         """Whether something comes from disk."""
         return any(field.streamed for field in self._fields.values())
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of what is read for a row, as delivered; sparse ones are taken for a quarter of dense ones."""
+        return sum(field.row_bytes for field in self._fields.values() if isinstance(field, StreamedField))
 
     @property
     def registered_keys(self) -> Any:

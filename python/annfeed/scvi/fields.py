@@ -108,7 +108,7 @@ class SparseField:
         """Return a copy of the rows, as a dense array or a sparse tensor."""
         picked = self.matrix[read[start:stop]]
         if self._large is not None and np.prod(picked.shape) * self._dtype.itemsize >= _LARGE:
-            return self._large.dense(picked)
+            return self._large.dense(picked, threads)
         rows = picked.astype(self._dtype, copy=False)
         if not self._as_tensor:
             dense: npt.NDArray[Any] = rows.toarray()
@@ -136,10 +136,9 @@ class LargeBatches:
         self._matrix = Matrix("X", source, matrix.shape[0], matrix.shape[1], no_names)
         self._dtype = dtype
 
-    def dense(self, rows: Any) -> npt.NDArray[Any]:
+    def dense(self, rows: Any, threads: int) -> npt.NDArray[Any]:
         """Return scipy CSR rows as an array."""
-        # In the calling thread: to wake another one takes as long as the work, on a busy machine longer.
-        batch = self._matrix.batch(block_of(rows, None), np.arange(rows.shape[0]), "dense", self._dtype, 1)
+        batch = self._matrix.batch(block_of(rows, None), np.arange(rows.shape[0]), "dense", self._dtype, threads)
         return batch.numpy()
 
 
@@ -166,6 +165,12 @@ class StreamedField:
         self._output = "csr" if as_tensor else "dense"
         lossless = torch.float64 if np.dtype(stored).kind == "f" else torch.int64
         self._read_as = _FLOATS.get(self._dtype.name, lossless)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row as delivered; a sparse one is taken for a quarter of a dense one."""
+        dense = self.matrix.n_vars * self._dtype.itemsize
+        return dense if self._output == "dense" else dense // 4
 
     def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
         """Decode the rows, each once."""

@@ -15,15 +15,13 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from annfeed.readahead import read_ahead
+from annfeed.readahead import batches_ahead, read_ahead
 from annfeed.sampler_plan import SamplerPlan
 from annfeed.scvi.batches import RegistryDataset, RowSubset
 from annfeed.scvi.order import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.scvi.tickets import TicketBatches, Tickets
 from annfeed.selection import as_positions, row_indices
 
-#: Batches made ahead while the model works on one.
-_AHEAD = 4
 #: Keywords of torch's DataLoader that concern worker processes and go to the loader that has them.
 _WORKER_KEYWORDS = (
     "num_workers",
@@ -160,6 +158,7 @@ class AnnDataLoader(DataLoader[Any]):
         self.kwargs = {**_settings(), **kwargs, "batch_size": None, "shuffle": False, "sampler": sampler}
         if iter_ndarray:
             self.kwargs["collate_fn"] = _as_it_is
+        self._rows_of_batch = batch_size
         self._in_workers: DataLoader[Any] | None = None
         super().__init__(dataset, **self.kwargs)
 
@@ -181,8 +180,9 @@ class AnnDataLoader(DataLoader[Any]):
 
     def _stream(self) -> Iterator[Any]:
         plan = SamplerPlan(sampler=_Positions(self), n_rows=len(self.dataset), batch_size=None, window=self.window)
+        n_ahead = batches_ahead(self._rows_of_batch * self.dataset.dataset.row_bytes)
         pin = self.pin_memory and torch.cuda.is_available()
-        for batch in read_ahead(self.dataset, plan.windows(), _AHEAD):
+        for batch in read_ahead(self.dataset, plan.windows(), n_ahead):
             done: Any = self.collate_fn(batch)  # type: ignore[arg-type]
             yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from annfeed.handover import sendable
 from annfeed.scvi.batches import Batch, LoadedRows, RowSubset
 
 Int64Array = npt.NDArray[np.int64]
@@ -106,4 +107,4 @@ class TicketBatches(Dataset[Batch]):
         if self._loaded is None or self._key != ticket.key:
             self._loaded = None  # the old window goes before the new one is read
             self._loaded, self._key = self._rows.load(ticket.rows), ticket.key
-        return self._loaded.batch(ticket.start, ticket.stop)
+        return sendable(self._loaded.batch(ticket.start, ticket.stop))

@@ -1,0 +1,301 @@
+"""Shared memory for batches, which goes round between a torch worker and the process that its batches go to.
+
+A worker writes into a piece of it again when both it and the receiver have let go of the arrays that were on it. torch
+makes the pieces and passes each on, once; a piece's first bytes say who still needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from uuid import uuid4
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Bytes = npt.NDArray[np.uint8]
+#: A piece: the worker's, and its number.
+Name = tuple[str, int]
+
+#: Bytes before the batch: `_TAKEN` and so on are places in it.
+_HEAD = 4096
+#: The receiver has arrays on it / has mapped it / will not see it again.
+_TAKEN, _MAPPED, _RETIRED = range(3)
+#: Sizes are rounded up to this.
+_STEP = 1 << 20
+#: Bytes kept that nobody needs at the moment, where new memory has to be made.
+_MAX_FREE = 256 << 20
+
+
+class Outbox:
+    """Shared memory for the batches of a worker.
+
+    Examples
+    --------
+    >>> Outbox().empty(6, torch.float32).shape
+    torch.Size([6])
+    """
+
+    def __init__(self) -> None:
+        """Start without memory."""
+        self.process = os.getpid()
+        self._name = uuid4().hex
+        self._pieces: list[Piece] = []
+        self._n_made = 0
+
+    def empty(self, n: int, dtype: torch.dtype) -> torch.Tensor:
+        """Return an uninitialised tensor ``[n]``.
+
+        Raises
+        ------
+        MemoryError
+            If there is no shared memory left.
+        """
+        nbytes = n * dtype.itemsize
+        fits = range(nbytes, 2 * max(nbytes, _STEP) + 1)
+        piece = next((piece for piece in self._pieces if piece.size in fits and piece.is_free), None)
+        if piece is None:
+            self._give_back()
+            piece = Piece((self._name, self._n_made), -(-max(nbytes, 1) // _STEP) * _STEP)
+            self._n_made += 1
+            self._pieces.append(piece)
+        memory = piece.take(nbytes)
+        _by_address[memory.ctypes.data] = weakref.ref(piece)
+        return torch.from_numpy(memory).view(dtype)
+
+    def _give_back(self) -> None:
+        """Drop what nobody needs and no batch fits, oldest first, but for some."""
+        free = [piece for piece in self._pieces if piece.is_free]
+        surplus = sum(piece.size for piece in free) - _MAX_FREE
+        for piece in free:
+            if surplus <= 0:
+                return
+            piece.retire()
+            self._pieces.remove(piece)
+            surplus -= piece.size
+
+
+def outbox() -> Outbox | None:
+    """Return where this worker's batches go; None where this is no torch worker.
+
+    Examples
+    --------
+    >>> outbox() is None
+    True
+    """
+    global _outbox
+    if torch.utils.data.get_worker_info() is None:
+        return None
+    if _outbox is None or _outbox.process != os.getpid():
+        _outbox = Outbox()
+    return _outbox
+
+
+_outbox: Outbox | None = None
+#: This worker's pieces by the address of what is written to them.
+_by_address: dict[int, weakref.ref[Piece]] = {}
+
+
+def piece_at(address: int) -> Piece | None:
+    """Return the piece of this process whose array begins at ``address``; None where none does.
+
+    Examples
+    --------
+    >>> piece_at(0) is None
+    True
+    """
+    found = _by_address.get(address)
+    return None if found is None else found()
+
+
+class Piece:
+    """A piece of shared memory, in the worker that writes to it."""
+
+    def __init__(self, name: Name, size: int) -> None:
+        self.name = name
+        self.size = size
+        self.storage = _new_storage(_HEAD + size)
+        self._all = _as_bytes(self.storage)
+        self._held = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nobody has arrays on it."""
+        return not self._held and not self._all[_TAKEN]
+
+    def take(self, nbytes: int) -> Bytes:
+        """Return an array of its first bytes; it is not free as long as that is alive."""
+        # Not to be sliced again: numpy lets a slice of a slice hold on to the first array alone.
+        memory = self._all[_HEAD : _HEAD + nbytes]
+        self._held = True
+        weakref.finalize(memory, self._let_go).atexit = False
+        return memory
+
+    def _let_go(self) -> None:
+        self._held = False
+
+    def send(self) -> torch.UntypedStorage | None:
+        """Note that it is the receiver's from now on; give the memory itself until the receiver has it."""
+        self._all[_TAKEN] = 1
+        return None if self._all[_MAPPED] else self.storage
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether the receiver has it, or will have it."""
+        return bool(self._all[_TAKEN])
+
+    def retire(self) -> None:
+        """Tell the receiver that it will not see it again."""
+        self._all[_RETIRED] = 1
+
+
+class Received:
+    """A piece of shared memory, in the process that reads from it."""
+
+    def __init__(self, name: Name, worker: int, storage: torch.UntypedStorage) -> None:
+        self.name = name
+        self._worker = worker
+        self._all = _as_bytes(storage)
+        self._all[_MAPPED] = 1
+        self._process = os.getpid()
+        self.n_forks = 0
+
+    def take(self) -> Bytes:
+        """Return an array of it; the worker writes to it again when that is gone."""
+        memory = self._all[_HEAD:]
+        weakref.finalize(memory, self._let_go).atexit = False
+        _in_use.add(self)
+        return memory
+
+    def _let_go(self) -> None:
+        # A forked process has the tensors, too, but they are not its own to give back.
+        if self._process == os.getpid():
+            _in_use.discard(self)
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Let the worker write again, if nobody sees it any more."""
+        if self in _in_use or self.n_forks > 0:
+            return
+        self._all[_TAKEN] = 0
+        if self.is_over:
+            _received.pop(self.name, None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is not going to be sent again."""
+        return bool(self._all[_RETIRED]) or not _is_alive(self._worker)
+
+
+#: What this process has mapped, and what of it has arrays.
+_received: dict[Name, Received] = {}
+_in_use: set[Received] = set()
+
+
+def received(name: Name, worker: int, storage: torch.UntypedStorage | None) -> Bytes:
+    """Return the memory of a piece that the process ``worker`` sent, with ``storage`` when it did so before."""
+    _look_after_forks()
+    if name not in _received:
+        if storage is None:
+            raise RuntimeError(f"piece {name} of process {worker} was not received before; please report it")
+        for other in list(_received.values()):
+            if other not in _in_use and other.is_over:
+                _received.pop(other.name, None)
+        _received[name] = Received(name, worker, storage)
+    return _received[name].take()
+
+
+class _Fork:
+    """A process forked while batches were in use: it sees their memory, so nobody writes there until it has ended.
+
+    It, and whoever it forks, holds one end of a pipe; when the last of them ends, the other end tells.
+    """
+
+    def __init__(self, pieces: set[Received]) -> None:
+        self._pieces = pieces
+        self._told, self._held = os.pipe()
+        os.set_blocking(self._told, False)
+        for piece in pieces:
+            piece.n_forks += 1
+
+    def stay_in_parent(self) -> None:
+        os.close(self._held)
+
+    def stay_in_child(self) -> None:
+        os.close(self._told)
+
+    def has_ended(self) -> bool:
+        try:
+            os.read(self._told, 1)
+        except BlockingIOError:
+            return False
+        return True
+
+    def end(self) -> None:
+        os.close(self._told)
+        for piece in self._pieces:
+            piece.n_forks -= 1
+            piece.give_back()
+
+
+_forks: list[_Fork] = []
+_forking = threading.local()
+
+
+def _before_fork() -> None:
+    _forking.fork = _Fork(set(_in_use)) if _in_use else None
+
+
+def _after_fork_in_parent() -> None:
+    if _forking.fork is not None:
+        _forking.fork.stay_in_parent()
+        _forks.append(_forking.fork)
+
+
+def _after_fork_in_child() -> None:
+    if _forking.fork is not None:
+        _forking.fork.stay_in_child()
+    # What was received is the parent's; a worker sends to this process what it has not sent yet.
+    for forgotten in (_received, _in_use, _forks):
+        forgotten.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _look_after_forks() -> None:
+    for fork in [fork for fork in _forks if fork.has_ended()]:
+        _forks.remove(fork)
+        fork.end()
+
+
+def _new_storage(size: int) -> torch.UntypedStorage:
+    try:
+        storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+        sharing: str = torch.multiprocessing.get_sharing_strategy()  # type: ignore[no-untyped-call]
+        if sharing == "file_descriptor" and hasattr(os, "posix_fallocate"):
+            # Memory that is promised but not there would kill the process when it is written to.
+            os.posix_fallocate(storage._share_fd_cpu_()[0], 0, size)
+    except (OSError, RuntimeError) as error:
+        raise MemoryError(
+            f"there are no {size} bytes of shared memory for a batch ({error}). Give workers more of it (a "
+            "container's --shm-size), use fewer of them or smaller batches, or num_workers=0, whose threads need none"
+        ) from None
+    return storage
+
+
+def _as_bytes(storage: torch.UntypedStorage) -> Bytes:
+    array: Bytes = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+    return array
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
