@@ -33,7 +33,7 @@ pub fn share<P: Send, R: Send>(
     let left = Mutex::new(pieces.enumerate());
     let done = Mutex::new(Vec::with_capacity(n_pieces));
     with_crew(threads - 1, |crew| {
-        crew.run(&|| {
+        crew.run(threads - 1, &|| {
             let next = lock(&left).next();
             let Some((i, piece)) = next else { return false };
             let result = work(piece);
@@ -76,6 +76,8 @@ struct State {
     task: Option<Task>,
     /// How many tasks there were: a helper comes to each once.
     n_tasks: u64,
+    /// Helpers that may still come to the task.
+    n_wanted: usize,
     at_work: usize,
     panic: Option<Box<dyn Any + Send>>,
     over: bool,
@@ -110,8 +112,8 @@ impl Crew {
         self.process == std::process::id()
     }
 
-    /// Goes through `step` here, and on helpers once the work is waited for; returns when nobody is at it any more.
-    fn run<'a>(&self, step: &'a Step<'a>) {
+    /// Goes through `step` here, and on so many helpers once the work is waited for; returns when nobody is at it any more.
+    fn run<'a>(&self, n_helpers: usize, step: &'a Step<'a>) {
         /// Takes the task back, also where it panicked.
         struct Recall<'a>(&'a Shared);
         impl Drop for Recall<'_> {
@@ -137,6 +139,7 @@ impl Crew {
             let mut state = lock(&self.shared.state);
             state.task = Some(Task(unbounded));
             state.n_tasks += 1;
+            state.n_wanted = n_helpers;
         }
         self.shared.begun.notify_all();
         while step() {}
@@ -165,8 +168,9 @@ impl Shared {
         loop {
             match state.task {
                 _ if state.over => return,
-                Some(Task(step)) if state.n_tasks != seen => {
+                Some(Task(step)) if state.n_tasks != seen && state.n_wanted > 0 => {
                     seen = state.n_tasks;
+                    state.n_wanted -= 1;
                     state.at_work += 1;
                     drop(state);
                     let result = catch_unwind(AssertUnwindSafe(|| while step() {}));
@@ -229,6 +233,19 @@ mod tests {
             });
         });
         assert_eq!(lock(&seen).len(), 2);
+    }
+
+    #[test]
+    fn no_more_helpers_come_than_are_wanted() {
+        let who_did = |threads: usize| {
+            let done = share(threads, 0..60, |_| {
+                std::thread::sleep(Duration::from_micros(300));
+                std::thread::current().id()
+            });
+            done.into_iter().collect::<HashSet<_>>().len()
+        };
+        assert!(who_did(6) > 2);
+        assert_eq!(who_did(2), 2);
     }
 
     #[test]

@@ -135,6 +135,7 @@ class Views(Transform):
             "small": torch.tensor([True, False]),
             "number": torch.tensor(3, dtype=torch.bfloat16),
             "list": ["a", None, {"b": 1}],
+            "nested": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
             "conjugate": torch.complex(x[:, :2], x[:, :2]).conj(),
         }
 
@@ -145,6 +146,8 @@ def test_views_and_what_is_not_in_shared_memory(path: Path, x: sp.csr_matrix) ->
         assert is_right(batch, x)
         expected = Views()({"X": batch["X"], "obs_row": batch["obs_row"]})
         assert list(batch) == list(expected)
+        nested = batch.pop("nested"), expected.pop("nested")
+        assert [part.tolist() for part in nested[0]] == [part.tolist() for part in nested[1]]
         for key, value in expected.items():
             same = torch.equal(batch[key], value) if isinstance(value, torch.Tensor) else batch[key] == value
             assert same, key
@@ -216,6 +219,41 @@ def test_surplus_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     del tensors
     outbox.empty(9 << 20, torch.uint8)
     assert sorted(piece.size >> 20 for piece in outbox._pieces) == [1, 1, 1, 9]
+
+
+def test_free_memory_is_given_back_before_there_is_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = shared_memory.Outbox()
+    tensors = [outbox.empty(1 << 20, torch.uint8) for _ in range(3)]
+    del tensors[1:]
+    left = [OSError(errno.ENOSPC, "none")]
+
+    def once_full(*_: object) -> None:
+        while left:
+            raise left.pop()
+
+    monkeypatch.setattr(os, "posix_fallocate", once_full)
+    monkeypatch.setattr(torch.multiprocessing, "get_sharing_strategy", lambda: "file_descriptor")
+    assert outbox.empty(5 << 20, torch.uint8).fill_(1).sum() == 5 << 20
+    assert [piece.size >> 20 for piece in outbox._pieces] == [1, 5]
+
+
+def test_a_piece_is_given_back_once_for_each_time_it_was_sent() -> None:
+    outbox = shared_memory.Outbox()
+    tensor = outbox.empty(1 << 20, torch.uint8)
+    piece = outbox._pieces[0]
+    batch = handover.Batch({"X": tensor})
+    received = pickle.loads(ForkingPickler.dumps(batch))
+    there = shared_memory._received[piece.name]
+    there.n_forks += 1
+    del received
+    assert piece.is_sent, "a forked process sees it"
+    there.n_forks -= 1
+    there.give_back()
+    assert not piece.is_sent
+    sent = ForkingPickler.dumps(batch)
+    there.give_back()
+    assert piece.is_sent, "what is under way is not given back"
+    assert pickle.loads(sent)["X"].shape == (1 << 20,)
 
 
 def test_too_little_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

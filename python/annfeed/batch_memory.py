@@ -39,14 +39,14 @@ class BatchMemory:
 
     def empty(self, n: int, dtype: torch.dtype) -> torch.Tensor:
         """Return an uninitialised tensor ``[n]``."""
-        if self.pinned:
+        shared = outbox()
+        if self.pinned and shared is None:  # of a fork it is the parent's wish
             return torch.empty(n, dtype=dtype, pin_memory=True)
         nbytes = n * dtype.itemsize
         if nbytes < _SMALL:
             return torch.empty(n, dtype=dtype)
-        to_main = outbox()
-        if to_main is not None:
-            return to_main.empty(n, dtype)
+        if shared is not None:
+            return shared.empty(n, dtype)
         if self._pool is None or self._pid != os.getpid():
             self._pool, self._pid = Pool(), os.getpid()
         # Through numpy, whose arrays keep their memory's owner alive; torch keeps the array.

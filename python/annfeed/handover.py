@@ -17,6 +17,8 @@ import torch
 from annfeed.shared_memory import Bytes, Name, piece_at, received
 
 T = TypeVar("T")
+#: What of shared memory a batch lies in: bytes, and the memory itself until the receiver has it.
+Pieces = dict[Name, tuple[int, torch.UntypedStorage | None]]
 
 #: A tensor of at most so many bytes is sent as bytes: a descriptor of its own would cost more.
 _SMALL = 1 << 16
@@ -42,15 +44,15 @@ def sendable(batch: T) -> T:
 
 def _reduce(batch: Batch) -> tuple[Any, ...]:
     """What `ForkingPickler`, which queues between processes use, makes of a batch."""
-    pieces: dict[Name, torch.UntypedStorage | None] = {}
-    return _receive, ({key: _packed(value, pieces) for key, value in batch.items()}, pieces, os.getpid())
+    pieces: Pieces = {}
+    return _receive, ({key: _sent(value, pieces) for key, value in batch.items()}, pieces, os.getpid())
 
 
 ForkingPickler.register(Batch, _reduce)
 
 
-def _receive(packed: dict[str, Any], pieces: dict[Name, Any], worker: int) -> dict[str, Any]:
-    memory = {name: received(name, worker, storage) for name, storage in pieces.items()}
+def _receive(packed: dict[str, Any], pieces: Pieces, worker: int) -> dict[str, Any]:
+    memory = {name: received(name, worker, *sent) for name, sent in pieces.items()}
     return {key: value.unpack(memory) if isinstance(value, _Tensor | _Csr) else value for key, value in packed.items()}
 
 
@@ -85,7 +87,14 @@ class _Csr:
         return torch.sparse_csr_tensor(crow, columns, values, size=self._size, check_invariants=False)
 
 
-def _packed(value: Any, pieces: dict[Name, torch.UntypedStorage | None]) -> Any:
+def _sent(value: Any, pieces: Pieces) -> Any:
+    try:
+        return _packed(value, pieces)
+    except (RuntimeError, NotImplementedError):  # of tensors of a kind that says little of itself: torch knows them
+        return value
+
+
+def _packed(value: Any, pieces: Pieces) -> Any:
     """What to send of a value: places in pieces, which are added to ``pieces``, or bytes; else the value as it is."""
     if type(value) is not torch.Tensor or value.requires_grad or value.device.type != "cpu":
         return value

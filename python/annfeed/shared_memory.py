@@ -44,6 +44,7 @@ class Outbox:
         self._name = uuid4().hex
         self._pieces: list[Piece] = []
         self._n_made = 0
+        self._lock = threading.Lock()
 
     def empty(self, n: int, dtype: torch.dtype) -> torch.Tensor:
         """Return an uninitialised tensor ``[n]``.
@@ -54,21 +55,32 @@ class Outbox:
             If there is no shared memory left.
         """
         nbytes = n * dtype.itemsize
-        fits = range(nbytes, 2 * max(nbytes, _STEP) + 1)
-        piece = next((piece for piece in self._pieces if piece.size in fits and piece.is_free), None)
-        if piece is None:
-            self._give_back()
-            piece = Piece((self._name, self._n_made), -(-max(nbytes, 1) // _STEP) * _STEP)
-            self._n_made += 1
-            self._pieces.append(piece)
-        memory = piece.take(nbytes)
-        _by_address[memory.ctypes.data] = weakref.ref(piece)
+        with self._lock:
+            memory = self._piece_for(nbytes).take(nbytes)
         return torch.from_numpy(memory).view(dtype)
 
-    def _give_back(self) -> None:
-        """Drop what nobody needs and no batch fits, oldest first, but for some."""
+    def _piece_for(self, nbytes: int) -> Piece:
+        fits = range(nbytes, 2 * max(nbytes, _STEP) + 1)
+        for piece in self._pieces:
+            if piece.size in fits and piece.is_free:
+                return piece
+        size = -(-max(nbytes, 1) // _STEP) * _STEP
+        self._give_back(_MAX_FREE)
+        try:
+            storage = _new_storage(_HEAD + size)
+        except MemoryError:
+            self._give_back(0)
+            storage = _new_storage(_HEAD + size)
+        piece = Piece((self._name, self._n_made), size, storage)
+        _by_address[piece.address] = weakref.ref(piece)
+        self._n_made += 1
+        self._pieces.append(piece)
+        return piece
+
+    def _give_back(self, most: int) -> None:
+        """Drop what nobody needs and no batch fits, oldest first, until at most so many bytes of it are left."""
         free = [piece for piece in self._pieces if piece.is_free]
-        surplus = sum(piece.size for piece in free) - _MAX_FREE
+        surplus = sum(piece.size for piece in free) - most
         for piece in free:
             if surplus <= 0:
                 return
@@ -113,12 +125,19 @@ def piece_at(address: int) -> Piece | None:
 class Piece:
     """A piece of shared memory, in the worker that writes to it."""
 
-    def __init__(self, name: Name, size: int) -> None:
+    def __init__(self, name: Name, size: int, storage: torch.UntypedStorage) -> None:
         self.name = name
         self.size = size
-        self.storage = _new_storage(_HEAD + size)
-        self._all = _as_bytes(self.storage)
+        self._storage = storage
+        self._all = _as_bytes(storage)
         self._held = False
+        self._nbytes = 0
+
+    @property
+    def address(self) -> int:
+        """Where its arrays begin."""
+        address: int = self._all.ctypes.data + _HEAD
+        return address
 
     @property
     def is_free(self) -> bool:
@@ -129,17 +148,17 @@ class Piece:
         """Return an array of its first bytes; it is not free as long as that is alive."""
         # Not to be sliced again: numpy lets a slice of a slice hold on to the first array alone.
         memory = self._all[_HEAD : _HEAD + nbytes]
-        self._held = True
+        self._held, self._nbytes = True, nbytes
         weakref.finalize(memory, self._let_go).atexit = False
         return memory
 
     def _let_go(self) -> None:
         self._held = False
 
-    def send(self) -> torch.UntypedStorage | None:
-        """Note that it is the receiver's from now on; give the memory itself until the receiver has it."""
+    def send(self) -> tuple[int, torch.UntypedStorage | None]:
+        """Note that it is the receiver's from now on; give its bytes, and the memory until the receiver has it."""
         self._all[_TAKEN] = 1
-        return None if self._all[_MAPPED] else self.storage
+        return self._nbytes, None if self._all[_MAPPED] else self._storage
 
     @property
     def is_sent(self) -> bool:
@@ -160,28 +179,31 @@ class Received:
         self._all = _as_bytes(storage)
         self._all[_MAPPED] = 1
         self._process = os.getpid()
+        self._owed = False
         self.n_forks = 0
 
-    def take(self) -> Bytes:
-        """Return an array of it; the worker writes to it again when that is gone."""
-        memory = self._all[_HEAD:]
+    def take(self, nbytes: int) -> Bytes:
+        """Return an array of its first bytes; the worker writes to it again when that is gone."""
+        memory = self._all[_HEAD : _HEAD + nbytes]
         weakref.finalize(memory, self._let_go).atexit = False
+        self._owed = True
         _in_use.add(self)
         return memory
 
     def _let_go(self) -> None:
-        # A forked process has the tensors, too, but they are not its own to give back.
+        # A forked process has the arrays, too, but they are not its own to give back.
         if self._process == os.getpid():
             _in_use.discard(self)
             self.give_back()
 
     def give_back(self) -> None:
-        """Let the worker write again, if nobody sees it any more."""
-        if self in _in_use or self.n_forks > 0:
+        """Let the worker write again, if nobody sees it any more; once for each time that it was sent."""
+        if self in _in_use or self.n_forks > 0 or not self._owed:
             return
+        self._owed = False
         self._all[_TAKEN] = 0
         if self.is_over:
-            _received.pop(self.name, None)
+            _forget()
 
     @property
     def is_over(self) -> bool:
@@ -194,17 +216,22 @@ _received: dict[Name, Received] = {}
 _in_use: set[Received] = set()
 
 
-def received(name: Name, worker: int, storage: torch.UntypedStorage | None) -> Bytes:
-    """Return the memory of a piece that the process ``worker`` sent, with ``storage`` when it did so before."""
+def received(name: Name, worker: int, nbytes: int, storage: torch.UntypedStorage | None) -> Bytes:
+    """Return what the process ``worker`` sent in a piece; ``storage`` is None where it was received before."""
     _look_after_forks()
     if name not in _received:
         if storage is None:
             raise RuntimeError(f"piece {name} of process {worker} was not received before; please report it")
-        for other in list(_received.values()):
-            if other not in _in_use and other.is_over:
-                _received.pop(other.name, None)
+        _forget()
         _received[name] = Received(name, worker, storage)
-    return _received[name].take()
+    return _received[name].take(nbytes)
+
+
+def _forget() -> None:
+    """Unmap what is not going to be sent again."""
+    for piece in list(_received.values()):
+        if piece not in _in_use and piece.is_over:
+            _received.pop(piece.name, None)
 
 
 class _Fork:
@@ -213,17 +240,21 @@ class _Fork:
     It, and whoever it forks, holds one end of a pipe; when the last of them ends, the other end tells.
     """
 
-    def __init__(self, pieces: set[Received]) -> None:
-        self._pieces = pieces
+    def __init__(self) -> None:
         self._told, self._held = os.pipe()
         os.set_blocking(self._told, False)
-        for piece in pieces:
+        self._pieces = list(_in_use)
+        for piece in self._pieces:
             piece.n_forks += 1
 
     def stay_in_parent(self) -> None:
         os.close(self._held)
 
     def stay_in_child(self) -> None:
+        os.close(self._told)
+
+    def forget(self) -> None:
+        """Leave it to the process that forked."""
         os.close(self._told)
 
     def has_ended(self) -> bool:
@@ -241,34 +272,49 @@ class _Fork:
 
 
 _forks: list[_Fork] = []
+_looking = threading.Lock()
 _forking = threading.local()
 
 
 def _before_fork() -> None:
-    _forking.fork = _Fork(set(_in_use)) if _in_use else None
+    _forking.fork = None
+    _forget()
+    if _in_use:
+        _forking.fork = _Fork()
 
 
 def _after_fork_in_parent() -> None:
-    if _forking.fork is not None:
-        _forking.fork.stay_in_parent()
-        _forks.append(_forking.fork)
+    fork, _forking.fork = _forking.fork, None
+    if fork is not None:
+        fork.stay_in_parent()
+        _forks.append(fork)
 
 
 def _after_fork_in_child() -> None:
-    if _forking.fork is not None:
-        _forking.fork.stay_in_child()
-    # What was received is the parent's; a worker sends to this process what it has not sent yet.
+    global _looking
+    fork, _forking.fork = _forking.fork, None
+    if fork is not None:
+        fork.stay_in_child()
+    # What was received, and forked before, is the parent's.
+    for other in _forks:
+        other.forget()
     for forgotten in (_received, _in_use, _forks):
         forgotten.clear()
+    _looking = threading.Lock()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 def _look_after_forks() -> None:
-    for fork in [fork for fork in _forks if fork.has_ended()]:
-        _forks.remove(fork)
-        fork.end()
+    if not _forks or not _looking.acquire(blocking=False):  # another thread is at it
+        return
+    try:
+        for fork in [fork for fork in _forks if fork.has_ended()]:
+            _forks.remove(fork)
+            fork.end()
+    finally:
+        _looking.release()
 
 
 def _new_storage(size: int) -> torch.UntypedStorage:

@@ -113,7 +113,8 @@ class SparseField:
         if not self._as_tensor:
             dense: npt.NDArray[Any] = rows.toarray()
             return dense
-        if not rows.has_canonical_format:
+        # scipy knows of a matrix once it has looked, and not of rows of it.
+        if not self.matrix.has_canonical_format and not rows.has_canonical_format:
             rows.sum_duplicates()  # torch wants sorted, distinct indices
         make = torch.sparse_csr_tensor if rows.format == "csr" else torch.sparse_csc_tensor
         indptr, indices, data = map(torch.as_tensor, (rows.indptr, rows.indices, rows.data))
