@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from annfeed import AnnDataset, Transform, handover, shared_memory
 
-N, WIDTH, BATCH = 240, 20_000, 8
+N, WIDTH, BATCH = 64, 20_000, 8
 
 
 @pytest.fixture(scope="module")
