@@ -24,12 +24,12 @@ Pieces = dict[Name, tuple[int, torch.UntypedStorage | None]]
 _SMALL = 1 << 16
 
 
-class Batch(dict[str, Any]):
+class SentBatch(dict[str, Any]):
     """A batch on its way out of a worker; who receives it gets a dict. Everywhere else it is a dict like others."""
 
 
 def sendable(batch: T) -> T:
-    """Return what a torch worker shall send for a batch: itself, but for a dict in a worker, which goes as `Batch`.
+    """Return what a torch worker shall send for a batch: itself, but for a dict in a worker, which goes as `SentBatch`.
 
     Examples
     --------
@@ -39,16 +39,16 @@ def sendable(batch: T) -> T:
     if type(batch) is not dict or torch.utils.data.get_worker_info() is None:
         return batch
     whole: Any = batch
-    return cast("T", Batch(whole))
+    return cast("T", SentBatch(whole))
 
 
-def _reduce(batch: Batch) -> tuple[Any, ...]:
+def _reduce(batch: SentBatch) -> tuple[Any, ...]:
     """What `ForkingPickler`, which queues between processes use, makes of a batch."""
     pieces: Pieces = {}
-    return _receive, ({key: _sent(value, pieces) for key, value in batch.items()}, pieces, os.getpid())
+    return _receive, ({key: _packed(value, pieces) for key, value in batch.items()}, pieces, os.getpid())
 
 
-ForkingPickler.register(Batch, _reduce)
+ForkingPickler.register(SentBatch, _reduce)
 
 
 def _receive(packed: dict[str, Any], pieces: Pieces, worker: int) -> dict[str, Any]:
@@ -87,16 +87,11 @@ class _Csr:
         return torch.sparse_csr_tensor(crow, columns, values, size=self._size, check_invariants=False)
 
 
-def _sent(value: Any, pieces: Pieces) -> Any:
-    try:
-        return _packed(value, pieces)
-    except (RuntimeError, NotImplementedError):  # of tensors of a kind that says little of itself: torch knows them
-        return value
-
-
 def _packed(value: Any, pieces: Pieces) -> Any:
     """What to send of a value: places in pieces, which are added to ``pieces``, or bytes; else the value as it is."""
     if type(value) is not torch.Tensor or value.requires_grad or value.device.type != "cpu":
+        return value
+    if value.is_nested or value.is_quantized:  # more than elements at strides
         return value
     if value.layout is torch.sparse_csr:
         parts = [value.crow_indices(), value.col_indices(), value.values()]
