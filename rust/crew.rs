@@ -46,6 +46,24 @@ pub fn share<P: Send, R: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
+/// Bytes of a piece of rows: enough to be worth sharing, few enough for threads to end together.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// As [`share`], of the rows at `positions` and their places in `out`, which are `row_len` elements each (not none).
+///
+/// # Panics
+/// Where `work` does.
+pub fn share_rows<T: Send, R: Send>(
+    threads: usize,
+    positions: &[i64],
+    out: &mut [T],
+    row_len: usize,
+    work: impl Fn(&[i64], &mut [T]) -> R + Sync,
+) -> Vec<R> {
+    let rows = (PIECE_BYTES / (row_len * size_of::<T>()).max(1)).max(1);
+    share(threads, positions.chunks(rows).zip(out.chunks_mut(rows * row_len)), |(rows, out)| work(rows, out))
+}
+
 thread_local! {
     static CREW: Cell<Option<Crew>> = const { Cell::new(None) };
     static AWAITED: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };

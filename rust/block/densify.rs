@@ -3,12 +3,9 @@
 use super::cast::{Target, check};
 use super::ops::{RowOps, Table};
 use super::{Band, Block, Rounded};
-use crate::crew::share;
+use crate::crew::share_rows;
 use crate::error::Result;
 use crate::{with_columns, with_values};
-
-/// Bytes that a thread writes at a time: enough to be worth sharing, few enough for threads to end together.
-const PIECE_BYTES: usize = 1 << 20;
 
 impl Block {
     /// Writes the rows at `positions` to `out`, row-major and `n_cols` wide, and tells of the first whole number rounded.
@@ -60,9 +57,7 @@ impl Block {
         if self.n_cols == 0 || positions.is_empty() {
             return Ok(Vec::new());
         }
-        let piece = (PIECE_BYTES / (self.n_cols * size_of::<T>()).max(1)).max(1);
-        let pieces = positions.chunks(piece).zip(out.chunks_mut(piece * self.n_cols));
-        share(threads, pieces, |(rows, out)| work(rows, out)).into_iter().collect()
+        share_rows(threads, positions, out, self.n_cols, work).into_iter().collect()
     }
 
     fn dense_row<T: Target>(&self, position: usize, out: &mut [T], rounded: &mut Option<Rounded>) -> Result<()> {

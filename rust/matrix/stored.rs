@@ -5,12 +5,10 @@
 use std::sync::Arc;
 
 use super::file::DataFile;
-use crate::crew::share;
+use crate::crew::share_rows;
 use crate::error::{Place, Result};
 use crate::h5::dtype::NumType;
 
-/// Bytes that a thread reads at a time: enough to be worth sharing, few enough for threads to end together.
-const PIECE_BYTES: usize = 1 << 20;
 /// More than this is not asked of the system ahead of time: it might push out what is needed sooner.
 const MAX_ADVISED: u64 = 256 << 20;
 
@@ -70,9 +68,8 @@ impl StoredRows {
             return Ok(());
         }
         self.file.check_unchanged()?;
-        let piece = (PIECE_BYTES / self.row_bytes()).max(1);
-        let pieces = positions.chunks(piece).zip(out.chunks_mut(piece * self.row_bytes()));
-        share(threads, pieces, |(rows, out)| self.read_piece(rows, out)).into_iter().collect()
+        let read = |rows: &[i64], out: &mut [u8]| self.read_piece(rows, out);
+        share_rows(threads, positions, out, self.row_bytes(), read).into_iter().collect()
     }
 
     fn read_piece(&self, positions: &[i64], mut out: &mut [u8]) -> Result<()> {
