@@ -1,14 +1,19 @@
-# Every command of the project. `make` lists them; each does its own set-up. Needed: cargo, a C compiler, make, and
-# Python 3.11 or later with venv. The rest (cmake, maturin, torch, …) is installed into .venv.
+# Every command of the project. `make` lists them; each does its own set-up. Needed: cargo (Rust 1.88 or later), a C
+# compiler, make, and Python 3.11 or later with venv. The rest (cmake, maturin, torch, …) is installed into an environment
+# of each Python: `make test PYTHON=python3.13` uses .venv/3.13.
 
 SHELL := /bin/bash
-VENV := .venv
+# The first interpreter that is new enough.
+ifndef PYTHON
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+endif
+VERSION := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) and print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 TRIAL := target/wheel-trial
+CELLS := .venv/cells/10x_pbmc68k_reduced.h5ad
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
-# The first interpreter that is new enough.
-PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 SYSTEM_PATH := $(PATH)
 # cargo finds cmake, and pyo3 the interpreter, on the PATH; maturin installs where VIRTUAL_ENV says.
@@ -17,31 +22,31 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust lint types test-python bench wheel format clean
+.PHONY: help demo test test-rust lint types test-python packages bench wheel format clean
 .DELETE_ON_ERROR:
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.built ## Train a classifier on 700 real cells (scanpy's PBMC 68k), streamed from disk
-	@file=$$(python -c 'import importlib.util as u; print(u.find_spec("scanpy").submodule_search_locations[0])') && \
-		python examples/train_classifier.py "$$file/datasets/10x_pbmc68k_reduced.h5ad" --label bulk_labels
+demo: $(VENV)/.demo $(CELLS) ## Train a classifier on 700 real cells (scanpy's PBMC 68k), streamed from disk
+	@python examples/train_classifier.py $(CELLS) --label bulk_labels
 
-test: lint test-rust types test-python ## Everything that must hold: the four parts below
+test: $(VENV)/.built lint test-rust types test-python ## Everything that must hold: the four parts below
 
 lint: $(VENV)/.tools ## rustfmt, clippy (with and without the bindings), ruff
 	cargo fmt --check
 	ruff check .
 	ruff format --check .
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features python -- -D warnings
+	cargo clippy --locked --profile checked --all-targets -- -D warnings
+	cargo clippy --locked --profile checked --all-targets --features python -- -D warnings
 
 test-rust: $(VENV)/.tools ## Tests of the Rust core (no Python in them)
 	@if cargo nextest --version >/dev/null 2>&1; then \
-		set -x; cargo nextest run --locked --no-fail-fast && cargo test --locked --doc; \
+		set -x; cargo nextest run --locked --cargo-profile checked --no-fail-fast && \
+			cargo test --locked --profile checked --doc; \
 	else \
 		echo "cargo-nextest is not installed (cargo install cargo-nextest --locked): running cargo test instead"; \
-		set -x; cargo test --locked; \
+		set -x; cargo test --locked --profile checked; \
 	fi
 
 types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the built module
@@ -51,8 +56,12 @@ types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the bu
 test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README
 	python -m pytest
 
-bench: $(VENV)/.built ## Benchmarks beside other loaders (SIZE=small, 20k or 200k), into bench-data/ and docs/benchmarks.md
-	$(BIN)/python -m pip install --quiet matplotlib 'scdataset>=0.3'
+packages: $(VENV)/.packages ## Install what the tests need, and nothing else
+
+bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 200k), into bench-data/ and docs/benchmarks.md
+	rm -f .venv/*/.core .venv/*/.built .venv/*/.demo # the module is built as users get it, without the checks of the tests
+	maturin develop --release --locked
+	python -m pip install --quiet matplotlib 'scdataset>=0.3'
 	cargo bench --locked
 	python -m pytest benches --benchmark-only
 	python benches/quality.py
@@ -78,26 +87,42 @@ format: $(VENV)/.tools ## Format Rust and Python
 	ruff format .
 
 clean: ## Remove what was built (.venv stays)
-	rm -rf target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(VENV)/.built
+	rm -rf target dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .venv/*/.core .venv/*/.built .venv/*/.demo
 	rm -f python/annfeed/_core*.so
 
-# --- the environment, in three steps: tools, packages, the built module -----------------------------------------------
+# --- the environment of one Python: tools, packages, the built module --------------------------------------------------
 
-$(VENV)/.tools: pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed; found: $$(python3 --version 2>&1)"; exit 1; }
+$(VENV)/.tools:
+	@test -n "$(VERSION)" || { echo "Python 3.11 or later is needed; found: $$($(or $(PYTHON),python3) --version 2>&1)"; exit 1; }
 	@command -v cargo >/dev/null || { echo "cargo is needed: https://rustup.rs"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet 'cmake>=3.26' 'maturin>=1.9.4,<2' 'ruff>=0.9'
 	@touch $@
 
 # pip has no way to install a project's dependencies without building the project.
-$(VENV)/.packages: $(VENV)/.tools
-	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-	o = p["optional-dependencies"]; \
-	print(*[r for r in p["dependencies"] + o["test"] + o["dev"] if not r.startswith("annfeed")], sep="\n")' > $@.txt
+$(VENV)/.needed: GROUPS_WANTED :=
+$(VENV)/.packages: GROUPS_WANTED := test dev
+$(VENV)/.needed $(VENV)/.packages: pyproject.toml | $(VENV)/.tools
+	$(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	groups = [p["dependencies"], *(p["optional-dependencies"][g] for g in sys.argv[1:])]; \
+	print(*[r for g in groups for r in g if not r.startswith("annfeed")], sep="\n")' $(GROUPS_WANTED) > $@.txt
 	$(BIN)/python -m pip install --progress-bar off -r $@.txt
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.packages $(SOURCES)
-	maturin develop --release --locked
+# The compiled module; every Python can load it.
+$(VENV)/.core: $(SOURCES) | $(VENV)/.tools
+	maturin develop --profile checked --locked --skip-install
 	@touch $@
+
+# Packages are downloaded while the core is compiled.
+$(VENV)/.demo $(VENV)/.built: pyproject.toml $(SOURCES) | $(VENV)/.tools
+	@$(MAKE) --no-print-directory --jobs=2 $(VENV)/.core $(VENV)/$(if $(filter %.demo,$@),.needed,.packages)
+	maturin develop --profile checked --locked
+	@touch $@
+
+# Of scanpy's wheel the demo needs one file, and nothing of what scanpy itself needs.
+$(CELLS): | $(VENV)/.tools
+	@mkdir -p $(@D)
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --dest $(@D) 'scanpy>=1.10,<2'
+	cd $(@D) && $(abspath $(BIN))/python -c 'import glob, zipfile; \
+	open("$(@F)", "wb").write(zipfile.ZipFile(glob.glob("scanpy-*.whl")[0]).read("scanpy/datasets/$(@F)"))'
