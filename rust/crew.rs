@@ -3,7 +3,8 @@
 //! Each calling thread has helpers of its own, from its first shared work until it ends. They come to work that is under
 //! way; a helper that wakes up too late, because the processor is busy with other things, is not waited for. A thread that
 //! works ahead of somebody calls them only once its work is waited for ([`ahead_of`]): until then they would only take cores
-//! away from him. After a fork the child has no helpers, and starts its own (DESIGN section 3.5).
+//! away from him. After a fork the child has no helpers, and starts its own; the shorter-lived threads of matrix/workers.rs
+//! need no such care.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};

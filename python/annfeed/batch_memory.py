@@ -19,7 +19,9 @@ _SMALL = 1 << 18
 
 
 class BatchMemory:
-    """Gives uninitialised tensors. Pickled or forked it starts empty: memory is of one process.
+    """Gives uninitialised tensors, on the CPU whatever torch's default device is.
+
+    Pickled or forked it starts empty: memory is of one process.
 
     Attributes
     ----------
@@ -41,10 +43,10 @@ class BatchMemory:
         """Return an uninitialised tensor ``[n]``."""
         shared = outbox()
         if self.pinned and shared is None:  # of a fork it is the parent's wish
-            return torch.empty(n, dtype=dtype, pin_memory=True)
+            return torch.empty(n, dtype=dtype, device="cpu", pin_memory=True)
         nbytes = n * dtype.itemsize
         if nbytes < _SMALL:
-            return torch.empty(n, dtype=dtype)
+            return torch.empty(n, dtype=dtype, device="cpu")
         if shared is not None:
             return shared.empty(n, dtype)
         if self._pool is None or self._pid != os.getpid():

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 Int64Array = npt.NDArray[np.int64]
 
-#: Runs of 16 rows train as well as true random order (DESIGN section 6: macro-F1 0.030 against 0.030).
+#: Runs of 16 rows train as well as true random order (benches/quality.py: macro-F1 0.030 against 0.030).
 LEAST_ROWS = 16
 #: A window holds at least this many blocks, so that its batches mix rows of many places.
 LEAST_BLOCKS = 64
@@ -67,9 +67,9 @@ def units_of_positions(unit_starts: Int64Array, rows: Int64Array) -> Int64Array:
 
 
 def describe(starts: Int64Array, n_rows: int, rows_per_unit: float) -> str:
-    """Return what was chosen, in words, for the log and for `WindowLoader.blocks`."""
+    """Return what was chosen, in words, for the log and for `PlanSampler.blocks`."""
     lengths = np.diff(np.append(starts, n_rows))
     return (
         f"{len(starts):,} blocks of {np.median(lengths):.0f} rows (median; {lengths.min()} to {lengths.max()}), "
-        f"cut at the borders of chunks that hold about {rows_per_unit:.0f} rows"
+        f"cut at chunk borders that lie about {rows_per_unit:.3g} rows apart"
     )

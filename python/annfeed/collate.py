@@ -244,7 +244,9 @@ def _csr_rows(x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _stack_values(key: str, values: list[Any]) -> Any:
-    values = [torch.as_tensor(v) if isinstance(v, np.ndarray) and v.dtype.kind in "biuf" else v for v in values]
+    values = [
+        torch.as_tensor(v, device="cpu") if isinstance(v, np.ndarray) and v.dtype.kind in "biuf" else v for v in values
+    ]
     kinds = {_kind(v) for v in values}
     if len(kinds) > 1 and kinds & {"tensor", "number"}:
         raise ValueError(
@@ -282,4 +284,5 @@ def _concat_csr(values: list[torch.Tensor]) -> torch.Tensor:
 
 def _csr(crow: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, n_rows: int, n_columns: int) -> torch.Tensor:
     # The parts come out of a valid CSR tensor, so checking them again would only cost time.
-    return torch.sparse_csr_tensor(crow, columns, values, size=(n_rows, n_columns), check_invariants=False)
+    size = (n_rows, n_columns)
+    return torch.sparse_csr_tensor(crow, columns, values, size=size, device=values.device, check_invariants=False)

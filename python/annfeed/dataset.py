@@ -489,7 +489,7 @@ class AnnDataset(RowBatches):
         source = self._first.source
         if isinstance(source, JoinedSource):
             return torch.from_numpy(source.var_mask())
-        return torch.ones((1, self._first.n_vars), dtype=torch.bool)
+        return torch.ones((1, self._first.n_vars), dtype=torch.bool, device="cpu")
 
     @property
     def categories(self) -> dict[str, pd.Index[Any]]:

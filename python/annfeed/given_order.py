@@ -1,6 +1,6 @@
 """Samplers that others bring: which of them count epochs, and those that Lightning puts around ours to predict.
 
-The order that they give is read by epoch.py.
+The order that they give is read by sampler_plan.py.
 """
 
 from __future__ import annotations

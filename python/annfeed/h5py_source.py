@@ -102,7 +102,7 @@ class H5pyMatrix:
             raise StaleFileError(f"{self._path}: the file changed since it was opened. Open the dataset again")
         if len(rows) and (rows[0] < 0 or rows[-1] >= self.shape[0]):
             raise IndexError(f"{self._path}: '{self._elem}': row {rows[-1]} is out of range for {self.shape[0]} rows")
-        return block_of(self._rows(rows), self._columns)
+        return block_of(self._rows(rows), self._columns, f"{self._path}: '{self._elem}'")
 
     def close(self) -> None:
         """Close the file now, whoever still holds this matrix."""

@@ -84,7 +84,9 @@ class _Csr:
 
     def unpack(self, memory: dict[Name, Bytes]) -> torch.Tensor:
         crow, columns, values = [part.unpack(memory) if isinstance(part, _Tensor) else part for part in self._parts]
-        return torch.sparse_csr_tensor(crow, columns, values, size=self._size, check_invariants=False)
+        return torch.sparse_csr_tensor(
+            crow, columns, values, size=self._size, device=values.device, check_invariants=False
+        )
 
 
 def _packed(value: Any, pieces: Pieces) -> Any:

@@ -68,4 +68,4 @@ class IndexedWindow:
                 f"a matrix has the key {INDEX!r} that return_index=True adds; give it another key in elem="
             )
         # A copy: the rows of a window are one array.
-        return {**batch, INDEX: torch.tensor(self._rows[start:stop])}
+        return {**batch, INDEX: torch.from_numpy(self._rows[start:stop].copy())}

@@ -317,9 +317,12 @@ class WindowLoader(DataLoader[Any]):
             self._workers, self._workers_busy = workers, True
         workers.sampler.windows = windows  # type: ignore[attr-defined]
         # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
-        workers.generator = torch.Generator().manual_seed(seed % 2**63)
+        workers.generator = torch.Generator("cpu").manual_seed(seed % 2**63)
         try:
-            for batches in workers:
+            # torch draws the workers' base seed on the default device; the generator is the CPU's.
+            with torch.device("cpu"):
+                made = iter(workers)
+            for batches in made:
                 yield from batches
         finally:
             if persistent:

@@ -180,6 +180,7 @@ class Matrix:
             indices,
             values,
             size=(len(places), self.n_vars),
+            device="cpu",
             # The core makes valid CSR; its tests run torch's own check.
             check_invariants=False,
         )
@@ -189,7 +190,7 @@ class Matrix:
         self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, str] | None]:
         nnz = block.nnz(places)
-        indptr = torch.empty(len(places) + 1, dtype=torch.int32)
+        indptr = torch.empty(len(places) + 1, dtype=torch.int32, device="cpu")
         indices, values = self._memory.empty(nnz, torch.int32), self._memory.empty(nnz, dtype)
         rounded = block.csr(places, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
         return indptr, indices, values, rounded

@@ -39,5 +39,5 @@ def batches_of(window: Window, loaded: Loaded) -> Iterator[Batch]:
     for start, stop in pairwise(bounds):
         batch = loaded.batch(start, stop)
         if window.n_padding is not None:
-            batch[IS_PADDING] = torch.arange(start, stop) >= bounds[-1] - window.n_padding
+            batch[IS_PADDING] = torch.arange(start, stop, device="cpu") >= bounds[-1] - window.n_padding
         yield batch

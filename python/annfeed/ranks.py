@@ -78,7 +78,8 @@ def draw_seed(generator: torch.Generator | None, world: int) -> int:
     >>> a == draw_seed(torch.Generator().manual_seed(1), 1)
     True
     """
-    seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+    device = "cpu" if generator is None else generator.device
+    seed = int(torch.empty((), dtype=torch.int64, device=device).random_(generator=generator).item())
     if world == 1:
         return seed
     if not (dist.is_available() and dist.is_initialized()):

@@ -333,7 +333,7 @@ def _new_storage(size: int) -> torch.UntypedStorage:
 
 
 def _as_bytes(storage: torch.UntypedStorage) -> Bytes:
-    array: Bytes = torch.empty(0, dtype=torch.uint8).set_(storage).numpy()
+    array: Bytes = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage).numpy()
     return array
 
 

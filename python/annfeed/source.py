@@ -330,7 +330,7 @@ class MemorySource:
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
-        return block_of(self._matrix[rows], self._columns)
+        return block_of(self._matrix[rows], self._columns, self.place)
 
     def unit_starts(self) -> None:
         """Any row can be taken by itself."""
@@ -343,8 +343,14 @@ class MemorySource:
         """Nothing to close: the matrix is the user's."""
 
 
-def block_of(rows: Any, columns: Int64Array | None) -> Block:
-    """Return a block of the rows of a numpy array or a scipy CSR matrix."""
+def block_of(rows: Any, columns: Int64Array | None, place: str) -> Block:
+    """Return a block of the rows of a numpy array or a scipy CSR matrix, which lie at ``place``.
+
+    Raises
+    ------
+    FormatError
+        If the parts of a CSR matrix do not fit together, or repeated columns sum to more than their dtype holds.
+    """
     if isinstance(rows, np.ndarray):
         picked = rows if columns is None else _picked(rows, columns)
         data = _little_endian(picked)
@@ -352,15 +358,18 @@ def block_of(rows: Any, columns: Int64Array | None) -> Block:
         return Block.from_dense(n_rows, n_cols, data.reshape(-1).view(np.uint8), data.dtype.name)
     indices, data = _little_endian(rows.indices), _little_endian(rows.data)
     indptr = np.asarray(rows.indptr, dtype=np.int64)
-    return Block.from_csr(
-        rows.shape[1],
-        indptr,
-        indices[: indptr[-1]].view(np.uint8),
-        indices.dtype.name,
-        data[: indptr[-1]].view(np.uint8),
-        data.dtype.name,
-        columns,
-    )
+    try:
+        return Block.from_csr(
+            rows.shape[1],
+            indptr,
+            indices[: indptr[-1]].view(np.uint8),
+            indices.dtype.name,
+            data[: indptr[-1]].view(np.uint8),
+            data.dtype.name,
+            columns,
+        )
+    except ValueError as error:
+        raise FormatError(f"{place}: {error}") from None
 
 
 def _picked(rows: npt.NDArray[Any], columns: Int64Array) -> npt.NDArray[Any]:

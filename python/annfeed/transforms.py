@@ -297,11 +297,13 @@ def _as_float(x: torch.Tensor) -> torch.Tensor:
 
 def _with_values(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     # The pattern is x's own, so checking it again would only cost time.
-    return torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), values, size=x.shape, check_invariants=False)
+    return torch.sparse_csr_tensor(
+        x.crow_indices(), x.col_indices(), values, size=x.shape, device=values.device, check_invariants=False
+    )
 
 
 def _vector(name: str, values: Any) -> torch.Tensor:
-    vector = torch.as_tensor(values).detach().to(torch.float64).clone()
+    vector = torch.as_tensor(values, device="cpu").detach().to(torch.float64).clone()
     if vector.ndim != 1:
         raise ValueError(f"Scale: {name} must have one value a gene, shape [n_vars], not {tuple(vector.shape)}")
     if not torch.isfinite(vector).all():

@@ -1,6 +1,7 @@
 //! A band: some rows of a matrix, decoded, narrow, ready to be copied into batches. Never changed once made.
 
 use super::{Columns, Values};
+use crate::h5::dtype::Kind;
 use crate::with_columns;
 
 /// Marks a column of the matrix that is not wanted in a [`Selection`], and a wanted one that the matrix does not have.
@@ -116,16 +117,51 @@ impl Band {
 
     /// A sparse band from rows as they are stored: columns in any order, perhaps repeated.
     ///
-    /// `offsets` ends at the length of both vectors. Repeated columns are summed in storage order, as scipy does.
-    #[must_use]
-    pub fn from_stored(offsets: Vec<usize>, columns: Columns, values: Values, selection: Option<&Selection>) -> Self {
+    /// `offsets` ends at the length of both vectors. Repeated columns are summed in storage order and in `kind`, the type
+    /// that the values are stored as: floats as scipy rounds them, and of bool, true and true are true.
+    ///
+    /// # Errors
+    /// [`SumTooLarge`] where an integer `kind` does not hold a sum (scipy would wrap it).
+    pub fn from_stored(
+        offsets: Vec<usize>,
+        columns: Columns,
+        values: Values,
+        kind: Kind,
+        selection: Option<&Selection>,
+    ) -> Result<Self, SumTooLarge> {
         let selected = selection.map(|s| select(&offsets, &columns, &values, s));
         let (offsets, columns, values) = selected.unwrap_or((offsets, columns, values));
         if is_canonical(&offsets, &columns) {
-            return Self::Sparse { offsets, columns, values };
+            return Ok(Self::Sparse { offsets, columns, values });
         }
-        sort_and_sum(&offsets, &columns, &values)
+        sort_and_sum(&offsets, &columns, &values, kind)
     }
+}
+
+/// The values that a row stores for one column sum to more than their type holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SumTooLarge {
+    /// Row of the band.
+    pub row: usize,
+    /// The sum.
+    pub sum: i128,
+    /// The type that the values are stored as.
+    pub kind: Kind,
+}
+
+impl SumTooLarge {
+    /// What was found in `row` of the matrix, for messages.
+    #[must_use]
+    pub fn found(&self, row: u64) -> String {
+        format!(
+            "row {row} stores a column more than once, and the sum {} is too large for {}",
+            self.sum,
+            self.kind.name()
+        )
+    }
+
+    /// What to do about it, for messages.
+    pub const REMEDY: &str = "Write the matrix with a wider dtype, or with its repeated columns summed";
 }
 
 fn is_canonical(offsets: &[usize], columns: &Columns) -> bool {
@@ -162,7 +198,7 @@ fn select(
 }
 
 /// Rows with their columns sorted and repeated ones summed, in storage order (float sums depend on it).
-fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values) -> Band {
+fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values, kind: Kind) -> Result<Band, SumTooLarge> {
     let mut order: Vec<usize> = (0..columns.len()).collect();
     for w in offsets.windows(2) {
         order[w[0]..w[1]].sort_by_key(|&i| columns.get(i));
@@ -186,31 +222,15 @@ fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values) -> Band {
     };
     sorted.iter().zip(&first).filter(|(_, first)| **first).for_each(|(&c, _)| out_columns.push(c));
     let values = values.gather(&order);
-    let values = if distinct == order.len() { values } else { sum_groups(values, &first) };
-    Band::Sparse { offsets: out_offsets, columns: out_columns, values }
-}
-
-/// Adds each element that is not the first of its group to the group's first. Integers are summed wide: they never wrap.
-fn sum_groups(values: Values, first: &[bool]) -> Values {
-    fn fold<T: Copy, S: Copy>(v: &[T], first: &[bool], wide: impl Fn(T) -> S, add: impl Fn(S, S) -> S) -> Vec<S> {
-        let mut out: Vec<S> = Vec::with_capacity(v.len());
-        for (&x, &opens) in v.iter().zip(first) {
-            match out.last_mut() {
-                Some(last) if !opens => *last = add(*last, wide(x)),
-                _ => out.push(wide(x)),
-            }
-        }
-        out
-    }
-    match values {
-        Values::U8(v) => Values::I64(fold(&v, first, i64::from, i64::saturating_add)),
-        Values::U16(v) => Values::I64(fold(&v, first, i64::from, i64::saturating_add)),
-        Values::I32(v) => Values::I64(fold(&v, first, i64::from, i64::saturating_add)),
-        Values::I64(v) => Values::I64(fold(&v, first, |x| x, i64::saturating_add)),
-        Values::U64(v) => Values::U64(fold(&v, first, |x| x, u64::saturating_add)),
-        Values::F32(v) => Values::F32(fold(&v, first, |x| x, |a, b| a + b)),
-        Values::F64(v) => Values::F64(fold(&v, first, |x| x, |a, b| a + b)),
-    }
+    let values = if distinct == order.len() {
+        values
+    } else {
+        values.sum_groups(&first, kind).map_err(|(group, sum)| {
+            let row = out_offsets.partition_point(|&end| end <= group) - 1;
+            SumTooLarge { row, sum, kind }
+        })?
+    };
+    Ok(Band::Sparse { offsets: out_offsets, columns: out_columns, values })
 }
 
 #[cfg(test)]
@@ -227,8 +247,10 @@ mod tests {
             vec![0, 4, 4, 6],
             columns(&[5, 1, 5, 0, 2, 2]),
             Values::F32(vec![1.0, 2.0, 3.5, 4.0, 0.25, 0.5]),
+            Kind::F32,
             None,
-        );
+        )
+        .unwrap();
         let Band::Sparse { offsets, columns: c, values } = band else { panic!() };
         assert_eq!(offsets, [0, 3, 3, 4]);
         assert_eq!(c, columns(&[0, 1, 5, 2]));
@@ -242,8 +264,10 @@ mod tests {
             vec![0, 3, 5],
             columns(&[0, 1, 4, 2, 3]),
             Values::U8(vec![1, 2, 3, 4, 5]),
+            Kind::U8,
             Some(&selection),
-        );
+        )
+        .unwrap();
         let Band::Sparse { offsets, columns: c, values } = band else { panic!() };
         assert_eq!(offsets, [0, 2, 3]);
         assert_eq!(c, columns(&[0, 1, 2]));
@@ -262,15 +286,45 @@ mod tests {
         let selection = Selection::new(&[-1, 2, -1, 0], 3).unwrap();
         assert_eq!((selection.width(), selection.place(2), selection.place(1)), (4, Some(1), None));
         assert_eq!(selection.order().collect::<Vec<_>>(), [None, Some(2), None, Some(0)]);
-        let band = Band::from_stored(vec![0, 3], columns(&[0, 1, 2]), Values::U8(vec![1, 2, 3]), Some(&selection));
+        let values = Values::U8(vec![1, 2, 3]);
+        let band = Band::from_stored(vec![0, 3], columns(&[0, 1, 2]), values, Kind::U8, Some(&selection)).unwrap();
         let Band::Sparse { columns: c, values, .. } = band else { panic!() };
         assert_eq!((c, values), (columns(&[1, 3]), Values::U8(vec![3, 1])));
     }
 
-    #[test]
-    fn byte_sums_do_not_wrap() {
-        let band = Band::from_stored(vec![0, 2], columns(&[1, 1]), Values::U8(vec![200, 100]), None);
+    fn summed(values: Values, kind: Kind) -> Result<Values, SumTooLarge> {
+        let n = values.len();
+        let band = Band::from_stored(vec![0, 0, n], columns(&vec![1; n]), values, kind, None)?;
         let Band::Sparse { values, .. } = band else { panic!() };
-        assert_eq!(values, Values::I64(vec![300]));
+        Ok(values)
+    }
+
+    #[test]
+    fn sums_are_those_of_the_stored_type() {
+        assert_eq!(summed(Values::U8(vec![1, 1]), Kind::Bool), Ok(Values::U8(vec![1])));
+        assert_eq!(summed(Values::U8(vec![0, 0]), Kind::Bool), Ok(Values::U8(vec![0])));
+        assert_eq!(summed(Values::U8(vec![200, 100]), Kind::U16), Ok(Values::I64(vec![300])));
+        assert_eq!(summed(Values::I32(vec![-100, -28]), Kind::I8), Ok(Values::I64(vec![-128])));
+        assert_eq!(summed(Values::U8(vec![200, 100]), Kind::F16), Ok(Values::F32(vec![300.0])));
+        // Each fits float32, their sum does not.
+        let tiny = f32::EPSILON / 4.0;
+        assert_eq!(summed(Values::F32(vec![1.0, tiny]), Kind::F32), Ok(Values::F32(vec![1.0])));
+        let wide = summed(Values::F32(vec![1.0, tiny]), Kind::F64);
+        assert_eq!(wide, Ok(Values::F64(vec![1.0 + f64::from(tiny)])));
+    }
+
+    #[test]
+    fn a_sum_that_its_type_does_not_hold_is_refused() {
+        let error = summed(Values::U8(vec![200, 100]), Kind::U8).unwrap_err();
+        assert_eq!(error, SumTooLarge { row: 1, sum: 300, kind: Kind::U8 });
+        assert!(error.found(7).contains("row 7") && error.found(7).contains("300 is too large for uint8"));
+        for (values, kind) in [
+            (Values::U8(vec![100, 28]), Kind::I8),
+            (Values::I32(vec![i32::MAX, 1]), Kind::I32),
+            (Values::I64(vec![i64::MIN, -1]), Kind::I64),
+            (Values::U64(vec![u64::MAX, 1]), Kind::U64),
+        ] {
+            assert!(summed(values, kind).is_err());
+        }
     }
 }

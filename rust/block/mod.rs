@@ -16,7 +16,7 @@ mod values;
 
 use std::sync::Arc;
 
-pub use band::{Band, Selection};
+pub use band::{Band, Selection, SumTooLarge};
 pub use cast::{CastFrom, Loss, Target};
 pub use columns::Columns;
 pub use compress::CsrOut;

@@ -1,7 +1,7 @@
 //! Stored numbers, kept as narrow as they fit without losing a bit.
 //!
 //! Counts written as float32 fit in one byte: a decoded window then takes a quarter of the memory and of the bandwidth.
-//! What does not fit moves the whole vector one rung up its ladder (DESIGN section 6b).
+//! What does not fit moves the whole vector one rung up its ladder.
 
 use half::f16;
 
@@ -114,6 +114,42 @@ impl Values {
             place!(U8, U16, I32, I64, U64, F32, F64);
         }
         out
+    }
+
+    /// The sums of runs of numbers that were stored as `kind`: where `first` is set, a new run begins.
+    ///
+    /// # Errors
+    /// The run and its sum, where an integer `kind` does not hold it.
+    #[allow(clippy::unnecessary_cast)] // of one of the types each
+    pub(super) fn sum_groups(&self, first: &[bool], kind: Kind) -> Result<Self, (usize, i128)> {
+        fn fold<S: Copy>(values: impl Iterator<Item = S>, first: &[bool], add: impl Fn(S, S) -> S) -> Vec<S> {
+            let mut out: Vec<S> = Vec::new();
+            for (x, &opens) in values.zip(first) {
+                match out.last_mut() {
+                    Some(last) if !opens => *last = add(*last, x),
+                    _ => out.push(x),
+                }
+            }
+            out
+        }
+        let Some((low, high)) = kind.integer_range() else {
+            return Ok(match kind {
+                Kind::F64 => with_values!(self, v => Self::F64(fold(v.iter().map(|&x| x as f64), first, |a, b| a + b))),
+                Kind::Bool => {
+                    with_values!(self, v => Self::U8(fold(v.iter().map(|&x| x as u8), first, |a, b| a | b)))
+                }
+                _ => with_values!(self, v => Self::F32(fold(v.iter().map(|&x| x as f32), first, |a, b| a + b))),
+            });
+        };
+        let sums = with_values!(self, v => fold(v.iter().map(|&x| x as i128), first, |a, b| a + b));
+        if let Some(run) = sums.iter().position(|&sum| sum < low || sum > high) {
+            return Err((run, sums[run]));
+        }
+        Ok(if kind == Kind::U64 {
+            Self::U64(sums.into_iter().map(|sum| sum as u64).collect())
+        } else {
+            Self::I64(sums.into_iter().map(|sum| sum as i64).collect())
+        })
     }
 
     /// Appends little-endian numbers of `kind`. All calls on one vector must name the same kind.

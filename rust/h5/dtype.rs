@@ -42,6 +42,22 @@ impl Kind {
         !matches!(self, Self::Bool | Self::F16 | Self::F32 | Self::F64)
     }
 
+    /// The least and the greatest integer of an integer type.
+    #[must_use]
+    pub fn integer_range(self) -> Option<(i128, i128)> {
+        Some(match self {
+            Self::U8 => (0, u8::MAX.into()),
+            Self::U16 => (0, u16::MAX.into()),
+            Self::U32 => (0, u32::MAX.into()),
+            Self::U64 => (0, u64::MAX.into()),
+            Self::I8 => (i8::MIN.into(), i8::MAX.into()),
+            Self::I16 => (i16::MIN.into(), i16::MAX.into()),
+            Self::I32 => (i32::MIN.into(), i32::MAX.into()),
+            Self::I64 => (i64::MIN.into(), i64::MAX.into()),
+            Self::Bool | Self::F16 | Self::F32 | Self::F64 => return None,
+        })
+    }
+
     /// The name numpy gives it.
     #[must_use]
     pub fn name(self) -> &'static str {

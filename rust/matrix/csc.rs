@@ -8,8 +8,9 @@ use super::file::DataFile;
 use super::plan::RowStarts;
 use super::stream::read_spans;
 use super::workers::Workers;
-use crate::block::{Band, Block, Columns, Selection, Values};
+use crate::block::{Band, Block, Columns, Selection, SumTooLarge, Values};
 use crate::error::{Error, Place, Result};
+use crate::h5::dtype::Kind;
 use crate::h5::layout::SparseLayout;
 use crate::with_columns;
 
@@ -53,7 +54,12 @@ impl CscMatrix {
         let wanted: Vec<Option<u32>> =
             selection.map_or_else(|| (0..n_cols as u32).map(Some).collect(), |selection| selection.order().collect());
         let pieces = read_wanted(file, &layout, &starts, &wanted, workers)?;
-        let rows = Arc::new(transpose(n_rows as usize, wanted.len() as u64, &pieces));
+        let kind = layout.data.dtype.kind;
+        let rows = transpose(n_rows as usize, wanted.len() as u64, &pieces, kind).map_err(|error| {
+            let place = Place::new(file.path().display().to_string(), layout.data.name.clone());
+            place.format(error.found(error.row as u64), SumTooLarge::REMEDY)
+        })?;
+        let rows = Arc::new(rows);
         Ok(Self { layout, selected: wanted.len(), rows })
     }
 
@@ -143,7 +149,7 @@ fn read_wanted(
 }
 
 /// Rows out of columns: count, then place (a counting sort, so each row's columns come out in order).
-fn transpose(n_rows: usize, n_cols: u64, pieces: &[Piece]) -> Band {
+fn transpose(n_rows: usize, n_cols: u64, pieces: &[Piece], kind: Kind) -> std::result::Result<Band, SumTooLarge> {
     let mut offsets = vec![0usize; n_rows + 1];
     for piece in pieces {
         with_columns!(&piece.rows, rows => rows.iter().for_each(|&r| offsets[r as usize + 1] += 1));
@@ -174,5 +180,5 @@ fn transpose(n_rows: usize, n_cols: u64, pieces: &[Piece]) -> Band {
         }
     }
     let values = Values::scatter(pieces.iter().map(|p| &p.values), &places);
-    Band::from_stored(offsets, columns, values, None)
+    Band::from_stored(offsets, columns, values, kind, None)
 }

@@ -7,7 +7,7 @@ use super::memory;
 use super::plan::{RowStarts, jobs, runs};
 use super::stream::read_spans;
 use super::workers::{Scratch, Workers};
-use crate::block::{Band, Columns, Selection, Spare, Values};
+use crate::block::{Band, Columns, Selection, Spare, SumTooLarge, Values};
 use crate::error::{Place, Result};
 use crate::h5::dtype::Kind;
 use crate::h5::layout::{ArrayLayout, SparseLayout};
@@ -117,7 +117,10 @@ impl CsrMatrix {
             values.append(kind, bytes);
             Ok(())
         })?;
-        Ok(Band::from_stored(offsets, columns, values, selection))
+        Band::from_stored(offsets, columns, values, kind, selection).map_err(|error| {
+            let place = Place::new(file.path().display().to_string(), self.layout.data.name.clone());
+            place.format(error.found(rows[error.row]), SumTooLarge::REMEDY)
+        })
     }
 }
 

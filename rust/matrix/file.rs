@@ -1,6 +1,6 @@
 //! An open file: positioned reads that share no cursor, and the check that it is still the file that was opened.
 //!
-//! `pread` and not mmap: a file truncated under a mapping kills the process (DESIGN section 3.3).
+//! `pread` and not mmap: a file truncated under a mapping kills the process.
 
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -1,4 +1,6 @@
-//! Jobs over scoped threads. Nothing outlives a call, so a fork finds no pool to inherit (DESIGN section 3.5).
+//! Jobs over scoped threads, for windows: no thread outlives a call, so a fork finds none to miss.
+//!
+//! Batches are too short for that; they share the parked threads of crew.rs.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

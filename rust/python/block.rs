@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use super::errors::to_python;
 use super::ops::{PyRowOps, ops_fit};
-use crate::block::{Band, Block, Columns, CsrOut, Rounded, Selection, Target, Values};
+use crate::block::{Band, Block, Columns, CsrOut, Rounded, Selection, SumTooLarge, Target, Values};
 use crate::h5::dtype::Kind;
 
 /// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
@@ -244,7 +244,14 @@ impl PyBlock {
             values.append(kind, data);
             let offsets = indptr.iter().map(|&i| i as usize).collect();
             let width = selection.as_ref().map_or(n_cols as usize, Selection::width);
-            let band = Band::from_stored(offsets, held, values, selection.as_ref());
+            let band = Band::from_stored(offsets, held, values, kind, selection.as_ref()).map_err(|error| {
+                let row = error.row as u64;
+                PyValueError::new_err(format!(
+                    "{} (counted from the first row that is read). {}",
+                    error.found(row),
+                    SumTooLarge::REMEDY
+                ))
+            })?;
             Ok(Self::of_band(width, band))
         })
     }

@@ -139,7 +139,9 @@ class LargeBatches:
 
     def dense(self, rows: Any, threads: int) -> npt.NDArray[Any]:
         """Return scipy CSR rows as an array."""
-        batch = self._matrix.batch(block_of(rows, None), np.arange(rows.shape[0]), "dense", self._dtype, threads)
+        batch = self._matrix.batch(
+            block_of(rows, None, self._matrix.source.place), np.arange(rows.shape[0]), "dense", self._dtype, threads
+        )
         return batch.numpy()
 
 
@@ -189,7 +191,7 @@ class StreamedField:
             return batch
         values = torch.from_numpy(batch.values().numpy().astype(self._dtype))
         return torch.sparse_csr_tensor(
-            batch.crow_indices(), batch.col_indices(), values, size=batch.shape, check_invariants=False
+            batch.crow_indices(), batch.col_indices(), values, size=batch.shape, device="cpu", check_invariants=False
         )
 
 

@@ -43,8 +43,8 @@ class SlicedSource:
         if hasattr(picked, "compute"):
             picked = picked.compute()
         if hasattr(picked, "tocsr"):
-            return block_of(picked.tocsr(), None)
-        return block_of(np.asarray(picked), None)
+            return block_of(picked.tocsr(), None, self.place)
+        return block_of(np.asarray(picked), None, self.place)
 
     def unit_starts(self) -> None:
         """Not known here."""
