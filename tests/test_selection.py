@@ -223,7 +223,7 @@ def test_masks_are_those_of_numpy(mask: list[bool]) -> None:
         ("CD8", ["CD8A", "CD8B", "XIST"], "Did you mean 'CD8B' or 'CD8A'?"),
         ("zzz", ["a", "b"], "There are 2: 'a', 'b'"),
         ("zzz", list("abcdefg"), "There are 7: 'a', 'b', 'c', 'd', 'e', …"),
-        ("zzz", [], "There are 0: "),
+        ("zzz", [None], "There are none."),
     ],
 )
 def test_near_matches(name: str, names: list[str], expected: str) -> None:

@@ -292,5 +292,5 @@ def _in_memory(adata: anndata.AnnData, elem: str) -> Any:
         if name in holder:
             value = holder[name]
             return value.to_numpy() if isinstance(value, pd.DataFrame) else value
-        raise UnknownNameError(f"the AnnData has no {kind}[{name!r}]. {near_matches(name, list(holder))}")
+        raise UnknownNameError(f"the AnnData has no {kind}[{name!r}]. {near_matches(name, holder)}")
     raise UnknownNameError(f"the AnnData has no {elem!r}. Pass elem= with a matrix that it has, as 'layers/counts'")

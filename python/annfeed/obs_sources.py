@@ -191,7 +191,9 @@ class FileSource:
     def frame(self, columns: list[Name]) -> pd.DataFrame:
         if self._header.index is None:
             return self._whole().loc[:, columns]
-        return pd.DataFrame(dict(self.read(columns)), columns=columns).set_axis(self.names, axis=0)
+        # pandas 3 has a dtype for text, also of no columns; before, the same words mean object.
+        named = pd.Index(columns, dtype=str)
+        return pd.DataFrame(dict(self.read(columns)), columns=named).set_axis(self.names, axis=0)
 
     def read(self, columns: list[Name]) -> Read:
         if not columns:

@@ -6,7 +6,7 @@ Pure functions of arrays; every mistake is told here, before anything is read.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -161,14 +161,21 @@ def row_indices(indices: Any, n: int) -> Int64Array:
     return np.where(positions < 0, positions + n, positions)
 
 
-def near_matches(name: str, names: list[str]) -> str:
+def near_matches(name: str, names: Iterable[Any]) -> str:
     """Return the end of a message: names like ``name``, or the first ones that there are.
+
+    What is not text is left out, as the None that stands for X in the layers of an AnnData from anndata 0.13 on.
 
     Examples
     --------
     >>> near_matches("CD3e", ["CD3E", "CD8A"])
     "Did you mean 'CD3E'?"
+    >>> near_matches("count", [None])
+    'There are none.'
     """
+    names = [n for n in names if isinstance(n, str)]
+    if not names:
+        return "There are none."
     folded = {n.casefold(): n for n in names}
     near = [folded[n] for n in difflib.get_close_matches(name.casefold(), folded, 3)]
     if near:

@@ -26,7 +26,7 @@ pub struct Scratch {
 pub struct Workers<'a> {
     /// Threads, the calling one included.
     pub threads: usize,
-    /// Asked between jobs, on the calling thread only: whether to give up.
+    /// Asked before the first job and between jobs, on the calling thread only: whether to give up.
     pub interrupted: &'a dyn Fn() -> bool,
 }
 
@@ -45,8 +45,10 @@ impl Workers<'_> {
         jobs: &[J],
         work: impl Fn(&mut Scratch, &J) -> Result<R> + Sync,
     ) -> Result<Vec<R>> {
+        // Asked here too: the other threads may do all jobs before this one has done its first.
+        let mut interrupted = (self.interrupted)();
         let next = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
+        let stop = AtomicBool::new(interrupted);
         let results: Vec<Mutex<Option<Result<R>>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
         let do_next = |scratch: &mut Scratch| -> bool {
             if stop.load(Ordering::Relaxed) {
@@ -61,7 +63,6 @@ impl Workers<'_> {
             *results[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
             true
         };
-        let mut interrupted = false;
         std::thread::scope(|scope| {
             for _ in 1..self.threads.min(jobs.len()) {
                 scope.spawn(|| {
@@ -128,5 +129,17 @@ mod tests {
         });
         assert!(matches!(result, Err(Error::Interrupted)));
         assert!(begun.load(Ordering::Relaxed) < 100_000);
+    }
+
+    #[test]
+    fn an_interrupt_that_is_there_before_the_work_lets_none_begin() {
+        let begun = AtomicUsize::new(0);
+        let workers = Workers { threads: 2, interrupted: &|| true };
+        let result = workers.run(&[(); 2], |_, ()| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        assert!(matches!(result, Err(Error::Interrupted)));
+        assert_eq!(begun.load(Ordering::Relaxed), 0);
     }
 }

@@ -236,6 +236,66 @@ def test_scanvi_with_covariates_loads_with_an_anndata(path: Path, tmp_path: Path
     np.testing.assert_allclose(loaded.get_latent_representation(), expected, atol=1e-5)
 
 
+#: Of the toy's cells, some of each are unlabelled.
+LABELS: dict[str, Any] = {"labels_key": "type", "unlabeled_category": "unknown"}
+SCANVI_SETUPS: dict[str, dict[str, Any]] = {
+    "no covariates": {},
+    "size factor": {"size_factor_key": "depth"},
+    # Batches with these keys alone are what scvi-tools 1.4 took for labelled ones, unlabelled cells and all.
+    "covariates": {**COVARIATES, "size_factor_key": None},
+    "all": COVARIATES,
+}
+
+
+@pytest.mark.parametrize("covariates", SCANVI_SETUPS)
+def test_scanvi_learns_labels_with_any_covariates(path: Path, covariates: str) -> None:
+    data = SCVIDataModule(path, **LABELS, **SCANVI_SETUPS[covariates], model_name="SCANVI", batch_size=16)
+    model = scvi.model.SCANVI(registry=data.registry, datamodule=data)
+    model.train(datamodule=data, check_val_every_n_epoch=1, **TRAIN)
+    for key in ("train_classification_loss", "validation_classification_loss", "train_accuracy"):
+        assert np.isfinite(model.history[key].to_numpy(float)).all()
+    assert set(model.predict(dataloader=data.inference_dataloader())) <= {"T", "B"}
+
+
+def test_scanvi_gets_batches_of_all_cells_and_of_labelled_ones(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As scvi-tools' own `SemiSupervisedDataLoader` gives them."""
+    seen: dict[str, list[Any]] = {"training_step": [], "validation_step": []}
+    for name, steps in seen.items():
+        step = getattr(scvi.train.SemiSupervisedTrainingPlan, name)
+
+        def recorded(self: Any, batch: Any, i: int, step: Any = step, steps: list[Any] = steps) -> Any:
+            steps.append(batch)
+            return step(self, batch, i)
+
+        monkeypatch.setattr(scvi.train.SemiSupervisedTrainingPlan, name, recorded)
+    data = SCVIDataModule(path, **LABELS, model_name="SCANVI", batch_size=16, train_size=0.75)
+    model = scvi.model.SCANVI(registry=data.registry, datamodule=data)
+    model.train(datamodule=data, check_val_every_n_epoch=1, **{**TRAIN, "max_epochs": 1})
+    labelled = set(np.flatnonzero(anndata.read_h5ad(path).obs["type"] != "unknown"))
+    for steps, those in ((seen["training_step"], data.train_idx), (seen["validation_step"], data.val_idx)):
+        assert all(len(pair) == 2 and pair[0].keys() == pair[1].keys() for pair in steps)
+        every, second = (list(chain(*(cells(pair[i]) for pair in steps))) for i in (0, 1))
+        assert sorted(every) == sorted(those)
+        n = len(labelled & set(those))
+        assert sorted(second[:n]) == sorted(labelled & set(those)), "each once before any comes again"
+        assert set(second) == labelled & set(those)
+    assert data.train_dataloader().batch_size == 16, "outside of the trainer, batches are as ever"
+
+
+def test_scanvi_with_a_validation_set_without_labels(path: Path, tmp_path: Path) -> None:
+    adata = toy(N)
+    data = SCVIDataModule(path, **LABELS, **COVARIATES, model_name="SCANVI")
+    adata.obs["type"] = adata.obs["type"].where(~np.isin(np.arange(N), data.val_idx), "unknown")
+    adata.write_h5ad(tmp_path / "few.h5ad")
+    few = SCVIDataModule(tmp_path / "few.h5ad", **LABELS, **COVARIATES, model_name="SCANVI")
+    np.testing.assert_array_equal(few.val_idx, data.val_idx)
+    model = scvi.model.SCANVI(registry=few.registry, datamodule=few)
+    model.train(datamodule=few, check_val_every_n_epoch=1, **TRAIN)
+    assert "train_classification_loss" in model.history
+    assert "validation_classification_loss" not in model.history
+    assert "elbo_validation" in model.history
+
+
 def test_scanvi_from_scvi(path: Path) -> None:
     data = SCVIDataModule(path, labels_key="type", unlabeled_category="unknown", batch_size=32)
     model = scvi.model.SCVI(registry=data.registry)

@@ -19,6 +19,7 @@ from annfeed.dataset import AnnDataset
 from annfeed.loader import WindowLoader
 from annfeed.locate import find_obs
 from annfeed.scvi.cells import CellDataset, open_files
+from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.registration import Registration, key_list
 from annfeed.selection import row_indices, row_subset
 
@@ -242,13 +243,17 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             self._sizes = asked
         self._split()
 
-    def train_dataloader(self) -> WindowLoader:
-        """Return the loader of the training cells, shuffled."""
-        return self._loader(self.train_idx, self.batch_size, shuffle=True, **self._loader_kwargs)
+    def train_dataloader(self) -> Any:
+        """Return the loader of the training cells, shuffled.
+
+        While a model that learns labels is trained (SCANVI), it gives pairs: a batch of all training cells, and one of
+        those that have a label.
+        """
+        return self._for_training(self.train_idx, shuffle=True, **self._loader_kwargs)
 
     def val_dataloader(self) -> Any:
-        """Return the loader of the validation cells; none for Lightning if there are none."""
-        return self._unshuffled(self.val_idx) if len(self.val_idx) else []
+        """Return the loader of the validation cells, in pairs as in training; none for Lightning if there are none."""
+        return self._for_training(self.val_idx, shuffle=False, **self._whole) if len(self.val_idx) else []
 
     def test_dataloader(self) -> Any:
         """Return the loader of the cells that are in neither; none for Lightning if there are none."""
@@ -270,9 +275,25 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
 
     # --- how ---------------------------------------------------------------------------------------------------------
 
+    @property
+    def _whole(self) -> dict[str, Any]:
+        """Keywords of a loader that leaves no cell out."""
+        return {**self._loader_kwargs, "drop_last": False}
+
     def _unshuffled(self, cells: Int64Array, batch_size: int | None = None) -> WindowLoader:
-        kwargs = {**self._loader_kwargs, "drop_last": False}
-        return self._loader(cells, self.batch_size if batch_size is None else batch_size, shuffle=False, **kwargs)
+        size = self.batch_size if batch_size is None else batch_size
+        return self._loader(cells, size, shuffle=False, **self._whole)
+
+    def _for_training(self, cells: Int64Array, *, shuffle: bool, **kwargs: Any) -> Any:
+        loader = self._loader(cells, self.batch_size, shuffle=shuffle, **kwargs)
+        if self.unlabeled_category is None or not learns_labels(self.trainer):
+            return loader
+        labelled = cells[self.labels_[cells] != self.unlabeled_category]
+        if len(labelled) == 0:
+            return with_labelled(loader, None)
+        # A batch of fewer cells than asked for is better than none, should there be so few of them.
+        kwargs["drop_last"] = bool(kwargs.get("drop_last", False)) and len(labelled) >= self.batch_size
+        return with_labelled(loader, self._loader(labelled, self.batch_size, shuffle=shuffle, **kwargs))
 
     def _loader(self, cells: Int64Array, batch_size: int, *, shuffle: bool, **kwargs: Any) -> WindowLoader:
         dataset = CellDataset(self._files, self._columns, self._rows[cells])
