@@ -261,15 +261,37 @@ def test_padding_is_marked(path: Path, settings: dict, monkeypatch: pytest.Monke
     assert marks == [[*whole, [False]], [*whole, [True]]]
 
 
-@pytest.mark.parametrize(
-    ("world", "settings"), [(1, {}), (2, {"uneven": "drop"}), (2, {"uneven": "keep"}), (2, {"drop_last": True})]
-)
-def test_nothing_is_marked_where_nothing_is_padded(
-    path: Path, world: int, settings: dict, monkeypatch: pytest.MonkeyPatch
+#: 25 rows in batches of 4 on 2 ranks, made so that no row is repeated: one loader by name.
+NOTHING_PADDED: dict[str, Any] = {
+    "drop": lambda dataset, **options: dataset.get_optimized_dataloader(4, seed=3, uneven="drop", **options),
+    "keep": lambda dataset, **options: dataset.get_optimized_dataloader(4, seed=3, uneven="keep", **options),
+    "drop_last": lambda dataset, **options: dataset.get_optimized_dataloader(4, seed=3, drop_last=True, **options),
+    "predict": lambda dataset, **options: dataset.predict_loader(4, **options),
+    "order": lambda dataset, **options: dataset.get_optimized_dataloader(4, order=lambda _: range(24), **options),
+    "weights": lambda dataset, **options: dataset.get_optimized_dataloader(
+        4, seed=3, weights=np.ones(25), n_samples=24, **options
+    ),
+    "sampler": lambda dataset, **options: dataset.get_optimized_dataloader(4, sampler=range(7), **options),
+    "batch sampler": lambda dataset, **options: dataset.get_optimized_dataloader(
+        batch_sampler=[[3, 4], [0]], **options
+    ),
+}
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}], ids=str)
+@pytest.mark.parametrize("name", NOTHING_PADDED)
+def test_every_batch_of_several_ranks_has_the_mark(
+    path: Path, name: str, options: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    on_rank(monkeypatch, 0, world)
-    loader = AnnDataset(path, obs_subset=range(25)).get_optimized_dataloader(batch_size=4, seed=3, **settings)
-    assert not any("is_padding" in batch for batch in loader)
+    on_rank(monkeypatch, 0, 2)
+    batches = list(NOTHING_PADDED[name](AnnDataset(path, obs_subset=range(25)), **options))
+    assert [batch["is_padding"].tolist() for batch in batches] == [[False] * len(rows) for rows in rows_of(batches)]
+    assert all(batch["is_padding"].dtype == torch.bool for batch in batches) and len(batches) > 1
+
+
+@pytest.mark.parametrize("name", NOTHING_PADDED)
+def test_a_process_alone_has_no_mark(path: Path, name: str) -> None:
+    assert not any("is_padding" in batch for batch in NOTHING_PADDED[name](AnnDataset(path, obs_subset=range(25))))
 
 
 def test_a_users_collate_function_sees_the_mark_of_each_item(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

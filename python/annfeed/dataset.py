@@ -279,8 +279,8 @@ class AnnDataset(RowBatches):
         uneven
             With several ranks, where some would have a batch less than others: "pad" repeats a row of another rank
             there, "drop" leaves a row out on the others, "keep" lets them differ by one batch, which training with
-            gradients in common cannot bear. With "pad", every batch of several ranks says in ``"is_padding"`` (bool
-            ``[B]``) which of its rows are repeats.
+            gradients in common cannot bear. Every batch of several ranks says in ``"is_padding"`` (bool ``[B]``) which
+            of its rows are repeats, also where there are none.
         **kwargs
             Any other keyword of ``torch.utils.data.DataLoader``.
 

@@ -213,8 +213,7 @@ class EpochPlan:
         if end > own_end:
             rows = np.concatenate([rows, self._padding()])
         offsets = np.append(np.arange(0, len(rows), self.batch_size, dtype=np.int64), len(rows))
-        pads = self.world > 1 and self.uneven == "pad" and not self.drop_last
-        return Window(index, begin // self.batch_size, rows, offsets, end - own_end if pads else None)
+        return Window(index, begin // self.batch_size, rows, offsets, end - own_end if self.world > 1 else None)
 
     def _padding(self) -> Int64Array:
         # Ranks that pad take different rows, and never one of their own: they come after the ranks with a row more.

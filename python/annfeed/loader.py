@@ -305,6 +305,7 @@ class WindowLoader(DataLoader[Any]):
             batch_size=self.batch_size if batched is None else None,
             window=self.dataset.chunk_size,  # type: ignore[attr-defined]
             drop_last=self.drop_last and batched is None,
+            world=rank_and_world()[1],
         )
 
     def _from_workers(self, windows: Iterator[Window], seed: int) -> Generator[Any]:

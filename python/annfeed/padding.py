@@ -1,4 +1,4 @@
-"""The batches of a window that was read, and the mark of rows that only fill up a rank's last batch.
+"""The batches of a window that was read, and with several ranks the mark of rows that only fill up the last batch.
 
 Which rows these are is epoch.py's to say; here they get their key in the batch.
 """
@@ -14,7 +14,7 @@ import torch
 from annfeed.collate import Batch
 from annfeed.windows import Window
 
-#: The key of the mark: torch.bool [B], True for padding. It is in every batch of ranks that pad, and in no other.
+#: The key of the mark: torch.bool [B], True for padding. It is in every batch of several ranks, and in no other.
 IS_PADDING = "is_padding"
 
 
@@ -26,7 +26,7 @@ class Loaded(Protocol):
 
 
 def batches_of(window: Window, loaded: Loaded) -> Iterator[Batch]:
-    """Give the batches of a window, marked where ranks pad, before any transform.
+    """Give the batches of a window, marked where there are several ranks, before any transform.
 
     Parameters
     ----------

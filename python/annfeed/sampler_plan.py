@@ -32,6 +32,8 @@ class SamplerPlan:
         As in `EpochPlan`. Batches of a batch sampler are kept whole: its windows end with the batch that fills them.
     drop_last
         Leave out a last batch that is short; with a batch sampler it must be False.
+    world
+        Number of ranks. Nothing is shared out here; with several, windows say that none of their rows is padding.
 
     Raises
     ------
@@ -55,9 +57,10 @@ class SamplerPlan:
     window: int
     first_window: int = 1024
     drop_last: bool = False
+    world: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in {"n_rows": 0, "window": 1, "first_window": 1}.items():
+        for name, least in {"n_rows": 0, "window": 1, "first_window": 1, "world": 1}.items():
             object.__setattr__(self, name, integer(name, getattr(self, name), least))
         if self.batch_size is not None:
             object.__setattr__(self, "batch_size", integer("batch_size", self.batch_size, 1))
@@ -74,16 +77,17 @@ class SamplerPlan:
     def windows(self) -> Iterator[Window]:
         """The windows in turn; each takes from the sampler no more than its own positions."""
         ramp = Ramp(self.batch_size or 1, self.window, self.first_window)
+        n_padding = 0 if self.world > 1 else None
         index = first_batch = n_held = 0
         held: list[Int64Array] = []
         for batch in self._batches():
             held.append(batch)
             n_held += len(batch)
             if n_held >= ramp.start(index + 1) - ramp.start(index):
-                yield joined(index, first_batch, held)
+                yield joined(index, first_batch, held, n_padding)
                 index, first_batch, n_held, held = index + 1, first_batch + len(held), 0, []
         if held:
-            yield joined(index, first_batch, held)
+            yield joined(index, first_batch, held, n_padding)
 
     def _batches(self) -> Iterator[Int64Array]:
         if self.batch_size is None:

@@ -28,7 +28,7 @@ class Window:
     offsets
         int64 [n_batches + 1], batch b is rows[offsets[b]:offsets[b + 1]].
     n_padding
-        How many of ``rows``, the last ones, only fill up this rank's last batch; None where ranks do not pad.
+        How many of ``rows``, the last ones, only fill up this rank's last batch; None in a process alone.
 
     Examples
     --------
@@ -76,8 +76,8 @@ class Ramp:
         return self._n_small + (row - self._small_rows) // self._full
 
 
-def joined(index: int, first_batch: int, batches: list[Int64Array]) -> Window:
-    """Return the window of some batches.
+def joined(index: int, first_batch: int, batches: list[Int64Array], n_padding: int | None = None) -> Window:
+    """Return the window of some batches; the parameters are those of `Window`.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def joined(index: int, first_batch: int, batches: list[Int64Array]) -> Window:
     array([0, 2, 3])
     """
     offsets = np.cumsum([0, *map(len, batches)], dtype=np.int64)
-    return Window(index, first_batch, np.concatenate(batches), offsets)
+    return Window(index, first_batch, np.concatenate(batches), offsets, n_padding)
 
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
