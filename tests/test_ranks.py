@@ -1,6 +1,7 @@
 """Several ranks: together they deliver each row once, in equally many batches, in an order that all of them know."""
 
 import json
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 import torch.distributed as dist
 from toys import flat, hand_over, rows_of, toy
 
-from annfeed import AnnDataset, Transform, WindowLoader
+from annfeed import AnnDataset, Transform, WindowLoader, ranks
 from annfeed.epoch import EpochPlan
+from annfeed.errors import AnnfeedWarning
 from annfeed.ranks import draw_seed, rank_and_world
 
 
@@ -104,6 +106,58 @@ def test_a_rank_that_cannot_be_known_is_an_error(
             for name, value in more.items():
                 patch.setenv(name, value)
             assert sorted(flat(rows_of(loader))) == list(range(40))
+
+
+#: Tasks of srun as Slurm starts them, and what else tells them who they are.
+SLURM = {"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}
+
+
+def slurm_warnings(path: Path, environment: dict, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
+    """The warnings of two epochs, with an environment of Slurm's."""
+    monkeypatch.setattr(ranks, "_warned_of_slurm", False)
+    for name in (*NAMES, "NODE_RANK", *SLURM, "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        loader = AnnDataset(path).get_optimized_dataloader(batch_size=4, seed=0, **options)
+        for _ in range(2):
+            assert len(flat(rows_of(loader))) == 40 // int(environment.get("WORLD_SIZE", 1))
+    return [str(warning.message) for warning in found if issubclass(warning.category, AnnfeedWarning)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    "environment",
+    [SLURM, {**SLURM, "RANK": "2"}, {**SLURM, "LOCAL_RANK": "0"}, {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "4"}],
+    ids=str,
+)
+def test_tasks_of_srun_without_ranks_are_warned_once(
+    path: Path, environment: dict, num_workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them delivers all rows, which nobody else would notice."""
+    [message] = slurm_warnings(path, environment, monkeypatch, num_workers=num_workers)
+    assert "each of the 4 tasks reads all rows" in message
+    assert "RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS" in message and "init_process_group" in message
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {**SLURM, "RANK": "2", "WORLD_SIZE": "4"},
+        {**SLURM, "RANK": "0", "WORLD_SIZE": "1"},
+        {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"},
+        {**SLURM, "SLURM_STEP_NUM_TASKS": "1"},
+        {"SLURM_NTASKS": "4(x2)"},
+    ],
+    ids=str,
+)
+def test_tasks_that_know_their_rank_and_single_ones_are_not_warned(
+    path: Path, environment: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert slurm_warnings(path, environment, monkeypatch) == []
 
 
 def test_local_rank_alone_takes_no_share(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

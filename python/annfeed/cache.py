@@ -14,6 +14,7 @@ import torch
 
 from annfeed._core import Budget
 from annfeed.cgroups import cgroup_free
+from annfeed.ranks import local_ranks
 
 #: Share of the memory that is free when the first dataset of a process is made, with ``cache="auto"``.
 AUTO_SHARE = 0.5
@@ -60,7 +61,7 @@ def cache_budget(cache: Any) -> int:
 def process_budget(cache: Any) -> Budget:
     """Return the budget of this process: for "auto" one that all its datasets share.
 
-    torch workers get an equal part each; with "auto", so do the ranks on this machine (LOCAL_WORLD_SIZE).
+    torch workers get an equal part each; with "auto", so do the ranks on this machine.
 
     Examples
     --------
@@ -73,9 +74,7 @@ def process_budget(cache: Any) -> Budget:
     if cache != "auto":
         return Budget(cache_budget(cache) // parts)
     if _auto is None or _auto[0] != os.getpid():
-        ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")
-        parts *= int(ranks) if ranks.isdigit() and int(ranks) > 0 else 1
-        _auto = os.getpid(), Budget(cache_budget("auto") // parts)
+        _auto = os.getpid(), Budget(cache_budget("auto") // (parts * local_ranks()))
     return _auto[1]
 
 

@@ -75,7 +75,8 @@ class AnnDataset(RowBatches):
     cache
         Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for a share of the free memory.
     threads
-        Threads for reading; None for all cores of this process, one in a torch worker.
+        Threads for reading; None for the cores that this process may use (affinity, CPU quota of the container),
+        divided among the ranks of the machine, and for one in a torch worker.
     strict
         Raise instead of falling back to h5py for files that the Rust reader declines.
     return_index

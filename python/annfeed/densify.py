@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+#: Types of devices to which torch moves CSR tensors.
+_TAKE_CSR = ("cpu", "cuda", "meta", "xpu")
+
 
 def densify(batch: Any, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Any:
     """Return a batch with its sparse CSR tensors dense, and all tensors on ``device``.
@@ -15,7 +18,8 @@ def densify(batch: Any, device: torch.device | str | None = None, *, non_blockin
     batch
         A batch (dict) of a loader with ``output="csr"``, or one tensor ``[B, n_vars]``. Text stays as it is.
     device
-        Where to; None leaves each tensor where it is. Sparse tensors move before they are filled out.
+        Where to; None leaves each tensor where it is. Sparse tensors move before they are filled out, but for devices
+        that take no CSR tensor (Apple's "mps"): there they are filled out first.
     non_blocking
         As in ``torch.Tensor.to``: do not wait for copies from pinned memory.
 
@@ -33,5 +37,8 @@ def densify(batch: Any, device: torch.device | str | None = None, *, non_blockin
         return {key: densify(value, device, non_blocking=non_blocking) for key, value in batch.items()}
     if not isinstance(batch, torch.Tensor):
         return batch
-    moved = batch if device is None else batch.to(device, non_blocking=non_blocking)
-    return moved.to_dense() if moved.layout is torch.sparse_csr else moved
+    if device is not None:
+        if batch.layout is torch.sparse_csr and torch.device(device).type not in _TAKE_CSR:
+            batch = batch.to_dense()
+        batch = batch.to(device, non_blocking=non_blocking)
+    return batch.to_dense() if batch.layout is torch.sparse_csr else batch

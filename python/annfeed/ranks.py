@@ -6,9 +6,12 @@ torch.distributed where it runs, else RANK and WORLD_SIZE; never LOCAL_RANK, whi
 from __future__ import annotations
 
 import os
+import warnings
 
 import torch
 import torch.distributed as dist
+
+from annfeed.errors import AnnfeedWarning
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -41,7 +44,8 @@ def known_rank_and_world() -> tuple[int, int]:
 
     Called when an epoch begins. WORLD_SIZE without RANK and without a process group means that somebody started several
     processes and this one cannot know its share. Only Lightning's processes are let through: it gives them LOCAL_RANK,
-    NODE_RANK and WORLD_SIZE, and makes the group when training begins; before, each is a process alone.
+    NODE_RANK and WORLD_SIZE, and makes the group when training begins; before, each is a process alone. Tasks of one
+    Slurm job that nobody told their ranks are warned, once: they may all be meant to read everything.
 
     Raises
     ------
@@ -61,7 +65,47 @@ def known_rank_and_world() -> tuple[int, int]:
             "cannot know which rows are its share. Start it with torchrun, set RANK, or call "
             "torch.distributed.init_process_group first; for a process alone unset WORLD_SIZE"
         )
+    if not grouped and ("RANK" not in os.environ or "WORLD_SIZE" not in os.environ):
+        _warn_of_slurm()
     return rank_and_world()
+
+
+def _warn_of_slurm() -> None:
+    global _warned_of_slurm
+    # srun says how many tasks its step has; what the batch script sees is the job.
+    name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
+    tasks = os.environ.get(name, "1")
+    if _warned_of_slurm or not tasks.isdigit() or int(tasks) < 2:
+        return
+    _warned_of_slurm = True
+    warnings.warn(
+        f"{name} is {tasks}, but there is neither a torch.distributed process group nor RANK and WORLD_SIZE: each of "
+        f"the {tasks} tasks reads all rows. To share them out, start the tasks with RANK=$SLURM_PROCID "
+        "WORLD_SIZE=$SLURM_NTASKS (or with torchrun), or call torch.distributed.init_process_group before the first "
+        "batch; if each task is to read everything, set RANK=0 WORLD_SIZE=1",
+        AnnfeedWarning,
+        stacklevel=2,
+    )
+
+
+_warned_of_slurm = False
+
+
+def local_ranks() -> int:
+    """Return how many ranks run on this machine, as far as the environment tells: they share its cores and its memory.
+
+    Launchers like torchrun say it in LOCAL_WORLD_SIZE. Lightning does not; where its ranks meet at this machine's own
+    address, all of WORLD_SIZE are here.
+
+    Examples
+    --------
+    >>> local_ranks()
+    1
+    """
+    told = os.environ.get("LOCAL_WORLD_SIZE")
+    if told is None and os.environ.get("MASTER_ADDR") in ("127.0.0.1", "localhost", "::1"):
+        told = os.environ.get("WORLD_SIZE")
+    return int(told) if told is not None and told.isdigit() and int(told) > 0 else 1
 
 
 def draw_seed(generator: torch.Generator | None, world: int) -> int:

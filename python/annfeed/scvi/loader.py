@@ -76,7 +76,8 @@ class AnnDataLoader(DataLoader[Any]):
     cache
         Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for a share of the free memory.
     threads
-        Threads for reading; None for all cores of this process, one in a torch worker.
+        Threads for reading; None for the cores that this process may use (affinity, CPU quota of the container),
+        divided among the ranks of the machine, and for one in a torch worker.
     **kwargs
         Any other keyword of ``torch.utils.data.DataLoader``. ``num_workers`` and ``persistent_workers`` default to
         ``scvi.settings``.
