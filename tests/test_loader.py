@@ -549,7 +549,7 @@ def test_collate_fn_sees_items(dataset: AnnDataset, num_workers: int) -> None:
         batch_size=4, shuffle=False, collate_fn=first_rows, num_workers=num_workers
     )
     assert list(loader) == [(4, rows, ["str"] * 4) for rows in planned(shuffle=False)]
-    assert loader.collate_fn is first_rows
+    assert loader.collate_fn.__wrapped__ is first_rows
 
 
 def test_default_collate_equals_ours(shelf: Path) -> None:

@@ -110,6 +110,47 @@ class Collate:
         return "Collate()"
 
 
+class LoaderCollate(Collate):
+    """A loader's collate function as its attribute: for itself, and for lists of items, not for another loader's batches.
+
+    Code that rebuilds a loader as a plain DataLoader takes the attributes along, this one too. The rows would then be
+    shared out among ranks twice, and what the plain one does not know be lost, without a word.
+
+    Parameters
+    ----------
+    collate_fn
+        The function itself; kept as ``__wrapped__``.
+
+    Raises
+    ------
+    RuntimeError
+        If it is called with a batch that a dataset made for a plain DataLoader.
+
+    Examples
+    --------
+    >>> LoaderCollate(Collate())([{"n": 1}, {"n": 2}])
+    {'n': tensor([1, 2])}
+    """
+
+    def __init__(self, collate_fn: Any) -> None:
+        self.__wrapped__ = collate_fn.__wrapped__ if isinstance(collate_fn, LoaderCollate) else collate_fn
+
+    def __call__(self, items: Any) -> Any:
+        """Return what the function makes of a list of items."""
+        if isinstance(items, Items):
+            raise RuntimeError(
+                "an annfeed loader was rebuilt as a plain DataLoader (as Accelerate's skip_first_batches and others do): "
+                'ranks would share its rows out twice, and "index", "is_padding", windows and state be lost. Use the '
+                "loader itself: accelerator.prepare(loader) of a recent Accelerate keeps it, and load_state_dict goes on "
+                "in mid-epoch. For a DataLoader of your own take collate_fn=dataset.get_collate_fn()"
+            )
+        return self.__wrapped__(items)
+
+    def __repr__(self) -> str:
+        """Return the call that makes it."""
+        return f"LoaderCollate({self.__wrapped__!r})"
+
+
 def split(batch: Batch) -> list[Item]:
     """Return the items of a batch: row i of each value, as views.
 

@@ -5,6 +5,7 @@ The order comes from epoch.py, the rows from the dataset; here are epochs, seeds
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from annfeed.balance import find_weighting
+from annfeed.collate import LoaderCollate
 from annfeed.given_order import predict_all, with_epochs
+from annfeed.hf_accelerate import Prepared, asked_by
 from annfeed.identity import n_own_writes
 from annfeed.indexed import IndexedDataset
 from annfeed.permutation import derive_key
@@ -157,10 +160,11 @@ class WindowLoader(DataLoader[Any]):
         self._workers: DataLoader[Any] | None = None  # the persistent ones
         self._workers_busy = False
         self._workers_know = 0  # of changes to the file that were our own
+        self._prepared: Prepared | None = None
         super().__init__(
             dataset,
             num_workers=num_workers,
-            collate_fn=dataset.get_collate_fn() if collate_fn is None else collate_fn,
+            collate_fn=LoaderCollate(dataset.get_collate_fn() if collate_fn is None else collate_fn),
             generator=generator,
             **keywords,
             **kwargs,
@@ -168,6 +172,36 @@ class WindowLoader(DataLoader[Any]):
         self._batch_sampler_given = batch_sampler
         # What windows are read from; set by nobody else.
         self._reads: Any = IndexedDataset(dataset) if self.return_index else dataset
+
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        """Accelerate asks this in ``prepare``, and rebuilds the loader where it is False; asked so, it is prepared."""
+        asked = asked_by(sys._getframe(1))
+        if asked is not None:
+            self._prepared = asked
+            # Its save_state and load_state then take our state along.
+            self.use_stateful_dataloader = True
+        return self._prepared is not None
+
+    @_is_accelerate_prepared.setter
+    def _is_accelerate_prepared(self, prepared: bool) -> None:
+        pass  # Accelerate marks whatever it prepared.
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the number of the next epoch, as ``sampler.set_epoch`` does; without it, epochs count up.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32")))
+        >>> loader = dataset.get_optimized_dataloader(batch_size=4, order=lambda epoch: [epoch])
+        >>> loader.set_epoch(3)
+        >>> next(iter(loader))["X"]
+        tensor([[0., 0., 0., 1.]])
+        """
+        for sampler in with_epochs(self._given_order) if self._plan is None else [self._plan]:
+            sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Return the number of batches that this rank delivers."""
@@ -238,6 +272,8 @@ class WindowLoader(DataLoader[Any]):
         dataset.refresh()
         windows, seed, place, digests = self._begin()
         batches = self._from_workers(windows, seed) if self.num_workers > 0 else self._from_threads(windows)
+        if self._prepared is not None:
+            batches = self._prepared.follow(self, batches, self._remainder())
         with closing(batches):
             for batch in batches:
                 self._progress.delivered(place, digests.next() if digests else place.digest)
@@ -268,8 +304,20 @@ class WindowLoader(DataLoader[Any]):
         self.dataset.pin_batches(pin)  # type: ignore[attr-defined]
         with closing(read_ahead(self._reads, windows, self.prefetch_batches)) as batches:
             for batch in batches:
-                done = finished(self._reads, batch, self.collate_fn)
+                done = finished(self._reads, batch, self._collate)
                 yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
+
+    @property
+    def _collate(self) -> Any:
+        """The collate function; the attribute is guarded."""
+        return LoaderCollate(self.collate_fn).__wrapped__
+
+    def _remainder(self) -> int:
+        """Rows of all ranks' last batches together, where they are not full; -1 for unknown."""
+        if self._plan is None or self.batch_size is None or self.drop_last:
+            return -1
+        world = rank_and_world()[1]
+        return self._plan.n_of_all_ranks(world) % (self.batch_size * world)
 
     def _order(self) -> dict[str, Any]:
         if self._plan is not None:
@@ -331,13 +379,13 @@ class WindowLoader(DataLoader[Any]):
 
     def _new_workers(self) -> DataLoader[Any]:
         keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
-        batches = PartBatches(self._reads, self.collate_fn)
+        batches = PartBatches(self._reads, self._collate)
         order = PartOrder(self.dataset.row_bytes)  # type: ignore[attr-defined]
         return DataLoader(batches, batch_size=None, sampler=order, collate_fn=as_made, **keywords)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave workers behind."""
-        return {**self.__dict__, "_workers": None, "_workers_busy": False}
+        return {**self.__dict__, "_workers": None, "_workers_busy": False, "_prepared": None}
 
 
 def _if_any(n_batches: int) -> tuple[int, ...]:

@@ -115,6 +115,11 @@ class PlanSampler(DistributedSampler[int]):
         """Batches that this rank delivers in an epoch."""
         return -(-len(self) // self._plan.batch_size)
 
+    def n_of_all_ranks(self, world: int) -> int:
+        """Return how many rows that many ranks deliver in an epoch together, repeats not counted."""
+        shards = [self._plan_of(None).shard(rank, world) for rank in range(world)]
+        return sum(shard.n_delivered - shard.n_padding for shard in shards)
+
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the number of the next epoch; without it, epochs count up by themselves.
 
