@@ -47,6 +47,8 @@ def test_python_of_a_page_runs_from_top_to_bottom(page: Path, atlas: Path) -> No
         pytest.importorskip("scvi.model", reason="scvi-tools is not installed")
     if "import lightning" in page.read_text():
         pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    if "import Accelerator" in page.read_text():
+        pytest.importorskip("accelerate", reason="accelerate is not installed")
     for number, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)):
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)
 

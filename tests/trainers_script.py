@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 2 trainers_script.py TRAINER FILE FOLDER
 
-The ranks add a number up together after each batch: were one of them to have a batch more, it would wait there for ever.
+The ranks add a number up together after each batch: were one of them to have a batch more, it would wait for ever.
 """
 
 import json
@@ -233,9 +233,8 @@ def main(trainer: str, path: str, folder: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     np.random.seed(0)
-    found = {"plain": plain, "fabric": fabric, "lightning": lightning, "ray": ray, "accelerate": accelerate}[trainer](
-        path
-    )
+    trainers = {"plain": plain, "fabric": fabric, "lightning": lightning, "ray": ray, "accelerate": accelerate}
+    found = trainers[trainer](path)
     (folder / f"{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()

@@ -111,7 +111,7 @@ class Collate:
 
 
 class LoaderCollate(Collate):
-    """A loader's collate function as its attribute: for itself, and for lists of items, not for another loader's batches.
+    """A loader's collate function as its attribute: for the loader and for lists of items, not for another loader.
 
     Code that rebuilds a loader as a plain DataLoader takes the attributes along, this one too. The rows would then be
     shared out among ranks twice, and what the plain one does not know be lost, without a word.
@@ -132,6 +132,8 @@ class LoaderCollate(Collate):
     {'n': tensor([1, 2])}
     """
 
+    __wrapped__: Any
+
     def __init__(self, collate_fn: Any) -> None:
         self.__wrapped__ = collate_fn.__wrapped__ if isinstance(collate_fn, LoaderCollate) else collate_fn
 
@@ -139,10 +141,10 @@ class LoaderCollate(Collate):
         """Return what the function makes of a list of items."""
         if isinstance(items, Items):
             raise RuntimeError(
-                "an annfeed loader was rebuilt as a plain DataLoader (as Accelerate's skip_first_batches and others do): "
-                'ranks would share its rows out twice, and "index", "is_padding", windows and state be lost. Use the '
-                "loader itself: accelerator.prepare(loader) of a recent Accelerate keeps it, and load_state_dict goes on "
-                "in mid-epoch. For a DataLoader of your own take collate_fn=dataset.get_collate_fn()"
+                "an annfeed loader was rebuilt as a plain DataLoader (as Accelerate's skip_first_batches does): ranks "
+                'would share its rows out twice, and "index", "is_padding", windows and state be lost. Use the loader '
+                "itself: accelerator.prepare(loader) of a recent Accelerate keeps it, and load_state_dict goes on in "
+                "mid-epoch. For a DataLoader of your own take collate_fn=dataset.get_collate_fn()"
             )
         return self.__wrapped__(items)
 

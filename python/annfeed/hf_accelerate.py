@@ -49,9 +49,9 @@ class Prepared:
         shared = [kind for kind in ("tp", "cp", "sp") if (getattr(config, f"{kind}_size", None) or 1) > 1]
         if shared or getattr(accelerator.state, "ds_device_mesh", None) is not None:
             raise ValueError(
-                f"Accelerate is to give several processes the same rows ({', '.join(shared) or 'tp'}), but annfeed gives "
-                "each process rows of its own. Prepare a plain DataLoader(dataset, collate_fn=dataset.get_collate_fn()) "
-                "instead"
+                f"Accelerate is to give several processes the same rows ({', '.join(shared) or 'tp'}), but annfeed "
+                "gives each process rows of its own. Prepare a plain torch DataLoader over the dataset instead, with "
+                "collate_fn=dataset.get_collate_fn()"
             )
         place = accelerator.process_index, accelerator.num_processes
         if place != rank_and_world():
