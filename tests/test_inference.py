@@ -15,7 +15,7 @@ import torch
 from toys import FORMS, dense, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, FormatError, StaleFileError, Transform, UnsupportedError, write_obsm
-from annfeed.results import _UNFINISHED
+from annfeed.h5ad_writer import UNFINISHED
 
 UNSORTED = [17, 3, 39, 0, 21, 38, 1]
 
@@ -386,7 +386,7 @@ def test_a_full_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_killed_process_left_is_cleared(path: Path) -> None:
     with h5py.File(path, "r+") as file:
-        file[f"obsm/{_UNFINISHED}"] = np.zeros(3)
+        file[f"obsm/{UNFINISHED}"] = np.zeros(3)
     write_obsm(path, "X_model", VALUES)
     assert set(anndata.read_h5ad(path).obsm) == {"X_pca", "X_model"}
 

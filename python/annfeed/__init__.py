@@ -5,7 +5,7 @@ from annfeed.dataset import AnnDataset
 from annfeed.densify import densify
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.loader import WindowLoader
-from annfeed.results import write_obsm
+from annfeed.results import check_writable, write_obs, write_obsm
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform
 
@@ -24,6 +24,8 @@ __all__ = [
     "UnknownNameError",
     "UnsupportedError",
     "WindowLoader",
+    "check_writable",
     "densify",
+    "write_obs",
     "write_obsm",
 ]

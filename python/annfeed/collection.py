@@ -6,6 +6,7 @@ are elsewhere: what users pass (parts.py), genes (genes.py), rows (joined.py), o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -66,6 +67,26 @@ class Joining:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a dataset was made from, for what is written back.
+
+    Parameters
+    ----------
+    sources
+        An AnnData or a path each; None for an AnnData that stayed in another process.
+    obs
+        Where the obs lies in each file: "obs", "mod/rna/obs".
+    """
+
+    sources: list[Any]
+    obs: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        paths = [None if isinstance(source, anndata.AnnData) else source for source in self.sources]
+        return {"sources": paths, "obs": self.obs}
+
+
+@dataclass(frozen=True)
 class Opened:
     """What a dataset is made of.
 
@@ -79,12 +100,15 @@ class Opened:
         The sources, for people.
     rows
         Of each source.
+    origin
+        The sources themselves.
     """
 
     matrices: dict[str, Matrix]
     obs: ObsTable
     places: list[str]
     rows: list[range]
+    origin: Origin
 
 
 def open_sources(
@@ -114,8 +138,10 @@ def open_sources(
         matrices = {key: find_matrix(sources, place, var_subset, opener) for key, place in places.items()}
         obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
         _check_rows(matrices, obs)
-        name = "AnnData" if isinstance(sources, anndata.AnnData) else as_path(sources)
-        return Opened(matrices, obs, [name], [range(obs.n_rows)])
+        source = _as_source(sources)
+        name = "AnnData" if isinstance(source, anndata.AnnData) else source
+        origin = Origin([source], next(iter(places.values())).obs)
+        return Opened(matrices, obs, [name], [range(obs.n_rows)], origin)
     parts = parts or Parts([sources], ["0"])
     opener = file_opener(budget, threads, strict, open_files=open_files)
     return _Union(parts, places, joining, opener).opened(obs_columns, var_subset)
@@ -157,7 +183,9 @@ class _Union:
         )
         ends = [0, *accumulate(one.n_rows for one in obs)]
         rows = [range(start, stop) for start, stop in pairwise(ends)]
-        return Opened(joined, table, [self._parts.place(i) for i in range(len(obs))], rows)
+        sources = [_as_source(source) for source in self._parts.sources]
+        origin = Origin(sources, next(iter(self._elems.values())).obs)
+        return Opened(joined, table, [self._parts.place(i) for i in range(len(obs))], rows, origin)
 
     def _with_progress(self) -> Iterator[tuple[int, Any]]:
         sources = self._parts.sources
@@ -231,6 +259,11 @@ def _check_widths(matrices: Sequence[Matrix]) -> None:
                 f"{matrix.source.place} has {matrix.n_vars} columns, but {first.source.place} has {first.n_vars}; "
                 "columns without names cannot be matched: write them with the same number"
             )
+
+
+def _as_source(source: Any) -> Any:
+    # A worker may run in another directory.
+    return source if isinstance(source, anndata.AnnData) else os.path.abspath(as_path(source))
 
 
 def _numbered(n: int) -> pd.Index[Any]:

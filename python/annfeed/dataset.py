@@ -172,6 +172,7 @@ class AnnDataset(RowBatches):
             strict=strict,
         )
         self._matrices, self._obs = opened.matrices, opened.obs
+        self._origin = opened.origin
         #: Path of each source, or the words for an AnnData.
         self.sources = opened.places
         #: Rows of each source, before ``obs_subset``: what ``"index"`` says.

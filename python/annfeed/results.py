@@ -1,37 +1,33 @@
-"""Puts what a model made of the rows back beside them: into ``obsm`` of an .h5ad file or an AnnData.
+"""Puts what a model made of the rows back beside them: into ``obsm`` or ``obs`` of an .h5ad file, an AnnData, or many.
 
-Which row is which is told by the ``"index"`` of batches. The value is written with anndata's own writer; how the file
-is opened for it, and what is left after a failure, is decided here.
+Which row is which is told by the ``"index"`` of batches. What results may look like is in result_batches.py, where they
+go in result_places.py, and how a file is changed in h5ad_writer.py.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed.errors import FormatError, UnsupportedError
-from annfeed.identity import own_write
-
 if TYPE_CHECKING:
     import anndata
 
-Array = npt.NDArray[Any]
+    from annfeed.dataset import AnnDataset
+    from annfeed.result_batches import Piece
+    from annfeed.result_places import Place, Places, Where
 
-#: Where a value lies in ``obsm`` until it is whole.
-_UNFINISHED = ".annfeed-unfinished"
-#: Bytes that must be free beside those of the value.
-_SLACK = 1 << 20
+    Target: TypeAlias = "str | os.PathLike[str] | anndata.AnnData | AnnDataset"
+
+Array = npt.NDArray[Any]
 
 
 def write_obsm(
-    path_or_adata: str | os.PathLike[str] | anndata.AnnData,
+    path_or_adata: Target,
     key: str,
     results: Any,
     *,
@@ -39,21 +35,24 @@ def write_obsm(
     fill: float | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write results to ``obsm[key]`` of an .h5ad file or an AnnData, each at its row.
+    """Write results to ``obsm[key]`` of an .h5ad file, an AnnData or all files of a dataset, each at its row.
 
     Parameters
     ----------
     path_or_adata
         The file, which is changed in place; or an AnnData, whose ``obsm`` in memory is (of a backed one, too: its file
-        stays as it is).
+        stays as it is); or an `annfeed.AnnDataset`, whose files or AnnData objects get the results of their rows. One
+        file is changed at a time, and each wholly or not at all.
     key
         The name in ``obsm``.
     results
-        ``[n, k]`` or ``[n]`` numbers, numpy or torch; or an iterable of pairs ``(index, values)``, such as Lightning's
-        ``Trainer.predict`` returns from a ``predict_step`` that gives them.
+        ``[n, k]`` or ``[n]`` numbers, numpy or torch; or a DataFrame, whose column names are kept; or an iterable of
+        batches of these, each a pair ``(index, values)`` or a dict ``{"index": …, key: …}``: a list, what Lightning's
+        ``Trainer.predict`` returns, or a generator, whose batches are taken one by one and not held. Rows that a dict
+        marks in ``"is_padding"`` are left out.
     index
-        Of an array: int64 ``[n]``, the row of each result, as in a batch's ``"index"``; None where there is one for
-        each row, in order.
+        Of one array or DataFrame: int64 ``[n]``, the row of each result, as in a batch's ``"index"``. None where there
+        is one for each row of the file, or of the dataset, in order; or where a DataFrame's index holds obs names.
     fill
         For rows without a result: ``float("nan")``, say; None where each row must have one.
     overwrite
@@ -68,7 +67,7 @@ def write_obsm(
     TypeError
         If results or index are no numbers.
     OSError
-        If the file is open elsewhere, cannot be written, or the disk is full.
+        If a file is open elsewhere, cannot be written, or the disk is full.
     FormatError
         If it is no .h5ad file.
 
@@ -80,58 +79,262 @@ def write_obsm(
     >>> adata.obsm["X_twice"].ravel()
     array([0., 2., 4.])
     """
-    import anndata
+    from annfeed.result_batches import pieces
+    from annfeed.result_places import find_places
 
-    if not isinstance(key, str) or not key or "/" in key or key.startswith("."):
-        raise ValueError(f"key is {key!r}, where a name without '/' and not beginning with '.' was expected")
-    values, rows = _as_arrays(results, index)
-    if isinstance(path_or_adata, anndata.AnnData):
-        if key in path_or_adata.obsm and not overwrite:
-            raise ValueError(_there(f"AnnData: obsm[{key!r}]"))
-        path_or_adata.obsm[key] = _placed(values, rows, path_or_adata.n_obs, fill, "AnnData")
-        return
-    if not isinstance(path_or_adata, str | os.PathLike):
-        kind = type(path_or_adata).__name__
-        raise TypeError(f"path_or_adata is a {kind}, where an AnnData or the path of an .h5ad file was expected")
-    path = os.path.expanduser(os.fspath(path_or_adata))
-    _check_file(path, key, overwrite)
+    target = find_places(path_or_adata)
+    target.check("obsm", key, overwrite)
+    gathered = _Matrix(target)
+    for piece in pieces(results, index, key, target, of_column=False):
+        gathered.put(piece)
+    _write(target, "obsm", key, gathered.finish(fill), overwrite)
+
+
+def write_obs(
+    path_or_adata: Target,
+    column: str,
+    results: Any,
+    *,
+    categories: Any = None,
+    index: Any = None,
+    fill: Any = None,
+    overwrite: bool = False,
+) -> None:
+    """Write one value a row, as a predicted label, to ``obs[column]`` of a file, an AnnData or all files of a dataset.
+
+    Labels become a categorical, numbers an array, numbers of which some are missing one of pandas' nullable arrays: as
+    anndata writes them.
+
+    Parameters
+    ----------
+    path_or_adata
+        As for `write_obsm`: a file, an AnnData (its ``obs`` in memory), or an `annfeed.AnnDataset`.
+    column
+        The name in ``obs``.
+    results
+        ``[n]`` text, integers, bools or floats: numpy, torch, pandas or a list; or an iterable of batches of these,
+        each a pair ``(index, values)`` or a dict ``{"index": …, column: …}``, as for `write_obsm`.
+    categories
+        What integers stand for: 0 is the first, -1 is missing. A list of labels, ``dataset.categories[column]``, or
+        `pandas.CategoricalDtype`. With text, the labels that there may be, in this order. None: integers are numbers.
+    index
+        Of one array: int64 ``[n]``, the row of each result, as in a batch's ``"index"``. None where there is one for
+        each row of the file, or of the dataset, in order; or where a Series has obs names as its index.
+    fill
+        For rows without a result. None: they are missing, where the type can say so (labels, floats, nullable numbers);
+        else each row must have one.
+    overwrite
+        Replace a column that is there.
+
+    Raises
+    ------
+    ValueError
+        If the column is there, rows have two different results, or none where the type has no "missing", or a code or
+        label is not among the categories.
+    IndexError
+        If an index is out of range.
+    TypeError
+        If results are of mixed or other types.
+    OSError
+        If a file is open elsewhere, cannot be written, or the disk is full.
+    FormatError
+        If it is no .h5ad file; `UnsupportedError` if its obs is stored as before anndata 0.7.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> adata = anndata.AnnData(np.eye(3, dtype="float32"))
+    >>> write_obs(adata, "predicted", [([2, 0], [1, 0])], categories=["B", "T"])
+    >>> adata.obs["predicted"].tolist()
+    ['B', nan, 'T']
+    """
+    from annfeed.result_batches import pieces
+    from annfeed.result_columns import ResultColumn
+    from annfeed.result_places import find_places
+
+    target = find_places(path_or_adata)
+    target.check("obs", column, overwrite)
+    gathered = ResultColumn(target.n_rows, target.place, categories)
+    for piece in pieces(results, index, column, target, of_column=True):
+        gathered.put(piece.what, piece.rows, _one_value(piece))
+    _write(target, "obs", column, gathered.finish(fill), overwrite)
+
+
+def check_writable(
+    path_or_adata: Target, *, obsm: str | None = None, obs: str | None = None, overwrite: bool = False
+) -> None:
+    """Raise what `write_obsm` or `write_obs` would raise at the end, as far as it can be known before the computation.
+
+    Nothing is changed. What can still happen later: a full disk, or another process that has the file open then.
+
+    Parameters
+    ----------
+    path_or_adata
+        As for `write_obsm`.
+    obsm
+        The key that results will have in ``obsm``.
+    obs
+        The column that results will be in ``obs``.
+    overwrite
+        Whether one that is there will be replaced.
+
+    Raises
+    ------
+    ValueError
+        If the key or column is there, or is no name.
+    OSError
+        If a file is not there, may not be written, or is not the one that the dataset was made from.
+    FormatError
+        If it is no .h5ad file, or stored as before anndata 0.7.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> adata = anndata.AnnData(np.eye(3, dtype="float32"), obsm={"X_model": np.zeros((3, 2))})
+    >>> check_writable(adata, obsm="X_model", overwrite=True)
+    >>> check_writable(adata, obsm="X_model")
+    Traceback (most recent call last):
+    ValueError: AnnData: obsm['X_model'] is there already; pass overwrite=True to replace it, or choose another key
+    """
+    from annfeed.result_places import find_places
+
+    target = find_places(path_or_adata)
+    if obsm is not None:
+        target.check("obsm", obsm, overwrite)
+    if obs is not None:
+        target.check("obs", obs, overwrite)
+
+
+class _Matrix:
+    """Results of several columns: an array, or a DataFrame."""
+
+    def __init__(self, target: Places) -> None:
+        from annfeed.result_rows import RowStore
+
+        self._target = target
+        self._array = RowStore(target.n_rows, target.place, target.folder)
+        #: By name, of a DataFrame; None as long as nothing came, or of arrays.
+        self._columns: dict[Any, Any] | None = None
+        self._first = True
+
+    def put(self, piece: Piece) -> None:
+        import pandas as pd
+
+        from annfeed.result_columns import ResultColumn
+
+        is_frame = isinstance(piece.values, pd.DataFrame)
+        if self._first and is_frame:
+            names = [str(name) for name in piece.values.columns]
+            if len(set(names)) < len(names) or not names:
+                raise ValueError(f"{piece.what} has the columns {names}, where different names were expected")
+            columns = piece.values.columns
+            self._columns = {name: ResultColumn(self._target.n_rows, self._target.place) for name in columns}
+        self._first = False
+        if is_frame != (self._columns is not None):
+            kinds = ("a DataFrame", "arrays") if is_frame else ("an array", "DataFrames")
+            raise TypeError(f"{piece.what} is {kinds[0]}, those before are {kinds[1]}: all must be of one kind")
+        if self._columns is None:
+            self._array.put(piece.what, piece.rows, _columns(_numbers(piece.what, piece.values)))
+            return
+        if set(piece.values.columns) != set(self._columns):
+            other = sorted(map(str, set(piece.values.columns) ^ set(self._columns)))
+            raise ValueError(f"{piece.what} and result 0 do not both have the columns {other}: all must have the same")
+        for name, column in self._columns.items():
+            column.put(f"{piece.what}, column {name!r}", piece.rows, piece.values[name])
+
+    def finish(self, fill: Any) -> Any:
+        """Return all rows: an array, or the columns of a DataFrame by name."""
+        from annfeed.result_columns import no_result
+
+        if self._columns is not None:
+            whole = {
+                str(name): column.finish(fill, must_have_all=True, texts=True) for name, column in self._columns.items()
+            }
+            return whole
+        missing = self._array.missing()
+        if len(missing):
+            if fill is None:
+                raise ValueError(no_result(self._target.place, missing, self._target.n_rows))
+            self._array.fill(fill, missing)
+        return self._array.whole()
+
+
+def _write(target: Places, where: Where, key: str, value: Any, overwrite: bool) -> None:
+    import pandas as pd
+
+    def part(place: Place) -> Any:
+        rows = slice(place.rows.start, place.rows.stop)
+        if not isinstance(value, dict):
+            return value[rows]
+        names = _names_of(place)
+        return pd.DataFrame({name: pd.Series(column[rows], index=names) for name, column in value.items()}, index=names)
+
+    done: list[str] = []
+    for place in target.places:
+        try:
+            _write_one(place, where, key, part, overwrite)
+        except Exception as error:
+            if len(target.places) > 1:
+                error.add_note(_what_is_written(done, [one.place for one in target.places]))
+            raise
+        done.append(place.place)
+
+
+def _write_one(place: Place, where: Where, key: str, part: Callable[[Place], Any], overwrite: bool) -> None:
+    if place.is_file:
+        from annfeed.h5ad_writer import write_value
+
+        write_value(place.source, place.prefix, where, key, part(place), overwrite)
+    elif where == "obs":
+        place.source.obs[key] = part(place)
+    else:
+        place.source.obsm[key] = part(place)
+
+
+def _what_is_written(done: Sequence[str], places: Sequence[str]) -> str:
+    left = places[len(done) :]
+    if not done:
+        return f"Of {len(places)} sources none is written."
+    return (
+        f"Written: {', '.join(done)}. Not written: {', '.join(left)}. Write again with overwrite=True when the "
+        "cause is gone"
+    )
+
+
+def _names_of(place: Place) -> Any:
+    """Return the obs names of one file or AnnData, as anndata wants them beside a DataFrame in obsm."""
+    if not place.is_file:
+        return place.source.obs_names
     from annfeed.obs import ObsTable
 
-    n_obs = ObsTable.from_file(path, "obs", []).n_rows
-    _write(path, key, _placed(values, rows, n_obs, fill, path), overwrite)
+    names = ObsTable.from_file(place.source, f"{place.prefix}obs", []).names
+    return names.astype(object)  # as plain strings in the file, which all versions of anndata read
 
 
-def _as_arrays(results: Any, index: Any) -> tuple[Array, Array | None]:
-    """All values, [n, k], and their rows; None for all rows in order."""
-    if isinstance(results, torch.Tensor | np.ndarray) or index is not None:
-        values = _numbers("results", results)
-        return _columns(values), None if index is None else _row_numbers(index, len(values))
-    if not isinstance(results, Iterable):
-        raise TypeError(f"results is a {type(results).__name__}, where an array or pairs (index, values) were expected")
-    all_values: list[Array] = []
-    all_rows: list[Array] = []
-    for number, pair in enumerate(results):
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise TypeError(
-                f"result {number} is a {type(pair).__name__}, where a pair (index, values) was expected; an array of "
-                "all results is passed as one, not in a list"
-            )
-        values = _columns(_numbers(f"result {number}", pair[1]))
-        if all_values and values.shape[1] != all_values[0].shape[1]:
-            widths = f"{values.shape[1]} columns, result 0 has {all_values[0].shape[1]}"
-            raise ValueError(f"result {number} has {widths}: all must have the same")
-        all_values.append(values)
-        all_rows.append(_row_numbers(pair[0], len(values), f" of result {number}"))
-    if not all_values:
-        raise ValueError("results is empty, where at least one pair (index, values) was expected")
-    return np.concatenate(all_values), np.concatenate(all_rows)
+def _one_value(piece: Piece) -> Any:
+    """Return the values of a piece as ``[n]``."""
+    values = piece.values
+    if isinstance(values, torch.Tensor):
+        values = _of_tensor(values)
+    shape: tuple[int, ...] = getattr(values, "shape", (len(values),))
+    if len(shape) == 1:
+        return values
+    if len(shape) == 2 and shape[1] == 1:
+        return values.iloc[:, 0] if hasattr(values, "iloc") else values[:, 0]
+    raise ValueError(
+        f"{piece.what} has shape {shape}, where one value a row, [n], was expected. Of scores take .argmax(1), or "
+        "write them with write_obsm"
+    )
+
+
+def _of_tensor(values: torch.Tensor) -> Array:
+    values = values.detach().cpu()
+    array: Array = (values.float() if values.dtype is torch.bfloat16 else values).numpy()
+    return array
 
 
 def _numbers(what: str, values: Any) -> Array:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype is torch.bfloat16 else values
-    array = np.asarray(values)
+    array = np.asarray(_of_tensor(values) if isinstance(values, torch.Tensor) else values)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{what} has dtype {array.dtype}, where numbers were expected")
     if array.ndim not in (1, 2):
@@ -141,134 +344,3 @@ def _numbers(what: str, values: Any) -> Array:
 
 def _columns(values: Array) -> Array:
     return values.reshape(len(values), -1 if values.size else values.shape[-1] if values.ndim == 2 else 1)
-
-
-def _row_numbers(index: Any, n: int, where: str = "") -> Array:
-    rows = np.asarray(index.detach().cpu() if isinstance(index, torch.Tensor) else index)
-    if rows.size == 0 and n == 0:
-        return np.empty(0, np.int64)
-    if rows.dtype.kind not in "iu":
-        raise TypeError(f"the index{where} has dtype {rows.dtype}, where integers were expected")
-    if rows.shape != (n,):
-        raise ValueError(f"the index{where} has shape {rows.shape}, where one row for each of {n} results was expected")
-    return rows.astype(np.int64)
-
-
-def _placed(values: Array, rows: Array | None, n_obs: int, fill: float | None, place: str) -> Array:
-    """The values in the order of the rows."""
-    if rows is None:
-        if len(values) != n_obs:
-            raise ValueError(
-                f"{place}: there are {len(values)} results for {n_obs} rows; pass index= to say which rows they are of"
-            )
-        return values
-    outside = rows[(rows < 0) | (rows >= n_obs)]
-    if len(outside):
-        raise IndexError(f"{place}: there is a result for row {outside[0]}, where 0 to {n_obs - 1} was expected")
-    # The last of several results of a row is taken; they must all be the same.
-    last = np.full(n_obs, -1, np.int64)
-    last[rows] = np.arange(len(rows))
-    _check_repeats(values, rows, last, place)
-    missing = np.flatnonzero(last < 0)
-    if not len(missing):
-        return values[last]
-    if fill is None:
-        raise ValueError(
-            f"{place}: {len(missing)} of {n_obs} rows have no result, the first is row {missing[0]}. Were the results "
-            "of all ranks gathered? Otherwise fill=float('nan') fills them"
-        )
-    filled = np.asarray(fill).astype(values.dtype) if np.isfinite(fill) or values.dtype.kind == "f" else None
-    if filled is None or (np.isfinite(fill) and filled != fill):
-        raise ValueError(f"fill is {fill!r}, which results of dtype {values.dtype} cannot hold; pass floats")
-    whole = np.full((n_obs, values.shape[1]), filled, dtype=values.dtype)
-    whole[rows] = values
-    return whole
-
-
-def _check_repeats(values: Array, rows: Array, last: Array, place: str) -> None:
-    repeated = np.flatnonzero(last[rows] != np.arange(len(rows)))
-    for one in repeated:
-        if not np.array_equal(values[one], values[last[rows[one]]], equal_nan=values.dtype.kind == "f"):
-            raise ValueError(f"{place}: row {rows[one]} has two different results; give one for each row")
-
-
-def _there(place: str) -> str:
-    return f"{place} is there already; pass overwrite=True to replace it, or choose another key"
-
-
-def _check_file(path: str, key: str, overwrite: bool) -> None:
-    """Refuse before the file is opened for writing, where that can be known."""
-    import h5py
-
-    from annfeed.h5py_file import open_h5py
-
-    with open_h5py(path) as file:
-        obsm = file.get("obsm")
-        if obsm is not None and not isinstance(obsm, h5py.Group):
-            raise UnsupportedError(
-                f"{path}: 'obsm' is in the form of before anndata 0.7, to which nothing can be added; read the file "
-                "with anndata and write it again"
-            )
-        if "obs" not in file:
-            raise FormatError(f"{path} has no 'obs', where an .h5ad file was expected")
-        if obsm is not None and key in obsm and not overwrite:
-            raise ValueError(_there(f"{path}: 'obsm/{key}'"))
-
-
-def _write(path: str, key: str, value: Array, overwrite: bool) -> None:
-    free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
-    if free < value.nbytes + _SLACK:
-        raise OSError(28, f"{value.nbytes} bytes to write and {free} free on the disk; the file is as it was", path)
-    with own_write(path), _open(path) as file:
-        from anndata.io import write_elem
-
-        try:
-            obsm = file.require_group("obsm") if "obsm" in file else _new_obsm(file)
-            if _UNFINISHED in obsm:  # of a process that was killed
-                del obsm[_UNFINISHED]
-            if key in obsm and not overwrite:
-                raise ValueError(_there(f"{path}: 'obsm/{key}'"))
-            write_elem(obsm, _UNFINISHED, value)
-            # To the disk, so that it is there before the old one goes.
-            file.flush()
-            if key in obsm:
-                del obsm[key]
-            obsm.move(_UNFINISHED, key)
-        except ValueError:
-            raise
-        except Exception as error:
-            with suppress(Exception):
-                del file["obsm"][_UNFINISHED]
-            raise OSError(
-                f"{path}: 'obsm/{key}' could not be written ({error}); what was in the file before is as it was"
-            ) from error
-
-
-def _new_obsm(file: Any) -> Any:
-    from anndata.io import write_elem
-
-    write_elem(file, "obsm", {})
-    return file["obsm"]
-
-
-def _open(path: str) -> Any:
-    import h5py
-
-    elsewhere = (
-        f"{path} is open elsewhere, where nobody else may have it to write. Close it there (a backed AnnData: "
-        "adata.file.close()), or write after it is done"
-    )
-    try:
-        file = h5py.File(path, "r+", locking="best-effort")
-    except PermissionError:
-        raise
-    except OSError as error:
-        # HDF5 tells in words alone.
-        if isinstance(error, BlockingIOError) or "lock" in str(error) or "already open" in str(error):
-            raise OSError(error.errno or 11, f"{elsewhere} ({error})") from error
-        raise OSError(f"{path} cannot be opened for writing: {error}") from error
-    # HDF5's locks are of a process: a second handle in this one shares the first's.
-    if h5py.h5f.get_obj_count(file.id, h5py.h5f.OBJ_FILE) > 1:
-        file.close()
-        raise OSError(11, f"{elsewhere}: it is open in this process")
-    return file

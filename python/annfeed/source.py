@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from annfeed.open_files import OpenFiles
 from annfeed.placed import GAP
 
 Int64Array = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 #: What `Source.stats` counts.
 STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
@@ -191,13 +193,7 @@ class FileSource:
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
-        try:
-            return self.reader.read(rows, threads, cancel.current())
-        except StaleFileError:
-            wait_for_own_write()
-            if self._identity is None or self._identity == current_identity(self._identity):
-                raise
-        return self.reader.read(rows, threads, cancel.current())
+        return self._despite_own_writes(lambda: self.reader.read(rows, threads, cancel.current()))
 
     def release(self, path: str) -> None:
         """Close the file until the next read, if h5py has it open and it is the one at ``path``."""
@@ -208,8 +204,22 @@ class FileSource:
 
     def stored(self, rows: Int64Array, dtype: str) -> StoredRows | None:
         """``rows`` (sorted, distinct), left in the file where a dense batch of ``dtype`` needs no more than a copy."""
-        reader = self.reader
-        return reader.stored(rows, dtype) if isinstance(reader, Reader) else None
+
+        def left() -> StoredRows | None:
+            reader = self.reader
+            return reader.stored(rows, dtype) if isinstance(reader, Reader) else None
+
+        return self._despite_own_writes(left)
+
+    def _despite_own_writes(self, read: Callable[[], T]) -> T:
+        """Read; once more where annfeed wrote to the file meanwhile, which leaves its matrices as they were."""
+        try:
+            return read()
+        except StaleFileError:
+            wait_for_own_write()
+            if self._identity is None or self._identity == current_identity(self._identity):
+                raise
+        return read()
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
@@ -225,6 +235,10 @@ class FileSource:
             return dict(zip(STATS, (self._n_opens, n_read, n_decoded, 0, 0, 0), strict=True))
         n_read, n_decoded = n_read + reader.bytes_read, n_decoded + reader.bytes_decoded
         return dict(zip(STATS, (self._n_opens, n_read, n_decoded, *reader.cache_stats), strict=True))
+
+    def check_unchanged(self) -> None:
+        """Raise StaleFileError if the file is no longer the one that the matrix was found in."""
+        self._check_unchanged(file_identity(self.path))
 
     def set_aside(self) -> None:
         """Close the file until the next read; layout, row pointers and cached rows go with it."""
