@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annfeed::block::{Band, Block, Columns, CsrOut, Values};
+use annfeed::block::{Band, Block, Columns, CsrOut, Totals, Values};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const ROWS: usize = 16_384;
@@ -91,7 +91,8 @@ fn block(narrow: bool) -> Block {
             offsets.push(columns.len());
         }
         let values = if narrow { Values::U8(values.iter().map(|&v| v as u8).collect()) } else { Values::F32(values) };
-        block.push_band(Arc::new(Band::Sparse { offsets, columns: Columns::U16(columns), values }));
+        let totals = Totals::OfValues;
+        block.push_band(Arc::new(Band::Sparse { offsets, columns: Columns::U16(columns), values, totals }));
     }
     block
 }

@@ -139,6 +139,12 @@ pub enum Error {
         /// Name of the dtype asked for.
         dtype: &'static str,
     },
+    /// Rows that hold some columns only were read without the totals over all of them.
+    #[error(
+        "the totals over all genes, which NormalizeTotal needs, were not kept when these rows were read. Set the transform \
+         before the epoch begins"
+    )]
+    NoTotals,
     /// The caller's interrupt check said stop (Ctrl-C).
     #[error("interrupted")]
     Interrupted,

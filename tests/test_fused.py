@@ -96,6 +96,8 @@ def test_fused_equals_scanpy(adata: anndata.AnnData, tmp_path: Path) -> None:
         (None, "dense", torch.float32, False, None),
         (Log1p(), "dense", torch.float32, True, None),
         (Log1p(), "dense", torch.float64, False, "Log1p"),
+        (Log1p(), "dense", torch.float16, True, None),
+        (Log1p(), "dense", torch.int32, False, "Log1p"),
         (Compose([Log1p(), Double()]), "dense", torch.float32, True, "Double"),
         (Compose([Double(), Log1p()]), "dense", torch.float32, False, "Double"),
         (Compose([Compose([NormalizeTotal()]), Log1p()]), "csr", torch.float32, True, None),
@@ -104,9 +106,9 @@ def test_fused_equals_scanpy(adata: anndata.AnnData, tmp_path: Path) -> None:
     ],
 )
 def test_what_is_fused(transform, output: str, dtype: torch.dtype, in_rust: bool, left: str | None) -> None:
-    ops, rest = fuse(transform, output, dtype)
-    assert (ops is not None) == in_rust
-    assert rest is None if left is None else left in repr(rest)
+    fused = fuse(transform, output, dtype)
+    assert (fused.ops is not None) == in_rust
+    assert fused.rest is None if left is None else left in repr(fused.rest)
 
 
 def test_scale_of_another_number_of_genes_is_an_error(adata: anndata.AnnData) -> None:

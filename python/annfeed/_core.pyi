@@ -12,7 +12,7 @@ _Bytes = npt.NDArray[np.uint8]
 
 @final
 class RowOps:
-    """Scaling to a total, log1p, centring and scaling, in this order."""
+    """Scaling to a total (``over_all``: of all columns of the matrix), log1p, centring and scaling, in this order."""
 
     def __new__(
         cls,
@@ -21,6 +21,7 @@ class RowOps:
         mean: npt.NDArray[np.float32] | None = None,
         std: npt.NDArray[np.float32] | None = None,
         max_value: float | None = None,
+        over_all: bool = True,
     ) -> RowOps: ...
 
 @final
@@ -68,7 +69,15 @@ class Reader:
     """A matrix of an `.h5ad` file, open for reading sorted rows."""
 
     def __new__(
-        cls, path: str, elem: str, *, columns: _Int64 | None = None, budget: Budget | None = None, threads: int = 1
+        cls,
+        path: str,
+        elem: str,
+        *,
+        columns: _Int64 | None = None,
+        totals: bool = False,
+        total_over: _Int64 | None = None,
+        budget: Budget | None = None,
+        threads: int = 1,
     ) -> Reader: ...
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -114,7 +123,8 @@ class Block:
         dtype: str,
         threads: int = 1,
         ops: RowOps | None = None,
-    ) -> tuple[int, str] | None: ...
+    ) -> tuple[int, str, str] | None: ...
+    def totals(self, positions: _Int64) -> npt.NDArray[np.float64]: ...
     def nnz(self, positions: _Int64) -> int: ...
     def csr(
         self,
@@ -124,7 +134,7 @@ class Block:
         data: npt.NDArray[np.generic],
         dtype: str,
         ops: RowOps | None = None,
-    ) -> tuple[int, str] | None: ...
+    ) -> tuple[int, str, str] | None: ...
     @staticmethod
     def joined(n_cols: int, blocks: list[Block]) -> Block: ...
     @staticmethod
@@ -136,6 +146,16 @@ class Block:
         data: _Bytes,
         dtype: str,
         columns: _Int64 | None = None,
+        totals: bool = False,
+        total_over: _Int64 | None = None,
     ) -> Block: ...
     @staticmethod
-    def from_dense(n_rows: int, n_cols: int, data: _Bytes, dtype: str) -> Block: ...
+    def from_dense(
+        n_rows: int,
+        n_cols: int,
+        data: _Bytes,
+        dtype: str,
+        columns: _Int64 | None = None,
+        totals: bool = False,
+        total_over: _Int64 | None = None,
+    ) -> Block: ...

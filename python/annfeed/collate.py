@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from annfeed.handover import sendable
-from annfeed.transforms import Compose, Transform, call_transform
+from annfeed.transforms import RowTotals, Transform, is_on_x, run_steps, steps_of
 
 Item = dict[str, Any]
 Batch = dict[str, Any]
@@ -202,7 +202,12 @@ def stack(items: Sequence[Item]) -> Batch:
     return {key: _stack_values(key, [item[key] for item in items]) for key in first}
 
 
-def apply_transform(transform: Transform | None, batch: Batch) -> Batch:
+def apply_transform(
+    transform: Transform | None,
+    batch: Batch,
+    totals: torch.Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Batch:
     """Return the batch after ``transform``: per-item transforms get items, batched ones the whole batch.
 
     A Compose of both kinds runs stage by stage, neighbours of one kind together. What a transform raises comes through
@@ -214,13 +219,18 @@ def apply_transform(transform: Transform | None, batch: Batch) -> Batch:
         What to apply; None for nothing.
     batch
         Every value, tensor or list, with one entry a row.
+    totals
+        float64 [B], what the rows of "X" sum to over all genes of their matrix; None where "X" has all of them.
+    dtype
+        Of "X" after the steps on it that come first; None for the usual one.
 
     Raises
     ------
     TypeError
         If a transform returns no dict.
     ValueError
-        If a value has not one entry a row where items are wanted, or the items returned cannot be stacked (`Collate`).
+        If a value has not one entry a row where items are wanted, the items returned cannot be stacked (`Collate`), or
+        ``totals`` are of an "X" that was changed.
 
     Examples
     --------
@@ -232,28 +242,18 @@ def apply_transform(transform: Transform | None, batch: Batch) -> Batch:
     """
     if transform is None:
         return batch
-    for batched, members in groupby(_steps(transform), key=lambda member: member.batched):
+    steps = steps_of(transform)
+    known = None
+    if totals is not None:
+        known = RowTotals(totals, batch["X"] if is_on_x(steps[0]) else batch["X"].clone())
+    for batched, members in groupby(steps, key=lambda member: member.batched):
         stage = list(members)
         if batched:
-            batch = _run(stage, batch)
+            batch = run_steps(stage, batch, known, dtype)
         elif items := split(batch):  # without rows there is nothing to call, nor to learn new keys from
-            batch = stack([_run(stage, item) for item in items])
+            batch = stack([run_steps(stage, item) for item in items])
+        dtype = None
     return batch
-
-
-def _steps(transform: Transform) -> Iterator[Transform]:
-    # A subclass of Compose may do more in its __call__ than run its members, so only Compose itself is taken apart.
-    if type(transform) is Compose:
-        for member in transform.transforms:
-            yield from _steps(member)
-    else:
-        yield transform
-
-
-def _run(stage: list[Transform], data: dict[str, Any]) -> dict[str, Any]:
-    for transform in stage:
-        data = call_transform(transform, data)
-    return data
 
 
 def _n_rows(batch: Batch) -> int:

@@ -121,6 +121,7 @@ def open_sources(
     cache: str | int,
     threads: int,
     strict: bool,
+    totals: bool = False,
 ) -> Opened:
     """Open what the user passed, one source or many, and match rows, genes and obs.
 
@@ -134,7 +135,7 @@ def open_sources(
     open_files = OpenFiles(joining.max_open_files)
     parts = find_parts(sources, joining.keys)
     if parts is None and joining.label is None:
-        opener = file_opener(budget, threads, strict)
+        opener = file_opener(budget, threads, strict, totals=totals)
         matrices = {key: find_matrix(sources, place, var_subset, opener) for key, place in places.items()}
         obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
         _check_rows(matrices, obs)
@@ -143,7 +144,7 @@ def open_sources(
         origin = Origin([source], next(iter(places.values())).obs)
         return Opened(matrices, obs, [name], [range(obs.n_rows)], origin)
     parts = parts or Parts([sources], ["0"])
-    opener = file_opener(budget, threads, strict, open_files=open_files)
+    opener = file_opener(budget, threads, strict, totals=totals, open_files=open_files)
     return _Union(parts, places, joining, opener).opened(obs_columns, var_subset)
 
 

@@ -28,7 +28,7 @@ from annfeed.selection import as_positions, row_subset
 from annfeed.shards import Uneven
 from annfeed.source import STATS, FileSource
 from annfeed.splits import split_rows
-from annfeed.transforms import Transform
+from annfeed.transforms import Transform, needs_totals, steps_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,6 +170,7 @@ class AnnDataset(RowBatches):
             cache=cache,
             threads=self.n_threads,
             strict=strict,
+            totals=any(map(needs_totals, steps_of(transform))),
         )
         self._matrices, self._obs = opened.matrices, opened.obs
         self._origin = opened.origin
@@ -180,6 +181,7 @@ class AnnDataset(RowBatches):
         self._rows = row_subset(obs_subset, self._obs.n_rows)
         self._n_rows = self._obs.n_rows
         self._fingerprint = None
+        self._steps()  # what is wrong with the transform is told now
         if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
             log.info("%s", self.inspect())
 

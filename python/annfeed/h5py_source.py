@@ -28,6 +28,8 @@ class H5pyMatrix:
         The file and the place in it.
     columns
         int64, the wanted columns in order; None for all.
+    totals, total_over
+        Whether to keep what rows sum to beside them, and over which columns (None for all).
     budget
         What a CSC matrix may take in memory; None for nothing.
 
@@ -42,12 +44,20 @@ class H5pyMatrix:
     """
 
     def __init__(
-        self, path: str, elem: str, *, columns: Int64Array | None = None, budget: Budget | None = None
+        self,
+        path: str,
+        elem: str,
+        *,
+        columns: Int64Array | None = None,
+        totals: bool = False,
+        total_over: Int64Array | None = None,
+        budget: Budget | None = None,
     ) -> None:
         # hdf5plugin registers its filters with h5py when it is imported.
         with contextlib.suppress(ImportError):
             import hdf5plugin  # noqa: F401
         self._path, self._elem, self._columns, self._budget = path, elem, columns, budget
+        self._totals, self._total_over = totals, total_over
         identity = file_identity(path)
         self._file = open_h5py(path)
         if identity is None:
@@ -92,7 +102,14 @@ class H5pyMatrix:
 
     def reopen(self, budget: Budget | None = None) -> H5pyMatrix:
         """Return the same matrix through a file of its own, as a forked process needs."""
-        return H5pyMatrix(self._path, self._elem, columns=self._columns, budget=budget)
+        return H5pyMatrix(
+            self._path,
+            self._elem,
+            columns=self._columns,
+            totals=self._totals,
+            total_over=self._total_over,
+            budget=budget,
+        )
 
     def read(self, rows: Int64Array, threads: int = 1, cancel: object = None) -> Block:
         """Read ``rows`` (sorted, distinct) into a block of the wanted columns; h5py cannot be cancelled."""
@@ -102,7 +119,8 @@ class H5pyMatrix:
             raise StaleFileError(f"{self._path}: the file changed since it was opened. Open the dataset again")
         if len(rows) and (rows[0] < 0 or rows[-1] >= self.shape[0]):
             raise IndexError(f"{self._path}: '{self._elem}': row {rows[-1]} is out of range for {self.shape[0]} rows")
-        return block_of(self._rows(rows), self._columns, f"{self._path}: '{self._elem}'")
+        place = f"{self._path}: '{self._elem}'"
+        return block_of(self._rows(rows), self._columns, place, totals=self._totals, total_over=self._total_over)
 
     def close(self) -> None:
         """Close the file now, whoever still holds this matrix."""

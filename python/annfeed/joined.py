@@ -17,13 +17,12 @@ import numpy.typing as npt
 from annfeed._core import Block, RowOps
 from annfeed.blocks import LEAST_ROWS
 from annfeed.placed import GAP, Placed
-from annfeed.source import STATS, DecodedRows
+from annfeed.source import STATS, DecodedRows, Lost
 
 if TYPE_CHECKING:
     from annfeed.matrix import Matrix
 
 Int64Array = npt.NDArray[np.int64]
-Rounded = tuple[int, str] | None
 
 
 class JoinedSource:
@@ -66,6 +65,16 @@ class JoinedSource:
     def has_gaps(self) -> bool:
         """Whether a matrix lacks a column that others have."""
         return any(placed.has_gaps for placed in self.placed)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether columns of some matrix are left out."""
+        return any(matrix.source.is_part for matrix in self.matrices)
+
+    def keep_totals(self) -> None:
+        """From now on, keep what rows sum to over all columns of their matrix."""
+        for matrix in self.matrices:
+            matrix.source.keep_totals()
 
     def var_mask(self) -> npt.NDArray[np.bool_]:
         """Which columns each matrix has: bool ``[matrices, columns]``."""
@@ -147,8 +156,8 @@ class JoinedBlock:
 
     def dense(
         self, positions: Int64Array, out: npt.NDArray[Any], dtype: str, threads: int = 1, ops: RowOps | None = None
-    ) -> Rounded:
-        """Write the rows at ``positions`` into ``out``; give column and value of the first whole number rounded."""
+    ) -> Lost | None:
+        """Write the rows at ``positions`` into ``out``; give what was lost."""
         try:
             return self._block.dense(self._rows[positions], out, dtype, threads, ops)
         except ValueError as error:
@@ -157,6 +166,10 @@ class JoinedBlock:
                 with _named(place):
                     self._block.dense(self._rows[positions[at]], out[: len(at)], dtype, 1, ops)
             raise error
+
+    def totals(self, positions: Int64Array) -> npt.NDArray[np.float64]:
+        """Return what the rows at ``positions`` sum to over all columns of their own matrix."""
+        return self._block.totals(self._rows[positions])
 
     def nnz(self, positions: Int64Array) -> int:
         """Return how many values are stored in the rows at ``positions``."""
@@ -170,7 +183,7 @@ class JoinedBlock:
         data: npt.NDArray[Any],
         dtype: str,
         ops: RowOps | None = None,
-    ) -> Rounded:
+    ) -> Lost | None:
         """Write the rows at ``positions`` as CSR; give what `dense` gives."""
         try:
             return self._block.csr(self._rows[positions], indptr, indices, data, dtype, ops)

@@ -62,5 +62,6 @@ class LoadedWindow:
             key: self._dataset.matrix_batch(key, block, places[start:stop])
             for key, (block, places) in self._blocks.items()
         }
+        batch.update(self._dataset.totals_batch(self._blocks, start, stop))
         batch.update(self._dataset.obs_batch(self._rows[start:stop]))
         return batch

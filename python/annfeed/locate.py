@@ -256,7 +256,8 @@ def _of_backed(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: C
     n_cols = len(viewed) if viewed is not None else _width(path, elem, open_file)
     columns = _columns(path, elem, var_subset, names, lambda: n_cols)
     in_file = columns if viewed is None else _columns_of_view(viewed, columns)
-    source = open_file(path, elem.path, columns=in_file)
+    # The AnnData's matrix is the view's: its rows are added up over the genes that it views.
+    source = open_file(path, elem.path, columns=in_file, total_over=viewed)
     n_vars = n_cols if columns is None else len(columns)
     if elem.var is None:
         names = partial(_numbered, n_vars)

@@ -19,7 +19,7 @@ from annfeed.batch_memory import BatchMemory
 from annfeed.blocks import units_of_positions
 from annfeed.errors import AnnfeedWarning
 from annfeed.resume import digest_of
-from annfeed.source import DecodedRows, FileSource, Source
+from annfeed.source import DecodedRows, FileSource, Lost, Source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +86,8 @@ class Matrix:
     n_vars: int
     names: Callable[[], pd.Index[Any]]
     rows: Int64Array | None = None
-    _warned: bool = field(default=False, init=False)
+    #: What losses were told of.
+    _told: set[str] = field(default_factory=set, init=False)
     _memory: BatchMemory = field(default_factory=BatchMemory, init=False)
 
     def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
@@ -150,9 +151,9 @@ class Matrix:
                 block.read(places, batch.view(torch.uint8).numpy(), threads)
                 return batch.view(len(places), self.n_vars)
             if output == "csr":
-                batch, rounded = self._csr(block, places, dtype, ops)
+                batch, lost = self._csr(block, places, dtype, ops)
             else:
-                batch, rounded = self._dense(block, places, dtype, threads, ops)
+                batch, lost = self._dense(block, places, dtype, threads, ops)
         except ValueError as error:
             raise ValueError(f"{self.source.place}: {error}") from None
         except MemoryError as error:
@@ -161,20 +162,20 @@ class Matrix:
                 f"{self.source.place}: there is no memory for a batch of {size} where dense ({error}). "
                 "Ask for fewer rows, for fewer genes with var_subset=, or for output='csr'"
             ) from None
-        if rounded is not None and not self._warned:
-            self._warn(*rounded, dtype)
+        if lost is not None and lost[2] not in self._told:
+            self._warn(*lost, dtype)
         return batch
 
     def _dense(
         self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, threads: int, ops: RowOps | None
-    ) -> tuple[torch.Tensor, tuple[int, str] | None]:
+    ) -> tuple[torch.Tensor, Lost | None]:
         batch = self._memory.empty(len(places) * self.n_vars, dtype).view(len(places), self.n_vars)
         return batch, block.dense(places, _as_numpy(batch), dtype_name(dtype), threads, ops)
 
     def _csr(
         self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
-    ) -> tuple[torch.Tensor, tuple[int, str] | None]:
-        indptr, indices, values, rounded = self._csr_parts(block, places, dtype, ops)
+    ) -> tuple[torch.Tensor, Lost | None]:
+        indptr, indices, values, lost = self._csr_parts(block, places, dtype, ops)
         batch = torch.sparse_csr_tensor(
             indptr,
             indices,
@@ -184,25 +185,28 @@ class Matrix:
             # The core makes valid CSR; its tests run torch's own check.
             check_invariants=False,
         )
-        return batch, rounded
+        return batch, lost
 
     def _csr_parts(
         self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, str] | None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Lost | None]:
         nnz = block.nnz(places)
         indptr = torch.empty(len(places) + 1, dtype=torch.int32, device="cpu")
         indices, values = self._memory.empty(nnz, torch.int32), self._memory.empty(nnz, dtype)
-        rounded = block.csr(places, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
-        return indptr, indices, values, rounded
+        lost = block.csr(places, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
+        return indptr, indices, values, lost
 
-    def _warn(self, column: int, value: str, dtype: torch.dtype) -> None:
-        self._warned = True
-        warnings.warn(
-            f"{self.source.place}: the whole number {value} (column {column}) is rounded in {dtype}; "
+    def _warn(self, column: int, value: str, what: str, dtype: torch.dtype) -> None:
+        self._told.add(what)
+        text = {
+            "rounded": f"the whole number {value} (column {column}) is rounded in {dtype}; "
             "pass dtype=torch.float64 or an integer dtype to keep it",
-            AnnfeedWarning,
-            stacklevel=2,
-        )
+            "too large": f"the number {value} (column {column}) is too large for {dtype} and becomes infinite; "
+            "pass a wider dtype, as dtype=torch.float32",
+            "too large after the transform": f"column {column} of a row is {value} after the transform, too large for "
+            f"{dtype}, and becomes infinite; pass a wider dtype, as dtype=torch.float32",
+        }
+        warnings.warn(f"{self.source.place}: {text[what]}", AnnfeedWarning, stacklevel=2)
 
 
 def _as_numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:

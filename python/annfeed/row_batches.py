@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,10 +14,9 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from annfeed._core import RowOps
 from annfeed.blocks import units_of_positions
 from annfeed.collate import Batch, Item, apply_transform
-from annfeed.fused import fuse
+from annfeed.fused import Fused, fuse
 from annfeed.indexed import IndexedDataset
 from annfeed.joined import JoinedSource
 from annfeed.loaded import LoadedWindow
@@ -26,9 +26,13 @@ from annfeed.threads import reading_threads
 from annfeed.transforms import Transform, check_transform
 
 if TYPE_CHECKING:
+    from annfeed._core import RowOps
     from annfeed.obs import ObsTable
 
 Int64Array = npt.NDArray[np.int64]
+
+#: Key of a batch between `LoadedWindow.batch` and `RowBatches.finish`, which no transform sees.
+_ROW_TOTALS = "annfeed: totals of the rows of X"
 
 
 class RowBatches(Dataset[Item]):
@@ -57,7 +61,7 @@ class RowBatches(Dataset[Item]):
     _rows: Int64Array | None
     _n_rows: int
     _transform: Transform | None
-    _fused: tuple[RowOps | None, Transform | None] | None
+    _fused: Fused | None
     _fingerprint: tuple[Int64Array | None, dict[str, Any]] | None
 
     def __len__(self) -> int:
@@ -137,8 +141,8 @@ class RowBatches(Dataset[Item]):
         """Read ``rows`` of the file or AnnData together."""
         blocks = {}
         for key, matrix in self._matrices.items():
-            only_copied = self.output == "dense" and self._ops(key) is None
-            blocks[key] = matrix.load(rows, self.n_threads, self.dtype if only_copied else None)
+            ops, dtype = self._done_to(key)
+            blocks[key] = matrix.load(rows, self.n_threads, dtype if self.output == "dense" and ops is None else None)
         return LoadedWindow(self, rows, blocks)
 
     def rows_at(self, positions: Int64Array) -> Int64Array:
@@ -156,7 +160,9 @@ class RowBatches(Dataset[Item]):
 
     def finish(self, batch: Batch) -> Batch:
         """Apply what is left of the transform to a batch as it was read."""
-        return apply_transform(self._steps()[1], batch)
+        fused = self._steps()
+        totals = batch.pop(_ROW_TOTALS, None)
+        return apply_transform(fused.rest, batch, totals, self.dtype if fused.dtype != self.dtype else None)
 
     def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
         """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""
@@ -164,15 +170,29 @@ class RowBatches(Dataset[Item]):
 
     def matrix_batch(self, key: str, block: Any, places: Int64Array) -> torch.Tensor:
         """Return the rows ``places`` of ``block`` as a tensor of the dataset's output and dtype."""
-        return self._matrices[key].batch(block, places, self.output, self.dtype, self.n_threads, self._ops(key))
+        ops, dtype = self._done_to(key)
+        return self._matrices[key].batch(block, places, self.output, dtype, self.n_threads, ops)
 
-    def _ops(self, key: str) -> RowOps | None:
-        return self._steps()[0] if key == "X" else None
+    def totals_batch(self, blocks: Mapping[str, tuple[Any, Int64Array]], start: int, stop: int) -> dict[str, Any]:
+        """Return what the rows of "X" sum to over all genes, where `finish` needs it (and takes it out again)."""
+        if not self._steps().rest_wants_totals:
+            return {}
+        block, places = blocks["X"]
+        return {_ROW_TOTALS: torch.from_numpy(block.totals(places[start:stop]))}
 
-    def _steps(self) -> tuple[RowOps | None, Transform | None]:
+    def _done_to(self, key: str) -> tuple[RowOps | None, torch.dtype]:
+        """What is done to a matrix in Rust, and in which dtype it comes from there."""
+        return (self._steps().ops, self._steps().dtype) if key == "X" else (None, self.dtype)
+
+    def _steps(self) -> Fused:
         """What of the transform is done in Rust, and what is left."""
         if self._fused is None:
-            self._fused = fuse(self._transform, self.output, self.dtype, self._has_gaps)
+            source = self._matrices["X"].source if "X" in self._matrices else None
+            is_part = source is not None and source.is_part
+            fused = fuse(self._transform, self.output, self.dtype, self._has_gaps, is_part)
+            if source is not None and fused.wants_totals:
+                source.keep_totals()
+            self._fused = fused
         return self._fused
 
     def __getstate__(self) -> dict[str, Any]:

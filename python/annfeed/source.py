@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,16 @@ from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, Unsuppor
 from annfeed.h5py_source import H5pyMatrix
 from annfeed.identity import Identity, current_identity, file_identity, holders, wait_for_own_write
 from annfeed.open_files import OpenFiles
-from annfeed.placed import GAP
 
 Int64Array = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 #: What `Source.stats` counts.
 STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
+
+
+#: Column and value of a number that a dtype does not hold, and how it was lost (`Block.dense` says how).
+Lost = tuple[int, str, str]
 
 
 class DecodedRows(Protocol):
@@ -44,8 +47,11 @@ class DecodedRows(Protocol):
         dtype: str,
         threads: int = 1,
         ops: RowOps | None = None,
-    ) -> tuple[int, str] | None:
-        """Write the rows at ``positions`` into ``out``; give column and value of the first whole number rounded."""
+    ) -> Lost | None:
+        """Write the rows at ``positions`` into ``out``; give what was lost."""
+
+    def totals(self, positions: Int64Array) -> npt.NDArray[np.float64]:
+        """Return what the rows at ``positions`` sum to over all columns of their matrix."""
 
     def nnz(self, positions: Int64Array) -> int:
         """Return how many values are stored in the rows at ``positions``."""
@@ -58,7 +64,7 @@ class DecodedRows(Protocol):
         data: npt.NDArray[np.generic],
         dtype: str,
         ops: RowOps | None = None,
-    ) -> tuple[int, str] | None:
+    ) -> Lost | None:
         """Write the rows at ``positions`` as CSR; give what `dense` gives."""
 
 
@@ -73,6 +79,13 @@ class Source(Protocol):
     def shape(self) -> tuple[int, int]:
         """Rows and columns as stored."""
 
+    @property
+    def is_part(self) -> bool:
+        """Whether columns are left out (or only put into another order)."""
+
+    def keep_totals(self) -> None:
+        """From now on, keep what rows sum to over all columns beside the wanted ones."""
+
     def read(self, rows: Int64Array, threads: int) -> DecodedRows:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
 
@@ -84,6 +97,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Let go of file descriptors and memory."""
+
+
+class _Wanted(TypedDict):
+    """Which columns of a file are wanted, as readers take it."""
+
+    columns: Int64Array | None
+    totals: bool
+    total_over: Int64Array | None
 
 
 class FileSource:
@@ -107,6 +128,10 @@ class FileSource:
         Threads for opening.
     strict
         Raise UnsupportedError where h5py would be needed.
+    totals
+        Keep what rows sum to over all columns beside the wanted ones.
+    total_over
+        int64, the columns that are added up; None for all.
     shape
         Rows and columns, where they are known: the file is then opened at the first read. None opens it now.
     open_files
@@ -130,6 +155,8 @@ class FileSource:
         elem: str,
         *,
         columns: Int64Array | None = None,
+        totals: bool = False,
+        total_over: Int64Array | None = None,
         cache: str | int | SharedBudget = 0,
         threads: int = 1,
         strict: bool = False,
@@ -140,6 +167,7 @@ class FileSource:
         self.path = os.path.abspath(path)
         self.elem = elem
         self._columns = columns
+        self._totals, self._total_over = totals, total_over
         self._budget = cache if isinstance(cache, SharedBudget) else SharedBudget(cache)
         self._open_files = open_files
         self._strict = strict
@@ -167,6 +195,17 @@ class FileSource:
         """Rows and columns in the file."""
         assert self._shape is not None  # known from the first opening on
         return self._shape
+
+    @property
+    def is_part(self) -> bool:
+        """Whether columns are left out."""
+        return self._columns is not None
+
+    def keep_totals(self) -> None:
+        """From now on, keep what rows sum to over all columns; rows that were kept without go."""
+        if not self._totals:
+            self._totals = True
+            self.set_aside()
 
     @property
     def reader(self) -> Reader | H5pyMatrix:
@@ -259,12 +298,13 @@ class FileSource:
         self._check_unchanged(file_identity(self.path))
         reader: Reader | H5pyMatrix
         budget = self._budget.of_process()
+        wanted = _Wanted(columns=self._columns, totals=self._totals, total_over=self._total_over)
         try:
-            reader = Reader(self.path, self.elem, columns=self._columns, budget=budget, threads=threads)
+            reader = Reader(self.path, self.elem, **wanted, budget=budget, threads=threads)
         except UnsupportedError as error:
             if self._strict:
                 raise
-            reader = H5pyMatrix(self.path, self.elem, columns=self._columns, budget=budget)
+            reader = H5pyMatrix(self.path, self.elem, **wanted, budget=budget)
             if not self._warned:
                 warnings.warn(
                     f"{error}. It is read through h5py instead, which is slower; strict=True makes this an error",
@@ -324,6 +364,7 @@ class MemorySource:
 
         self.place = name
         self._columns = columns
+        self._totals = False
         if sp.issparse(matrix):
             # Rows of a CSC matrix lie everywhere in it; so do those of the rarer formats.
             self._matrix = matrix if matrix.format == "csr" else matrix.tocsr()
@@ -342,9 +383,18 @@ class MemorySource:
         n_rows, n_cols = self._matrix.shape
         return int(n_rows), int(n_cols)
 
+    @property
+    def is_part(self) -> bool:
+        """Whether columns are left out."""
+        return self._columns is not None
+
+    def keep_totals(self) -> None:
+        """From now on, keep what rows sum to over all columns."""
+        self._totals = True
+
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
-        return block_of(self._matrix[rows], self._columns, self.place)
+        return block_of(self._matrix[rows], self._columns, self.place, totals=self._totals)
 
     def unit_starts(self) -> None:
         """Any row can be taken by itself."""
@@ -357,8 +407,26 @@ class MemorySource:
         """Nothing to close: the matrix is the user's."""
 
 
-def block_of(rows: Any, columns: Int64Array | None, place: str) -> Block:
-    """Return a block of the rows of a numpy array or a scipy CSR matrix, which lie at ``place``.
+def block_of(
+    rows: Any,
+    columns: Int64Array | None,
+    place: str,
+    *,
+    totals: bool = False,
+    total_over: Int64Array | None = None,
+) -> Block:
+    """Return a block of rows.
+
+    Parameters
+    ----------
+    rows
+        A numpy array or a scipy CSR matrix.
+    columns
+        The wanted ones, in order; None for all.
+    place
+        Where they lie, for messages.
+    totals, total_over
+        Whether to keep what rows sum to beside them, and over which columns (None for all).
 
     Raises
     ------
@@ -366,10 +434,10 @@ def block_of(rows: Any, columns: Int64Array | None, place: str) -> Block:
         If the parts of a CSR matrix do not fit together, or repeated columns sum to more than their dtype holds.
     """
     if isinstance(rows, np.ndarray):
-        picked = rows if columns is None else _picked(rows, columns)
-        data = _little_endian(picked)
-        n_rows, n_cols = picked.shape
-        return Block.from_dense(n_rows, n_cols, data.reshape(-1).view(np.uint8), data.dtype.name)
+        data = _little_endian(rows)
+        n_rows, n_cols = rows.shape
+        flat = data.reshape(-1).view(np.uint8)
+        return Block.from_dense(n_rows, n_cols, flat, data.dtype.name, columns, totals, total_over)
     indices, data = _little_endian(rows.indices), _little_endian(rows.data)
     indptr = np.asarray(rows.indptr, dtype=np.int64)
     try:
@@ -381,17 +449,11 @@ def block_of(rows: Any, columns: Int64Array | None, place: str) -> Block:
             data[: indptr[-1]].view(np.uint8),
             data.dtype.name,
             columns,
+            totals,
+            total_over,
         )
     except ValueError as error:
         raise FormatError(f"{place}: {error}") from None
-
-
-def _picked(rows: npt.NDArray[Any], columns: Int64Array) -> npt.NDArray[Any]:
-    picked = rows[:, columns] if rows.shape[1] else np.zeros((len(rows), len(columns)), rows.dtype)
-    gaps = columns == GAP
-    if gaps.any():
-        picked[:, gaps] = 0
-    return picked
 
 
 def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

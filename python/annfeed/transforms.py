@@ -6,13 +6,15 @@ This file applies no transform to a batch (``collate.apply_transform`` does) and
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from annfeed.errors import UnknownNameError
+from annfeed.errors import AnnfeedWarning, UnknownNameError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -92,9 +94,7 @@ class Compose(Transform):
 
     def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
         """Return what the last member returns, each having been given what the one before it returned."""
-        for transform in self.transforms:
-            data_dict = call_transform(transform, data_dict)
-        return data_dict
+        return run_steps(steps_of(self) if type(self) is Compose else self.transforms, data_dict)
 
     def __repr__(self) -> str:
         """Return one line for each member, as torchvision does."""
@@ -102,21 +102,45 @@ class Compose(Transform):
         return f"{type(self).__name__}({members}\n)"
 
 
-class NormalizeTotal(Transform):
+class StepOnX(Transform):
+    """A step on ``X`` alone, row by row; neighbours of this kind are computed together and rounded once.
+
+    They are computed in float32, or float64 where ``X`` is; `compute` does it.
+    """
+
+    batched = True
+
+    def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
+        """Return a new dict with ``X`` after this step."""
+        return compute([self], data_dict)
+
+    @abstractmethod
+    def on(self, x: torch.Tensor, totals: torch.Tensor | None) -> torch.Tensor:
+        """Return a wide float ``x`` after this step; ``totals`` are those of its rows over all genes, where known."""
+
+
+class NormalizeTotal(StepOnX):
     """Scale each cell's counts so that they sum to ``target_sum``, as ``scanpy.pp.normalize_total`` does.
 
     ``X`` is dense ``[B, n_vars]`` or ``[n_vars]``, or sparse CSR ``[B, n_vars]``; float dtypes are kept, others become
-    torch's default dtype. A row whose sum is zero is left as it is. The tensor given is not changed.
+    torch's default dtype. It is computed in float32 (float64 where ``X`` is). A row whose sum is zero is left as it is.
+    The tensor given is not changed.
 
     Parameters
     ----------
     target_sum
         The sum of each row afterwards, a positive number.
+    over
+        What is summed. "all": all genes of the matrix, also those that a dataset's ``var_subset`` or ``join`` leaves
+        out (of several files: all genes of the row's own file), as where scanpy normalises before genes are chosen.
+        The totals are those of the rows as they are stored, so steps that change ``X`` come after it. "delivered": the
+        genes that are delivered. Called by itself, it knows no more than ``X``.
 
     Raises
     ------
     ValueError
-        If ``target_sum`` is not positive and finite.
+        If ``target_sum`` is not positive and finite, or ``over`` is neither; in a dataset that leaves out genes, if a
+        transform before it changed ``X``.
 
     Examples
     --------
@@ -125,39 +149,43 @@ class NormalizeTotal(Transform):
             [0.0000, 0.0000]])
     """
 
-    batched = True
-
-    def __init__(self, target_sum: float = 1e4) -> None:
+    def __init__(self, target_sum: float = 1e4, over: Literal["all", "delivered"] = "all") -> None:
         """Keep the target."""
         self.target_sum = float(target_sum)
         if not 0 < self.target_sum < float("inf"):
             raise ValueError(f"NormalizeTotal: target_sum must be a positive number, not {target_sum!r}")
+        if over not in ("all", "delivered"):
+            raise ValueError(f"NormalizeTotal: over is {over!r}, where 'all' or 'delivered' was expected")
+        self.over = over
 
-    def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return a new dict with ``X`` normalised."""
-        x = _as_float(_x_of(data_dict, self))
+    def on(self, x: torch.Tensor, totals: torch.Tensor | None) -> torch.Tensor:
+        """Return ``x`` normalised."""
+        sums = totals if self.over == "all" else None
         if x.layout is not torch.sparse_csr:
-            return {**data_dict, "X": x * self._factors(x.sum(-1, keepdim=True, dtype=torch.float64)).to(x.dtype)}
+            sums = x.sum(-1, keepdim=True, dtype=torch.float64) if sums is None else sums.unsqueeze(-1)
+            return _times(x, self._factors(sums))
         crow, values = x.crow_indices(), x.values()
         row_of_value = torch.repeat_interleave(torch.arange(x.shape[0], device=x.device), crow.diff())
-        sums = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
-        sums.index_add_(0, row_of_value, values.to(torch.float64))
-        return {**data_dict, "X": _with_values(x, values * self._factors(sums)[row_of_value].to(x.dtype))}
+        if sums is None:
+            sums = torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
+            sums.index_add_(0, row_of_value, values.to(torch.float64))
+        return _with_values(x, _times(values, self._factors(sums)[row_of_value]))
 
     def _factors(self, sums: torch.Tensor) -> torch.Tensor:
         # In float64, because float32 sums of 30,000 values differ by more than 1e-6 with the order of addition.
         return torch.where(sums == 0, 1.0, self.target_sum / sums)
 
     def __repr__(self) -> str:
-        """Return the class with its parameter."""
-        return f"NormalizeTotal(target_sum={self.target_sum})"
+        """Return the class with its parameters."""
+        over = "" if self.over == "all" else f", over={self.over!r}"
+        return f"NormalizeTotal(target_sum={self.target_sum}{over})"
 
 
-class Log1p(Transform):
+class Log1p(StepOnX):
     """Replace each value x of ``X`` by ln(1 + x), as ``scanpy.pp.log1p`` does.
 
-    ``X`` is dense or sparse CSR; float dtypes are kept, others become torch's default dtype. The tensor given is not
-    changed.
+    ``X`` is dense or sparse CSR; float dtypes are kept, others become torch's default dtype. It is computed in float32
+    (float64 where ``X`` is). The tensor given is not changed.
 
     Examples
     --------
@@ -165,21 +193,16 @@ class Log1p(Transform):
     tensor([0.0000, 0.6931])
     """
 
-    batched = True
-
-    def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return a new dict with the logarithms."""
-        x = _as_float(_x_of(data_dict, self))
-        if x.layout is torch.sparse_csr:
-            return {**data_dict, "X": _with_values(x, torch.log1p(x.values()))}
-        return {**data_dict, "X": torch.log1p(x)}
+    def on(self, x: torch.Tensor, totals: torch.Tensor | None) -> torch.Tensor:
+        """Return the logarithms."""
+        return _with_values(x, torch.log1p(x.values())) if x.layout is torch.sparse_csr else torch.log1p(x)
 
 
-class Scale(Transform):
+class Scale(StepOnX):
     """Centre and scale each gene with a given mean and standard deviation, as ``scanpy.pp.scale`` does with its own.
 
-    ``X`` is dense, ``[B, n_vars]`` or ``[n_vars]``; float dtypes are kept, others become torch's default dtype. The
-    tensor given is not changed.
+    ``X`` is dense, ``[B, n_vars]`` or ``[n_vars]``; float dtypes are kept, others become torch's default dtype. It
+    is computed in float32 (float64 where ``X`` is). The tensor given is not changed.
 
     Parameters
     ----------
@@ -201,8 +224,6 @@ class Scale(Transform):
             [3., 0.]])
     """
 
-    batched = True
-
     def __init__(
         self,
         mean: ArrayLike | torch.Tensor | Sequence[float],
@@ -221,9 +242,8 @@ class Scale(Transform):
         self.std = torch.where(std_vector == 0, 1.0, std_vector)
         self.max_value = max_value
 
-    def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return a new dict with ``X`` scaled."""
-        x = _as_float(_x_of(data_dict, self))
+    def on(self, x: torch.Tensor, totals: torch.Tensor | None) -> torch.Tensor:
+        """Return ``x`` scaled."""
         if x.layout is not torch.strided:
             raise ValueError('Scale: X is sparse, and centring fills it; use output="dense", or leave Scale out')
         if x.shape[-1:] != self.mean.shape:
@@ -232,7 +252,7 @@ class Scale(Transform):
                 "X, in its order (see var_subset)"
             )
         out = (x - self.mean.to(x)) / self.std.to(x)
-        return {**data_dict, "X": out if self.max_value is None else out.clamp_(-self.max_value, self.max_value)}
+        return out if self.max_value is None else out.clamp_(-self.max_value, self.max_value)
 
     def __repr__(self) -> str:
         """Return the class with its number of genes and its limit."""
@@ -271,6 +291,140 @@ def call_transform(transform: Transform, data: dict[str, Any]) -> dict[str, Any]
     return result
 
 
+def steps_of(transform: Transform | None) -> list[Transform]:
+    """Return the steps of a transform, with `Compose` taken apart; a subclass of it may do more, so it stays whole.
+
+    Examples
+    --------
+    >>> steps_of(Compose([Log1p(), Compose([NormalizeTotal()])]))
+    [Log1p(), NormalizeTotal(target_sum=10000.0)]
+    """
+    if type(transform) is Compose:
+        return [step for member in transform.transforms for step in steps_of(member)]
+    return [] if transform is None else [transform]
+
+
+def is_on_x(transform: Transform) -> bool:
+    """Whether a transform is a step on X and no more than that: a subclass with a ``__call__`` of its own may do more.
+
+    Examples
+    --------
+    >>> is_on_x(Log1p()), is_on_x(Compose([Log1p()]))
+    (True, False)
+    """
+    return isinstance(transform, StepOnX) and type(transform).__call__ is StepOnX.__call__ and transform.batched
+
+
+class RowTotals:
+    """What the rows of a batch's X sum to over all genes of their matrix, good as long as X is as it was read.
+
+    Parameters
+    ----------
+    totals
+        float64 ``[B]``.
+    x
+        X as it was read, which nobody may change in place: a copy where steps of users' come first.
+    """
+
+    def __init__(self, totals: torch.Tensor, x: torch.Tensor) -> None:
+        self._totals, self._x = totals, x
+
+    def of(self, x: torch.Tensor, step: Transform) -> torch.Tensor:
+        """Return the totals for ``x``.
+
+        Raises
+        ------
+        ValueError
+            If it is not what was read.
+        """
+        if not (x is self._x or _are_equal(x, self._x.to(x.device))):
+            raise ValueError(
+                f"{step!r}: a transform before it changed X, and genes are left out (var_subset=, join=), so its "
+                "totals over all genes are not known. Put NormalizeTotal first, or pass over='delivered' to it"
+            )
+        return self._totals.to(x.device)
+
+
+def compute(
+    steps: Sequence[StepOnX],
+    data_dict: dict[str, Any],
+    totals: RowTotals | None = None,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Any]:
+    """Return a new dict with X after ``steps``, computed in float32 or float64 and rounded once.
+
+    Parameters
+    ----------
+    steps
+        At least one.
+    data_dict
+        An item or a batch.
+    totals
+        What rows sum to over all genes; None where that is what X holds.
+    dtype
+        Of X afterwards; None for that of X, where that is no float for torch's default dtype.
+
+    Examples
+    --------
+    >>> compute([NormalizeTotal(1e6), Log1p()], {"X": torch.tensor([[1.0, 0.0]]).half()})["X"]
+    tensor([[13.8125,  0.0000]], dtype=torch.float16)
+    """
+    x = _x_of(data_dict, steps[0])
+    dtype = dtype or (x.dtype if x.is_floating_point() else torch.get_default_dtype())
+    known = totals.of(x, steps[0]) if totals is not None and any(map(needs_totals, steps)) else None
+    y = x.to(torch.float64 if torch.float64 in (x.dtype, dtype) else torch.float32)
+    for step in steps:
+        y = step.on(y, known)
+    y = y.to(dtype)
+    _tell_of_infinities(x, y, steps)
+    return {**data_dict, "X": y}
+
+
+def needs_totals(transform: Transform) -> bool:
+    """Whether a transform wants the totals of rows over all genes.
+
+    Examples
+    --------
+    >>> needs_totals(NormalizeTotal()), needs_totals(NormalizeTotal(over="delivered"))
+    (True, False)
+    """
+    return isinstance(transform, NormalizeTotal) and transform.over == "all"
+
+
+def run_steps(
+    steps: Sequence[Transform],
+    data: dict[str, Any],
+    totals: RowTotals | None = None,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Any]:
+    """Return what the last of ``steps`` returns; neighbouring steps on X are computed together.
+
+    Parameters
+    ----------
+    steps
+        In order, Compose taken apart (`steps_of`).
+    data
+        An item or a batch.
+    totals
+        As in `compute`.
+    dtype
+        Of X after the steps on X that come first; None as in `compute`.
+
+    Examples
+    --------
+    >>> run_steps([NormalizeTotal(4), Log1p()], {"X": torch.tensor([[3.0, 1.0]])})["X"]
+    tensor([[1.3863, 0.6931]])
+    """
+    for on_x, members in groupby(steps, key=is_on_x):
+        if on_x:
+            data = compute([m for m in members if isinstance(m, StepOnX)], data, totals, dtype)
+        else:
+            for member in members:
+                data = call_transform(member, data)
+        dtype = None
+    return data
+
+
 def _kind(value: object) -> str:
     if value is None:
         return "None"
@@ -291,8 +445,42 @@ def _x_of(data: Mapping[str, Any], transform: Transform) -> torch.Tensor:
     return x
 
 
-def _as_float(x: torch.Tensor) -> torch.Tensor:
-    return x if x.is_floating_point() else x.to(torch.get_default_dtype())
+def _values(x: torch.Tensor) -> torch.Tensor:
+    return x.values() if x.layout is torch.sparse_csr else x
+
+
+def _are_equal(x: torch.Tensor, y: torch.Tensor) -> bool:
+    if (x.layout, x.shape, x.dtype) != (y.layout, y.shape, y.dtype):
+        return False
+    if x.layout is torch.sparse_csr and not (
+        torch.equal(x.crow_indices(), y.crow_indices()) and torch.equal(x.col_indices(), y.col_indices())
+    ):
+        return False
+    a, b = _values(x), _values(y)
+    return bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _times(x: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    # A factor that x's dtype does not hold would make zeros NaN.
+    if bool((factors.abs() > torch.finfo(x.dtype).max).any()):
+        return (x.to(factors.dtype) * factors).to(x.dtype)
+    return x * factors.to(x.dtype)
+
+
+def _tell_of_infinities(x: torch.Tensor, y: torch.Tensor, steps: Sequence[StepOnX]) -> None:
+    """Warn where finite numbers became infinite."""
+    before, after = _values(x), _values(y)
+    if bool(torch.isfinite(after.sum(dtype=torch.float64))):
+        return
+    lost = torch.isinf(after) & torch.isfinite(before)
+    if bool(lost.any()):
+        names = ", ".join(type(step).__name__ for step in steps)
+        warnings.warn(
+            f"after {names}, values are too large for {y.dtype} and become infinite; pass a wider dtype, "
+            "as torch.float32",
+            AnnfeedWarning,
+            stacklevel=2,
+        )
 
 
 def _with_values(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
 //! A band: some rows of a matrix, decoded, narrow, ready to be copied into batches. Never changed once made.
 
-use super::{Columns, Values};
+use super::{Columns, Counted, Totals, Values};
 use crate::h5::dtype::Kind;
 use crate::with_columns;
 
@@ -12,6 +12,8 @@ const NONE: u32 = u32::MAX;
 pub struct Selection {
     order: Vec<u32>,
     place: Vec<u32>,
+    /// Which columns count in the totals of rows; `None` where no totals are wanted.
+    counted: Option<Counted>,
 }
 
 impl Selection {
@@ -30,7 +32,19 @@ impl Selection {
                 _ => return Err(from),
             }
         }
-        Ok(Self { order: order.iter().map(|&c| u32::try_from(c).unwrap_or(NONE)).collect(), place })
+        Ok(Self { order: order.iter().map(|&c| u32::try_from(c).unwrap_or(NONE)).collect(), place, counted: None })
+    }
+
+    /// The same, with totals of rows to be kept beside the columns.
+    #[must_use]
+    pub fn with_totals(self, counted: Counted) -> Self {
+        Self { counted: Some(counted), ..self }
+    }
+
+    /// Which columns count in the totals of rows, where totals are wanted.
+    #[must_use]
+    pub fn counted(&self) -> Option<&Counted> {
+        self.counted.as_ref()
     }
 
     /// Columns delivered.
@@ -63,6 +77,8 @@ pub enum Band {
         columns: Columns,
         /// The values.
         values: Values,
+        /// What the rows of the matrix sum to.
+        totals: Totals,
     },
     /// Whole rows of `n_cols` values.
     Dense {
@@ -72,6 +88,8 @@ pub enum Band {
         n_rows: usize,
         /// Row-major.
         values: Values,
+        /// What the rows of the matrix sum to.
+        totals: Totals,
     },
 }
 
@@ -89,15 +107,17 @@ impl Band {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Sparse { offsets, columns, values } => offsets.capacity() * 8 + columns.bytes() + values.bytes(),
-            Self::Dense { values, .. } => values.bytes(),
+            Self::Sparse { offsets, columns, values, totals } => {
+                offsets.capacity() * 8 + columns.bytes() + values.bytes() + totals.bytes()
+            }
+            Self::Dense { values, totals, .. } => values.bytes() + totals.bytes(),
         }
     }
 
     /// Gives back memory that is not used, before the band is kept for long.
     pub fn shrink(&mut self) {
         match self {
-            Self::Sparse { offsets, columns, values } => {
+            Self::Sparse { offsets, columns, values, .. } => {
                 offsets.shrink_to_fit();
                 columns.shrink();
                 values.shrink();
@@ -129,14 +149,71 @@ impl Band {
         kind: Kind,
         selection: Option<&Selection>,
     ) -> Result<Self, SumTooLarge> {
-        let selected = selection.map(|s| select(&offsets, &columns, &values, s));
-        let (offsets, columns, values) = selected.unwrap_or((offsets, columns, values));
-        if is_canonical(&offsets, &columns) {
-            return Ok(Self::Sparse { offsets, columns, values });
+        let mut rows = (offsets, columns, values);
+        let mut totals = Totals::OfValues;
+        if let Some(selection) = selection {
+            if let Some(counted) = &selection.counted {
+                // true and true are true, not two.
+                if kind == Kind::Bool && !is_canonical(&rows.0, &rows.1) {
+                    rows = sort_and_sum(&rows.0, &rows.1, &rows.2, kind)?;
+                }
+                totals = Totals::Kept(counted.of_rows(&rows.0, &rows.1, &rows.2));
+            } else {
+                totals = Totals::Unknown;
+            }
+            rows = select(&rows.0, &rows.1, &rows.2, selection);
         }
-        sort_and_sum(&offsets, &columns, &values, kind)
+        if !is_canonical(&rows.0, &rows.1) {
+            rows = sort_and_sum(&rows.0, &rows.1, &rows.2, kind)?;
+        }
+        let (offsets, columns, values) = rows;
+        Ok(Self::Sparse { offsets, columns, values, totals })
+    }
+
+    /// A dense band from the little-endian bytes of whole rows, with the columns of `selection`.
+    #[must_use]
+    pub fn from_rows(kind: Kind, rows: &[u8], n_rows: usize, n_cols: usize, selection: Option<&Selection>) -> Self {
+        let mut values = Values::with_capacity(0);
+        let Some(selection) = selection else {
+            values.append(kind, rows);
+            return Self::Dense { n_cols, n_rows, values, totals: Totals::OfValues };
+        };
+        let size = kind.size();
+        let row = |i: usize| &rows[i * n_cols * size..(i + 1) * n_cols * size];
+        let mut picked = Vec::with_capacity(n_rows * selection.width() * size);
+        for i in 0..n_rows {
+            for column in selection.order() {
+                let value = column.map(|c| &row(i)[c as usize * size..][..size]);
+                picked.extend_from_slice(value.unwrap_or(&[0; 8][..size]));
+            }
+        }
+        values.append(kind, &picked);
+        let totals = selection.counted.as_ref().map_or(Totals::Unknown, |counted| {
+            let mut whole = Values::with_capacity(0);
+            Totals::Kept(
+                (0..n_rows)
+                    .map(|i| {
+                        whole.clear();
+                        whole.append(kind, row(i));
+                        counted.of_row(&whole)
+                    })
+                    .collect(),
+            )
+        });
+        Self::Dense { n_cols: selection.width(), n_rows, values, totals }
+    }
+
+    /// What the rows of the matrix sum to.
+    #[must_use]
+    pub fn totals(&self) -> &Totals {
+        match self {
+            Self::Sparse { totals, .. } | Self::Dense { totals, .. } => totals,
+        }
     }
 }
+
+/// Offsets, columns and values of compressed rows.
+type Rows = (Vec<usize>, Columns, Values);
 
 /// The values that a row stores for one column sum to more than their type holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,12 +251,7 @@ fn is_canonical(offsets: &[usize], columns: &Columns) -> bool {
     canonical
 }
 
-fn select(
-    offsets: &[usize],
-    columns: &Columns,
-    values: &Values,
-    selection: &Selection,
-) -> (Vec<usize>, Columns, Values) {
+fn select(offsets: &[usize], columns: &Columns, values: &Values, selection: &Selection) -> Rows {
     let mut kept = Vec::new();
     let mut out_offsets = Vec::with_capacity(offsets.len());
     let mut out_columns = Columns::with_capacity(selection.width() as u64, 0);
@@ -198,7 +270,7 @@ fn select(
 }
 
 /// Rows with their columns sorted and repeated ones summed, in storage order (float sums depend on it).
-fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values, kind: Kind) -> Result<Band, SumTooLarge> {
+fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values, kind: Kind) -> Result<Rows, SumTooLarge> {
     let mut order: Vec<usize> = (0..columns.len()).collect();
     for w in offsets.windows(2) {
         order[w[0]..w[1]].sort_by_key(|&i| columns.get(i));
@@ -230,7 +302,7 @@ fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values, kind: Kin
             SumTooLarge { row, sum, kind }
         })?
     };
-    Ok(Band::Sparse { offsets: out_offsets, columns: out_columns, values })
+    Ok((out_offsets, out_columns, values))
 }
 
 #[cfg(test)]
@@ -251,7 +323,7 @@ mod tests {
             None,
         )
         .unwrap();
-        let Band::Sparse { offsets, columns: c, values } = band else { panic!() };
+        let Band::Sparse { offsets, columns: c, values, .. } = band else { panic!() };
         assert_eq!(offsets, [0, 3, 3, 4]);
         assert_eq!(c, columns(&[0, 1, 5, 2]));
         assert_eq!(values, Values::F32(vec![4.0, 2.0, 4.5, 0.75]));
@@ -268,7 +340,7 @@ mod tests {
             Some(&selection),
         )
         .unwrap();
-        let Band::Sparse { offsets, columns: c, values } = band else { panic!() };
+        let Band::Sparse { offsets, columns: c, values, .. } = band else { panic!() };
         assert_eq!(offsets, [0, 2, 3]);
         assert_eq!(c, columns(&[0, 1, 2]));
         assert_eq!(values, Values::U8(vec![3, 1, 4]));
@@ -290,6 +362,36 @@ mod tests {
         let band = Band::from_stored(vec![0, 3], columns(&[0, 1, 2]), values, Kind::U8, Some(&selection)).unwrap();
         let Band::Sparse { columns: c, values, .. } = band else { panic!() };
         assert_eq!((c, values), (columns(&[1, 3]), Values::U8(vec![3, 1])));
+    }
+
+    #[test]
+    fn totals_are_of_all_columns_and_of_bool_after_its_sums() {
+        let totals = |selection: Selection, values: Values, kind: Kind| {
+            let rows = columns(&[0, 1, 4, 1, 1]);
+            let band = Band::from_stored(vec![0, 3, 5], rows, values, kind, Some(&selection)).unwrap();
+            band.totals().clone()
+        };
+        let some = Selection::new(&[4, 0], 5).unwrap();
+        let values = Values::U8(vec![1, 2, 3, 4, 5]);
+        assert_eq!(totals(some.clone(), values.clone(), Kind::U8), Totals::Unknown);
+        let all = some.clone().with_totals(Counted::ALL);
+        assert_eq!(totals(all.clone(), values.clone(), Kind::U8), Totals::Kept(vec![6.0, 9.0]));
+        assert_eq!(totals(all, Values::U8(vec![1; 5]), Kind::Bool), Totals::Kept(vec![3.0, 1.0]));
+        let viewed = some.with_totals(Counted::new(&[0, 4], 5).unwrap());
+        assert_eq!(totals(viewed, values, Kind::U8), Totals::Kept(vec![4.0, 0.0]));
+    }
+
+    #[test]
+    fn dense_rows_give_the_same() {
+        let rows: Vec<u8> = [1i16, -2, 300, 0, 5, 6].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let selection = Selection::new(&[2, -1, 0], 3).unwrap().with_totals(Counted::ALL);
+        let Band::Dense { n_cols, n_rows, values, totals } = Band::from_rows(Kind::I16, &rows, 2, 3, Some(&selection))
+        else {
+            panic!()
+        };
+        assert_eq!((n_cols, n_rows), (3, 2));
+        assert_eq!(values, Values::U16(vec![300, 0, 1, 6, 0, 0]));
+        assert_eq!(totals, Totals::Kept(vec![299.0, 11.0]));
     }
 
     fn summed(values: Values, kind: Kind) -> Result<Values, SumTooLarge> {

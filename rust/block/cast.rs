@@ -1,11 +1,12 @@
 //! From a stored number to the dtype asked for, and what is lost on the way.
 //!
-//! Three cases: exact by type; a float target that rounds a whole number (reported, so that the user is warned); an integer
-//! target that cannot hold the value (refused: a wrong number is worse than none).
+//! Four cases: exact by type; a float target that rounds a whole number, or is too narrow for any number of that size (both
+//! reported, so that the user is warned); an integer target that cannot hold the value (refused: a wrong number is worse
+//! than none).
 
 use half::{bf16, f16};
 
-use super::Rounded;
+use super::{Lost, What};
 use crate::error::{Error, Result};
 
 /// What became of one value.
@@ -15,6 +16,8 @@ pub enum Loss {
     None,
     /// A whole number came out as another number.
     Rounded,
+    /// A finite number came out as infinity.
+    TooLarge,
     /// The target cannot hold it.
     Impossible,
 }
@@ -124,11 +127,17 @@ fn whole(from: f64, to: i128) -> Loss {
 
 #[allow(clippy::float_cmp)] // equal or not, bit for bit, is the question
 fn rounded(from: f64, to: f64) -> Loss {
-    if to == from || from.fract() != 0.0 { Loss::None } else { Loss::Rounded }
+    if to.is_infinite() && from.is_finite() {
+        Loss::TooLarge
+    } else if to == from || from.fract() != 0.0 {
+        Loss::None
+    } else {
+        Loss::Rounded
+    }
 }
 
 /// Looks for what the conversion of these values (column, value) loses; free where the pair of types is exact.
-pub(super) fn check<V, T>(values: impl Iterator<Item = (u64, V)>, rounded: &mut Option<Rounded>) -> Result<()>
+pub(super) fn check<V, T>(values: impl Iterator<Item = (u64, V)>, lost: &mut Option<Lost>) -> Result<()>
 where
     T: Target + CastFrom<V>,
     V: Copy + std::fmt::Display,
@@ -137,13 +146,16 @@ where
         return Ok(());
     }
     for (column, value) in values {
-        match T::loss(value) {
-            Loss::None => {}
-            Loss::Rounded if rounded.is_some() => {}
-            Loss::Rounded => *rounded = Some(Rounded { column, value: value.to_string() }),
+        let what = match T::loss(value) {
+            Loss::None => continue,
+            Loss::Rounded => What::Rounded,
+            Loss::TooLarge => What::TooLarge,
             Loss::Impossible => {
                 return Err(Error::Inexact { column, value: value.to_string(), dtype: T::NAME });
             }
+        };
+        if lost.as_ref().is_none_or(|lost| lost.what < what) {
+            *lost = Some(Lost { column, value: value.to_string(), what });
         }
     }
     Ok(())
@@ -180,6 +192,27 @@ mod tests {
         assert_eq!(<f16 as CastFrom<_>>::loss(2048u16), Loss::None);
         assert_eq!(<bf16 as CastFrom<_>>::loss(257u16), Loss::Rounded);
         assert_eq!(<f16 as CastFrom<_>>::loss(0.1f32), Loss::None);
-        assert_eq!(<f16 as CastFrom<_>>::loss(70_000.0f32), Loss::Rounded);
+    }
+
+    #[test]
+    fn numbers_beyond_a_float_are_reported_whole_or_not() {
+        assert_eq!(<f16 as CastFrom<_>>::loss(70_000.0f32), Loss::TooLarge);
+        assert_eq!(<f16 as CastFrom<_>>::loss(70_000.5f32), Loss::TooLarge);
+        assert_eq!(<f16 as CastFrom<_>>::loss(-70_000i32), Loss::TooLarge);
+        assert_eq!(<f16 as CastFrom<_>>::loss(65_519.5f32), Loss::None);
+        assert_eq!(<bf16 as CastFrom<_>>::loss(f32::MAX), Loss::TooLarge);
+        assert_eq!(<f32 as CastFrom<_>>::loss(1e39f64), Loss::TooLarge);
+        assert_eq!(<f32 as CastFrom<_>>::loss(-1e300f64), Loss::TooLarge);
+        for odd in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+            assert_eq!(<f32 as CastFrom<_>>::loss(odd), Loss::None);
+            assert_eq!(<f16 as CastFrom<_>>::loss(odd), Loss::None);
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_before_what_is_rounded() {
+        let mut lost = None;
+        check::<f32, f16>((0..).zip([0.5, 2049.0, 1e5, 2e5, 2051.0]), &mut lost).unwrap();
+        assert_eq!(lost, Some(Lost { column: 2, value: "100000".into(), what: What::TooLarge }));
     }
 }

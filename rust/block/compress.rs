@@ -1,8 +1,8 @@
 //! Rows of a block into a CSR batch: sorted, distinct columns, 32-bit indices, in the caller's memory.
 
 use super::cast::{Target, check};
-use super::ops::{RowOps, Table};
-use super::{Band, Block, Rounded};
+use super::ops::{Computed, RowOps, Table};
+use super::{Band, Block, Lost, What};
 use crate::error::Result;
 use crate::{with_columns, with_values};
 
@@ -28,7 +28,7 @@ impl Block {
         positions.iter().map(|&position| self.row_nnz(position as usize)).sum()
     }
 
-    /// Writes the rows at `positions` as CSR, and tells of the first whole number rounded.
+    /// Writes the rows at `positions` as CSR, and tells what was lost on the way.
     ///
     /// All positions must be rows of the block, and `out` of the sizes that [`Block::nnz`] gives, below 2³¹. One thread
     /// does it: the copy runs at memory speed, beside the threads that decode the next window.
@@ -38,17 +38,17 @@ impl Block {
     ///
     /// # Panics
     /// Where a position is out of range or `out` too short.
-    pub fn csr<T: Target>(&self, positions: &[i64], out: CsrOut<'_, T>) -> Result<Option<Rounded>> {
-        let mut rounded = None;
+    pub fn csr<T: Target>(&self, positions: &[i64], out: CsrOut<'_, T>) -> Result<Option<Lost>> {
+        let mut lost = None;
         self.each_row(positions, out, |band, row, indices, data| {
             match band {
-                Band::Sparse { offsets, columns, values } => {
+                Band::Sparse { offsets, columns, values, .. } => {
                     let span = offsets[row]..offsets[row + 1];
                     with_columns!(columns, c => with_values!(values, v => {
                         let (c, v) = (&c[span.clone()], &v[span]);
                         indices.iter_mut().zip(c).for_each(|(o, &c)| *o = c as i32);
                         data.iter_mut().zip(v).for_each(|(o, &x)| *o = T::cast_from(x));
-                        check::<_, T>(c.iter().map(|&c| u64::from(c)).zip(v.iter().copied()), &mut rounded)?;
+                        check::<_, T>(c.iter().map(|&c| u64::from(c)).zip(v.iter().copied()), &mut lost)?;
                     }));
                 }
                 Band::Dense { n_cols, values, .. } => with_values!(values, v => {
@@ -57,44 +57,55 @@ impl Block {
                     for ((column, x), (index, out)) in stored().zip(indices.iter_mut().zip(data)) {
                         (*index, *out) = (column as i32, T::cast_from(x));
                     }
-                    check::<_, T>(stored(), &mut rounded)?;
+                    check::<_, T>(stored(), &mut lost)?;
                 }),
             }
             Ok(())
         })?;
-        Ok(rounded)
+        Ok(lost)
     }
 
-    /// As [`Block::csr`], with `ops` done to the values on the way (`ops.scale` fills rows, and is left out).
+    /// As [`Block::csr`], with `ops` done to the values on the way, in float32, and rounded once (`ops.scale` fills rows, and
+    /// is left out).
     ///
     /// # Errors
-    /// None; the signature is that of [`Block::csr`].
+    /// [`crate::Error::NoTotals`] where `ops` need what was not kept.
     ///
     /// # Panics
     /// Where a position is out of range or `out` too short.
-    pub fn csr_with(&self, positions: &[i64], out: CsrOut<'_, f32>, ops: &RowOps) -> Result<()> {
-        let (mut done, mut table) = (Vec::new(), Table::default());
+    pub fn csr_with<T: Computed>(&self, positions: &[i64], out: CsrOut<'_, T>, ops: &RowOps) -> Result<Option<Lost>> {
+        let (mut done, mut table, mut lost) = (Vec::new(), Table::default(), None);
         self.each_row(positions, out, |band, row, indices, data| {
-            match band {
-                Band::Sparse { offsets, columns, values } => {
+            let total = if ops.over_all && ops.target_sum.is_some() { Self::kept_total(band, row)? } else { None };
+            let column = match band {
+                Band::Sparse { offsets, columns, values, .. } => {
                     let span = offsets[row]..offsets[row + 1];
+                    let at = with_values!(values, v => {
+                        ops.values::<_, T>(&v[span.clone()], total, &mut done, &mut table)
+                    });
+                    data.iter_mut().zip(&done).for_each(|(out, x)| *out = T::cast_from(*x));
                     with_columns!(columns, c => {
                         indices.iter_mut().zip(&c[span.clone()]).for_each(|(o, &c)| *o = c as i32);
-                    });
-                    with_values!(values, v => ops.values(&v[span], &mut done, &mut table));
-                    data.copy_from_slice(&done);
+                        at.map(|at| (at, c[span.start + at] as usize))
+                    })
                 }
                 Band::Dense { n_cols, values, .. } => with_values!(values, v => {
                     let v = &v[row * n_cols..(row + 1) * n_cols];
-                    ops.values(v, &mut done, &mut table);
+                    let at = ops.values::<_, T>(v, total, &mut done, &mut table);
                     let stored = (0i32..).zip(v.iter().zip(&done)).filter(|(_, (x, _))| !is_zero(*x));
                     for ((column, (_, done)), (index, out)) in stored.zip(indices.iter_mut().zip(data)) {
-                        (*index, *out) = (column, *done);
+                        (*index, *out) = (column, T::cast_from(*done));
                     }
+                    at.map(|at| (at, at))
                 }),
+            };
+            if let (Some((at, column)), None) = (column, &lost) {
+                let value = done[at].to_string();
+                lost = Some(Lost { column: column as u64, value, what: What::TooLargeAfterOps });
             }
             Ok(())
-        })
+        })?;
+        Ok(lost)
     }
 
     /// Gives `write` each row with its part of `out`.

@@ -1,14 +1,14 @@
 //! Rows of a block into a dense batch: each byte of it written once, by as many threads as allowed.
 
 use super::cast::{Target, check};
-use super::ops::{RowOps, Table};
-use super::{Band, Block, Rounded};
+use super::ops::{Computed, RowOps, Table};
+use super::{Band, Block, Lost, What};
 use crate::crew::share_rows;
 use crate::error::Result;
 use crate::{with_columns, with_values};
 
 impl Block {
-    /// Writes the rows at `positions` to `out`, row-major and `n_cols` wide, and tells of the first whole number rounded.
+    /// Writes the rows at `positions` to `out`, row-major and `n_cols` wide, and tells what was lost on the way.
     ///
     /// All positions must be rows of the block (see [`Block::first_out_of_range`]); `out` must be of the exact size.
     ///
@@ -17,33 +17,42 @@ impl Block {
     ///
     /// # Panics
     /// Where a position is out of range.
-    pub fn dense<T: Target>(&self, positions: &[i64], out: &mut [T], threads: usize) -> Result<Option<Rounded>> {
+    pub fn dense<T: Target>(&self, positions: &[i64], out: &mut [T], threads: usize) -> Result<Option<Lost>> {
         let found = self.by_rows(positions, out, threads, |rows, out| {
-            let mut rounded = None;
+            let mut lost = None;
             for (&position, out) in rows.iter().zip(out.chunks_exact_mut(self.n_cols)) {
-                self.dense_row(position as usize, out, &mut rounded)?;
+                self.dense_row(position as usize, out, &mut lost)?;
             }
-            Ok(rounded)
+            Ok(lost)
         })?;
-        Ok(found.into_iter().flatten().next())
+        Ok(Lost::worst(found))
     }
 
-    /// As [`Block::dense`], with `ops` done to each row on the way.
+    /// As [`Block::dense`], with `ops` done to each row on the way, in float32, and rounded once.
     ///
     /// # Errors
-    /// None; the signature is that of [`Block::dense`].
+    /// [`crate::Error::NoTotals`] where `ops` need what was not kept.
     ///
     /// # Panics
     /// Where a position is out of range.
-    pub fn dense_with(&self, positions: &[i64], out: &mut [f32], threads: usize, ops: &RowOps) -> Result<()> {
-        self.by_rows(positions, out, threads, |rows, out| {
-            let (mut values, mut table) = (Vec::new(), Table::default());
+    pub fn dense_with<T: Computed>(
+        &self,
+        positions: &[i64],
+        out: &mut [T],
+        threads: usize,
+        ops: &RowOps,
+    ) -> Result<Option<Lost>> {
+        let found = self.by_rows(positions, out, threads, |rows, out| {
+            let (mut wide, mut scratch, mut lost) = (Vec::new(), Scratch::default(), None);
             for (&position, out) in rows.iter().zip(out.chunks_exact_mut(self.n_cols)) {
-                self.dense_row_with(position as usize, out, ops, &mut values, &mut table);
+                let row = T::row(out, &mut wide);
+                let found = self.dense_row_with::<T>(position as usize, row, ops, &mut scratch)?;
+                T::round(out, &wide);
+                lost = lost.or(found);
             }
-            Ok(())
+            Ok(lost)
         })?;
-        Ok(())
+        Ok(Lost::worst(found))
     }
 
     /// Shares rows and their part of `out` among threads; the results come in the order of the rows.
@@ -60,17 +69,17 @@ impl Block {
         share_rows(threads, positions, out, self.n_cols, work).into_iter().collect()
     }
 
-    fn dense_row<T: Target>(&self, position: usize, out: &mut [T], rounded: &mut Option<Rounded>) -> Result<()> {
+    fn dense_row<T: Target>(&self, position: usize, out: &mut [T], lost: &mut Option<Lost>) -> Result<()> {
         let (band, row) = self.locate(position);
         match band {
             Band::Dense { n_cols, values, .. } => {
                 let span = row * n_cols..(row + 1) * n_cols;
                 with_values!(values, v => {
                     out.iter_mut().zip(&v[span.clone()]).for_each(|(o, x)| *o = T::cast_from(*x));
-                    check::<_, T>((0u64..).zip(v[span].iter().copied()), rounded)
+                    check::<_, T>((0u64..).zip(v[span].iter().copied()), lost)
                 })
             }
-            Band::Sparse { offsets, columns, values } => {
+            Band::Sparse { offsets, columns, values, .. } => {
                 let span = offsets[row]..offsets[row + 1];
                 out.fill(T::default());
                 with_columns!(columns, c => with_values!(values, v => {
@@ -78,37 +87,51 @@ impl Block {
                     for (&column, &value) in c.iter().zip(v) {
                         out[column as usize] = T::cast_from(value);
                     }
-                    check::<_, T>(c.iter().map(|&c| u64::from(c)).zip(v.iter().copied()), rounded)
+                    check::<_, T>(c.iter().map(|&c| u64::from(c)).zip(v.iter().copied()), lost)
                 }))
             }
         }
     }
 
-    fn dense_row_with(
+    fn dense_row_with<T: Computed>(
         &self,
         position: usize,
         out: &mut [f32],
         ops: &RowOps,
-        scratch: &mut Vec<f32>,
-        table: &mut Table,
-    ) {
+        Scratch { values: done, table }: &mut Scratch,
+    ) -> Result<Option<Lost>> {
         let (band, row) = self.locate(position);
-        match band {
+        let total = if ops.over_all && ops.target_sum.is_some() { Self::kept_total(band, row)? } else { None };
+        let mut column = match band {
             Band::Dense { n_cols, values, .. } => {
-                with_values!(values, v => ops.values(&v[row * n_cols..(row + 1) * n_cols], scratch, table));
-                out.copy_from_slice(scratch);
+                let span = row * n_cols..(row + 1) * n_cols;
+                let lost = with_values!(values, v => ops.values::<_, T>(&v[span], total, done, table));
+                out.copy_from_slice(done);
+                lost
             }
-            Band::Sparse { offsets, columns, values } => {
+            Band::Sparse { offsets, columns, values, .. } => {
                 let span = offsets[row]..offsets[row + 1];
-                with_values!(values, v => ops.values(&v[span.clone()], scratch, table));
+                let lost = with_values!(values, v => ops.values::<_, T>(&v[span.clone()], total, done, table));
                 out.fill(0.0);
                 with_columns!(columns, c => {
-                    for (&column, &value) in c[span].iter().zip(scratch.iter()) {
+                    let c = &c[span];
+                    for (&column, &value) in c.iter().zip(done.iter()) {
                         out[column as usize] = value;
                     }
-                });
+                    lost.map(|at| c[at] as usize)
+                })
             }
-        }
-        ops.finish(out);
+        };
+        let late = ops.finish::<T>(out);
+        column = column.or(late);
+        let lost = |at: usize| Lost { column: at as u64, value: out[at].to_string(), what: What::TooLargeAfterOps };
+        Ok(column.map(lost))
     }
+}
+
+/// What a thread keeps from row to row.
+#[derive(Default)]
+struct Scratch {
+    values: Vec<f32>,
+    table: Table,
 }

@@ -1,7 +1,7 @@
 //! A window's rows, decoded, and the batches made of them.
 //!
 //! `band` holds rows narrowly; [`Block`] names rows across bands; `densify` and `compress` write batches; `cast` says what
-//! a conversion loses, `ops` what is done to rows on the way; `pool` recycles the memory of
+//! a conversion loses, `ops` what is done to rows on the way, `totals` what they sum to; `pool` recycles the memory of
 //! batches, `spare` that of bands. Nothing here does I/O.
 
 mod band;
@@ -12,17 +12,22 @@ mod densify;
 mod ops;
 mod pool;
 mod spare;
+mod totals;
 mod values;
 
 use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::with_values;
 
 pub use band::{Band, Selection, SumTooLarge};
 pub use cast::{CastFrom, Loss, Target};
 pub use columns::Columns;
 pub use compress::CsrOut;
-pub use ops::{ColumnScale, RowOps};
+pub use ops::{ColumnScale, Computed, Number, RowOps};
 pub use pool::{Buffer, Pool};
 pub use spare::Spare;
+pub use totals::{Counted, Totals};
 pub use values::Values;
 
 /// Where one row of a block lies.
@@ -50,13 +55,33 @@ impl Drop for Block {
     }
 }
 
-/// A whole number that came out of a conversion as another one.
+/// What became of a value that a batch's dtype does not hold; the later the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum What {
+    /// A stored whole number was rounded.
+    Rounded,
+    /// A stored number became infinite.
+    TooLarge,
+    /// A number became infinite (or none at all) after what was done to its row.
+    TooLargeAfterOps,
+}
+
+/// A value that a batch's dtype does not hold.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rounded {
+pub struct Lost {
     /// Column of the batch.
     pub column: u64,
-    /// The stored value.
+    /// The value.
     pub value: String,
+    /// What became of it.
+    pub what: What,
+}
+
+impl Lost {
+    /// The first of the worst.
+    fn worst(found: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        found.into_iter().flatten().reduce(|a, b| if b.what > a.what { b } else { a })
+    }
 }
 
 impl Block {
@@ -114,6 +139,38 @@ impl Block {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bands.iter().map(|b| b.bytes()).sum::<usize>() + self.rows.capacity() * size_of::<RowPlace>()
+    }
+
+    /// What the rows at `positions` sum to over all columns of their matrix.
+    ///
+    /// # Errors
+    /// [`Error::NoTotals`] where that was not kept.
+    ///
+    /// # Panics
+    /// Where a position is out of range.
+    pub fn totals(&self, positions: &[i64]) -> Result<Vec<f64>> {
+        let of_row = |&position: &i64| {
+            let (band, row) = self.locate(position as usize);
+            Ok(match band {
+                _ if let Some(total) = Self::kept_total(band, row)? => total,
+                Band::Sparse { offsets, values, .. } => {
+                    with_values!(values, v => totals::sum(v[offsets[row]..offsets[row + 1]].iter().copied()))
+                }
+                Band::Dense { n_cols, values, .. } => {
+                    with_values!(values, v => totals::sum(v[row * n_cols..(row + 1) * n_cols].iter().copied()))
+                }
+            })
+        };
+        positions.iter().map(of_row).collect()
+    }
+
+    /// The total of a row that was kept beside it; `None` where it is the sum of the values held.
+    fn kept_total(band: &Band, row: usize) -> Result<Option<f64>> {
+        match band.totals() {
+            Totals::OfValues => Ok(None),
+            Totals::Kept(totals) => Ok(Some(totals[row])),
+            Totals::Unknown => Err(Error::NoTotals),
+        }
     }
 
     fn locate(&self, position: usize) -> (&Band, usize) {

@@ -4,8 +4,13 @@
 
 use std::sync::Arc;
 
+use half::{bf16, f16};
+
+use super::cast::{CastFrom as _, Target};
+use super::totals::sum;
+
 /// A held number, as the arithmetic here takes it.
-pub(super) trait Number: Copy {
+pub trait Number: Copy {
     /// Exact for all but huge integers, which no float32 step could tell apart.
     fn wide(self) -> f64;
 }
@@ -21,16 +26,56 @@ macro_rules! numbers {
 }
 numbers!(u8, u16, i32, i64, u64, f32, f64);
 
-/// Steps in the order in which they are done.
+/// Steps in the order in which they are done, in float32.
 #[derive(Clone, Debug, Default)]
 pub struct RowOps {
-    /// Multiply each row by this over the sum of its values (rows that sum to zero stay).
+    /// Multiply each row by this over its total (rows whose total is zero stay).
     pub target_sum: Option<f64>,
+    /// The total is over all columns of the matrix, not over those that are delivered.
+    pub over_all: bool,
     /// ln(1 + x).
     pub log1p: bool,
     /// (x − mean) / std, clipped to ±max.
     pub scale: Option<Arc<ColumnScale>>,
 }
+
+/// A dtype that computed rows are rounded to, once.
+pub trait Computed: Target {
+    /// From here on, rounding gives infinity.
+    const LIMIT: f32;
+
+    /// Where a row is computed: in place for float32, else in `scratch`.
+    fn row<'a>(out: &'a mut [Self], scratch: &'a mut Vec<f32>) -> &'a mut [f32];
+    /// Rounds what was computed in `scratch`, if it was.
+    fn round(out: &mut [Self], scratch: &[f32]);
+}
+
+impl Computed for f32 {
+    const LIMIT: f32 = f32::INFINITY;
+
+    fn row<'a>(out: &'a mut [Self], _: &'a mut Vec<f32>) -> &'a mut [f32] {
+        out
+    }
+    fn round(_: &mut [Self], _: &[f32]) {}
+}
+
+macro_rules! rounded_to {
+    ($($t:ty, $limit:expr);*) => { $(
+        impl Computed for $t {
+            const LIMIT: f32 = $limit;
+
+            fn row<'a>(out: &'a mut [Self], scratch: &'a mut Vec<f32>) -> &'a mut [f32] {
+                scratch.resize(out.len(), 0.0);
+                scratch
+            }
+            fn round(out: &mut [Self], scratch: &[f32]) {
+                out.iter_mut().zip(scratch).for_each(|(out, x)| *out = Self::cast_from(*x));
+            }
+        }
+    )* };
+}
+// Half way between the greatest finite number and the next power of two.
+rounded_to!(f16, 65_520.0; bf16, f32::from_bits(0x7F7F_8000));
 
 /// Mean and standard deviation of each column.
 #[derive(Clone, Debug)]
@@ -44,12 +89,24 @@ pub struct ColumnScale {
 }
 
 impl RowOps {
-    /// Fills `out` with the stored values of a row after `target_sum` and `log1p`.
-    pub(super) fn values<V: Number>(&self, values: &[V], out: &mut Vec<f32>, table: &mut Table) {
+    /// Fills `out` with the stored values of a row after `target_sum` and `log1p`; gives the place of the first that is too
+    /// large. The total of the row is that of `values` where none is given.
+    pub(super) fn values<V: Number, T: Computed>(
+        &self,
+        values: &[V],
+        total: Option<f64>,
+        out: &mut Vec<f32>,
+        table: &mut Table,
+    ) -> Option<usize> {
         out.clear();
-        let factor = self.factor(values);
+        let factor = self.factor(values, total);
         let step = |x: f32| {
-            let scaled = factor.map_or(x, |f| x * f);
+            let scaled = match factor {
+                None => x,
+                Some(factor) if factor <= f64::from(f32::MAX) => x * factor as f32,
+                // Or zeros would become NaN.
+                Some(factor) => (f64::from(x) * factor) as f32,
+            };
             if self.log1p { scaled.ln_1p() } else { scaled }
         };
         if size_of::<V>() <= 2 && self.log1p {
@@ -59,26 +116,36 @@ impl RowOps {
         } else {
             out.extend(values.iter().map(|&v| step(v.wide() as f32)));
         }
+        let limit = if self.scale.is_some() { f32::INFINITY } else { T::LIMIT };
+        first_beyond(values.iter().zip(&*out).map(|(&v, &x)| (v.wide().is_finite(), x)), limit)
     }
 
-    fn factor<V: Number>(&self, values: &[V]) -> Option<f32> {
+    fn factor<V: Number>(&self, values: &[V], total: Option<f64>) -> Option<f64> {
         let target = self.target_sum?;
-        let sum: f64 = values.iter().map(|&v| v.wide()).sum();
-        (sum != 0.0).then(|| (target / sum) as f32)
+        let sum = total.unwrap_or_else(|| sum(values.iter().copied()));
+        (sum != 0.0).then(|| target / sum)
     }
 
-    /// The last step, on a whole row as it is delivered.
-    pub(super) fn finish(&self, row: &mut [f32]) {
-        let Some(scale) = &self.scale else { return };
-        for ((x, mean), std) in row.iter_mut().zip(&scale.mean).zip(&scale.std) {
-            *x = (*x - mean) / std;
-        }
-        if let Some(max) = scale.max {
-            for x in row {
-                *x = x.clamp(-max, max);
-            }
-        }
+    /// The last step, on a whole row as it is delivered; gives the place of the first value that is too large.
+    pub(super) fn finish<T: Computed>(&self, row: &mut [f32]) -> Option<usize> {
+        let scale = self.scale.as_ref()?;
+        let max = scale.max.unwrap_or(f32::INFINITY);
+        let scaled = row.iter_mut().zip(&scale.mean).zip(&scale.std).map(|((x, mean), std)| {
+            let was_finite = x.is_finite();
+            *x = ((*x - mean) / std).clamp(-max, max);
+            (was_finite, *x)
+        });
+        first_beyond(scaled, T::LIMIT)
     }
+}
+
+/// The place of the first finite number whose result is beyond ±`limit`; looks at all, so that it runs on vectors.
+fn first_beyond(results: impl Iterator<Item = (bool, f32)>, limit: f32) -> Option<usize> {
+    let place = |(place, (was_finite, x)): (u32, (bool, f32))| {
+        if was_finite && x.abs() >= limit { place } else { u32::MAX }
+    };
+    let first = (0u32..).zip(results).map(place).fold(u32::MAX, u32::min);
+    (first != u32::MAX).then_some(first as usize)
 }
 
 /// Results for the counts below 256, for one row at a time.

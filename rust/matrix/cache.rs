@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 use super::file::Identity;
-use crate::block::Band;
+use crate::block::{Band, Counted};
 
 /// What tells one cache from another: the file, the element, and the columns kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -25,6 +25,8 @@ pub struct CacheKey {
     pub elem: String,
     /// Wanted columns, `None` for one that is not there; `None` for all.
     pub columns: Option<Vec<Option<u32>>>,
+    /// Which columns count in the totals of rows, where totals are kept.
+    pub counted: Option<Counted>,
 }
 
 /// Bytes that may be held, and bytes that are.
@@ -210,7 +212,7 @@ mod tests {
     fn band(bytes: usize) -> Arc<Band> {
         let mut values = Values::with_capacity(bytes);
         values.append(crate::h5::dtype::Kind::U8, &vec![1; bytes]);
-        Arc::new(Band::Dense { n_cols: 1, n_rows: bytes, values })
+        Arc::new(Band::Dense { n_cols: 1, n_rows: bytes, values, totals: crate::block::Totals::OfValues })
     }
 
     fn found(cache: &RowCache, unit: u64) -> bool {
@@ -251,6 +253,7 @@ mod tests {
             identity: Identity { device: 1, inode: 2, size: 3, modified_ns: 4 },
             elem: elem.into(),
             columns: None,
+            counted: None,
         };
         let budget = Budget::new(500);
         let one = RowCache::shared(key("X"), Arc::clone(&budget));

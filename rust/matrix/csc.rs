@@ -8,11 +8,11 @@ use super::file::DataFile;
 use super::plan::RowStarts;
 use super::stream::read_spans;
 use super::workers::Workers;
-use crate::block::{Band, Block, Columns, Selection, SumTooLarge, Values};
+use crate::block::{Band, Block, Columns, Counted, Number as _, Selection, SumTooLarge, Totals, Values};
 use crate::error::{Error, Place, Result};
 use crate::h5::dtype::Kind;
 use crate::h5::layout::SparseLayout;
-use crate::with_columns;
+use crate::{with_columns, with_values};
 
 /// Elements that one job decodes.
 const JOB_ELEMENTS: u64 = 1 << 20;
@@ -55,10 +55,17 @@ impl CscMatrix {
             selection.map_or_else(|| (0..n_cols as u32).map(Some).collect(), |selection| selection.order().collect());
         let pieces = read_wanted(file, &layout, &starts, &wanted, workers)?;
         let kind = layout.data.dtype.kind;
-        let rows = transpose(n_rows as usize, wanted.len() as u64, &pieces, kind).map_err(|error| {
+        let mut rows = transpose(n_rows as usize, wanted.len() as u64, &pieces, kind).map_err(|error| {
             let place = Place::new(file.path().display().to_string(), layout.data.name.clone());
             place.format(error.found(error.row as u64), SumTooLarge::REMEDY)
         })?;
+        drop(pieces);
+        if let (Some(selection), Band::Sparse { totals, .. }) = (selection, &mut rows) {
+            *totals = match selection.counted() {
+                None => Totals::Unknown,
+                Some(counted) => Totals::Kept(read_totals(file, &layout, &starts, counted, workers)?),
+            };
+        }
         let rows = Arc::new(rows);
         Ok(Self { layout, selected: wanted.len(), rows })
     }
@@ -146,6 +153,58 @@ fn read_wanted(
         }
         Ok(piece)
     })
+}
+
+/// What each row sums to over the columns that count, added up from the first column to the last.
+fn read_totals(
+    file: &DataFile,
+    layout: &SparseLayout,
+    starts: &RowStarts,
+    counted: &Counted,
+    workers: &Workers,
+) -> Result<Vec<f64>> {
+    let columns: Vec<Option<u32>> =
+        (0..layout.shape[1]).filter(|&c| counted.has(c as usize)).map(|c| Some(c as u32)).collect();
+    let mut totals = vec![0.0; layout.shape[0] as usize];
+    let span = |column: &Option<u32>| column.map_or(0..0, |column| starts.span(u64::from(column)));
+    let mut from = 0;
+    while from < columns.len() {
+        // So much at once that all threads have work, and no more: the pieces are added up one after the other.
+        let (mut to, mut elements) = (from, 0);
+        while to < columns.len() && elements < JOB_ELEMENTS * workers.threads as u64 {
+            let span = span(&columns[to]);
+            elements += span.end - span.start;
+            to += 1;
+        }
+        for piece in read_wanted(file, layout, starts, &columns[from..to], workers)? {
+            piece.add_to(&mut totals, layout.data.dtype.kind);
+        }
+        from = to;
+    }
+    Ok(totals)
+}
+
+impl Piece {
+    /// Adds its values to the totals of their rows.
+    fn add_to(&self, totals: &mut [f64], kind: Kind) {
+        with_values!(&self.values, values => {
+            let mut at = 0;
+            for &len in &self.lengths {
+                let column = at..at + len;
+                at += len;
+                if kind == Kind::Bool {
+                    // true and true are true, not two.
+                    let mut rows: Vec<u32> =
+                        column.filter(|&i| values[i].wide() != 0.0).map(|i| self.rows.get(i)).collect();
+                    rows.sort_unstable();
+                    rows.dedup();
+                    rows.into_iter().for_each(|row| totals[row as usize] += 1.0);
+                } else {
+                    column.for_each(|i| totals[self.rows.get(i) as usize] += values[i].wide());
+                }
+            }
+        });
+    }
 }
 
 /// Rows out of columns: count, then place (a counting sort, so each row's columns come out in order).

@@ -10,7 +10,7 @@ use super::memory;
 use super::plan::{jobs, reads, runs};
 use super::stream::{damaged_chunk, to_little_endian};
 use super::workers::{Scratch, Workers};
-use crate::block::{Band, Selection, Values};
+use crate::block::{Band, Selection, Totals, Values};
 use crate::error::{Place, Result};
 use crate::h5::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 
@@ -85,12 +85,23 @@ impl DenseMatrix {
             if let (Some(address), None) = (self.stored_at(), selection)
                 && let Some(values) = self.read_whole_rows(file, address, rows)
             {
-                return Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values: values? });
+                return Ok(Band::Dense {
+                    n_cols: width,
+                    n_rows: rows.len(),
+                    values: values?,
+                    totals: Totals::OfValues,
+                });
+            }
+            let kind = self.layout.dtype.kind;
+            if selection.is_some_and(|s| s.counted().is_some()) {
+                self.assemble(file, rows, None, scratch)?;
+                return Ok(Band::from_rows(kind, &scratch.rows, rows.len(), self.n_cols(), selection));
             }
             self.assemble(file, rows, selection, scratch)?;
             let mut values = Values::with_capacity(0);
-            values.append(self.layout.dtype.kind, &scratch.rows);
-            Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values })
+            values.append(kind, &scratch.rows);
+            let totals = if selection.is_none() { Totals::OfValues } else { Totals::Unknown };
+            Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values, totals })
         })?;
         Ok(jobs.into_iter().zip(bands).collect())
     }

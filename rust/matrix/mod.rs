@@ -18,7 +18,7 @@ pub mod workers;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::block::{Band, Block, Selection, Spare, Values};
+use crate::block::{Band, Block, Counted, Selection, Spare};
 use crate::error::{Error, Place, Result};
 use crate::h5::layout::MatrixLayout;
 use cache::{Budget, CacheKey, RowCache};
@@ -40,6 +40,39 @@ pub struct Matrix {
     spare: Mutex<Weak<Spare>>,
 }
 
+/// Which columns of a matrix are wanted.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
+    /// All, as they are.
+    All,
+    /// These, in this order, [`Selection::GAP`] for one that is not there.
+    Columns(&'a [i64]),
+    /// These, and beside them what rows sum to.
+    ColumnsAndTotals {
+        /// As above.
+        columns: &'a [i64],
+        /// The columns that are added up; `None` for all.
+        over: Option<&'a [i64]>,
+    },
+}
+
+impl Wanted<'_> {
+    /// The selection among `n_cols` columns.
+    ///
+    /// # Errors
+    /// The first column that is not there or is asked for twice.
+    pub fn selection(self, n_cols: u64) -> std::result::Result<Option<Selection>, i64> {
+        Ok(match self {
+            Self::All => None,
+            Self::Columns(columns) => Some(Selection::new(columns, n_cols)?),
+            Self::ColumnsAndTotals { columns, over } => {
+                let counted = over.map_or(Ok(Counted::ALL), |over| Counted::new(over, n_cols))?;
+                Some(Selection::new(columns, n_cols)?.with_totals(counted))
+            }
+        })
+    }
+}
+
 /// What opening found out; plain data, shared with reopened matrices.
 #[derive(Debug)]
 struct Found {
@@ -59,29 +92,23 @@ enum Kind {
 }
 
 impl Matrix {
-    /// Opens the matrix `elem` of the file at `path`; `columns` are the wanted ones, in order (all where `None`).
+    /// Opens the matrix `elem` of the file at `path`, to read the `wanted` columns.
     ///
     /// `budget` bounds what a CSC matrix may take in memory, and what is kept of decoded rows.
     ///
     /// # Errors
     /// See [`crate::h5::open`], [`CsrMatrix::new`], [`CscMatrix::new`]; [`Error::Format`] for columns that are not there.
-    pub fn open(
-        path: &Path,
-        elem: &str,
-        columns: Option<&[i64]>,
-        budget: &Arc<Budget>,
-        workers: &Workers,
-    ) -> Result<Self> {
+    pub fn open(path: &Path, elem: &str, wanted: Wanted<'_>, budget: &Arc<Budget>, workers: &Workers) -> Result<Self> {
         let file = Arc::new(DataFile::open(path)?);
         let layout = crate::h5::open(path, elem)?;
         // Between the two openings the path may have come to name another file.
         file.check_unchanged()?;
         let shape = layout.shape();
         let place = Place::new(path.display().to_string(), elem);
-        if columns.is_some() {
-            memory::check(shape[1].saturating_mul(4), || place.clone())?;
+        if !matches!(wanted, Wanted::All) {
+            memory::check(shape[1].saturating_mul(5), || place.clone())?;
         }
-        let selection = columns.map(|c| Selection::new(c, shape[1])).transpose().map_err(|column| {
+        let selection = wanted.selection(shape[1]).map_err(|column| {
             place.format(
                 format!("column {column} was asked for twice or is not one of {} columns", shape[1]),
                 "Ask for each column once",
@@ -221,15 +248,16 @@ impl Matrix {
         match &found.kind {
             Kind::Csc(m) => return Ok(m.read(rows)),
             Kind::Empty(_) => {
-                let values = Values::with_capacity(0);
-                block.push_band(Arc::new(Band::Dense { n_cols: width, n_rows: rows.len(), values }));
+                // Without columns of its own, all that is wanted of it are gaps.
+                let (n_cols, kind) = (found.shape[1] as usize, crate::h5::dtype::Kind::U8);
+                block.push_band(Arc::new(Band::from_rows(kind, &[], rows.len(), n_cols, selection)));
             }
             Kind::Csr(m) => self.read_units(
                 &Units {
                     unit_of: &|row| m.unit_of(row),
                     unit_rows: &|unit| m.unit_rows(unit),
                     decode: &|rows| m.bands(&self.file, rows, selection, spare.as_deref(), workers),
-                    guess_per_row: 8 + m.layout().data.len() / found.shape[0] * 4,
+                    guess_per_row: 16 + m.layout().data.len() / found.shape[0] * 4,
                 },
                 rows,
                 &mut block,
@@ -281,6 +309,7 @@ impl Found {
             identity: file.identity(),
             elem: self.elem.clone(),
             columns: self.selection.as_ref().map(|s| s.order().collect()),
+            counted: self.selection.as_ref().and_then(|s| s.counted().cloned()),
         };
         (filtered && budget.limit() > 0).then(|| RowCache::shared(key(), Arc::clone(budget)))
     }

@@ -4,14 +4,16 @@
 
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
-use numpy::{PyReadonlyArray1, PyReadwriteArray1, PyReadwriteArray2};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadwriteArray1, PyReadwriteArray2};
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::errors::to_python;
 use super::ops::{PyRowOps, ops_fit};
-use crate::block::{Band, Block, Columns, CsrOut, Rounded, Selection, SumTooLarge, Target, Values};
+use crate::block::RowOps;
+use crate::block::{Band, Block, Columns, Computed, CsrOut, Lost, Selection, SumTooLarge, Target, Values, What};
 use crate::h5::dtype::Kind;
+use crate::matrix::Wanted;
 
 /// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
 #[pyclass(frozen, module = "annfeed._core", name = "Block")]
@@ -49,21 +51,42 @@ impl PyBlock {
         positions: &[i64],
         out: &mut [T],
         threads: usize,
-    ) -> PyResult<Option<(u64, String)>> {
+    ) -> PyResult<LostTuple> {
         self.check_out(positions, out.len())?;
-        let rounded = py.detach(|| self.block.dense(positions, out, threads)).map_err(|e| to_python(py, e))?;
-        Ok(rounded.map(as_tuple))
+        let lost = py.detach(|| self.block.dense(positions, out, threads)).map_err(|e| to_python(py, e))?;
+        Ok(lost.map(as_tuple))
     }
 
-    fn compress<T: Target>(
+    fn write_with<T: Computed>(
+        &self,
+        py: Python<'_>,
+        positions: &[i64],
+        out: &mut [T],
+        threads: usize,
+        ops: &RowOps,
+    ) -> PyResult<LostTuple> {
+        self.check_out(positions, out.len())?;
+        ops_fit(ops, self.block.n_cols())?;
+        let lost = py.detach(|| self.block.dense_with(positions, out, threads, ops)).map_err(|e| to_python(py, e))?;
+        Ok(lost.map(as_tuple))
+    }
+
+    fn compress<T: Target>(&self, py: Python<'_>, positions: &[i64], out: CsrOut<'_, T>) -> PyResult<LostTuple> {
+        self.check_csr(positions, &out)?;
+        let lost = py.detach(|| self.block.csr(positions, out)).map_err(|e| to_python(py, e))?;
+        Ok(lost.map(as_tuple))
+    }
+
+    fn compress_with<T: Computed>(
         &self,
         py: Python<'_>,
         positions: &[i64],
         out: CsrOut<'_, T>,
-    ) -> PyResult<Option<(u64, String)>> {
+        ops: &RowOps,
+    ) -> PyResult<LostTuple> {
         self.check_csr(positions, &out)?;
-        let rounded = py.detach(|| self.block.csr(positions, out)).map_err(|e| to_python(py, e))?;
-        Ok(rounded.map(as_tuple))
+        let lost = py.detach(|| self.block.csr_with(positions, out, ops)).map_err(|e| to_python(py, e))?;
+        Ok(lost.map(as_tuple))
     }
 
     /// That `out` has the sizes that the rows need.
@@ -94,9 +117,10 @@ impl PyBlock {
         self.block.bytes()
     }
 
-    /// Writes the rows at `positions` into `out`; gives column and value of the first whole number that was rounded.
+    /// Writes the rows at `positions` into `out`; gives column and value of the first number that was lost, and how:
+    /// "rounded", "too large", or "too large after the transform".
     ///
-    /// `ops` are done to each row on the way; they need float32.
+    /// `ops` are done to each row on the way, in float32; `dtype` must be float32 or narrower.
     #[pyo3(signature = (positions, out, dtype, threads=1, ops=None))]
     fn dense(
         &self,
@@ -106,16 +130,21 @@ impl PyBlock {
         dtype: &str,
         threads: usize,
         ops: Option<&PyRowOps>,
-    ) -> PyResult<Option<(u64, String)>> {
+    ) -> PyResult<LostTuple> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
         if let Some(PyRowOps { ops }) = ops {
-            let mut out: PyReadwriteArray2<'_, f32> = out.extract()?;
+            if dtype == "float32" {
+                let mut out: PyReadwriteArray2<'_, f32> = out.extract()?;
+                return self.write_with(py, positions, out.as_slice_mut()?, threads, ops);
+            }
+            let mut out: PyReadwriteArray2<'_, u16> = out.extract()?;
             let out = out.as_slice_mut()?;
-            self.check_out(positions, out.len())?;
-            ops_fit(ops, self.block.n_cols())?;
-            py.detach(|| self.block.dense_with(positions, out, threads, ops)).map_err(|e| to_python(py, e))?;
-            return Ok(None);
+            return match dtype {
+                "float16" => self.write_with(py, positions, out.reinterpret_cast_mut::<f16>(), threads, ops),
+                "bfloat16" => self.write_with(py, positions, out.reinterpret_cast_mut::<bf16>(), threads, ops),
+                other => Err(not_computed(other)),
+            };
         }
         macro_rules! write {
             ($t:ty) => {{
@@ -152,9 +181,9 @@ impl PyBlock {
             .map_err(|_| PyOverflowError::new_err("the batch has 2^31 values or more: ask for fewer rows at a time"))
     }
 
-    /// Writes the rows at `positions` as CSR; gives column and value of the first whole number that was rounded.
+    /// Writes the rows at `positions` as CSR; gives what `dense` gives.
     ///
-    /// `indices` and `data` are as long as `nnz` says. `ops` are done to the values on the way; they need float32.
+    /// `indices` and `data` are as long as `nnz` says. `ops` are done to the values on the way.
     #[pyo3(signature = (positions, indptr, indices, data, dtype, ops=None))]
     #[allow(clippy::too_many_arguments)]
     fn csr(
@@ -166,16 +195,29 @@ impl PyBlock {
         data: &Bound<'_, PyAny>,
         dtype: &str,
         ops: Option<&PyRowOps>,
-    ) -> PyResult<Option<(u64, String)>> {
+    ) -> PyResult<LostTuple> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
         let (indptr, indices) = (indptr.as_slice_mut()?, indices.as_slice_mut()?);
         if let Some(PyRowOps { ops }) = ops {
-            let mut data: PyReadwriteArray1<'_, f32> = data.extract()?;
-            let out = CsrOut { indptr, indices, data: data.as_slice_mut()? };
-            self.check_csr(positions, &out)?;
-            py.detach(|| self.block.csr_with(positions, out, ops)).map_err(|e| to_python(py, e))?;
-            return Ok(None);
+            if dtype == "float32" {
+                let mut data: PyReadwriteArray1<'_, f32> = data.extract()?;
+                let out = CsrOut { indptr, indices, data: data.as_slice_mut()? };
+                return self.compress_with(py, positions, out, ops);
+            }
+            let mut data: PyReadwriteArray1<'_, u16> = data.extract()?;
+            let data = data.as_slice_mut()?;
+            return match dtype {
+                "float16" => {
+                    let data = data.reinterpret_cast_mut::<f16>();
+                    self.compress_with(py, positions, CsrOut { indptr, indices, data }, ops)
+                }
+                "bfloat16" => {
+                    let data = data.reinterpret_cast_mut::<bf16>();
+                    self.compress_with(py, positions, CsrOut { indptr, indices, data }, ops)
+                }
+                other => Err(not_computed(other)),
+            };
         }
         macro_rules! write {
             ($t:ty) => {{
@@ -202,6 +244,18 @@ impl PyBlock {
         }
     }
 
+    /// What the rows at `positions` sum to over all columns of their matrix (float64).
+    fn totals<'py>(
+        &self,
+        py: Python<'py>,
+        positions: PyReadonlyArray1<'_, i64>,
+    ) -> PyResult<Bound<'py, PyArray1<f64>>> {
+        let positions = positions.as_slice()?;
+        self.check_positions(positions)?;
+        let totals = py.detach(|| self.block.totals(positions)).map_err(|e| to_python(py, e))?;
+        Ok(totals.into_pyarray(py))
+    }
+
     /// The rows of `blocks`, which must have `n_cols` columns each, one after the other.
     #[staticmethod]
     fn joined(n_cols: usize, blocks: Vec<PyRef<'_, Self>>) -> PyResult<Self> {
@@ -212,8 +266,10 @@ impl PyBlock {
     }
 
     /// A block of CSR rows in memory; `indices` and `data` are the little-endian bytes of arrays of the named dtypes.
+    ///
+    /// With `totals`, what the rows sum to over all columns is kept beside the wanted ones.
     #[staticmethod]
-    #[pyo3(signature = (n_cols, indptr, indices, index_dtype, data, dtype, columns=None))]
+    #[pyo3(signature = (n_cols, indptr, indices, index_dtype, data, dtype, columns=None, totals=false, total_over=None))]
     #[allow(clippy::too_many_arguments)]
     fn from_csr(
         py: Python<'_>,
@@ -224,8 +280,10 @@ impl PyBlock {
         data: PyReadonlyArray1<'_, u8>,
         dtype: &str,
         columns: Option<PyReadonlyArray1<'_, i64>>,
+        totals: bool,
+        total_over: Option<PyReadonlyArray1<'_, i64>>,
     ) -> PyResult<Self> {
-        let selection = selection(columns.as_ref(), n_cols)?;
+        let selection = selection(columns.as_ref(), n_cols, totals, total_over.as_ref())?;
         let (index_kind, kind) = (kind(index_dtype)?, kind(dtype)?);
         let (indptr, indices, data) = (indptr.as_slice()?, indices.as_slice()?, data.as_slice()?);
         let total = data.len() / kind.size();
@@ -257,23 +315,29 @@ impl PyBlock {
     }
 
     /// A block of dense rows in memory; `data` holds the little-endian bytes of a row-major array of `dtype`.
+    ///
+    /// With `totals`, what the rows sum to over all columns is kept beside the wanted ones.
     #[staticmethod]
+    #[pyo3(signature = (n_rows, n_cols, data, dtype, columns=None, totals=false, total_over=None))]
     fn from_dense(
         py: Python<'_>,
         n_rows: usize,
         n_cols: usize,
         data: PyReadonlyArray1<'_, u8>,
         dtype: &str,
+        columns: Option<PyReadonlyArray1<'_, i64>>,
+        totals: bool,
+        total_over: Option<PyReadonlyArray1<'_, i64>>,
     ) -> PyResult<Self> {
+        let selection = selection(columns.as_ref(), n_cols as u64, totals, total_over.as_ref())?;
         let kind = kind(dtype)?;
         let data = data.as_slice()?;
         if n_rows.checked_mul(n_cols).and_then(|n| n.checked_mul(kind.size())) != Some(data.len()) {
             return Err(PyValueError::new_err(format!("{} bytes are not {n_rows} x {n_cols} of {dtype}", data.len())));
         }
         py.detach(|| {
-            let mut values = Values::with_capacity(0);
-            values.append(kind, data);
-            Ok(Self::of_band(n_cols, Band::Dense { n_cols, n_rows, values }))
+            let width = selection.as_ref().map_or(n_cols, Selection::width);
+            Ok(Self::of_band(width, Band::from_rows(kind, data, n_rows, n_cols, selection.as_ref())))
         })
     }
 }
@@ -286,21 +350,46 @@ impl PyBlock {
     }
 }
 
-fn selection(columns: Option<&PyReadonlyArray1<'_, i64>>, n_cols: u64) -> PyResult<Option<Selection>> {
-    columns
-        .map(|c| {
-            Selection::new(c.as_slice()?, n_cols)
-                .map_err(|c| PyValueError::new_err(format!("column {c} is repeated or not one of {n_cols}")))
-        })
-        .transpose()
+fn selection(
+    columns: Option<&PyReadonlyArray1<'_, i64>>,
+    n_cols: u64,
+    totals: bool,
+    over: Option<&PyReadonlyArray1<'_, i64>>,
+) -> PyResult<Option<Selection>> {
+    let Some(columns) = columns else { return Ok(None) };
+    let over = over.map(PyReadonlyArray1::as_slice).transpose()?;
+    wanted(Some(columns.as_slice()?), totals, over)
+        .selection(n_cols)
+        .map_err(|c| PyValueError::new_err(format!("column {c} is repeated or not one of {n_cols}")))
+}
+
+/// What is wanted of a matrix, as Python says it.
+pub(super) fn wanted<'a>(columns: Option<&'a [i64]>, totals: bool, over: Option<&'a [i64]>) -> Wanted<'a> {
+    match columns {
+        None => Wanted::All,
+        Some(columns) if !totals => Wanted::Columns(columns),
+        Some(columns) => Wanted::ColumnsAndTotals { columns, over },
+    }
 }
 
 fn kind(dtype: &str) -> PyResult<Kind> {
     Kind::from_name(dtype).ok_or_else(|| unknown_dtype(dtype))
 }
 
-fn as_tuple(rounded: Rounded) -> (u64, String) {
-    (rounded.column, rounded.value)
+/// Column and value of a number that was lost, and how.
+type LostTuple = Option<(u64, String, &'static str)>;
+
+fn as_tuple(lost: Lost) -> (u64, String, &'static str) {
+    let what = match lost.what {
+        What::Rounded => "rounded",
+        What::TooLarge => "too large",
+        What::TooLargeAfterOps => "too large after the transform",
+    };
+    (lost.column, lost.value, what)
+}
+
+fn not_computed(dtype: &str) -> PyErr {
+    PyTypeError::new_err(format!("rows are not computed in dtype {dtype}: float32, float16 or bfloat16 was expected"))
 }
 
 fn unknown_dtype(name: &str) -> PyErr {

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::block::{ColumnScale, RowOps};
 
-/// Scaling to a total, log1p, centring and scaling, in this order.
+/// Scaling to a total (with `over_all`, of all columns of the matrix), log1p, centring and scaling, in this order.
 #[pyclass(frozen, module = "annfeed._core", name = "RowOps")]
 pub struct PyRowOps {
     pub(super) ops: RowOps,
@@ -17,13 +17,14 @@ pub struct PyRowOps {
 #[pymethods]
 impl PyRowOps {
     #[new]
-    #[pyo3(signature = (target_sum=None, log1p=false, mean=None, std=None, max_value=None))]
+    #[pyo3(signature = (target_sum=None, log1p=false, mean=None, std=None, max_value=None, over_all=true))]
     fn new(
         target_sum: Option<f64>,
         log1p: bool,
         mean: Option<PyReadonlyArray1<'_, f32>>,
         std: Option<PyReadonlyArray1<'_, f32>>,
         max_value: Option<f32>,
+        over_all: bool,
     ) -> PyResult<Self> {
         let scale = match (mean, std) {
             (None, None) => None,
@@ -34,7 +35,7 @@ impl PyRowOps {
             })),
             _ => return Err(PyValueError::new_err("mean and std must be given together, of one length")),
         };
-        Ok(Self { ops: RowOps { target_sum, log1p, scale } })
+        Ok(Self { ops: RowOps { target_sum, over_all, log1p, scale } })
     }
 }
 

@@ -10,7 +10,7 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use super::block::PyBlock;
+use super::block::{PyBlock, wanted};
 use super::errors::to_python;
 use super::stored::PyStoredRows;
 use crate::error::{Error, Result};
@@ -57,18 +57,24 @@ pub struct PyReader {
 #[pymethods]
 impl PyReader {
     #[new]
-    #[pyo3(signature = (path, elem, *, columns=None, budget=None, threads=1))]
+    #[pyo3(signature = (path, elem, *, columns=None, totals=false, total_over=None, budget=None, threads=1))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
         path: PathBuf,
         elem: &str,
         columns: Option<PyReadonlyArray1<'_, i64>>,
+        totals: bool,
+        total_over: Option<PyReadonlyArray1<'_, i64>>,
         budget: Option<&PyBudget>,
         threads: usize,
     ) -> PyResult<Self> {
         let budget = PyBudget::of(budget);
-        let columns = columns.map(|c| c.as_slice().map(<[i64]>::to_vec)).transpose()?;
-        interruptible(py, threads, None, |workers| Matrix::open(&path, elem, columns.as_deref(), &budget, workers))
+        let owned =
+            |array: Option<PyReadonlyArray1<'_, i64>>| array.map(|a| a.as_slice().map(<[i64]>::to_vec)).transpose();
+        let (columns, over) = (owned(columns)?, owned(total_over)?);
+        let wanted = wanted(columns.as_deref(), totals, over.as_deref());
+        interruptible(py, threads, None, |workers| Matrix::open(&path, elem, wanted, &budget, workers))
             .map(|matrix| Self { matrix })
     }
 

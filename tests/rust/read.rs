@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use annfeed::Error;
 use annfeed::block::CsrOut;
-use annfeed::matrix::Matrix;
 use annfeed::matrix::cache::Budget;
 use annfeed::matrix::workers::Workers;
+use annfeed::matrix::{Matrix, Wanted};
 use hdf5::plist::dataset_create::{AllocTime, ChunkOpts};
 use hdf5::types::VarLenUnicode;
 use hdf5::{File, Group, H5Type};
@@ -167,7 +167,7 @@ fn threads(n: usize) -> Workers<'static> {
 }
 
 fn open(path: &Path, columns: Option<&[i64]>, budget: u64) -> annfeed::Result<Matrix> {
-    Matrix::open(path, "X", columns, &Budget::new(budget), &threads(2))
+    Matrix::open(path, "X", columns.map_or(Wanted::All, Wanted::Columns), &Budget::new(budget), &threads(2))
 }
 
 /// The rows, dense; and the same through CSR.
@@ -416,7 +416,7 @@ fn what_is_no_matrix_is_told() {
     file.close().unwrap();
 
     let error = |name: &str, elem: &str| {
-        Matrix::open(&at(name), elem, None, &Budget::new(0), &Workers::ALONE).unwrap_err().to_string()
+        Matrix::open(&at(name), elem, Wanted::All, &Budget::new(0), &Workers::ALONE).unwrap_err().to_string()
     };
     for (name, elem, found) in [
         ("none", "X", "No such file"),

@@ -37,6 +37,14 @@ class SlicedSource:
         n_rows, n_cols = self._matrix.shape
         return int(n_rows), int(n_cols)
 
+    @property
+    def is_part(self) -> bool:
+        """It has all columns."""
+        return False
+
+    def keep_totals(self) -> None:
+        """They are the sums of its rows."""
+
     def read(self, rows: npt.NDArray[np.int64], threads: int) -> Block:
         """Copy ``rows`` (sorted, distinct) into a block."""
         picked = self._matrix[rows]

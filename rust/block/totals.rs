@@ -1,0 +1,120 @@
+//! What the values of a row sum to over all columns of its matrix, beside a selection of them.
+//!
+//! Scaling to a total comes before the choice of genes (scanpy's order), so the totals of what is left out have to be kept.
+
+use super::ops::Number;
+use super::{Columns, Values};
+use crate::{with_columns, with_values};
+
+/// Which columns of a matrix count in the totals of its rows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Counted {
+    /// Of each column; `None` where all count.
+    columns: Option<Vec<bool>>,
+}
+
+impl Counted {
+    /// All columns.
+    pub const ALL: Self = Self { columns: None };
+
+    /// The given ones of `n_cols` columns.
+    ///
+    /// # Errors
+    /// The first that is not there.
+    pub fn new(columns: &[i64], n_cols: u64) -> Result<Self, i64> {
+        let mut counts = vec![false; n_cols as usize];
+        for &column in columns {
+            *usize::try_from(column).ok().and_then(|at| counts.get_mut(at)).ok_or(column)? = true;
+        }
+        Ok(Self { columns: counts.contains(&false).then_some(counts) })
+    }
+
+    /// Whether column `column` counts.
+    #[must_use]
+    pub fn has(&self, column: usize) -> bool {
+        self.columns.as_ref().is_none_or(|counts| counts[column])
+    }
+
+    /// Adds up each row of compressed rows.
+    pub(super) fn of_rows(&self, offsets: &[usize], columns: &Columns, values: &Values) -> Vec<f64> {
+        with_values!(values, v => match &self.columns {
+            None => offsets.windows(2).map(|w| sum(v[w[0]..w[1]].iter().copied())).collect(),
+            Some(counts) => with_columns!(columns, c => {
+                let of_row = |w: &[usize]| {
+                    let row = c[w[0]..w[1]].iter().zip(&v[w[0]..w[1]]);
+                    sum(row.filter(|(column, _)| counts[usize::from_column(**column)]).map(|(_, x)| *x))
+                };
+                offsets.windows(2).map(of_row).collect()
+            }),
+        })
+    }
+
+    /// Adds up one whole row.
+    pub(super) fn of_row(&self, row: &Values) -> f64 {
+        with_values!(row, v => match &self.columns {
+            None => sum(v.iter().copied()),
+            Some(counts) => sum(v.iter().zip(counts).filter(|(_, counts)| **counts).map(|(x, _)| *x)),
+        })
+    }
+}
+
+/// A column number as a position.
+trait FromColumn {
+    fn from_column(column: impl Into<u32>) -> usize;
+}
+
+impl FromColumn for usize {
+    fn from_column(column: impl Into<u32>) -> usize {
+        column.into() as usize
+    }
+}
+
+/// In the order of storage, in float64: every place that adds up a row comes to the same bits.
+pub(super) fn sum<V: Number>(values: impl Iterator<Item = V>) -> f64 {
+    values.map(Number::wide).sum()
+}
+
+/// The totals of a band's rows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Totals {
+    /// The sums of the values that the band holds: it has all columns.
+    OfValues,
+    /// Also of columns that the band does not hold.
+    Kept(Vec<f64>),
+    /// The band does not hold all columns, and nobody asked for totals when it was read.
+    Unknown,
+}
+
+impl Totals {
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Kept(totals) => totals.capacity() * size_of::<f64>(),
+            Self::OfValues | Self::Unknown => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_added_up_over_the_columns_that_count() {
+        let (offsets, columns) = ([0, 3, 3, 4], Columns::U16(vec![0, 1, 2, 2]));
+        let values = Values::F32(vec![1.0, 2.5, 4.0, 8.0]);
+        assert_eq!(Counted::ALL.of_rows(&offsets, &columns, &values), [7.5, 0.0, 8.0]);
+        let some = Counted::new(&[2, 0], 3).unwrap();
+        assert_eq!(some.of_rows(&offsets, &columns, &values), [5.0, 0.0, 8.0]);
+        assert_eq!(some.of_row(&Values::U8(vec![1, 2, 4])), 5.0);
+        assert_eq!([0, 1, 2].map(|c| some.has(c)), [true, false, true]);
+    }
+
+    #[test]
+    fn columns_that_are_not_there_are_refused() {
+        assert_eq!(Counted::new(&[0, 3], 3), Err(3));
+        assert_eq!(Counted::new(&[-1], 3), Err(-1));
+        assert_eq!(Counted::new(&[2, 1, 0], 3), Ok(Counted::ALL));
+    }
+}
