@@ -63,7 +63,7 @@ class AnnDataset(RowBatches):
         The obs columns to deliver; None for all, ``[]`` for none.
     var_subset
         The genes to deliver, in this order: names, integer positions, or a boolean mask; None for all. It concerns
-        matrices over genes, so not those in obsm.
+        matrices over genes, so not those in obsm. A `NormalizeTotal` still sums over all genes of the matrix.
     categories
         "str": text and categorical columns are delivered as text. "code": as int64 codes, -1 where missing;
         `categories` lists what they stand for.
@@ -71,7 +71,8 @@ class AnnDataset(RowBatches):
         "dense": strided tensors ``[B, n_vars]``. "csr": torch sparse CSR tensors with sorted, distinct columns.
     dtype
         Of the matrix: torch.float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64. Whole numbers that
-        a float cannot hold are rounded with one warning; values that an integer cannot hold are an error.
+        a float cannot hold are rounded with one warning, and numbers too large for it become infinite with another;
+        values that an integer cannot hold are an error.
     cache
         Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for a share of the free memory.
     threads

@@ -42,7 +42,7 @@ impl Counted {
             Some(counts) => with_columns!(columns, c => {
                 let of_row = |w: &[usize]| {
                     let row = c[w[0]..w[1]].iter().zip(&v[w[0]..w[1]]);
-                    sum(row.filter(|(column, _)| counts[usize::from_column(**column)]).map(|(_, x)| *x))
+                    sum(row.filter(|(column, _)| counts[position(**column)]).map(|(_, x)| *x))
                 };
                 offsets.windows(2).map(of_row).collect()
             }),
@@ -58,15 +58,8 @@ impl Counted {
     }
 }
 
-/// A column number as a position.
-trait FromColumn {
-    fn from_column(column: impl Into<u32>) -> usize;
-}
-
-impl FromColumn for usize {
-    fn from_column(column: impl Into<u32>) -> usize {
-        column.into() as usize
-    }
+fn position(column: impl Into<u32>) -> usize {
+    column.into() as usize
 }
 
 /// In the order of storage, in float64: every place that adds up a row comes to the same bits.
@@ -107,7 +100,7 @@ mod tests {
         assert_eq!(Counted::ALL.of_rows(&offsets, &columns, &values), [7.5, 0.0, 8.0]);
         let some = Counted::new(&[2, 0], 3).unwrap();
         assert_eq!(some.of_rows(&offsets, &columns, &values), [5.0, 0.0, 8.0]);
-        assert_eq!(some.of_row(&Values::U8(vec![1, 2, 4])), 5.0);
+        assert_eq!(some.of_row(&Values::U8(vec![1, 2, 4])).to_bits(), 5f64.to_bits());
         assert_eq!([0, 1, 2].map(|c| some.has(c)), [true, false, true]);
     }
 

@@ -198,7 +198,9 @@ impl Piece {
                         column.filter(|&i| values[i].wide() != 0.0).map(|i| self.rows.get(i)).collect();
                     rows.sort_unstable();
                     rows.dedup();
-                    rows.into_iter().for_each(|row| totals[row as usize] += 1.0);
+                    for row in rows {
+                        totals[row as usize] += 1.0;
+                    }
                 } else {
                     column.for_each(|i| totals[self.rows.get(i) as usize] += values[i].wide());
                 }

@@ -319,6 +319,7 @@ impl PyBlock {
     /// With `totals`, what the rows sum to over all columns is kept beside the wanted ones.
     #[staticmethod]
     #[pyo3(signature = (n_rows, n_cols, data, dtype, columns=None, totals=false, total_over=None))]
+    #[allow(clippy::too_many_arguments)]
     fn from_dense(
         py: Python<'_>,
         n_rows: usize,
