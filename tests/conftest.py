@@ -1,21 +1,85 @@
-"""What all Python tests share: the folder of real .h5ad files, which is not part of the repository."""
+"""What all Python tests share: the folder of real .h5ad files, which is not part of the repository, and how many cases
+hypothesis draws.
 
+A test that draws its cases draws as many as `@examples(n)` says. ``--hypothesis-profile=full`` makes that ten times as
+many, for a run over night.
+"""
+
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from hypothesis import settings
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
-
 
 # Not a module with examples; and pytest would import it under the name of the other conftest.
 collect_ignore = ["conftest.py"]
 # Run by tests in processes of their own; some need what may not be installed.
 collect_ignore_glob = ["*_script.py"]
 
+# How long an example takes says nothing on a machine that does other things too.
+settings.register_profile("usual", max_examples=100, deadline=None)
+settings.register_profile("full", max_examples=1000, deadline=None)
+settings.load_profile("usual")
+
+# Workers that are started by forkserver then need not import these.
+torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "annfeed", "anndata"])
+
 
 @pytest.fixture(scope="session")
 def corpus() -> Path:
-    """Return the folder of real .h5ad files; a test that asks for it is skipped where the folder is absent."""
-    if not CORPUS.is_dir():
-        pytest.skip(f"the corpus of real .h5ad files is not at {CORPUS}")
+    """Return the folder of real .h5ad files; where it is absent, a test that uses it is skipped (see below)."""
+    assert CORPUS.is_dir(), "a test that asks for the corpus by getfixturevalue is marked: pytest.mark.corpus"
     return CORPUS
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that use the corpus; skip them where there is none."""
+    for item in items:
+        if "corpus" in getattr(item, "fixturenames", ()):
+            item.add_marker("corpus")
+        if item.get_closest_marker("corpus") and not CORPUS.is_dir():
+            item.add_marker(pytest.mark.skip(reason=f"the corpus of real .h5ad files is not at {CORPUS}"))
+
+
+# --- the report's header tells how many tests are left out where the corpus is absent ---------------------------------
+
+
+def left_out(items: list[pytest.Item]) -> str:
+    """Return what the header says of these tests."""
+    n = sum(item.get_closest_marker("corpus") is not None for item in items)
+    return "" if CORPUS.is_dir() else f"left out: {n} tests that read the corpus of real .h5ad files, not at {CORPUS}"
+
+
+def pytest_report_collectionfinish(items: list[pytest.Item]) -> str:
+    """Say it where one process runs all tests."""
+    return left_out(items)
+
+
+# With pytest-xdist the process that writes the report does not know the tests; each of the others knows them all.
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell the first process where to write how many it is."""
+    if node.gateway.id == "gw0" and not CORPUS.is_dir():
+        descriptor, node.workerinput["left out"] = tempfile.mkstemp()
+        os.close(descriptor)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write it, in the first process."""
+    if file := getattr(session.config, "workerinput", {}).get("left out"):
+        Path(file).write_text(left_out(session.items))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any) -> None:
+    """Say it, in the process that writes the report."""
+    if file := node.workerinput.pop("left out", None):
+        node.config.get_terminal_writer().line("\n" + Path(file).read_text())
+        Path(file).unlink()

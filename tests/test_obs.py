@@ -103,7 +103,7 @@ def open_hdf5_files():
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*CORPUS_FILES, "scanpy"])
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.corpus) for name in CORPUS_FILES), "scanpy"])
 def test_obs_of_a_file_is_what_anndata_reads(name, request):
     path = SCANPY_DEMO if name == "scanpy" else request.getfixturevalue("corpus") / f"{name}.h5ad"
     obs = read_by_anndata(path, name not in ONLY_OBS_READS)

@@ -253,7 +253,7 @@ def real(corpus: Path) -> anndata.AnnData:
     return adata
 
 
-@pytest.fixture(params=["generated in memory", "PBMC 3k backed"])
+@pytest.fixture(params=["generated in memory", pytest.param("PBMC 3k backed", marks=pytest.mark.corpus)])
 def adata(request: pytest.FixtureRequest, tmp_path: Path) -> anndata.AnnData:
     made = real(request.getfixturevalue("corpus")) if "PBMC" in request.param else generated()
     made.write_h5ad(tmp_path / "large_dataset.h5ad", compression="gzip")

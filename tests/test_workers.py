@@ -20,11 +20,6 @@ from annfeed.epoch import EpochPlan
 METHODS = ("fork", "forkserver", "spawn")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_import_for_all_forkserver_workers() -> None:
-    torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "annfeed", "anndata"])
-
-
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for files that many tests read and none writes to."""
