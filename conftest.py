@@ -1,4 +1,4 @@
-"""Which tests are left out for want of an optional dependency, and which come first.
+"""Which tests are left out for want of an optional dependency, and in which order the files come.
 
 Several processes share the tests file by file; this is how `make test` starts them:
 
@@ -29,7 +29,24 @@ def pytest_report_header() -> list[str]:
     return [f"annfeed[{name}] is not installed: {what}" for name, (what, there) in extras.items() if not there]
 
 
+#: Files whose tests take longest, most of them in processes of their own.
+_LONGEST = (
+    "test_examples.py",
+    "test_layouts.py",
+    "test_scvi_datamodule.py",
+    "test_torchrun.py",
+    "test_resume_kill.py",
+    "test_lightning.py",
+    "test_obs.py",
+    "test_scvi_loader.py",
+    "test_scvi_models.py",
+    "test_bad_input.py",
+    "test_handover.py",
+    "test_resume_lightning.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that start processes of their own: they take longest, and no process waits for them last."""
-    first = {item.path for item in items if item.get_closest_marker("processes")}
-    items.sort(key=lambda item: item.path not in first)
+    """Begin with the longest files, so that the processes that share the tests end together."""
+    place = {name: i for i, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))

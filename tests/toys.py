@@ -66,8 +66,8 @@ _FILES: dict[bytes, bytes] = {}
 def write(adata: anndata.AnnData, path: Path, **options: Any) -> Path:
     """Write ``adata`` like ``adata.write_h5ad(path, **options)``, and return ``path``.
 
-    anndata writes equal ones once a process, which takes it 30 ms; from then on their bytes are copied. The file belongs
-    to the test.
+    anndata writes equal ones once a process, which takes it 30 ms; from then on their bytes are copied. The file is the
+    test's own.
     """
     digest = hashlib.sha256(pickle.dumps((adata, options))).digest()
     if digest not in _FILES:
