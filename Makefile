@@ -13,6 +13,8 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 TRIAL := target/wheel-trial
 CELLS := .venv/cells/10x_pbmc68k_reduced.h5ad
+# Files of tests are shared out among as many processes as there are cores.
+PYTEST := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 SYSTEM_PATH := $(PATH)
@@ -53,8 +55,8 @@ types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the bu
 	mypy
 	python -m mypy.stubtest annfeed._core
 
-test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README
-	python -m pytest
+test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README, in several processes
+	python -m pytest $(PYTEST)
 
 packages: $(VENV)/.packages ## Install what the tests need, and nothing else
 
