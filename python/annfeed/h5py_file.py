@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+from annfeed.errors import StaleFileError
 
 
 def open_h5py(path: str) -> Any:
@@ -28,3 +31,26 @@ def open_h5py(path: str) -> Any:
     assert failed is not None
     text = f"{path} cannot be opened as an HDF5 file: {failed}"
     raise (OSError(failed.errno, text) if failed.errno else OSError(text)) from failed
+
+
+def check_not_replaced(file: Any) -> None:
+    """Refuse an open `h5py.File` whose path is another file's by now: what is read by path would not be what it has.
+
+    Raises
+    ------
+    StaleFileError
+        If there is no file any more, or another one.
+    """
+    try:
+        opened = os.fstat(file.id.get_vfd_handle())
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return  # a driver without a file descriptor, or no HDF5 file
+    try:
+        there = os.stat(file.filename)
+    except OSError:
+        there = None
+    if there is None or (there.st_dev, there.st_ino) != (opened.st_dev, opened.st_ino):
+        raise StaleFileError(
+            f"{os.fsdecode(file.filename)}: found {'no file' if there is None else 'another file'} at the path of a "
+            "backed AnnData; expected the one that it has open. Read the AnnData again"
+        )

@@ -20,7 +20,8 @@ import pandas as pd
 
 from annfeed.cache import SharedBudget
 from annfeed.errors import UnknownNameError
-from annfeed.h5py_file import open_h5py
+from annfeed.h5py_file import check_not_replaced, open_h5py
+from annfeed.identity import KnownFile
 from annfeed.matrix import Matrix
 from annfeed.obs import ObsTable
 from annfeed.placed import GAP, Placed
@@ -181,7 +182,7 @@ def as_path(path: Any) -> str:
 
 
 def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
-    names = partial(_names_in_file, path, elem)
+    names = partial(_names_in_file, path, elem, KnownFile.at(os.path.abspath(path)))
     columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
     source = open_file(path, elem.path, columns=columns)
     return _matrix(elem, source, columns, names)
@@ -216,13 +217,13 @@ def _numbered(n: int) -> pd.Index[Any]:
     return pd.RangeIndex(n).astype(str)
 
 
-def _names_in_file(path: str, elem: Elem) -> pd.Index[Any]:
+def _names_in_file(path: str, elem: Elem, known: KnownFile | None = None) -> pd.Index[Any]:
     group = elem.var or ""
     if group.endswith("raw/var"):
         with open_h5py(path) as file:
             # Before anndata 0.7, raw lay flat at the top.
             group = group if group in file else "raw.var"
-    return ObsTable.from_file(path, group, []).names
+    return ObsTable.from_file(path, group, [], known).names
 
 
 def _of_anndata(
@@ -245,6 +246,8 @@ def _is_in_file(adata: anndata.AnnData, elem: Elem) -> bool:
 
 def _of_backed(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
     path = str(adata.filename)
+    if adata.file.is_open:
+        check_not_replaced(adata.file._file)
     names = _names_in_memory(adata, elem)
     over_vars = elem.var is not None and not elem.path.startswith("raw")
     if not adata.is_view:

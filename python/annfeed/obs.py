@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 from annfeed.errors import UnknownNameError
+from annfeed.identity import KnownFile
 from annfeed.joined_obs import JoinedObsSource
 from annfeed.obs_columns import CategoriesAs, Column, Labels, Rows, convert
 from annfeed.obs_sources import AnnDataSource, FileSource, FrameSource, Name, Source
@@ -58,7 +59,11 @@ class ObsTable:
 
     @classmethod
     def from_file(
-        cls, path: str | os.PathLike[str], group: str = "obs", columns: Iterable[Name] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        group: str = "obs",
+        columns: Iterable[Name] | None = None,
+        file: KnownFile | None = None,
     ) -> ObsTable:
         """Make a table of the obs in an .h5ad file; the file is opened for each read only.
 
@@ -70,11 +75,13 @@ class ObsTable:
             Where the obs lies in it: "obs", "mod/rna/obs", "experiments/rna/obs".
         columns
             The columns wanted; None for all.
+        file
+            The file that it must be, where somebody knows it already; None for the one that is there now.
 
         Raises
         ------
         OSError
-            If the file cannot be read.
+            If the file cannot be read; `StaleFileError` if it is another one, now or later.
         FormatError
             If there is no dataframe at ``group``, or it does not hang together.
         UnknownNameError
@@ -89,7 +96,7 @@ class ObsTable:
         ...     ObsTable.from_file(f"{folder}/two.h5ad", columns=["age"]).take([1, 0, 1])
         {'obs_age': tensor([40, 30, 40])}
         """
-        table = cls(FileSource(path, group), columns)
+        table = cls(FileSource(path, group, file), columns)
         _ = table.columns  # a wrong path, group or column is told now, not in a worker
         return table
 

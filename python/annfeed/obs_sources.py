@@ -21,6 +21,7 @@ from anndata.io import read_elem
 
 from annfeed.errors import FormatError
 from annfeed.h5py_file import open_h5py
+from annfeed.identity import KnownFile
 from annfeed.obs_columns import Column
 
 Name = Any  # of a column: str in a file; a DataFrame may have others
@@ -154,13 +155,22 @@ class _Header:
 
 
 class FileSource:
-    """The obs of an .h5ad file. Nothing stays open between reads, so that it may be forked and pickled."""
+    """The obs of an .h5ad file. Nothing stays open between reads, so that it may be forked and pickled.
+
+    Parameters
+    ----------
+    path, group
+        Where it lies.
+    file
+        The file that it must be; None for the one that is there now.
+    """
 
     how_to_list = "List them with 'annfeed inspect FILE'."
     is_of_file = True
 
-    def __init__(self, path: str | os.PathLike[str], group: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], group: str, file: KnownFile | None = None) -> None:
         self._path = os.path.abspath(os.fspath(path))
+        self._file = KnownFile.at(self._path) if file is None else file
         self._group = group.strip("/")
 
     @property
@@ -216,7 +226,7 @@ class FileSource:
         return True
 
     def to_pickle(self, columns: list[Name]) -> Source:
-        return type(self)(self._path, self._group)
+        return self
 
     @cached_property
     def _header(self) -> _Header:
@@ -264,7 +274,9 @@ class FileSource:
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
+        self._file.check()
         with open_h5py(self._path) as file:
+            self._file.check()  # it is the one that was opened
             with _told(self.place):
                 obs = file.get(self._group)
                 there = list(file) if obs is None else []
@@ -276,11 +288,11 @@ class FileSource:
             with _quiet():
                 yield obs
 
-    def __getstate__(self) -> tuple[str, str]:
-        return self._path, self._group
+    def __getstate__(self) -> tuple[str, str, KnownFile]:
+        return self._path, self._group, self._file
 
-    def __setstate__(self, state: tuple[str, str]) -> None:
-        self._path, self._group = state
+    def __setstate__(self, state: tuple[str, str, KnownFile]) -> None:
+        self._path, self._group, self._file = state
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from annfeed._core import Block, Reader, RowOps, StoredRows
 from annfeed.cache import SharedBudget
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnsupportedError
 from annfeed.h5py_source import H5pyMatrix
-from annfeed.identity import Identity, current_identity, file_identity, holders, wait_for_own_write
+from annfeed.identity import Identity, KnownFile, file_identity, holders, n_own_writes, wait_for_own_write
 from annfeed.open_files import OpenFiles
 
 Int64Array = npt.NDArray[np.int64]
@@ -178,7 +178,8 @@ class FileSource:
         self._n_opens = 0
         # Read and decoded before the file was closed for a while.
         self._counted = (0, 0)
-        self._identity: Identity | None = None if shape is None else file_identity(self.path)
+        # The one that the matrix was opened from, or would have been.
+        self._file = KnownFile(self.path) if shape is None else KnownFile.at(self.path)
         self._shape = shape
         if shape is None:
             self._shape = self._open(threads).shape
@@ -189,6 +190,11 @@ class FileSource:
     def place(self) -> str:
         """File and element."""
         return f"{self.path}: '{self.elem}'"
+
+    @property
+    def identity(self) -> Identity | None:
+        """Which file it is, by now; None where it was not found yet."""
+        return self._file.now
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -212,15 +218,16 @@ class FileSource:
         """The reader of this process, opened if need be."""
         if self._closed:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
-        if self._identity is not None and self._identity != current_identity(self._identity):
-            self.set_aside()  # it was opened before we wrote to the file
         # Another thread may release it meanwhile; what is held here stays open as long as it is used.
         reader = self._reader
+        if reader is not None and reader.identity != self._file.now:
+            self.set_aside()  # it was opened before we wrote to the file
+            reader = None
         if self._pid != os.getpid():
             self._n_opens, self._counted = 0, (0, 0)
             if reader is not None:
                 # Forked: the parsed layout is shared memory, the descriptor should be ours.
-                self._check_unchanged(file_identity(self.path))
+                self._file.check()
                 reader = reader.reopen(self._budget.of_process())
                 self._reader, self._n_opens = reader, 1
             self._pid = os.getpid()
@@ -236,8 +243,9 @@ class FileSource:
 
     def release(self, path: str) -> None:
         """Close the file until the next read, if h5py has it open and it is the one at ``path``."""
-        reader = self._reader
-        if path == self.path and isinstance(reader, H5pyMatrix):
+        reader, found = self._reader, file_identity(path)
+        # By whatever name: device and inode tell.
+        if isinstance(reader, H5pyMatrix) and found is not None and reader.identity[:2] == found[:2]:
             reader.close()
             self.set_aside()
 
@@ -252,11 +260,12 @@ class FileSource:
 
     def _despite_own_writes(self, read: Callable[[], T]) -> T:
         """Read; once more where annfeed wrote to the file meanwhile, which leaves its matrices as they were."""
+        known = self._file.now
         try:
             return read()
         except StaleFileError:
             wait_for_own_write()
-            if self._identity is None or self._identity == current_identity(self._identity):
+            if self._file.now == known:
                 raise
         return read()
 
@@ -277,7 +286,7 @@ class FileSource:
 
     def check_unchanged(self) -> None:
         """Raise StaleFileError if the file is no longer the one that the matrix was found in."""
-        self._check_unchanged(file_identity(self.path))
+        self._file.check()
 
     def set_aside(self) -> None:
         """Close the file until the next read; layout, row pointers and cached rows go with it."""
@@ -295,10 +304,11 @@ class FileSource:
 
     def _open(self, threads: int) -> Reader | H5pyMatrix:
         # First: of another file the reader might say anything else.
-        self._check_unchanged(file_identity(self.path))
+        self._file.check()
         reader: Reader | H5pyMatrix
         budget = self._budget.of_process()
         wanted = _Wanted(columns=self._columns, totals=self._totals, total_over=self._total_over)
+        n_writes = n_own_writes()
         try:
             reader = Reader(self.path, self.elem, **wanted, budget=budget, threads=threads)
         except UnsupportedError as error:
@@ -312,27 +322,22 @@ class FileSource:
                     stacklevel=2,
                 )
         self._warned = True
-        self._check_unchanged(reader.identity)
+        self._file.check(reader.identity)
         if self._shape not in (None, reader.shape):
             raise FormatError(
                 f"{self.place} has shape {reader.shape}, where its attributes said {self._shape}. "
                 "The file is damaged or was written wrongly: write it again"
             )
-        self._reader, self._pid, self._identity = reader, os.getpid(), reader.identity
+        if self._file.now is None:
+            self._file = KnownFile(self.path, reader.identity, n_writes)
+        self._reader, self._pid = reader, os.getpid()
         if isinstance(reader, H5pyMatrix):
             holders.add(self)
         self._n_opens += 1
         return reader
 
-    def _check_unchanged(self, identity: Identity | None) -> None:
-        if self._identity is not None and identity != current_identity(self._identity):
-            raise StaleFileError(
-                f"{self.path}: the file changed since the dataset was made. Make the dataset again to read the new file"
-            )
-
     def __getstate__(self) -> dict[str, Any]:
-        identity = None if self._identity is None else current_identity(self._identity)
-        return {**self.__dict__, "_reader": None, "_n_opens": 0, "_counted": (0, 0), "_identity": identity}
+        return {**self.__dict__, "_reader": None, "_n_opens": 0, "_counted": (0, 0)}
 
 
 class MemorySource:

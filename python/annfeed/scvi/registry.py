@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from annfeed.cache import cache_budget
 from annfeed.errors import FormatError, UnknownNameError, UnsupportedError
+from annfeed.h5py_file import check_not_replaced
 from annfeed.matrix import Matrix
 from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
 from annfeed.scvi.sliced import SlicedSource
@@ -134,6 +135,7 @@ def _on_disk(
     sparse = isinstance(value, CSRDataset | CSCDataset)
     node = value.group if sparse else value
     if isinstance(node, h5py.Group | h5py.Dataset) and os.path.exists(node.file.filename):
+        check_not_replaced(node.file)
         source = _open(node.file.filename, node.name.strip("/"), cache, threads)
         return source, source.reader.dtype, sparse
     if sparse or isinstance(node, h5py.Dataset) or hasattr(value, "compute"):
@@ -164,7 +166,7 @@ def _open(path: str, elem: str, cache: str | int, threads: int) -> FileSource:
     found = os.stat(path)
     key = (os.getpid(), path, elem, cache, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     source = _opened.get(key)
-    if source is None:
+    if source is None or source.identity != key[4:]:  # it went on with what the file became, and the file went back
         source = _opened[key] = FileSource(path, elem, cache=cache, threads=threads)
     return source
 
