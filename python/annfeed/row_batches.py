@@ -22,6 +22,7 @@ from annfeed.joined import JoinedSource
 from annfeed.loaded import LoadedWindow
 from annfeed.matrix import Matrix
 from annfeed.resume import digest_of
+from annfeed.spawning import ThroughFile
 from annfeed.threads import reading_threads
 from annfeed.transforms import Transform, check_transform
 
@@ -35,7 +36,7 @@ Int64Array = npt.NDArray[np.int64]
 _ROW_TOTALS = "annfeed: totals of the rows of X"
 
 
-class RowBatches(Dataset[Item]):
+class RowBatches(ThroughFile, Dataset[Item]):
     """Rows of matrices and of obs, read together; the base of `AnnDataset`, which sets what is declared here.
 
     Examples

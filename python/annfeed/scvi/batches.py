@@ -14,13 +14,14 @@ from torch.utils.data import Dataset, Subset
 
 from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
+from annfeed.spawning import ThroughFile
 from annfeed.threads import reading_threads
 
 Int64Array = npt.NDArray[np.int64]
 Batch = dict[str, Any]
 
 
-class RegistryDataset(Dataset[Batch]):
+class RegistryDataset(ThroughFile, Dataset[Batch]):
     """The registered data of an AnnData; indexed with rows, it gives a batch of them, in the order asked for.
 
     Parameters
@@ -117,7 +118,7 @@ class LoadedRows:
         return {key: field.take(self._read[key], start, stop, self._threads) for key, field in self._fields.items()}
 
 
-class RowSubset(Subset[Batch]):
+class RowSubset(ThroughFile, Subset[Batch]):
     """The rows ``indices`` of a `RegistryDataset`, in that order.
 
     Parameters

@@ -20,6 +20,7 @@ from annfeed.dataset import AnnDataset
 from annfeed.loaded import LoadedWindow
 from annfeed.loader import WindowLoader
 from annfeed.resume import digest_of
+from annfeed.spawning import ThroughFile
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -41,7 +42,7 @@ def open_files(paths: list[str | os.PathLike[str]], **options: Any) -> list[AnnD
     return files
 
 
-class CellDataset(Dataset[Any]):
+class CellDataset(ThroughFile, Dataset[Any]):
     """Rows of several files, one file after the other, with values for each.
 
     Parameters

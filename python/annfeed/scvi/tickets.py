@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from annfeed.handover import sendable
 from annfeed.scvi.batches import Batch, LoadedRows, RowSubset
+from annfeed.spawning import ThroughFile
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -88,7 +89,7 @@ class Tickets:
         return group
 
 
-class TicketBatches(Dataset[Batch]):
+class TicketBatches(ThroughFile, Dataset[Batch]):
     """The dataset of a worker: its items are batches, made of the window that it holds.
 
     Parameters
