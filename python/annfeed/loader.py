@@ -5,6 +5,7 @@ The order comes from epoch.py, the rows from the dataset; here are epochs, seeds
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
@@ -21,13 +22,13 @@ from annfeed.identity import n_own_writes
 from annfeed.indexed import IndexedDataset
 from annfeed.permutation import derive_key
 from annfeed.ranks import draw_seed, rank_and_world
-from annfeed.readahead import batches_ahead, read_ahead
+from annfeed.readahead import batches_ahead, check_not_forked, read_ahead
 from annfeed.resume import Digests, Position, Progress, as_position, as_state, check_positions, order_of, windows_from
 from annfeed.sampler import PlanSampler
 from annfeed.sampler_plan import SamplerPlan
 from annfeed.shards import Uneven
 from annfeed.windows import Window
-from annfeed.workers import PartBatches, PartOrder, as_made, finished
+from annfeed.workers import PartBatches, PartOrder, as_made, begin_with_workers, finished
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -370,9 +371,12 @@ class WindowLoader(DataLoader[Any]):
         try:
             # torch draws the workers' base seed on the default device; the generator is the CPU's.
             with torch.device("cpu"):
-                made = iter(workers)
+                made = begin_with_workers(workers)
+            process = os.getpid()
             for batches in made:
-                yield from batches
+                for batch in batches:
+                    yield batch
+                    check_not_forked(process)
         finally:
             if persistent:
                 self._workers_busy = False

@@ -3,10 +3,15 @@
 Two threads, made at the first batch and gone with the last: one reads windows, one makes batches. Both spend their time
 in Rust, without the GIL. Neither runs transforms, nor a sampler: both may draw from the model's generator, so that it
 must be in the caller's thread, at a moment that does not depend on how fast the others are.
+
+The threads end with the iteration, whoever ends it: a loop, an error, the garbage collector in any thread, or the
+interpreter, which would otherwise kill them in the middle of Rust or C++ and be aborted for it.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
 import queue
 import threading
 from collections import deque
@@ -32,6 +37,9 @@ _PLANNED = 3
 #: one alone would let the model wait for each batch that takes longer than others.
 _AHEAD, _AHEAD_LARGE = 4, 2
 _LARGE = 8 << 20
+#: How long the end of an iteration waits for its threads, in seconds. They end at once, unless they need a lock that is
+#: held here (the garbage collector runs anywhere); then they end when they have got it.
+_PATIENCE = 10.0
 
 
 def batches_ahead(batch_bytes: int) -> int:
@@ -69,7 +77,9 @@ def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Gen
     Exception
         Whatever reading raises, in the caller's thread, after the batches before it.
     """
-    if n_batches == 0:
+    if _at_end and threading.current_thread() is not threading.main_thread():
+        raise SystemExit  # nobody waits for it any more
+    if n_batches == 0 or _at_end:
         yield from _batches(_read(dataset, windows))
         return
     plan = _Plan(windows)
@@ -156,17 +166,33 @@ class _Stage:
         self._thread = threading.Thread(target=self._run, name="annfeed-read-ahead", daemon=True)
 
     def __enter__(self) -> _Stage:
-        self._thread.start()
+        _running.add(self)
+        try:
+            if _at_end:
+                raise SystemExit
+            self._thread.start()
+        except BaseException:  # no thread to be had, or Ctrl-C
+            self.stop()
+            if self._thread.ident is None:
+                _running.discard(self)
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        self._thread.join()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE)
 
     def stop(self) -> None:
         """Let the thread end soon, also in the middle of a read."""
-        self._stop.set()
-        self._cancel.set()
+        if not self._stop.is_set():
+            self._cancel.set()
+            self._stop.set()
+
+    def wait(self) -> None:
+        """Return when the thread has ended."""
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def __iter__(self) -> Iterator[Any]:
         for result in _taken(self._ready, self._stop):
@@ -185,6 +211,8 @@ class _Stage:
             self._ready.put(("end", None))
         except BaseException as error:  # it belongs to the consumer, whatever it is
             self._ready.put(("error", error))
+        finally:
+            _running.discard(self)
 
     def _may_go_on(self) -> bool:
         """Wait for room; False where the stage was stopped meanwhile."""
@@ -194,17 +222,57 @@ class _Stage:
         return False
 
 
+def check_not_forked(process: int) -> None:
+    """Refuse to go on in another process than the one that began an iteration.
+
+    Raises
+    ------
+    RuntimeError
+        If it is another.
+    """
+    if os.getpid() != process:
+        raise RuntimeError(
+            "found the iterator of a loader in a process forked from the one that began it; expected it there, as the "
+            "threads or workers that read for it are. Begin a new iteration in this process"
+        )
+
+
 def _taken(results: queue.SimpleQueue[tuple[str, Any]], stop: threading.Event) -> Iterator[Any]:
     """Take results from a queue until its end, an error, or the wish to stop."""
+    process = os.getpid()
     while True:
+        check_not_forked(process)
         try:
             kind, value = results.get(timeout=_LOOK)
         except queue.Empty:
-            if stop.is_set():
-                return
-            continue
+            if not stop.is_set():
+                continue
+            kind, value = "end", None
+        if _at_end and stop.is_set():
+            raise SystemExit  # of a thread that goes on although the interpreter ends: without a word
         if kind == "end":
             return
         if kind == "error":
             raise value
         yield value
+
+
+#: The stages whose threads run in this process.
+_running: set[_Stage] = set()
+_at_end = False
+
+
+def _end() -> None:
+    """End all threads before the interpreter does; from now on everything is read when it is asked for."""
+    global _at_end
+    _at_end = True
+    stages = list(_running)
+    for stage in stages:
+        stage.stop()
+    for stage in stages:
+        stage.wait()
+
+
+atexit.register(_end)
+# A forked process has none of its parent's threads.
+os.register_at_fork(after_in_child=_running.clear)

@@ -6,15 +6,19 @@ size is bounded, because all of a part's batches go through shared memory at onc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from itertools import pairwise
+from multiprocessing import process
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from annfeed.collate import Batch, Collate, Items
 from annfeed.handover import sendable
 from annfeed.padding import IS_PADDING, batches_of
+from annfeed.spawning import ThroughFile
 from annfeed.windows import Window
 
 if TYPE_CHECKING:
@@ -63,7 +67,7 @@ class PartOrder:
             yield from parts(window, self._row_bytes)
 
 
-class PartBatches(Dataset[Any]):
+class PartBatches(ThroughFile, Dataset[Any]):
     """A dataset whose items are all batches of a part: what a worker makes."""
 
     def __init__(self, dataset: AnnDataset | IndexedDataset, collate_fn: Any) -> None:
@@ -80,6 +84,33 @@ def finished(dataset: AnnDataset | IndexedDataset, batch: Batch, collate_fn: Any
     marks = {key: batch.pop(key) for key in (IS_PADDING,) if key in batch}  # beside whatever a transform makes
     done = {**dataset.finish(batch), **marks}
     return done if isinstance(collate_fn, Collate) else collate_fn(Items(done))
+
+
+#: torch's iterators over workers that this process has.
+_begun: WeakSet[Any] = WeakSet()
+
+
+def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Return torch's iterator over an epoch, of new workers where persistent ones died: torch itself keeps the dead."""
+    epoch = getattr(loader, "_iterator", None)  # torch's own place for them
+    if epoch is not None and not all(worker.is_alive() for worker in getattr(epoch, "_workers", ())):
+        loader._iterator = None
+    begun = DataLoader.__iter__(loader)
+    _begun.add(begun)
+    return begun
+
+
+def _leave_to_parent() -> None:
+    # In a forked process, torch complains that it cannot wait for workers which are not its own when an iterator goes;
+    # and multiprocessing ends them when that process ends.
+    for iterator in list(_begun):
+        iterator._shutdown = True
+        for worker in getattr(iterator, "_workers", ()):
+            getattr(process, "_children", set()).discard(worker)
+    _begun.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def as_made(made: Any) -> Any:

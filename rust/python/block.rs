@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 
 use super::errors::to_python;
 use super::ops::{PyRowOps, ops_fit};
+use super::outside::outside;
 use crate::block::RowOps;
 use crate::block::{Band, Block, Columns, Computed, CsrOut, Lost, Selection, SumTooLarge, Target, Values, What};
 use crate::h5::dtype::Kind;
@@ -53,7 +54,7 @@ impl PyBlock {
         threads: usize,
     ) -> PyResult<LostTuple> {
         self.check_out(positions, out.len())?;
-        let lost = py.detach(|| self.block.dense(positions, out, threads)).map_err(|e| to_python(py, e))?;
+        let lost = outside(py, || self.block.dense(positions, out, threads)).map_err(|e| to_python(py, e))?;
         Ok(lost.map(as_tuple))
     }
 
@@ -67,13 +68,13 @@ impl PyBlock {
     ) -> PyResult<LostTuple> {
         self.check_out(positions, out.len())?;
         ops_fit(ops, self.block.n_cols())?;
-        let lost = py.detach(|| self.block.dense_with(positions, out, threads, ops)).map_err(|e| to_python(py, e))?;
+        let lost = outside(py, || self.block.dense_with(positions, out, threads, ops)).map_err(|e| to_python(py, e))?;
         Ok(lost.map(as_tuple))
     }
 
     fn compress<T: Target>(&self, py: Python<'_>, positions: &[i64], out: CsrOut<'_, T>) -> PyResult<LostTuple> {
         self.check_csr(positions, &out)?;
-        let lost = py.detach(|| self.block.csr(positions, out)).map_err(|e| to_python(py, e))?;
+        let lost = outside(py, || self.block.csr(positions, out)).map_err(|e| to_python(py, e))?;
         Ok(lost.map(as_tuple))
     }
 
@@ -85,7 +86,7 @@ impl PyBlock {
         ops: &RowOps,
     ) -> PyResult<LostTuple> {
         self.check_csr(positions, &out)?;
-        let lost = py.detach(|| self.block.csr_with(positions, out, ops)).map_err(|e| to_python(py, e))?;
+        let lost = outside(py, || self.block.csr_with(positions, out, ops)).map_err(|e| to_python(py, e))?;
         Ok(lost.map(as_tuple))
     }
 
@@ -174,7 +175,7 @@ impl PyBlock {
     fn nnz(&self, py: Python<'_>, positions: PyReadonlyArray1<'_, i64>) -> PyResult<usize> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
-        let nnz = py.detach(|| self.block.nnz(positions));
+        let nnz = outside(py, || self.block.nnz(positions));
         // Indices are 32 bits wide, as torch and MKL want them.
         i32::try_from(nnz)
             .map(|_| nnz)
@@ -252,7 +253,7 @@ impl PyBlock {
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
-        let totals = py.detach(|| self.block.totals(positions)).map_err(|e| to_python(py, e))?;
+        let totals = outside(py, || self.block.totals(positions)).map_err(|e| to_python(py, e))?;
         Ok(totals.into_pyarray(py))
     }
 
@@ -291,7 +292,7 @@ impl PyBlock {
         if !rises || indices.len() / index_kind.size() != total {
             return Err(PyValueError::new_err("indptr, indices and data of a CSR matrix do not fit together"));
         }
-        py.detach(|| {
+        outside(py, || {
             let mut held = Columns::with_capacity(n_cols, total);
             held.append(index_kind, indices, n_cols).map_err(|(at, value)| {
                 PyValueError::new_err(format!(
@@ -336,7 +337,7 @@ impl PyBlock {
         if n_rows.checked_mul(n_cols).and_then(|n| n.checked_mul(kind.size())) != Some(data.len()) {
             return Err(PyValueError::new_err(format!("{} bytes are not {n_rows} x {n_cols} of {dtype}", data.len())));
         }
-        py.detach(|| {
+        outside(py, || {
             let width = selection.as_ref().map_or(n_cols, Selection::width);
             Ok(Self::of_band(width, Band::from_rows(kind, data, n_rows, n_cols, selection.as_ref())))
         })

@@ -7,6 +7,7 @@ mod ahead;
 mod block;
 mod errors;
 mod ops;
+mod outside;
 mod pool;
 mod reader;
 mod stored;
@@ -28,4 +29,12 @@ mod _core {
     use super::reader::{PyBudget, PyCancel, PyReader};
     #[pymodule_export]
     use super::stored::PyStoredRows;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let end = wrap_pyfunction!(super::outside::end, module)?;
+        module.py().import("atexit")?.call_method1("register", (end,))?;
+        Ok(())
+    }
 }

@@ -6,6 +6,7 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
+use super::outside::outside;
 use crate::block::{Buffer, Pool};
 
 /// Memory for batches, recycled when the last array on it is gone.
@@ -23,7 +24,7 @@ impl PyPool {
 
     /// A writable buffer of `nbytes` bytes, of unspecified content.
     fn take(&self, py: Python<'_>, nbytes: usize) -> PyResult<PyBuffer> {
-        let buffer = py.detach(|| self.pool.take(nbytes)).map_err(|e| PyMemoryError::new_err(e.to_string()))?;
+        let buffer = outside(py, || self.pool.take(nbytes)).map_err(|e| PyMemoryError::new_err(e.to_string()))?;
         Ok(PyBuffer { buffer, nbytes })
     }
 }

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PySystemExit, PyValueError};
 use pyo3::prelude::*;
 
 use super::block::{PyBlock, wanted};
 use super::errors::to_python;
+use super::outside::{is_ending, outside};
 use super::stored::PyStoredRows;
 use crate::error::{Error, Result};
 use crate::matrix::Matrix;
@@ -82,7 +83,7 @@ impl PyReader {
     #[pyo3(signature = (budget=None))]
     fn reopen(&self, py: Python<'_>, budget: Option<&PyBudget>) -> PyResult<Self> {
         let budget = PyBudget::of(budget);
-        let matrix = py.detach(|| self.matrix.reopen(&budget)).map_err(|e| to_python(py, e))?;
+        let matrix = outside(py, || self.matrix.reopen(&budget)).map_err(|e| to_python(py, e))?;
         Ok(Self { matrix })
     }
 
@@ -132,7 +133,7 @@ impl PyReader {
 
     /// First row of each unit of rows that are decoded together (int64); None where any row can be read by itself.
     fn unit_starts<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray1<i64>>> {
-        let starts = py.detach(|| self.matrix.unit_starts())?;
+        let starts = outside(py, || self.matrix.unit_starts())?;
         Some(starts.into_iter().map(|row| row as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
@@ -140,7 +141,7 @@ impl PyReader {
     /// None where it does. The system is told that they are wanted soon.
     fn stored(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>, dtype: &str) -> PyResult<Option<PyStoredRows>> {
         let rows = checked(&rows)?;
-        let stored = py.detach(|| {
+        let stored = outside(py, || {
             let stored = self.matrix.stored(&rows, dtype)?;
             stored.iter().for_each(StoredRows::advise);
             Ok(stored)
@@ -191,18 +192,25 @@ impl PyCancel {
     }
 }
 
-/// Runs `work` without the GIL, looking for Ctrl-C now and then, and turns its error into an exception.
+/// Runs `work` without the GIL, looking for Ctrl-C and the interpreter's end now and then, and turns its error into an
+/// exception; that of the end is one that ends a thread without a word.
 fn interruptible<R: Send>(
     py: Python<'_>,
     threads: usize,
     cancel: Option<&PyCancel>,
     work: impl FnOnce(&Workers) -> Result<R> + Send,
 ) -> PyResult<R> {
-    let (result, signal) = py.detach(|| {
+    // Once it ends, only the main thread goes on for sure, and nobody waits for it.
+    let may_be_called_off = !is_ending();
+    let (result, signal) = outside(py, || {
         let last = Cell::new(Instant::now());
         let signal = RefCell::new(None);
         let interrupted = || {
             if cancel.is_some_and(|c| c.wanted.load(Ordering::Relaxed)) {
+                return true;
+            }
+            if may_be_called_off && is_ending() {
+                signal.replace(Some(PySystemExit::new_err(())));
                 return true;
             }
             if last.get().elapsed() < INTERRUPT_EVERY {

@@ -5,6 +5,7 @@ use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 
 use super::errors::to_python;
+use super::outside::outside;
 use crate::matrix::stored::StoredRows;
 
 /// Rows of a matrix that stay in the file until a batch wants them.
@@ -51,6 +52,6 @@ impl PyStoredRows {
         if out.len() != expected {
             return Err(PyValueError::new_err(format!("out has {} bytes, expected {expected}", out.len())));
         }
-        py.detach(|| self.rows.read(positions, out, threads)).map_err(|e| to_python(py, e))
+        outside(py, || self.rows.read(positions, out, threads)).map_err(|e| to_python(py, e))
     }
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import textwrap
@@ -489,6 +491,24 @@ def test_workers_with_other_options(registered: Any, extra: dict[str, Any]) -> N
             batches.sort(key=lambda batch: cells(batch)[0])
         for a, b in zip(batches, alone, strict=True):
             assert_same(a, b)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_after_a_worker_was_killed_the_next_epoch_is_whole(registered: Any, persistent: bool) -> None:
+    loader = AnnDataLoader(registered, batch_size=2, window=4, num_workers=2, persistent_workers=persistent)
+
+    def killed() -> None:
+        before = set(multiprocessing.active_children())
+        for number, _ in enumerate(loader):
+            if number == 0:
+                worker = next(iter(set(multiprocessing.active_children()) - before))
+                os.kill(worker.pid or 0, signal.SIGKILL)
+            time.sleep(0.01)
+
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
+        killed()
+    for _ in range(2):
+        assert flat(loader) == list(range(N))
 
 
 def test_iter_ndarray_pickles(registered: Any) -> None:

@@ -22,6 +22,7 @@ from annfeed.scvi.batches import RegistryDataset, RowSubset
 from annfeed.scvi.order import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.scvi.tickets import TicketBatches, Tickets
 from annfeed.selection import as_positions, row_indices
+from annfeed.workers import begin_with_workers
 
 #: Keywords of torch's DataLoader that concern worker processes and go to the loader that has them.
 _WORKER_KEYWORDS = (
@@ -167,11 +168,11 @@ class AnnDataLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Deliver an epoch. Nothing is read before the first ``next``."""
         if not self.dataset.dataset.streamed:
-            return super().__iter__()
+            return begin_with_workers(self)
         if self.num_workers > 0:
             # torch draws the workers' base seed on the default device, where the generator may not be.
             with torch.device("cpu" if self.generator is None else self.generator.device):
-                return iter(self._worker_loader())
+                return begin_with_workers(self._worker_loader())
         if self.timeout:
             raise ValueError(f"timeout={self.timeout} needs num_workers > 0")
         # torch's own iterator draws a seed for its workers here, used or not; what the model draws comes after it.
