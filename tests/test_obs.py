@@ -488,10 +488,11 @@ def test_odd_column_names(name):
 
 
 def test_a_slash_in_a_column_name_of_a_file(tmp_path):
-    adata = anndata.AnnData(np.zeros((2, 1)), obs=pd.DataFrame({"a/b": [1, 2]}, index=["x", "y"]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        adata.write_h5ad(tmp_path / "slash.h5ad")
+    anndata.AnnData(obs=pd.DataFrame({"ab": [1, 2]}, index=["x", "y"])).write_h5ad(tmp_path / "slash.h5ad")
+    # What anndata wrote of a column "a/b" before 0.13, which refuses to.
+    with h5py.File(tmp_path / "slash.h5ad", "a") as file:
+        file.move("obs/ab", "obs/a/b")
+        file["obs"].attrs["column-order"] = ["a/b"]
     assert ObsTable.from_file(tmp_path / "slash.h5ad").take([1])["obs_a/b"].tolist() == [2]
 
 
@@ -532,10 +533,17 @@ EDITS = [
 ]
 EDITS_INSIDE = [
     ("adata.obs.loc['x', 't'] = 'A'", "t", "A"),
-    ("adata.obs['t'].to_numpy()[0] = 'A'", "t", "A"),
-    ("adata.obs['n'].to_numpy()[0] = 11", "n", 11),
+    ("writeable(adata.obs['t'])[0] = 'A'", "t", "A"),
+    ("writeable(adata.obs['n'])[0] = 11", "n", 11),
     ("adata.obs.loc['x', 'c'] = 'v'", "c", "v"),
 ]
+
+
+def writeable(column):
+    """The values of a column themselves, which pandas 3 hands out read-only, or (text) as a copy."""
+    values = column.array._ndarray
+    values.flags.writeable = True
+    return values
 
 
 def value(taken):
@@ -546,7 +554,7 @@ def value(taken):
 def test_a_replaced_column_or_obs_is_seen_by_the_next_take(adata, edit, column, want):
     table = ObsTable.from_anndata(adata)
     table.take([0])
-    exec(edit, {"adata": adata})
+    exec(edit, {"adata": adata, "writeable": writeable})
     assert value(table.take([0])[f"obs_{column}"]) == want
 
 
@@ -555,7 +563,7 @@ def test_a_replaced_column_or_obs_is_seen_by_the_next_take(adata, edit, column, 
 def test_any_edit_is_seen_after_refresh_and_in_a_pickle(adata, edit, column, want, then):
     table = ObsTable.from_anndata(adata)
     table.take([0])
-    exec(edit, {"adata": adata})
+    exec(edit, {"adata": adata, "writeable": writeable})
     if then == "refresh":
         table.refresh()
     else:

@@ -134,7 +134,8 @@ class WeightedOrder:
         np.put_along_axis(counts, order, np.diff(upto, axis=1, prepend=0), axis=1)
         if not self._weighting.replacement:
             _once(counts, due)
-        return np.cumsum(counts, axis=1)
+        upto_here: Int64Array = np.cumsum(counts, axis=1)
+        return upto_here
 
     def _spread(self, slots: Int64Array) -> Int64Array:
         """The draw in each slot: of every level, neighbouring draws but not the copies of a row side by side."""

@@ -254,8 +254,9 @@ def _of_backed(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: C
         columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
         return _matrix(elem, open_file(path, elem.path, columns=columns), columns, names)
     # anndata resolves views of views to positions in the file.
-    rows = np.arange(adata._adata_ref.n_obs, dtype=np.int64)[adata._oidx]
-    viewed = np.arange(adata._adata_ref.n_vars, dtype=np.int64)[adata._vidx] if over_vars else None
+    view: Any = adata
+    rows = np.arange(view._adata_ref.n_obs, dtype=np.int64)[view._oidx]
+    viewed = np.arange(view._adata_ref.n_vars, dtype=np.int64)[view._vidx] if over_vars else None
     n_cols = len(viewed) if viewed is not None else _width(path, elem, open_file)
     columns = _columns(path, elem, var_subset, names, lambda: n_cols)
     in_file = columns if viewed is None else _columns_of_view(viewed, columns)

@@ -196,7 +196,8 @@ class FileSource:
                         return pd.Index([_str(name) for name in obs[obs.dtype.names[0]]], name=obs.dtype.names[0])
             return self._whole().index
         with self._open() as obs, _told(f"{self.place}/{index}"):
-            return _as_text(pd.Index(read_elem(obs[index]), name=None if index == "_index" else index))
+            names = cast(Any, read_elem(obs[index]))
+            return _as_text(pd.Index(names, name=None if index == "_index" else index))
 
     def frame(self, columns: list[Name]) -> pd.DataFrame:
         if self._header.index is None:
@@ -243,7 +244,7 @@ class FileSource:
                 # In older frames a lone categorical would come back as its bare codes.
                 alone = _at_least(version, (0, 2))
                 lengths = obs[index]
-                n_rows = len(lengths) if isinstance(lengths, h5py.Dataset) else len(read_elem(lengths))
+                n_rows = len(lengths) if isinstance(lengths, h5py.Dataset) else len(cast(Any, read_elem(lengths)))
                 return _Header(columns, n_rows, index if alone else None)
         if kind:
             raise FormatError(f"{self.place} is encoded as {kind!r}, not as a dataframe; is the elem right?")

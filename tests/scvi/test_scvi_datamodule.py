@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from itertools import chain
@@ -13,17 +14,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 pytest.importorskip("scvi.model", reason="scvi-tools is not installed")
 
 import scvi
+from lightning.pytorch import Callback, LightningDataModule
 from managers import SETUP, assert_same, cells, manager, toy
 from scvi.dataloaders import AnnDataLoader as Stock
 from scvi.dataloaders import DataSplitter
 
+from annfeed.errors import UnsupportedError
 from annfeed.scvi import SCVIDataModule
 
 N = 120
+V15 = tuple(map(int, scvi.__version__.split(".")[:2])) >= (1, 5)
 TRAIN: dict[str, Any] = {"accelerator": "cpu", "enable_progress_bar": False, "max_epochs": 2}
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -63,7 +68,11 @@ def assert_equal(a: Any, b: Any) -> None:
 def test_registry_and_batches_are_those_of_an_anndata_in_memory(path: Path, setup: Any, layer: Any) -> None:
     data = SCVIDataModule(path, layer=layer, **setup, batch_size=16, window=32)
     registered = manager(anndata.read_h5ad(path), layer=layer, **{key: setup.get(key) for key in SETUP})
-    assert_equal(data.registry["field_registries"], dict(registered.registry["field_registries"]))
+    mine = copy.deepcopy(dict(data.registry["field_registries"]))
+    covariates = mine["extra_categorical_covs"]["state_registry"]
+    if covariates:  # a second name for it, see `Registration`
+        assert_equal(covariates.pop("mapping"), covariates["mappings"])
+    assert_equal(mine, dict(registered.registry["field_registries"]))
     assert data.registry["setup_args"] == registered.registry["setup_args"]
     assert data.registry["setup_method_name"] == "setup_datamodule"
     batches = list(data.inference_dataloader())
@@ -221,19 +230,167 @@ def test_train_infer_save_and_load(path: Path, case: str, tmp_path: Path) -> Non
         assert elbo(loaded) == pytest.approx(through_data, abs=1e-3)
 
 
-def test_scanvi_with_covariates_loads_with_an_anndata(path: Path, tmp_path: Path) -> None:
-    """Without one, scvi-tools 1.4 would guess a wrong module for it (see `Registry`), so there it is an error."""
-    setup: dict[str, Any] = {"labels_key": "type", "unlabeled_category": "unknown", **COVARIATES}
+@pytest.mark.parametrize("covariates", ["none", "all"])
+def test_scanvi_is_loaded(path: Path, tmp_path: Path, covariates: str) -> None:
+    setup: dict[str, Any] = {"labels_key": "type", "unlabeled_category": "unknown"}
+    setup |= COVARIATES if covariates == "all" else {}
     data = SCVIDataModule(path, **setup, model_name="SCANVI")
     model = scvi.model.SCANVI(registry=data.registry, datamodule=data)
     model.train(datamodule=data, **TRAIN)
     model.save(str(tmp_path / "model"), datamodule=data)
-    where: dict[str, Any] = {"dir_path": str(tmp_path / "model"), "datamodule": data, "accelerator": "cpu"}
-    with pytest.raises(AttributeError, match="_source_registry"):
-        scvi.model.SCANVI.load(adata=False, **where)
-    loaded = scvi.model.SCANVI.load(adata=anndata.read_h5ad(path), **where)
     expected = model.get_latent_representation(dataloader=data.inference_dataloader())
-    np.testing.assert_allclose(loaded.get_latent_representation(), expected, atol=1e-5)
+    labels = model.predict(dataloader=data.inference_dataloader())
+    where: dict[str, Any] = {"dir_path": str(tmp_path / "model"), "accelerator": "cpu"}
+    adata = anndata.read_h5ad(path)
+    if covariates == "none":
+        loaded = scvi.model.SCANVI.load(adata=False, datamodule=data, **where)
+    elif V15:
+        loaded = scvi.model.SCANVI.load(adata=False, **where)
+    else:  # without an AnnData scvi-tools 1.4 would guess a wrong module (see `Registry`), so there it is an error
+        with pytest.raises(AttributeError, match="_source_registry"):
+            scvi.model.SCANVI.load(adata=False, datamodule=data, **where)
+        loaded = scvi.model.SCANVI.load(adata=adata, datamodule=data, **where)
+    np.testing.assert_allclose(
+        loaded.get_latent_representation(dataloader=data.inference_dataloader()), expected, atol=1e-5
+    )
+    np.testing.assert_array_equal(loaded.predict(dataloader=data.inference_dataloader()), labels)
+    if V15 and covariates == "all":
+        scvi.model.SCANVI.setup_anndata(adata, **data.registry["setup_args"])
+        loaded = scvi.model.SCANVI.load(adata=adata, **where)
+        np.testing.assert_allclose(loaded.get_latent_representation(), expected, atol=1e-5)
+
+
+#: What scvi-tools trains without an AnnData from 1.5 on.
+NEW: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "PEAKVI": (scvi.model, {"batch_key": "donor"}, {"n_hidden": 8, "n_latent": 3}),
+    "PEAKVI with covariates": (
+        scvi.model,
+        {"batch_key": "donor", "categorical_covariate_keys": ["sex", "assay"], "continuous_covariate_keys": ["age"]},
+        {"n_hidden": 8, "n_latent": 3},
+    ),
+    "LinearSCVI": (scvi.model, {"batch_key": "donor"}, {"n_hidden": 8, "n_latent": 3}),
+    "MRVI": (scvi.external, {"batch_key": "assay", "sample_key": "donor"}, {"n_latent": 4}),
+}
+
+
+class Reseed(Callback):
+    """The same noise in two trainings, whatever their loaders draw from torch's generator."""
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, i: int) -> None:
+        torch.manual_seed(1000 * trainer.current_epoch + i)
+
+    def on_validation_batch_start(self, trainer: Any, module: Any, batch: Any, i: int, j: int = 0) -> None:
+        torch.manual_seed(500 + i)
+
+
+class InMemory(LightningDataModule):
+    """scvi-tools' own batches of an AnnData in memory, in the order of a data module of ours."""
+
+    def __init__(self, registered: Any, data: SCVIDataModule, n_epochs: int) -> None:
+        super().__init__()
+        loader = data.train_dataloader()
+        orders = [flat(loader) for _ in range(n_epochs)]
+        self._epochs = [list(Stock(registered, indices=order, batch_size=data.batch_size)) for order in orders]
+        self._validation = list(Stock(registered, indices=data.val_idx, batch_size=data.batch_size))
+        for name in ("n_train", "n_val", "train_idx", "val_idx", "test_idx", "n_obs"):
+            setattr(self, name, getattr(data, name))
+
+    def train_dataloader(self) -> Any:
+        class Loader:
+            def __len__(loader) -> int:
+                return len(self._epochs[0])
+
+            def __iter__(loader) -> Any:
+                yield from self._epochs[self.trainer.current_epoch]
+
+        return Loader()
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(self._validation, batch_size=None)
+
+
+@pytest.mark.parametrize("case", NEW)
+def test_models_that_scvi_1_5_trains_without_an_anndata(path: Path, case: str, tmp_path: Path) -> None:
+    name = case.split()[0]
+    module, setup, options = NEW[case]
+    arguments: dict[str, Any] = {"batch_size": 32, "window": 64, "seed": 0, "model_name": name}
+    if not V15:
+        with pytest.raises(UnsupportedError, match=rf"makes {name} from an AnnData only; expected 1\.5 or later"):
+            SCVIDataModule(path, **setup, **arguments)
+        return
+    data = SCVIDataModule(path, **setup, **arguments)
+    kind = getattr(module, name)
+    train: dict[str, Any] = {**TRAIN, "check_val_every_n_epoch": 1}
+    adata = anndata.read_h5ad(path)
+    kind.setup_anndata(adata, **setup)
+    scvi.settings.seed = 0
+    stock = kind(adata, **options)
+    stock.train(datamodule=InMemory(stock.adata_manager, data, TRAIN["max_epochs"]), callbacks=[Reseed()], **train)
+    scvi.settings.seed = 0
+    model = kind(registry=data.registry, **options)
+    model.train(datamodule=data, callbacks=[Reseed()], **train)
+    assert {"elbo_train", "elbo_validation"} <= model.history.keys() == stock.history.keys()
+    for key, values in stock.history.items():
+        np.testing.assert_allclose(model.history[key].astype(float), values.astype(float), rtol=1e-4, err_msg=key)
+
+    expected = stock.get_latent_representation()
+    latent = model.get_latent_representation(dataloader=data.inference_dataloader())
+    np.testing.assert_allclose(latent, expected, atol=1e-4)
+    part = model.get_latent_representation(dataloader=data.inference_dataloader([77, 3, 3]))
+    np.testing.assert_allclose(part, expected[[77, 3, 3]], atol=1e-4)
+    if name == "PEAKVI":
+        whole = model.get_normalized_accessibility(dataloader=data.inference_dataloader(), return_numpy=True)
+        np.testing.assert_allclose(whole, stock.get_normalized_accessibility(return_numpy=True), atol=1e-4)
+    if name == "MRVI":
+        mine = model.get_local_sample_distances(dataloader=data.inference_dataloader())
+        theirs = stock.get_local_sample_distances()
+        np.testing.assert_allclose(mine["cell"].values, theirs["cell"].values, atol=1e-3)
+        assert data.n_samples == 3
+
+    model.save(str(tmp_path / "model"), datamodule=data)
+    for form in (False, anndata.read_h5ad(path)):
+        loaded = kind.load(str(tmp_path / "model"), adata=form, accelerator="cpu")
+        again = {} if form else {"dataloader": data.inference_dataloader()}
+        np.testing.assert_allclose(loaded.get_latent_representation(**again), latent, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["SCVI", "SCANVI", "PEAKVI"])
+def test_differential_expression_from_a_data_module(path: Path, name: str) -> None:
+    labels = {"unlabeled_category": "unknown"} if name == "SCANVI" else {}
+    setup = {"batch_key": "donor", "labels_key": "type", "categorical_covariate_keys": ["sex", "assay"], **labels}
+    if name == "PEAKVI" and not V15:
+        with pytest.raises(UnsupportedError, match="PEAKVI"):
+            SCVIDataModule(path, **setup, model_name=name)
+        return
+    data = SCVIDataModule(path, **setup, model_name=name, batch_size=32)
+    model = getattr(scvi.model, name)(registry=data.registry, **({"datamodule": data} if labels else {}))
+    model.train(datamodule=data, **{**TRAIN, "max_epochs": 1})
+    if not V15:
+        assert "dataloader" not in inspect.signature(model.differential_expression).parameters
+        with pytest.raises(AttributeError):
+            model.differential_expression(groupby="type", group1="T", group2="B", silent=True)
+        return
+    table_of = model.differential_accessibility if name == "PEAKVI" else model.differential_expression
+    table = table_of(dataloader=data.inference_dataloader(), groupby="type", group1="T", group2="B", silent=True)
+    adata = anndata.read_h5ad(path)
+    counts, types = adata.X.toarray(), adata.obs["type"].to_numpy()
+    assert sorted(table.index) == sorted(adata.var_names)
+    table = table.loc[adata.var_names]
+    for i, group in enumerate(("T", "B"), 1):
+        rows = counts[types == group]
+        if name == "PEAKVI":
+            np.testing.assert_allclose(table[f"emp_prob{i}"], (rows > 0).mean(axis=0), rtol=1e-5)
+        else:
+            np.testing.assert_allclose(table[f"raw_mean{i}"], rows.mean(axis=0), rtol=1e-5)
+            np.testing.assert_allclose(table[f"non_zeros_proportion{i}"], (rows != 0).mean(axis=0), rtol=1e-5)
+
+
+def test_a_model_or_key_that_cannot_be_is_told(path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"makes TOTALVI from an AnnData only.*annfeed\.scvi\.use\(model\)"):
+        SCVIDataModule(path, model_name="TOTALVI")
+    with pytest.raises(ValueError, match="found sample_key='donor' for SCVI"):
+        SCVIDataModule(path, sample_key="donor")
+    assert SCVIDataModule(path, model_name="SomebodyElse").n_obs == N
 
 
 #: Of the toy's cells, some of each are unlabelled.
@@ -411,6 +568,18 @@ def test_files_that_do_not_go_together(path: Path, tmp_path: Path) -> None:
     assert SCVIDataModule([tmp_path / "fewer.h5ad", path]).n_vars == 4
     with pytest.raises(ValueError, match="path_or_paths is empty"):
         SCVIDataModule([])
+
+
+def test_table_of_models_is_what_can_be_made(path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "scvi.md").read_text()
+    rows = re.findall(r"^\| ([A-Za-z]+VI) \| [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
+    assert {name for name, _ in rows} >= {"SCVI", "SCANVI", "LinearSCVI", "PEAKVI", "MRVI", "MULTIVI"}
+    for name, told in rows:
+        if told == "1.4, 1.5" or (told == "from 1.5" and V15):
+            assert SCVIDataModule(path, model_name=name).registry["model_name"] == name
+        else:
+            with pytest.raises(UnsupportedError, match=name):
+                SCVIDataModule(path, model_name=name)
 
 
 def test_table_of_parameters_is_the_signature() -> None:

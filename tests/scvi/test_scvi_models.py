@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,105 @@ def test_a_layer_and_sparse_tensors(tmp_path: Path) -> None:
     ours = use(make("SCVI", on_disk(adata, tmp_path / "data.h5ad"), layer="twice"), window=64)
     ours.train(**arguments)
     assert_same_history(ours, stock)
+
+
+def counted(adata: anndata.AnnData, kind: str) -> anndata.AnnData:
+    """The same, with the counts in another form."""
+    adata.X = adata.X.toarray() if kind == "dense" else adata.X.astype(kind)
+    return adata
+
+
+@pytest.mark.parametrize("kind", ["float32", "int64", "dense"])
+def test_differential_expression_is_that_of_memory(kind: str, tmp_path: Path) -> None:
+    """Its table has means of raw counts, which scvi-tools takes from the AnnData and not through a loader."""
+    tables: list[Any] = []
+    for where in ("memory", "disk"):
+        adata = counted(data(), kind)
+        adata = adata if where == "memory" else on_disk(adata, tmp_path / "data.h5ad")
+        model = make("SCVI", adata)
+        if where == "disk":
+            model = use(model, window=50, cache=0)
+        model.is_trained_ = True
+        model.module.eval()
+        scvi.settings.seed = 1
+        by_group = model.differential_expression(groupby="type", silent=True, n_samples_overall=200)
+        some = model.differential_expression(
+            idx1=np.arange(N) % 3 == 0, idx2=[1, 4, 7, 170], silent=True, n_samples_overall=200
+        )
+        tables.append((by_group, some))
+        assert "raw_normalized_mean1" in some
+    for ours, theirs in zip(tables[1], tables[0], strict=True):
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_differential_accessibility_is_that_of_memory(tmp_path: Path) -> None:
+    tables = []
+    for form in (data(), on_disk(data(), tmp_path / "data.h5ad")):
+        model = make("PEAKVI", form)
+        if form.isbacked:
+            model = use(model, window=50)
+        model.is_trained_ = True
+        model.module.eval()
+        scvi.settings.seed = 1
+        tables.append(model.differential_accessibility(groupby="type", group1="T", silent=True, n_samples_overall=200))
+    pd.testing.assert_frame_equal(tables[1], tables[0], rtol=1e-4, atol=1e-5)
+
+
+def test_counts_on_disk_are_summed_as_in_memory(tmp_path: Path) -> None:
+    model = use(make("SCVI", on_disk(data(), tmp_path / "data.h5ad")), window=7)
+    counts, expected = model.get_anndata_manager(model.adata).get_from_registry("X"), data().X
+    for axis in (0, 1):
+        np.testing.assert_allclose(counts.sum(axis=axis), np.asarray(expected.sum(axis=axis)), rtol=1e-6)
+    rows, factors = [5, 170, 5, 0], np.array([[2.0], [1.0], [0.5], [3.0]])
+    picked, wanted = counts[rows], expected[rows]
+    for mine, theirs in (
+        (picked, wanted),
+        (picked[:, [3, 1]], wanted[:, [3, 1]]),
+        (picked != 0, wanted != 0),
+        (picked > 1, wanted > 1),
+        (picked * factors, wanted.multiply(factors).tocsr()),
+        (picked.multiply(factors)[:, [0]] > 2, wanted.multiply(factors).tocsr()[:, [0]] > 2),
+    ):
+        np.testing.assert_allclose(mine.mean(axis=0), np.asarray(theirs.mean(axis=0)).ravel(), rtol=1e-6)
+    np.testing.assert_array_equal(picked.toarray(), wanted.toarray())
+    np.testing.assert_array_equal(picked[1].toarray(), wanted[1].toarray())
+    np.testing.assert_allclose(picked.mean(axis=1), wanted.mean(axis=1), rtol=1e-6)
+    assert (counts.shape, picked.shape) == (expected.shape, wanted.shape)
+
+
+@pytest.mark.parametrize("kind", ["dataloader", "use"])
+def test_multivi_from_disk(kind: str, tmp_path: Path) -> None:
+    """Its getters take a loader from scvi-tools 1.5 on; before, `use` alone serves it."""
+    import mudata
+
+    adata = data()
+    in_memory = mudata.MuData({"rna": adata[:, :14].copy(), "atac": adata[:, 14:].copy()})
+    in_memory.write(tmp_path / "data.h5mu")
+    models = []
+    for form in (in_memory, mudata.read_h5mu(tmp_path / "data.h5mu", backed=True)):
+        scvi.model.MULTIVI.setup_mudata(
+            form,
+            rna_layer=None,
+            atac_layer=None,
+            batch_key="donor",
+            modalities={"rna_layer": "rna", "atac_layer": "atac", "batch_key": "rna"},
+        )
+        scvi.settings.seed = 0
+        model = scvi.model.MULTIVI(form, n_genes=14, n_regions=10, n_hidden=8, n_latent=3)
+        models.append(model if form is in_memory else use(model, window=64))
+        models[-1].train(**{**TRAIN, "max_epochs": 1}, adversarial_mixing=False)
+    stock, ours = models
+    assert_same_history(ours, stock)
+    expected = stock.get_latent_representation()
+    if kind == "use":
+        np.testing.assert_allclose(ours.get_latent_representation(), expected, atol=1e-4)
+        return
+    arguments = {"dataloader": AnnDataLoader(ours.adata_manager, indices=UNSORTED, window=64)}
+    if "dataloader" not in inspect.signature(stock.get_latent_representation).parameters:
+        with pytest.raises(TypeError, match="dataloader"):
+            ours.get_latent_representation(**arguments)
+        return
+    np.testing.assert_allclose(ours.get_latent_representation(**arguments), expected[UNSORTED], atol=1e-4)
 
 
 def test_early_stopping(tmp_path: Path) -> None:

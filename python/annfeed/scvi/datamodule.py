@@ -42,6 +42,8 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         As in ``scvi.model.SCVI.setup_anndata``.
     unlabeled_category
         The label of unlabelled cells, for SCANVI; None for none.
+    sample_key
+        The obs column of samples, for MRVI (``model_name="MRVI"``); None for none.
     obs_subset, var_subset
         The cells and genes to take, as in `annfeed.AnnDataset`; None for all.
     train_size, validation_size, shuffle_set_split
@@ -56,7 +58,8 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
     window, cache, threads
         As in `annfeed.AnnDataLoader`.
     model_name
-        Name of the model class that the registry is for.
+        Name of the model class that the registry is for: "SCVI", "SCANVI"; with scvi-tools 1.5 also "LinearSCVI",
+        "PEAKVI" and "MRVI".
     **loader_kwargs
         Any other keyword of `AnnDataset.get_optimized_dataloader`: ``num_workers``, ``prefetch_batches``,
         ``pin_memory``, ``drop_last``.
@@ -66,7 +69,9 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
     KeyError
         If a file has no such layer, obs column or gene.
     ValueError
-        If a category is missing in some cell, or sizes leave no training cell.
+        If a category is missing in some cell, sizes leave no training cell, or the model does not take a key.
+    UnsupportedError
+        If this scvi-tools cannot make ``model_name`` without an AnnData.
     OSError
         If a file cannot be read.
 
@@ -91,6 +96,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         batch_key: str | None = None,
         labels_key: str | None = None,
         unlabeled_category: str | None = None,
+        sample_key: str | None = None,
         size_factor_key: str | None = None,
         categorical_covariate_keys: Sequence[str] | None = None,
         continuous_covariate_keys: Sequence[str] | None = None,
@@ -114,7 +120,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
                 f"unlabeled_category is {unlabeled_category!r} without labels_key, the obs column that it is in"
             )
         categorical, continuous = key_list(categorical_covariate_keys), key_list(continuous_covariate_keys)
-        single = [key for key in (batch_key, labels_key, size_factor_key) if key is not None]
+        single = [key for key in (batch_key, labels_key, sample_key, size_factor_key) if key is not None]
         keys = dict.fromkeys([*single, *(categorical or ()), *(continuous or ())])
         paths = [path_or_paths] if isinstance(path_or_paths, str | os.PathLike) else list(path_or_paths)
         if not paths:
@@ -140,6 +146,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             batch_key=batch_key,
             labels_key=labels_key,
             unlabeled_category=unlabeled_category,
+            sample_key=sample_key,
             size_factor_key=size_factor_key,
             categorical_covariate_keys=categorical,
             continuous_covariate_keys=continuous,
@@ -188,13 +195,13 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
 
     @property
     def n_samples(self) -> int:
-        """0: samples, as some models have them, are not registered."""
-        return 0
+        """Categories of ``sample_key``; 0 without it."""
+        return int(self._registered.summary.get("n_sample", 0))
 
     @property
     def n_continuous_cov(self) -> int:
         """Continuous covariates."""
-        return int(self._registered.summary["n_extra_continuous_covs"])
+        return int(self._registered.summary.get("n_extra_continuous_covs", 0))
 
     @property
     def n_cats_per_cov(self) -> tuple[int, ...] | None:

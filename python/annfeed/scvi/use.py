@@ -1,7 +1,7 @@
 """`use`: one line that makes a model of scvi-tools train and infer through annfeed.
 
-It sets two attributes of the model that scvi-tools reads when it makes a loader. Classes, other models and what is
-saved stay as they are.
+It sets three attributes of the model that scvi-tools reads when it makes a loader or takes statistics of counts.
+Classes, other models and what is saved stay as they are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from annfeed.cache import cache_budget
+from annfeed.scvi.counts import ManagesCounts, stock
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.siblings import SemiSupervisedDataLoader
 
@@ -27,7 +28,10 @@ class MakesLoaders:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a loader."""
-        return self.kind(*args, **{"window": self.window, "cache": self.cache, "threads": self.threads, **kwargs})
+        options = {"window": self.window, "cache": self.cache, "threads": self.threads, **kwargs}
+        if args:
+            return self.kind(stock(args[0]), *args[1:], **options)
+        return self.kind(**options)
 
 
 def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads: int | None = None) -> Model:
@@ -79,6 +83,7 @@ def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads
     target: Any = model
     splitter = _splitter(target, options)
     target._data_loader_cls = MakesLoaders(AnnDataLoader, **options)  # type: ignore[arg-type]
+    target.get_anndata_manager = ManagesCounts(target, **options)  # type: ignore[arg-type]
     if splitter is not None:
         target._data_splitter_cls = splitter
     return model
@@ -91,28 +96,28 @@ def _splitter(model: Any, options: dict[str, Any]) -> type[Any] | None:
 
     if not isinstance(model, BaseModelClass):
         raise TypeError(f"model is a {type(model).__name__}, where a model of scvi-tools was expected")
-    stock = getattr(type(model), "_data_splitter_cls", None)
+    splitter = getattr(type(model), "_data_splitter_cls", None)
     plain, semi = MakesLoaders(AnnDataLoader, **options), MakesLoaders(SemiSupervisedDataLoader, **options)
     name = f"{type(model).__name__}"
-    if stock is None:
+    if splitter is None:
         raise TypeError(f"{name} makes its training loaders in a way of its own, so it cannot be used with annfeed")
-    if issubclass(stock, DeviceBackedDataSplitter):
+    if issubclass(splitter, DeviceBackedDataSplitter):
         raise TypeError(f"{name} keeps all cells on the device, so there is nothing to stream")
     members: dict[str, Any]
-    if issubclass(stock, SemiSupervisedDataSplitter):
+    if issubclass(splitter, SemiSupervisedDataSplitter):
 
         def setup(self: Any, stage: str | None = None) -> None:
             """Split, then take our loaders for the two that scvi-tools names in its code."""
-            stock.setup(self, stage)
+            splitter.setup(self, stage)
             self.data_loader_class = semi if len(self._labeled_indices) else plain
 
         members = {"setup": setup}
-    elif issubclass(stock, DataSplitter) and stock.train_dataloader is DataSplitter.train_dataloader:
+    elif issubclass(splitter, DataSplitter) and splitter.train_dataloader is DataSplitter.train_dataloader:
         members = {"data_loader_cls": plain}
     else:
-        raise TypeError(f"{name} splits its cells with {stock.__name__}, which annfeed does not know")
+        raise TypeError(f"{name} splits its cells with {splitter.__name__}, which annfeed does not know")
     # scvi-tools checks for early stopping by the name of the class.
-    return type(stock.__name__, (stock,), {"__module__": __name__, "__doc__": stock.__doc__, **members})
+    return type(splitter.__name__, (splitter,), {"__module__": __name__, "__doc__": splitter.__doc__, **members})
 
 
 __all__ = ["use"]

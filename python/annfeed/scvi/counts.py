@@ -1,0 +1,211 @@
+"""Counts on disk where scvi-tools takes statistics of raw counts: for the tables of differential expression.
+
+scvi-tools asks the manager of an AnnData for the matrix and treats it as one in memory, which a backed one is not.
+Here is a manager whose matrices on disk give sums and means of rows, a window of rows at a time.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annfeed.scvi.batches import RegistryDataset
+from annfeed.selection import row_indices
+
+Int64Array = npt.NDArray[np.int64]
+#: From rows of counts (a float64 array or a scipy matrix) and the places of these rows to something of their shape.
+Step = Callable[[Any, slice], Any]
+
+
+class StreamedCounts:
+    """A matrix on disk that can be summed as scipy's can, and indexed with rows for means of them.
+
+    Anything else is asked of the matrix itself.
+
+    Parameters
+    ----------
+    manager
+        As scvi-tools makes it in ``setup_anndata``.
+    key
+        Of its registry.
+    window
+        Rows read together.
+    **options
+        ``cache`` and ``threads`` of `annfeed.AnnDataLoader`.
+    """
+
+    def __init__(self, manager: Any, key: str, window: int, **options: Any) -> None:
+        self._matrix = manager.get_from_registry(key)
+        self._rows = RegistryDataset(manager, {key: np.float64}, load_sparse_tensor=True, **options)
+        self._key, self._window = key, window
+        stored = np.dtype(self._matrix.dtype)
+        #: Of sums and means, which are added up in float64.
+        self.dtype = stored if stored.kind == "f" else np.dtype(np.float64)
+        self.shape = (len(self._rows), int(self._matrix.shape[1]))
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return rows, for means of them; with rows and columns, what the matrix gives."""
+        if isinstance(index, tuple | slice):
+            return self._matrix[index]
+        return RowsOfCounts(self, row_indices(index, self.shape[0]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._matrix, name)
+
+    def sum(self, axis: int) -> npt.NDArray[Any]:
+        """Return the sum of each row (1), [n_rows, 1], or of each column (0), [1, n_columns]."""
+        rows = RowsOfCounts(self, np.arange(self.shape[0], dtype=np.int64))
+        if axis == 0:
+            return rows.sums()[None, :].astype(self.dtype)
+        sums = [np.asarray(counts.sum(axis=1)).reshape(-1, 1) for counts, _ in rows.windows()]
+        return np.concatenate(sums).astype(self.dtype)
+
+    def read(self, rows: Int64Array) -> Any:
+        """Return rows as a scipy CSR matrix or an array, float64."""
+        import scipy.sparse as sp
+
+        read = self._rows.load(rows).batch(0, len(rows))[self._key]
+        if isinstance(read, np.ndarray):
+            return read
+        data, indices, indptr = (part.numpy() for part in (read.values(), read.col_indices(), read.crow_indices()))
+        return sp.csr_matrix((data, indices, indptr), shape=read.shape)
+
+    @property
+    def window(self) -> int:
+        """Rows read together."""
+        return self._window
+
+
+class RowsOfCounts:
+    """Some rows, on which steps are done element by element before a mean is taken.
+
+    Anything but those steps is done on the rows in memory.
+
+    Parameters
+    ----------
+    counts
+        The matrix.
+    rows
+        int64, in order.
+    steps
+        Done on each window.
+    """
+
+    def __init__(
+        self, counts: StreamedCounts, rows: Int64Array, steps: tuple[Step, ...] = (), dtype: Any = None
+    ) -> None:
+        self._counts, self._row_numbers, self._steps = counts, rows, steps
+        self.dtype = counts.dtype if dtype is None else np.dtype(dtype)
+
+    def windows(self) -> Any:
+        """Give the rows, a window at a time, each with its place among them."""
+        for start in range(0, len(self._row_numbers), self._counts.window):
+            place = slice(start, min(start + self._counts.window, len(self._row_numbers)))
+            counts = self._counts.read(self._row_numbers[place])
+            for step in self._steps:
+                counts = step(counts, place)
+            yield counts, place
+
+    def sums(self) -> npt.NDArray[np.float64]:
+        """Return the sum of each column."""
+        parts = [np.asarray(counts.sum(axis=0), dtype=np.float64).ravel() for counts, _ in self.windows()]
+        total: npt.NDArray[np.float64] = np.sum(parts, axis=0)
+        return total
+
+    def mean(self, axis: int | None = None, dtype: Any = None, out: Any = None) -> npt.NDArray[Any]:
+        """Return the mean of each column (``axis`` 0), also for ``numpy.mean``; ``dtype`` and ``out`` stay None."""
+        if axis != 0:
+            return np.asarray(self._in_memory().mean(axis=axis))
+        return (self.sums() / len(self._row_numbers)).astype(self.dtype)
+
+    def multiply(self, factors: npt.NDArray[Any]) -> RowsOfCounts:
+        """Multiply each row by its factor, [n_rows, 1]."""
+        return self._then(lambda counts, place: _times(counts, np.asarray(factors)[place]))
+
+    __mul__ = multiply
+
+    def __ne__(self, other: object) -> Any:
+        return self._then(lambda counts, _: counts != other, np.float64)
+
+    def __gt__(self, other: Any) -> RowsOfCounts:
+        return self._then(lambda counts, _: counts > other, np.float64)
+
+    __hash__ = None  # type: ignore[assignment]  # as of any array
+
+    def __getitem__(self, index: Any) -> Any:
+        """Pick columns (``[:, columns]``); anything else of the rows in memory."""
+        if isinstance(index, tuple) and len(index) == 2 and index[0] == slice(None):
+            return self._then(lambda counts, _: counts[:, index[1]])
+        return self._in_memory()[index]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._in_memory(), name)
+
+    def _then(self, step: Step, dtype: Any = None) -> RowsOfCounts:
+        steps = (*self._steps, step)
+        return RowsOfCounts(self._counts, self._row_numbers, steps, self.dtype if dtype is None else dtype)
+
+    def _in_memory(self) -> Any:
+        import scipy.sparse as sp
+
+        parts = [counts for counts, _ in self.windows()]
+        return sp.vstack(parts, format="csr") if parts and sp.issparse(parts[0]) else np.concatenate(parts)
+
+
+def _times(counts: Any, factors: npt.NDArray[Any]) -> Any:
+    return counts.multiply(factors).tocsr() if hasattr(counts, "multiply") else counts * factors
+
+
+class ManagesCounts:
+    """Stands where scvi-tools asks a model for its manager: the same, but for matrices on disk.
+
+    Parameters
+    ----------
+    model
+        Of scvi-tools.
+    window, cache, threads
+        As in `annfeed.AnnDataLoader`.
+    """
+
+    def __init__(self, model: Any, *, window: int, cache: str | int, threads: int | None) -> None:
+        self._model = model
+        self._options: dict[str, Any] = {"window": window, "cache": cache, "threads": threads}
+
+    def __call__(self, adata: Any, required: bool = False) -> Any:
+        """Return the manager of an AnnData."""
+        manager = type(self._model).get_anndata_manager(self._model, adata, required=required)
+        return None if manager is None else streaming(manager, **self._options)
+
+
+def streaming(manager: Any, **options: Any) -> Any:
+    """Return a manager like ``manager`` whose matrices on disk are `StreamedCounts`.
+
+    Parameters
+    ----------
+    manager
+        As scvi-tools makes it in ``setup_anndata``.
+    **options
+        ``window``, ``cache`` and ``threads``.
+    """
+    other = copy.copy(manager)
+    other.get_from_registry = lambda key: _streamed(manager, key, options)
+    other.on_disk = manager
+    return other
+
+
+def stock(manager: Any) -> Any:
+    """Return the manager that was given to `streaming`; any other as it is."""
+    return vars(manager).get("on_disk", manager)
+
+
+def _streamed(manager: Any, key: str, options: dict[str, Any]) -> Any:
+    import h5py
+    from anndata.abc import CSCDataset, CSRDataset
+
+    value = manager.get_from_registry(key)
+    on_disk = isinstance(value, CSRDataset | CSCDataset | h5py.Dataset)
+    return StreamedCounts(manager, key, **options) if on_disk else value
