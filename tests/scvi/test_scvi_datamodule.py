@@ -268,7 +268,8 @@ NEW: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
         {"batch_key": "donor", "categorical_covariate_keys": ["sex", "assay"], "continuous_covariate_keys": ["age"]},
         {"n_hidden": 8, "n_latent": 3},
     ),
-    "LinearSCVI": (scvi.model, {"batch_key": "donor"}, {"n_hidden": 8, "n_latent": 3}),
+    # Without it, scvi-tools takes the prior of the library size from the AnnData, where there is one.
+    "LinearSCVI": (scvi.model, {"batch_key": "donor"}, {"n_latent": 3, "use_observed_lib_size": True}),
     "MRVI": (scvi.external, {"batch_key": "assay", "sample_key": "donor"}, {"n_latent": 4}),
 }
 
