@@ -1,6 +1,6 @@
 //! Work outside the interpreter's lock, and the interpreter's end, which waits for it.
 //!
-//! While it ends, CPython (before 3.14) kills every other thread that asks for the GIL, by unwinding its stack; of a thread
+//! While it ends, Python (before 3.14) kills every other thread that asks for the GIL, by unwinding its stack; of a thread
 //! in Rust that aborts the process. So the end calls off what is under way and waits for those threads to come back; what
 //! begins later keeps the GIL.
 
