@@ -38,7 +38,7 @@ class Labels:
         return found if self.values is None else torch.searchsorted(self.values, found.double())
 
 
-def read_labels(file: str, elem: str, column: str) -> Labels:
+def read_labels(file: str | list[str], elem: str, column: str) -> Labels:
     """Read the classes of all cells; the matrix is opened and not read."""
     with AnnDataset(file, elem=elem, obs_columns=[column], categories="code") as cells:
         series = cells.obs[column]
@@ -71,7 +71,7 @@ def split(codes: np.ndarray, test_share: float, seed: int) -> tuple[np.ndarray, 
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
 
 
-def choose_transform(file: str, elem: str, rows: np.ndarray) -> tuple[Transform | None, str]:
+def choose_transform(file: str | list[str], elem: str, rows: np.ndarray) -> tuple[Transform | None, str]:
     """Look at a few cells: counts are normalised, anything else is taken as it is."""
     # Nothing is cached, so that the time to the first batch stays a true one.
     with AnnDataset(file, elem=elem, obs_columns=[], obs_subset=rows, cache=0) as cells:
@@ -208,7 +208,7 @@ def main(options: argparse.Namespace) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a classifier of cells from an .h5ad file that stays on disk.")
     add = parser.add_argument
-    add("file", metavar="FILE", help="an .h5ad file")
+    add("file", metavar="FILE", nargs="+", help="an .h5ad file, or several; a pattern in quotes is one, too")
     add("--label", metavar="KEY", required=True, help="the obs column with the classes")
     add("--elem", default="X", help="where the matrix lies: X, raw/X, layers/counts, obsm/X_pca (default: %(default)s)")
     add("--epochs", type=_at_least_one, default=10, help="times that all cells are seen (default: %(default)s)")
@@ -218,7 +218,9 @@ def _options() -> argparse.Namespace:
     add("--test-share", type=_share, default=0.2, help="share of the cells to hold out (default: %(default)s)")
     add("--seed", type=int, default=0, help="for split, order and weights (default: %(default)s)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default here: %(default)s)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.file = options.file if len(options.file) > 1 else options.file[0]
+    return options
 
 
 def _at_least_one(text: str) -> int:

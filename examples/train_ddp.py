@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node=2 examples/train_ddp.py atlas.h5ad --label cell_type
 
-With ``--checkpoint FILE`` it is kept up to date there, and training goes on from it when it is started again, also in
-the middle of an epoch. One process without torchrun works, too.
+Several files, or a pattern in quotes, are one atlas; each gets the results of its cells. With
+``--checkpoint FILE`` it is kept up to date there, and training goes on from it when it is started again, also in the
+middle of an epoch. One process without torchrun works, too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from annfeed import AnnDataset, Compose, Log1p, NormalizeTotal, WindowLoader, write_obsm
+from annfeed import AnnDataset, Compose, Log1p, NormalizeTotal, WindowLoader, check_writable, write_obsm
 
 
 def train(model: nn.Module, loader: WindowLoader, options: argparse.Namespace, device: torch.device) -> None:
@@ -91,11 +92,13 @@ def main(options: argparse.Namespace) -> None:
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if use_cuda else "gloo")
     cells = AnnDataset(
-        options.file,
+        options.file if len(options.file) > 1 else options.file[0],
         obs_columns=[options.label],
         categories="code",
         transform=Compose([NormalizeTotal(1e4), Log1p()]),
     )
+    # Now, and not after hours of training.
+    check_writable(cells, obsm=options.key, overwrite=options.overwrite)
     parts = cells.split({"train": 0.9, "test": 0.1}, stratify=options.label, seed=options.seed)
     loader = parts["train"].get_optimized_dataloader(
         options.batch_size, seed=options.seed, num_workers=options.num_workers
@@ -108,13 +111,15 @@ def main(options: argparse.Namespace) -> None:
     train(model, loader, options, device)
     results = predict(model, cells, options, device)
     if rank() == 0:
-        write_obsm(options.file, options.key, results, overwrite=True)
+        write_obsm(cells, options.key, results, overwrite=options.overwrite)
         probabilities = torch.empty(len(cells), n_classes)
         for index, values in results:
             probabilities[index] = values
         test = parts["test"]
-        truth = torch.as_tensor(test.obs[options.label].cat.codes.to_numpy(), dtype=torch.int64)
-        guess = probabilities[torch.as_tensor(test.rows_at(np.arange(len(test))))].argmax(1)
+        truth = torch.from_numpy(test.obs[options.label].cat.codes.to_numpy(np.int64, copy=True))
+        # The rows of the files that make up the part: what "index" is in its batches.
+        rows = torch.from_numpy(test.rows_at(np.arange(len(test))))
+        guess = probabilities[rows].argmax(1)
         right = (guess == truth)[truth >= 0].float().mean()
         say(f"test accuracy {right:.1%}; probabilities are in obsm[{options.key!r}]")
     if dist.is_initialized():
@@ -123,9 +128,10 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("file", help="an .h5ad file of counts; obsm is written to it")
+    parser.add_argument("file", nargs="+", help="an .h5ad file of counts, or several; obsm is written to them")
     parser.add_argument("--label", required=True, help="the obs column with the classes, a categorical")
     parser.add_argument("--key", default="X_classes", help="name in obsm (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what has that name")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64, help="cells of a batch, on each process")
     parser.add_argument("--lr", type=float, default=1e-3)

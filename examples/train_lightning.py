@@ -2,7 +2,8 @@
 
     python examples/train_lightning.py atlas.h5ad --label cell_type --devices 2
 
-With ``--checkpoints FOLDER`` it keeps checkpoints there, and goes on from the last one when it is run again.
+Several files, or a pattern in quotes, are one atlas; each gets the results of its cells. With
+``--checkpoints FOLDER`` it keeps checkpoints there, and goes on from the last one when it is run again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter, ModelCheckpoint
 from torch import nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from annfeed import AnnDataset, Compose, Log1p, NormalizeTotal, write_obsm
+from annfeed import AnnDataset, Compose, Log1p, NormalizeTotal, check_writable, write_obsm
 from annfeed.lightning import AnnDataModule
 
 
@@ -57,9 +58,9 @@ class Classifier(pl.LightningModule):
 class WriteObsm(BasePredictionWriter):
     """Gathers the predictions of all processes; the first one writes them."""
 
-    def __init__(self, path: str, key: str) -> None:
+    def __init__(self, cells: AnnDataset, key: str, overwrite: bool) -> None:
         super().__init__("epoch")
-        self.path, self.key = path, key
+        self.cells, self.key, self.overwrite = cells, key, overwrite
 
     def write_on_epoch_end(self, trainer, pl_module, predictions, batch_indices) -> None:  # type: ignore[no-untyped-def]
         parts = [predictions]
@@ -67,18 +68,21 @@ class WriteObsm(BasePredictionWriter):
             parts = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, predictions)
         if trainer.is_global_zero:
-            write_obsm(self.path, self.key, [pair for part in parts for pair in part], overwrite=True)
+            pairs = (pair for part in parts for pair in part)
+            write_obsm(self.cells, self.key, pairs, overwrite=self.overwrite)
 
 
 def main(options: argparse.Namespace) -> None:
     """Do all of it."""
     pl.seed_everything(options.seed)
     cells = AnnDataset(
-        options.file,
+        options.file if len(options.file) > 1 else options.file[0],
         obs_columns=[options.label],
         categories="code",
         transform=Compose([NormalizeTotal(1e4), Log1p()]),
     )
+    # Now, and not after hours of training.
+    check_writable(cells, obsm=options.key, overwrite=options.overwrite)
     data = AnnDataModule(
         cells,
         splits={"train": 0.8, "val": 0.1, "test": 0.1},
@@ -89,7 +93,7 @@ def main(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     model = Classifier(options.label, cells.shape[1], len(cells.categories[options.label]), options.lr)
-    callbacks: list = [WriteObsm(options.file, options.key)]
+    callbacks: list = [WriteObsm(cells, options.key, options.overwrite)]
     if options.checkpoints:
         callbacks.append(ModelCheckpoint(options.checkpoints, save_last=True, every_n_train_steps=options.every))
     last = Path(options.checkpoints, "last.ckpt") if options.checkpoints else None
@@ -113,10 +117,11 @@ def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("file", help="an .h5ad file of counts; obsm is written to it")
+    parser.add_argument("file", nargs="+", help="an .h5ad file of counts, or several; obsm is written to them")
     parser.add_argument("--label", required=True, help="the obs column with the classes")
     parser.add_argument("--group", help="an obs column, as the donor, whose groups the split does not divide")
     parser.add_argument("--key", default="X_classes", help="name in obsm (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what has that name")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=64, help="cells of a batch, on each process")
     parser.add_argument("--lr", type=float, default=1e-3)

@@ -3,9 +3,11 @@
 import importlib.util
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import anndata
@@ -13,6 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
+
+from annfeed import write_obsm
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 CLASSIFIER = EXAMPLES / "train_classifier.py"
@@ -117,9 +122,57 @@ def test_classifier_tells_that_a_file_is_not_there(tmp_path: Path) -> None:
     assert "atlas.h5ad: cannot open the file: No such file" in done.stderr
 
 
-def check_written(path: Path) -> None:
-    """The probabilities in the file are of its own rows: they tell the kinds apart."""
-    adata = anndata.read_h5ad(path)
+def run_here(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: object) -> None:
+    """Run an example in this process, which has torch already."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    threads = torch.get_num_threads()
+    try:
+        runpy.run_path(str(EXAMPLES / script), run_name="__main__")
+    finally:
+        torch.set_num_threads(threads)
+
+
+def options_of(script: str) -> list[object]:
+    if script == "train_lightning.py":
+        pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
+    return ["--label", "kind", "--batch-size", 16, *(["--device", "cpu"] if "classifier" in script else ["--cpu"])]
+
+
+@pytest.mark.parametrize("script", ["train_classifier.py", "train_ddp.py", "train_lightning.py"])
+def test_every_example_takes_many_files(
+    counts: Path, tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, adata = options_of(script), anndata.read_h5ad(counts)
+    for name, start, stop in (("a", 0, 100), ("b", 100, 300)):
+        adata[start:stop].copy().write_h5ad(tmp_path / f"{name}.h5ad")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not writable.*")
+        run_here(monkeypatch, script, tmp_path / "*.h5ad", *options, "--epochs", 4)
+    assert re.search(r"accuracy +(100|9\d)\.\d%", capsys.readouterr().out)
+    if script != "train_classifier.py":
+        # Named one by one, as a shell gives them; and again, over what is there.
+        files = sorted(tmp_path.glob("*.h5ad"))
+        check_written(*files)
+        run_here(monkeypatch, script, *files, *options, "--epochs", 1, "--overwrite")
+
+
+@pytest.mark.parametrize("script", ["train_ddp.py", "train_lightning.py"])
+def test_examples_say_before_training_that_they_could_not_write(
+    counts: Path, tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options, path = options_of(script), shutil.copy(counts, tmp_path / "counts.h5ad")
+    write_obsm(path, "X_classes", np.zeros((300, 2)))
+    before = path.read_bytes()
+    monkeypatch.setattr(torch.optim, "Adam", None)  # what training would begin with
+    with pytest.raises(ValueError, match=r"counts\.h5ad: 'obsm/X_classes' is there already"):
+        run_here(monkeypatch, script, path, *options)
+    assert "epoch" not in capsys.readouterr().out
+    assert path.read_bytes() == before
+
+
+def check_written(*paths: Path) -> None:
+    """The probabilities in the files are of their own rows: they tell the kinds apart."""
+    adata = anndata.concat([anndata.read_h5ad(path) for path in paths])
     found = adata.obsm["X_classes"]
     assert found.shape == (300, 2)
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
@@ -135,7 +188,7 @@ def test_ddp_trains_and_goes_on_where_it_stopped(counts: Path, tmp_path: Path) -
     # 270 of 300 cells on two processes: 9 batches each.
     assert re.findall(r"epoch (\d) .* (\d+) batches a process", first.stdout) == [("0", "9"), ("1", "9")]
     check_written(path)
-    again = start(*TORCHRUN, EXAMPLES / "train_ddp.py", path, *options, "--epochs", 3)
+    again = start(*TORCHRUN, EXAMPLES / "train_ddp.py", path, *options, "--epochs", 3, "--overwrite")
     assert again.returncode == 0, again.stderr
     assert "going on from step 15, batch 6 of epoch 1" in again.stdout
     assert re.findall(r"epoch (\d) .* (\d+) batches a process", again.stdout) == [("1", "3"), ("2", "9")]
@@ -148,7 +201,8 @@ def test_lightning_trains_on_two_processes_and_goes_on_where_it_stopped(counts: 
     path = shutil.copy(counts, tmp_path / "counts.h5ad")
     options = ["--label", "kind", "--batch-size", 16, "--cpu", "--devices", 2, "--checkpoints", tmp_path / "kept"]
     for n_epochs in (1, 4):
-        done = start(EXAMPLES / "train_lightning.py", path, *options, "--every", 3, "--epochs", n_epochs)
+        again = ["--overwrite"] if n_epochs == 4 else []
+        done = start(EXAMPLES / "train_lightning.py", path, *options, "--every", 3, "--epochs", n_epochs, *again)
         assert done.returncode == 0, done.stderr
         steps = [int(file.stem.partition("step=")[2]) for file in (tmp_path / "kept").glob("epoch=*-step=*.ckpt")]
         # 240 of 300 cells on two processes: 8 batches each.

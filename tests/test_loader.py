@@ -652,7 +652,7 @@ def test_multiprocessing_context_reaches_the_workers(dataset: AnnDataset) -> Non
         ({"batch_size": "4"}, TypeError, "batch_size"),
         ({"batch_size": 4.0}, TypeError, "batch_size"),
         ({"block_size": 0}, ValueError, "block_size"),
-        ({"block_size": "chunks"}, (TypeError, ValueError), "block_size"),
+        ({"block_size": "best"}, ValueError, "block_size is 'best'; expected a positive integer or 'auto'"),
         ({"block_size": 2.5}, TypeError, "block_size"),
         ({"seed": -1}, ValueError, "seed"),
         ({"seed": 2**64}, ValueError, "seed"),

@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+import annfeed
 from annfeed import AnnDataset
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,34 @@ def test_parameter_tables_are_the_signatures(heading: str, function: object) -> 
     parameters = inspect.signature(function).parameters.values()
     there = {p.name: p.default for p in parameters if p.kind != p.VAR_KEYWORD and p.default is not p.empty}
     assert {name: eval(default) for name, default in told.items()} == there
+
+
+#: What loaders ask of a dataset, and users do not.
+INNER = {"load", "load_rows", "finish", "refresh", "pin_batches", "obs_batch", "matrix_batch", "unit_starts"} | {
+    "fingerprint",
+    "row_bytes",
+    "obs_is_of_file",
+    "n_threads",
+}
+
+
+def test_readme_names_all_that_a_dataset_has() -> None:
+    table = README[README.index("A dataset also has:") :].split("\n\n")[1]
+    told = set(re.findall(r"`(\w+)", " ".join(line.split("|")[1] for line in table.splitlines())))
+    dataset = AnnDataset(anndata.AnnData(np.eye(2, dtype=np.float32)))
+    has = {name for name in dir(dataset) if not name.startswith("_")} - set(dir(torch.utils.data.Dataset))
+    in_other_tables = {*inspect.signature(AnnDataset.__init__).parameters, "get_optimized_dataloader"}
+    assert has - INNER - in_other_tables <= told
+    assert told - {"len", "with"} <= has
+
+
+def test_readme_names_all_errors() -> None:
+    told = README[README.index("\n## Errors") : README.index("\n## Limits")]
+    errors = [value for value in vars(annfeed).values() if isinstance(value, type) and issubclass(value, Exception)]
+    for error in errors:
+        if not issubclass(error, Warning):
+            assert f"`annfeed.{error.__name__}` (a" in told.replace("\n", " ")
+            assert any(f"`{base.__name__}`" in told for base in error.__bases__)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -59,6 +59,8 @@ class PlanSampler(DistributedSampler[int]):
         weighting: Weighting | None = None,
         order: Callable[[int], Any] | None = None,
     ) -> None:
+        if isinstance(block_size, str) and block_size != "auto":
+            raise ValueError(f"block_size is {block_size!r}; expected a positive integer or 'auto'")
         # Not super().__init__: it wants the process group now, while ranks are settled at the first batch.
         self.dataset = dataset
         self.blocks = f"blocks of {block_size} neighbouring rows" if block_size != 1 else "single rows"
