@@ -354,7 +354,11 @@ class AnnDataset(RowBatches):
 
     @property
     def obs(self) -> pd.DataFrame:
-        """The obs columns of the dataset's rows, read when asked for."""
+        """The columns of ``obs_columns`` at the dataset's rows, in their order, as a DataFrame of its own.
+
+        Its index holds the obs names. It is read from the file, or taken from the AnnData, at each access; what is done
+        to it stays in it.
+        """
         frame = self._obs.frame()
         return frame if self._rows is None else frame.iloc[self._rows]
 
