@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from test_inference import contents
-from toys import hand_over, toy
+from toys import hand_over, rows_of, toy
 
 import annfeed
 from annfeed import AnnDataset, FormatError, UnsupportedError, write_obs
@@ -361,6 +361,20 @@ def test_predicted_labels_of_part_of_the_rows(path: Path) -> None:
     assert obs["predicted"].iloc[[17, 3, 39]].tolist() == obs["label"].iloc[[17, 3, 39]].tolist()
     assert obs["predicted"].notna().sum() == 3
     assert list(obs["predicted"].cat.categories) == list(obs["label"].cat.categories)
+
+
+def test_an_open_dataset_reads_on(path: Path) -> None:
+    """What it read of obs stays; who opens the file anew sees what was written."""
+    dataset = AnnDataset(path, chunk_size=8)
+    loader = dataset.get_optimized_dataloader(batch_size=8, shuffle=False)
+    before = [batch["obs_label"] for batch in loader]
+    write_obs(path, "new", TEXTS)
+    write_obs(path, "label", TEXTS, overwrite=True)
+    batches = list(loader)
+    assert [batch["obs_label"] for batch in batches] == before
+    assert rows_of(batches) == [list(range(i, i + 8)) for i in range(0, N, 8)]
+    again = AnnDataset(path, obs_columns=["new", "label"])
+    assert again[7]["obs_new"] == again[7]["obs_label"] == TEXTS[7]
 
 
 def test_it_is_public() -> None:

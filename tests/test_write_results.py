@@ -120,6 +120,15 @@ def test_a_dataset_of_an_anndata_writes_to_the_object(tmp_path: Path, form: str)
         assert "X_model" not in anndata.read_h5ad(tmp_path / "toy.h5ad").obsm
 
 
+def test_an_anndata_that_was_filtered_after_the_dataset_was_made() -> None:
+    adata = toy()
+    dataset = AnnDataset(adata)
+    adata._inplace_subset_obs(np.arange(30))  # as sc.pp.filter_cells does
+    for write in (lambda: write_obsm(dataset, "X_model", VALUES), lambda: check_writable(dataset, obs="new")):
+        with pytest.raises(ValueError, match=r"30 cells; expected 40.*Make the dataset again"):
+            write()
+
+
 def test_a_modality_of_a_nested_file(tmp_path: Path) -> None:
     path = tmp_path / "nested.h5mu"
     with h5py.File(path, "w") as file:

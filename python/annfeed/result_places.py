@@ -68,6 +68,11 @@ class Place:
                 f"{self.place} is a view of a backed one, to which anndata can add nothing. Write to the AnnData that "
                 "it is a view of, or to its file; or load the view with to_memory()"
             )
+        if adata.n_obs != len(self.rows):
+            raise ValueError(
+                f"{self.place} has {adata.n_obs} cells; expected {len(self.rows)}, as when the dataset was made. Make "
+                "the dataset again"
+            )
         if key in getattr(adata, where) and not overwrite:
             raise ValueError(already_there(f"{self.place}: {where}[{key!r}]"))
 
