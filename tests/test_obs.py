@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from annfeed.errors import FormatError, UnknownNameError
 from annfeed.obs import ObsTable
+from annfeed.obs_sources import FileSource
 
 SCANPY_DEMO = Path(scanpy.__file__).parent / "datasets" / "10x_pbmc68k_reduced.h5ad"
 NAN = float("nan")
@@ -126,9 +127,14 @@ def test_obs_of_a_file_is_what_anndata_reads(name, request):
 
 
 @pytest.mark.parametrize("name", ["anndataR_example_all_encodings", "edge/zero_vars_85obs", "legacy_nan_dense_gzip"])
-def test_each_column_alone_is_as_in_the_whole(name, corpus):
+def test_each_column_alone_is_as_in_the_whole(name, corpus, monkeypatch):
     path = corpus / f"{name}.h5ad"
     obs = read_by_anndata(path, whole=True)
+    # Frames of before version 0.2 are read as a whole for the sake of a column; in this test once, not twice a column.
+    frames, read_whole = {}, FileSource._read_whole
+    monkeypatch.setattr(
+        FileSource, "_read_whole", lambda self: frames[0] if frames else frames.setdefault(0, read_whole(self))
+    )
     for column in obs:
         table = ObsTable.from_file(path, columns=[column])
         assert_takes_as(table, obs[[column]], [3, 0, 3])

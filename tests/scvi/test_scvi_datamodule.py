@@ -23,6 +23,7 @@ from lightning.pytorch import Callback, LightningDataModule
 from managers import SETUP, assert_same, cells, manager, toy
 from scvi.dataloaders import AnnDataLoader as Stock
 from scvi.dataloaders import DataSplitter
+from scvi.model._utils import get_max_epochs_heuristic
 
 from annfeed.errors import UnsupportedError
 from annfeed.scvi import SCVIDataModule
@@ -480,7 +481,15 @@ def test_normalized_expression(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_all_cells_for_training(path: Path) -> None:
     data = SCVIDataModule(path, train_size=1.0)
     model = scvi.model.SCVI(registry=data.registry)
-    model.train(datamodule=data, **{**TRAIN, "max_epochs": None})
+
+    class AfterTwoEpochs(Callback):
+        def on_train_epoch_end(self, trainer: Any, _: Any) -> None:
+            trainer.should_stop = trainer.current_epoch == 1
+
+    model.train(datamodule=data, callbacks=[AfterTwoEpochs()], **{**TRAIN, "max_epochs": None})
+    # scvi-tools has told from the data module's cells for how long it would train, were it not stopped.
+    assert model.trainer.max_epochs == get_max_epochs_heuristic(N)
+    assert len(model.history["elbo_train"]) == 2
     assert data.n_val == 0
     assert "elbo_validation" not in model.history
 
