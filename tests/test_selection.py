@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,8 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annfeed import AnnDataset
 from annfeed.errors import UnknownNameError
-from annfeed.selection import as_positions, column_subset, near_matches, row_subset
+from annfeed.sampler import given_positions
+from annfeed.selection import as_positions, column_subset, near_matches, numbers_of_rows, row_subset
 
 MASK = [True, False, False, True, True]
 NAMES = pd.Index(["CD3E", "CD8A", "CD4", "MS4A1", "GNLY"])
@@ -48,7 +51,20 @@ POSITIONS: list[tuple[Any, list[int]]] = [
     (MASK, [0, 3, 4]),
     (tuple(MASK), [0, 3, 4]),
     (np.array(MASK), [0, 3, 4]),
-    (pd.Series(MASK, index=list("edcba")), [0, 3, 4]),
+    (pd.Series(MASK), [0, 3, 4]),
+    (pd.Series(MASK, index=np.arange(5)), [0, 3, 4]),
+    (pd.Series(MASK, dtype=object), [0, 3, 4]),
+    (pd.array(MASK, dtype="boolean"), [0, 3, 4]),
+    (pd.Categorical(MASK), [0, 3, 4]),
+    (np.array(MASK, object), [0, 3, 4]),
+    ([np.True_, False, False, np.True_, True], [0, 3, 4]),
+    (pd.array([4, 0], dtype="Int64"), [4, 0]),
+    (pd.Series([4, 0], dtype=object), [4, 0]),
+    (pd.Categorical([4, 0]), [4, 0]),
+    (pd.RangeIndex(4, 1, -2), [4, 2]),
+    ({4: "a", 0: "b"}.keys(), [4, 0]),
+    (slice(1, 4), [1, 2, 3]),
+    (slice(None, None, -2), [4, 2, 0]),
     (torch.tensor(MASK), [0, 3, 4]),
     ([False] * 5, []),
     ([True] * 5, [0, 1, 2, 3, 4]),
@@ -102,13 +118,19 @@ def test_a_subset_does_not_change_with_the_users_array() -> None:
         ([True] * 6, ValueError, "mask of length 6, but there are 5 rows"),
         ([1.0, 2.0], TypeError, "float64"),
         ([1, None], TypeError, "object"),
+        (pd.array([1, None], dtype="Int64"), TypeError, "missing value at place 1"),
+        (pd.array([*MASK[:4], None], dtype="boolean"), ValueError, "mask with a missing value at place 4"),
+        (pd.Series([None, *MASK[1:]], dtype=object), ValueError, "mask with a missing value at place 0"),
+        (pd.Series([True, 1, 0, 0, 1], dtype=object), TypeError, "object"),
+        ({0, 1}, TypeError, "is a set"),
+        (frozenset([0]), TypeError, "is a set"),
+        ({0: True}, TypeError, "is a dict"),
         (["a", "b"], TypeError, "get_indexer"),
         ("abc", TypeError, "the text 'abc'"),
         (b"abc", TypeError, "the text b'abc'"),
         (3, TypeError, "obs_subset"),
         ([[0, 1]], TypeError, "2 axes"),
         (np.ones((5, 1), bool), TypeError, "2 axes"),
-        (slice(0, 3), TypeError, "obs_subset"),
     ],
 )
 def test_row_subset_that_is_refused(written: Any, error: type[Exception], message: str) -> None:
@@ -126,6 +148,11 @@ def test_row_subset_that_is_refused(written: Any, error: type[Exception], messag
         (pd.Index(["CD4"]), [2]),
         (pd.Series(["CD4", "GNLY"], index=[7, 8]), [2, 4]),
         (pd.Series(["CD4", "GNLY"], dtype="string"), [2, 4]),
+        (pd.Series(["CD4", "GNLY"], dtype="category"), [2, 4]),
+        (pd.Series(["CD4", "GNLY"], index=["CD4", "GNLY"]), [2, 4]),
+        (np.array([b"CD4", b"GNLY"]), [2, 4]),
+        (np.array([b"CD4", b"GNLY"], object), [2, 4]),
+        ({"CD4": 1, "GNLY": 2}.keys(), [2, 4]),
         ((name for name in ("CD4", "CD8A")), [2, 1]),
         ([-1, 0], [4, 0]),
         ([-5], [0]),
@@ -151,6 +178,10 @@ def test_column_subset(written: Any, expected: list[int]) -> None:
         ([-6], IndexError, "var_subset holds -6, but f.h5ad has 5 columns"),
         (MASK[:3], ValueError, "mask of length 3, but there are 5 columns"),
         ("CD4", TypeError, "the text 'CD4'"),
+        (["CD4", None], ValueError, "names with a missing value at place 1"),
+        (pd.array(["CD4", None], dtype="string"), ValueError, "names with a missing value at place 1"),
+        ({"CD4", "CD8A"}, TypeError, "is a set"),
+        (slice("CD4", "GNLY"), TypeError, "a slice of names"),
         ([0.5], TypeError, "float64"),
         ([["CD4"]], TypeError, "2 axes"),
         (3, TypeError, "var_subset"),
@@ -159,6 +190,97 @@ def test_column_subset(written: Any, expected: list[int]) -> None:
 def test_column_subset_that_is_refused(written: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         column_subset(written, 5, lambda: NAMES, "f.h5ad")
+
+
+# A Series goes by its index. ------------------------------------------------------------------------------------------
+
+CELLS = pd.Index(["c", "a", "2", "7", "b"])
+BY_NAME = pd.Series({"2": True, "7": False, "a": True, "b": False, "c": False})
+
+
+def ask_rows(written: Any, names: pd.Index) -> list[int]:
+    return row_subset(written, len(names), lambda: names).tolist()
+
+
+def ask_columns(written: Any, names: pd.Index) -> list[int]:
+    return column_subset(written, len(names), lambda: names, "f.h5ad").tolist()
+
+
+def ask_numbers(written: Any, names: pd.Index) -> list[int]:
+    return np.flatnonzero(numbers_of_rows("weights", written, len(names), lambda: names)).tolist()
+
+
+def ask_items(written: Any, names: pd.Index) -> list[int]:
+    obs = pd.DataFrame({"n": np.arange(len(names))}, index=names)
+    return [int(item["obs_n"]) for item in AnnDataset(anndata.AnnData(obs=obs, X=np.eye(len(names))))[written]]
+
+
+ASKS = [ask_rows, ask_columns, ask_numbers, ask_items]
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize("dtype", ["bool", "boolean", "object"])
+def test_a_series_with_the_names_is_taken_by_name(ask: Any, dtype: str) -> None:
+    assert ask(BY_NAME.astype(dtype), CELLS) == [1, 2]
+    assert ask(BY_NAME.reindex(CELLS).astype(dtype), CELLS) == [1, 2]
+
+
+@pytest.mark.parametrize("ask", ASKS)
+def test_an_index_of_numbers_is_one_of_names(ask: Any) -> None:
+    # What sorting or a merge leaves of a default index, and names that are digits.
+    mask = pd.Series([True, False, False], index=[2, 0, 1])
+    assert ask(mask, pd.Index(["0", "1", "2"])) == [2]
+    with pytest.raises(ValueError, match="is a Series whose index"):
+        ask(mask, pd.Index(["a", "b", "c"]))
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize(
+    "index",
+    [
+        ["c", "a", "2", "7", "x"],
+        [5, 6, 7, 8, 9],
+        ["c", "a", "2", "7", "7"],
+        pd.MultiIndex.from_product([range(5), ["a"]]),
+    ],
+)
+def test_an_index_of_others_is_refused(ask: Any, index: Any) -> None:
+    with pytest.raises(ValueError, match=r"is a Series whose index .* is not .*reindex\("):
+        ask(pd.Series([True, False, True, False, True], index=index), CELLS)
+
+
+def test_names_that_repeat_are_aligned_only_as_they_are() -> None:
+    names = pd.Index(["a", "a", "b"])
+    assert ask_rows(pd.Series([False, True, True], index=names), names) == [1, 2]
+    with pytest.raises(ValueError, match="is a Series whose index"):
+        ask_rows(pd.Series([False, True, True], index=["b", "a", "a"]), names)
+
+
+@pytest.mark.parametrize("ask", [ask_rows, ask_columns, ask_items])
+def test_numbers_of_all_names_are_no_positions(ask: Any) -> None:
+    # 0 and 1 for each cell, as a mask comes back from a text file.
+    with pytest.raises(ValueError, match=r"a value for each name.*astype\(bool\)"):
+        ask(BY_NAME.astype(int), CELLS)
+    assert ask(pd.Series([4, 0], index=["x", "y"]), CELLS) == [4, 0]
+
+
+def test_numbers_of_rows_in_every_type() -> None:
+    for values in ([0.5, 2], (0.5, 2), pd.array([0.5, 2], dtype="Float64"), pd.Series([0.5, 2], dtype=object)):
+        found = numbers_of_rows("weights", values, 2, no_names)
+        assert (found.dtype, found.tolist()) == (np.float64, [0.5, 2.0])
+    with pytest.raises(ValueError, match=r"weights holds .* missing value at place 1"):
+        numbers_of_rows("weights", pd.array([0.5, None], dtype="Float64"), 2, no_names)
+    with pytest.raises(TypeError, match="weights is a dict"):
+        numbers_of_rows("weights", {0: 0.5, 1: 1.0}, 2, no_names)
+
+
+@pytest.mark.parametrize(
+    "written", [pd.array([2, 0], dtype="Int64"), pd.Series([2, 0], dtype=object), pd.Index([2, 0])]
+)
+def test_an_order_of_a_users(written: Any) -> None:
+    assert given_positions(lambda epoch: written, 0, 3).tolist() == [2, 0]
+    with pytest.raises(TypeError, match="is a set"):
+        given_positions(lambda epoch: set(written), 0, 3)
 
 
 def test_a_name_of_several_columns_is_a_problem_only_where_it_is_asked_for() -> None:

@@ -293,14 +293,17 @@ def test_weights_are_of_the_datasets_rows(shelf: Path, kind: Any) -> None:
     assert Counter(flat(rows_of(loader))) == {2: 6, 5: 3}
 
 
-def test_weights_under_the_names_of_cells_must_be_in_order(shelf: Path) -> None:
-    """Pitfall 11: weights of other rows are refused where they say whose they are."""
+def test_weights_under_the_names_of_cells_are_theirs(shelf: Path) -> None:
+    """Pitfall 11: weights that say whose they are go to these rows; those of other rows are refused."""
     dataset = AnnDataset(hand_over(toy(), "path", shelf))
     weights = pd.Series(np.arange(40.0), index=dataset.obs_names)
     loader = dataset.get_optimized_dataloader(weights=weights, seed=0)
     assert 0 not in flat(rows_of(loader))
-    with pytest.raises(ValueError, match=r"reindex\(dataset.obs_names\)"):
-        dataset.get_optimized_dataloader(weights=weights.sort_index())
+    again = dataset.get_optimized_dataloader(weights=weights.sort_index(), seed=0)
+    assert rows_of(again) == rows_of(dataset.get_optimized_dataloader(weights=weights, seed=0))
+    for others in (weights.add_suffix("x"), weights.reset_index(drop=True).sort_index(ascending=False)):
+        with pytest.raises(ValueError, match=r"reindex\(dataset.obs_names\)"):
+            dataset.get_optimized_dataloader(weights=others)
 
 
 WRONG_WEIGHTS = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from annfeed.labels import label_codes
+from annfeed.selection import numbers_of_rows
 from annfeed.weighting import Weighting
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def find_weighting(
                 f"temperature is {temperature}; expected 0 (shares as in the data) to 1 (equal shares): "
                 "a class of n rows gets a share in proportion to n ** (1 - temperature)"
             )
-        codes, labels = label_codes(dataset.obs_column(balance), needed_by="balance")
+        codes, labels = dataset.label_codes(balance, needed_by="balance")
         return Weighting(class_weights(codes, len(labels), float(temperature)), codes=codes, **how)
-    return Weighting(_of_rows(dataset, weights), **how)
+    return Weighting(numbers_of_rows("weights", weights, len(dataset), lambda: dataset.obs_names), **how)
 
 
 def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -> npt.NDArray[np.float64]:
@@ -98,23 +98,3 @@ def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -
         (np.bincount(p, minlength=n_classes) for p in parts), np.zeros(n_classes, np.int64)
     )
     return counts.astype(np.float64) ** -temperature
-
-
-def _of_rows(dataset: AnnDataset, weights: Any) -> npt.NDArray[Any]:
-    index = getattr(weights, "index", None)
-    if hasattr(weights, "detach"):
-        weights = weights.detach().cpu().numpy()
-    array = np.asarray(weights)
-    if array.shape != (len(dataset),):
-        raise ValueError(
-            f"weights have shape {array.shape}; expected ({len(dataset)},), one for each row of the dataset "
-            "(of its obs_subset, where there is one)"
-        )
-    # A Series with the names of cells says whose weights these are.
-    names = getattr(index, "inferred_type", None) == "string"
-    if index is not None and names and list(index) != list(dataset.obs_names):
-        raise ValueError(
-            "weights are a Series whose index is not obs_names in the dataset's order: they would be those of other "
-            "rows. Pass weights.reindex(dataset.obs_names), or an array"
-        )
-    return array

@@ -43,6 +43,14 @@ class Items(Sequence[Item]):
     (2, {'X': tensor([3., 4.]), 'obs_sex': 'm'})
     """
 
+    def __new__(cls, batch: Batch | list[Item]) -> Any:
+        """Make items of a batch; of a list of items, the batch.
+
+        torch's default_convert, which a DataLoader with ``batch_size=None`` collates with, makes a sequence anew from
+        its members, ``type(items)([…])``, and takes the result for the batch.
+        """
+        return stack(batch) if isinstance(batch, list) else super().__new__(cls)
+
     def __init__(self, batch: Batch) -> None:
         """Keep the batch."""
         self.batch = batch

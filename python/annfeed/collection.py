@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -21,18 +22,23 @@ from tqdm import tqdm
 
 from annfeed.cache import SharedBudget
 from annfeed.errors import FormatError
+from annfeed.foreign import recognised
 from annfeed.genes import Join, join_names, place_columns
 from annfeed.joined import JoinedSource
 from annfeed.locate import (
     Elem,
     as_path,
+    check_columns,
+    check_same_rows,
     file_opener,
+    find_frame_names,
     find_matrix,
     find_names,
     find_obs,
     find_raw_names,
     find_shape,
     parse_places,
+    subsets_by_key,
 )
 from annfeed.matrix import Matrix
 from annfeed.obs import ObsTable
@@ -131,13 +137,16 @@ def open_sources(
         If matrices and obs of a source have different numbers of rows.
     """
     places = parse_places(elem)
+    subsets = subsets_by_key(var_subset, places)
     budget = SharedBudget(cache)
     open_files = OpenFiles(joining.max_open_files)
     parts = find_parts(sources, joining.keys)
     if parts is None and joining.label is None:
         opener = file_opener(budget, threads, strict, totals=totals)
-        matrices = {key: find_matrix(sources, place, var_subset, opener) for key, place in places.items()}
-        obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
+        with _recognised(sources):
+            matrices = {key: find_matrix(sources, place, subsets[key], opener) for key, place in places.items()}
+            obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
+            check_same_rows(sources, places)
         _check_rows(matrices, obs)
         source = _as_source(sources)
         name = "AnnData" if isinstance(source, anndata.AnnData) else source
@@ -145,7 +154,7 @@ def open_sources(
         return Opened(matrices, obs, [name], [range(obs.n_rows)], origin)
     parts = parts or Parts([sources], ["0"])
     opener = file_opener(budget, threads, strict, totals=totals, open_files=open_files)
-    return _Union(parts, places, joining, opener).opened(obs_columns, var_subset)
+    return _Union(parts, places, joining, opener).opened(obs_columns, subsets)
 
 
 class _Union:
@@ -160,22 +169,27 @@ class _Union:
         self._by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
         self._by_raw_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
 
-    def opened(self, obs_columns: Sequence[str] | None, var_subset: Any) -> Opened:
+    def opened(self, obs_columns: Sequence[str] | None, subsets: Mapping[str, Any]) -> Opened:
         obs_place = next(iter(self._elems.values())).path
         obs: list[ObsTable] = []
-        names: dict[str, list[pd.Index[Any]]] = {key: [] for key in self._elems}
+        names: dict[str, list[pd.Index[Any] | None]] = {key: [] for key in self._elems}
         shapes: dict[str, list[tuple[int, int] | None]] = {key: [] for key in self._elems}
         for number, source in self._with_progress():
-            obs.append(find_obs(source, obs_place, None, self._parts.place(number)))
-            for key, elem in self._elems.items():
-                is_file = not isinstance(source, anndata.AnnData)
-                shapes[key].append(find_shape(as_path(source), elem) if is_file else None)
-                if elem.var is not None:
-                    names[key].append(self._names(source, elem))
+            with _recognised(source):
+                obs.append(find_obs(source, obs_place, None, self._parts.place(number)))
+                check_same_rows(source, self._elems)
+                for key, elem in self._elems.items():
+                    is_file = not isinstance(source, anndata.AnnData)
+                    shape = find_shape(as_path(source), elem) if is_file else None
+                    shapes[key].append(shape)
+                    found = self._names(source, elem) if elem.var is not None else self._frame_names(source, elem)
+                    names[key].append(found)
+                    if elem.var is not None and found is not None and shape is not None:
+                        check_columns(f"{self._parts.place(number)}: '{elem.path}'", elem.var, shape[1], len(found))
         matrices: dict[str, list[Matrix]] = {}
         joined = {}
         for key, elem in self._elems.items():
-            matrices[key], joined[key] = self._join(elem, names[key], shapes[key], var_subset)
+            matrices[key], joined[key] = self._join(elem, names[key], shapes[key], subsets[key])
         for number, table in enumerate(obs):
             _check_rows({key: found[number] for key, found in matrices.items()}, table)
         how = self._joining
@@ -206,19 +220,33 @@ class _Union:
             self._by_raw_names[raw] = names
         return names
 
+    def _frame_names(self, source: Any, elem: Elem) -> pd.Index[Any] | None:
+        names = find_frame_names(source, elem)
+        return None if names is None else self._by_names.setdefault(tuple(names), names)
+
     def _join(
         self,
         elem: Elem,
-        names: list[pd.Index[Any]],
+        found_names: list[pd.Index[Any] | None],
         shapes: list[tuple[int, int] | None],
         var_subset: Any,
     ) -> tuple[list[Matrix], Matrix]:
-        if elem.var is None:
+        names = [index for index in found_names if index is not None]
+        if names and len(names) < len(found_names):
+            with_names, without = (
+                self._parts.place(next(i for i, index in enumerate(found_names) if (index is None) is lacks))
+                for lacks in (False, True)
+            )
+            raise ValueError(
+                f"'{elem.path}' is a DataFrame in {with_names} and an array in {without}; expected one kind, as "
+                "columns with names and without cannot be matched"
+            )
+        if not names:
             matrices = [self._open(i, elem, None, shape) for i, shape in enumerate(shapes)]
             _check_widths(matrices)
             source = JoinedSource(matrices, [Placed(None)] * len(matrices), matrices[0].n_vars)
             return matrices, self._matrix(elem, source, matrices[0].names())
-        wanted = join_names(names, self._joining.join, lambda i: f"{self._parts.place(i)}: '{elem.var}'")
+        wanted = join_names(names, self._joining.join, lambda i: f"{self._parts.place(i)}: '{elem.var or elem.path}'")
         columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources")
         if columns is not None:
             wanted = wanted[columns]
@@ -230,7 +258,7 @@ class _Union:
 
     def _open(self, number: int, elem: Elem, placed: Placed | None, shape: tuple[int, int] | None) -> Matrix:
         source = self._parts.sources[number]
-        if isinstance(source, anndata.AnnData):
+        if isinstance(source, anndata.AnnData) or (elem.var is None and placed is not None):
             return find_matrix(source, elem, placed, self._opener, self._parts.place(number))
         columns = None if placed is None else placed.columns
         file = self._opener(as_path(source), elem.path, columns=columns, shape=shape)
@@ -241,6 +269,10 @@ class _Union:
 
     def _matrix(self, elem: Elem, source: JoinedSource, names: pd.Index[Any]) -> Matrix:
         return Matrix(elem.path, source, *source.shape, partial(_same, names))
+
+
+def _recognised(source: Any) -> AbstractContextManager[None]:
+    return nullcontext() if isinstance(source, anndata.AnnData) else recognised(as_path(source))
 
 
 def _check_rows(matrices: Mapping[str, Matrix], obs: ObsTable) -> None:

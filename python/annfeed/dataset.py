@@ -9,18 +9,18 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed.batch_keys import check_keys
 from annfeed.blocks import log
 from annfeed.cache import cache_budget
 from annfeed.collate import Collate, Item, Items, split
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 from annfeed.joined import JoinedSource
-from annfeed.labels import label_codes
 from annfeed.loader import WindowLoader
 from annfeed.matrix import dtype_name
 from annfeed.row_batches import RowBatches
@@ -53,17 +53,19 @@ class AnnDataset(RowBatches):
     transform
         An `annfeed.Transform`, applied to each item; one with ``batched = True`` to whole batches.
     obs_subset
-        The rows that make up the dataset: integer positions (order and repeats kept) or a boolean mask; None for all.
+        The rows that make up the dataset: integer positions (order and repeats kept), a slice, or a boolean mask; None
+        for all. A mask that is a pandas Series goes by its index, which must be obs names or the default one.
     chunk_size
         Rows read together by the optimized loader: the window. It bounds memory, and it is what makes reading fast.
     elem
         Where the matrix lies: "X", "raw/X", "layers/counts", "obsm/X_pca"; or ``{key: place}`` for several, each
-        delivered under its key.
+        delivered under its key, which no obs column may have.
     obs_columns
         The obs columns to deliver; None for all, ``[]`` for none.
     var_subset
-        The genes to deliver, in this order: names, integer positions, or a boolean mask; None for all. It concerns
-        matrices over genes, so not those in obsm. A `NormalizeTotal` still sums over all genes of the matrix.
+        The genes to deliver, in this order: names, integer positions, or a boolean mask (a Series by its index); None
+        for all. It concerns matrices over genes; or, where there is none, a DataFrame in obsm, by the names of its
+        columns. ``{key: subset}`` for each matrix its own. A `NormalizeTotal` still sums over all genes of the matrix.
     categories
         "str": text and categorical columns are delivered as text. "code": as int64 codes, -1 where missing;
         `categories` lists what they stand for.
@@ -102,8 +104,8 @@ class AnnDataset(RowBatches):
     TypeError
         If ``transform`` is no Transform, or an argument has the wrong type.
     ValueError
-        If ``chunk_size`` is below 1, a mask has the wrong length, an option is unknown, or one of several sources has
-        two genes of one name.
+        If ``chunk_size`` is below 1, a mask has the wrong length or the index of other rows, an option is unknown, a
+        key of ``elem`` is taken, or one of several sources has two genes of one name.
     IndexError
         If ``obs_subset`` is negative or out of range.
     KeyError
@@ -111,7 +113,7 @@ class AnnDataset(RowBatches):
     OSError
         If the file cannot be read; `StaleFileError` if it changes later.
     FormatError
-        If the file is not what it says it is.
+        If the file is not what it says it is; `UnsupportedError` if it is of another format that is known.
 
     Examples
     --------
@@ -130,11 +132,11 @@ class AnnDataset(RowBatches):
         adata_or_path: AnnDataOrPath | Iterable[AnnDataOrPath] | Mapping[str, AnnDataOrPath],
         *,
         transform: Transform | None = None,
-        obs_subset: npt.ArrayLike | None = None,
+        obs_subset: npt.ArrayLike | slice | None = None,
         chunk_size: int = 6000,
         elem: str | Mapping[str, str] = "X",
         obs_columns: Sequence[str] | None = None,
-        var_subset: Sequence[str] | npt.ArrayLike | None = None,
+        var_subset: Sequence[str] | npt.ArrayLike | Mapping[str, Any] | slice | None = None,
         categories: Literal["str", "code"] = "str",
         output: Literal["dense", "csr"] = "dense",
         dtype: torch.dtype = torch.float32,
@@ -175,37 +177,64 @@ class AnnDataset(RowBatches):
         )
         self._matrices, self._obs = opened.matrices, opened.obs
         self._origin = opened.origin
+        check_keys(self._matrices, {f"obs_{column}" for column in self._obs.columns})
         #: Path of each source, or the words for an AnnData.
         self.sources = opened.places
         #: Rows of each source, before ``obs_subset``: what ``"index"`` says.
         self.source_rows = opened.rows
-        self._rows = row_subset(obs_subset, self._obs.n_rows)
+        self._rows = row_subset(obs_subset, self._obs.n_rows, lambda: self._obs.names)
         self._n_rows = self._obs.n_rows
         self._fingerprint = None
         self._steps()  # what is wrong with the transform is told now
         if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
             log.info("%s", self.inspect())
 
-    def __getitem__(self, index: int) -> Item:
-        """Return one item.
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> Items: ...
+    def __getitem__(self, index: Any) -> Item | Items:
+        """Return one item, or several, read together.
 
         Parameters
         ----------
         index
-            Position in the dataset; negative ones count from the end.
+            Position in the dataset; negative ones count from the end. Several: positions (order and repeats kept), a
+            slice, or a mask of the dataset's length. A mask that is a Series goes by its index, as obs names.
 
         Raises
         ------
         IndexError
             If it is out of range.
         TypeError
-            If it is no integer.
+            If it is no integer, nor a sequence of them, nor a mask.
+        ValueError
+            If a mask has another length, or the index of other rows.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32")))
+        >>> dataset[-1], [item["X"].argmax().item() for item in dataset[[2, 0]]], len(dataset[:2])
+        ({'X': tensor([0., 0., 1.])}, [2, 0], 2)
         """
+        is_several = hasattr(index, "__iter__") and not isinstance(index, str | bytes) and getattr(index, "ndim", 1) > 0
+        if is_several or isinstance(index, slice):
+            return self.__getitems__(index)
         return split(self._transformed(as_positions([index], len(self))))[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> Items:
+    def __getitems__(self, indices: slice | Sequence[int] | npt.NDArray[Any]) -> Items:
         """Return the items at ``indices``, read together: what a plain torch DataLoader asks for."""
-        return Items(self._transformed(as_positions(indices, len(self))))
+        positions = row_subset(
+            indices,
+            len(self),
+            lambda: self.obs_names,
+            what="the index",
+            from_end=True,
+            named="dataset.obs_names",
+        )
+        assert positions is not None
+        return Items(self._transformed(positions))
 
     def get_collate_fn(self) -> Collate:
         """Return the collate function that hands on batches as they were read, without stacking them again.
@@ -268,6 +297,7 @@ class AnnDataset(RowBatches):
         weights
             [n_rows], real numbers from 0 on: each epoch draws rows in proportion to them. A row comes as often as it is
             due (``n_samples * weight / sum``), rounded up or down by chance; its copies are spread over the epoch.
+            A pandas Series goes by its index, which must be `obs_names`, in any order, or the default one.
         balance
             An obs column, as cell_type: each epoch draws rows so that its values have equal shares.
         temperature
@@ -365,6 +395,9 @@ class AnnDataset(RowBatches):
     def obs_column(self, name: str) -> pd.Series[Any]:
         """Return one obs column of the dataset's rows, whether or not it is among ``obs_columns``.
 
+        Its index is the position in the dataset: the names of the cells, which take far more memory than a column of
+        labels, are not read (`obs_names` has them).
+
         Parameters
         ----------
         name
@@ -384,7 +417,7 @@ class AnnDataset(RowBatches):
         ['d1', 'd2']
         """
         column = self._obs.column(name)
-        return column if self._rows is None else column.iloc[self._rows]
+        return column if self._rows is None else column.iloc[self._rows].reset_index(drop=True)
 
     def split(
         self,
@@ -431,18 +464,19 @@ class AnnDataset(RowBatches):
         """
         if self._rows is not None and len(np.unique(self._rows)) < len(self._rows):
             raise ValueError(f"{self!r}: obs_subset repeats rows, which could come into two parts; split first")
-        groups = None if group_by is None else label_codes(self.obs_column(group_by), needed_by="group_by")[0]
-        strata = None if stratify is None else label_codes(self.obs_column(stratify))[0]
+        groups = None if group_by is None else self.label_codes(group_by, needed_by="group_by")[0]
+        strata = None if stratify is None else self.label_codes(stratify)[0]
         parts = split_rows(len(self), fractions, groups=groups, strata=strata, seed=seed)
         return {name: self._view(positions) for name, positions in parts.items()}
 
-    def subset(self, rows: npt.ArrayLike) -> AnnDataset:
+    def subset(self, rows: npt.ArrayLike | slice) -> AnnDataset:
         """Return some rows as a dataset on the same open files and the same cache.
 
         Parameters
         ----------
         rows
-            Positions in this dataset (order and repeats kept), or a mask of its length.
+            Positions in this dataset (order and repeats kept), a slice, or a mask of its length. A mask that is a
+            Series goes by its index, which must be `obs_names` or the default one.
 
         Raises
         ------
@@ -460,7 +494,7 @@ class AnnDataset(RowBatches):
         >>> dataset.subset([2, 0])[0]["X"]
         tensor([1., 0., 0., 0.])
         """
-        chosen = row_subset(rows, len(self))
+        chosen = row_subset(rows, len(self), lambda: self.obs_names, what="rows", named="dataset.obs_names")
         return self._view(np.arange(len(self)) if chosen is None else chosen)
 
     def _view(self, positions: Int64Array) -> AnnDataset:

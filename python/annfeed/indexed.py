@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed.batch_keys import INDEX
 from annfeed.collate import Batch
 from annfeed.loaded import LoadedWindow
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from annfeed.row_batches import RowBatches
 
 Int64Array = npt.NDArray[np.int64]
-
-#: The key of the index in items and batches.
-INDEX = "index"
 
 
 class IndexedDataset:
@@ -63,9 +61,5 @@ class IndexedWindow:
     def batch(self, start: int, stop: int) -> Batch:
         """Return rows ``start`` to ``stop`` of the window as a batch, before any transform."""
         batch: dict[str, Any] = self._loaded.batch(start, stop)
-        if INDEX in batch:
-            raise ValueError(
-                f"a matrix has the key {INDEX!r} that return_index=True adds; give it another key in elem="
-            )
         # A copy: the rows of a window are one array.
         return {**batch, INDEX: torch.from_numpy(self._rows[start:stop].copy())}

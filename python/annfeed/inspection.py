@@ -13,6 +13,7 @@ from typing import Any
 
 from annfeed.blocks import LEAST_BLOCKS, LEAST_ROWS
 from annfeed.errors import UnknownNameError
+from annfeed.foreign import recognised
 from annfeed.h5py_file import open_h5py
 
 _FILTERS = {
@@ -165,7 +166,7 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     """
     import h5py
 
-    with open_h5py(os.fspath(path)) as file:
+    with recognised(os.fsdecode(path)), open_h5py(os.fsdecode(path)) as file:
         place = "raw.X" if elem == "raw/X" and "raw/X" not in file else elem
         if place not in file:
             raise UnknownNameError(f"{os.fspath(path)}: '{elem}' does not exist")

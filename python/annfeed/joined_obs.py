@@ -45,8 +45,6 @@ class JoinedObsSource:
         If a part has a column called ``label``.
     """
 
-    how_to_list = "List them with dataset.obs.columns."
-
     def __init__(
         self,
         parts: Sequence[Source],

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import StoredRows
+from annfeed.batch_keys import check_keys
 from annfeed.collate import Batch
 from annfeed.errors import StaleFileError
 from annfeed.identity import wait_for_own_write
@@ -62,6 +63,7 @@ class LoadedWindow:
             key: self._dataset.matrix_batch(key, block, places[start:stop])
             for key, (block, places) in self._blocks.items()
         }
-        batch.update(self._dataset.totals_batch(self._blocks, start, stop))
-        batch.update(self._dataset.obs_batch(self._rows[start:stop]))
-        return batch
+        totals = self._dataset.totals_batch(self._blocks, start, stop)
+        obs = self._dataset.obs_batch(self._rows[start:stop])
+        check_keys(batch, obs)  # a column may have been added to the obs of an AnnData
+        return {**batch, **totals, **obs}

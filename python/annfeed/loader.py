@@ -12,7 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 
 from annfeed.balance import find_weighting
 from annfeed.collate import LoaderCollate
@@ -98,6 +98,8 @@ class WindowLoader(DataLoader[Any]):
         uneven: Uneven = "pad",
         **kwargs: Any,
     ) -> None:
+        if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
+            batch_size, sampler, batch_sampler = 1, None, sampler  # as torch documents it: the sampler gives batches
         if batch_sampler is None and batch_size is None:
             raise ValueError("batch_size is None, where an integer was expected; a plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None

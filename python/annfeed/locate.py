@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,7 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from annfeed.cache import SharedBudget
-from annfeed.errors import UnknownNameError
+from annfeed.errors import FormatError, UnknownNameError
+from annfeed.frame_source import FrameFileSource, frame_columns, frame_values
 from annfeed.h5py_file import check_not_replaced, open_h5py
 from annfeed.identity import KnownFile
 from annfeed.matrix import Matrix
@@ -29,7 +30,7 @@ from annfeed.selection import column_subset, near_matches
 from annfeed.source import FileSource, MemorySource, Source
 
 Int64Array = npt.NDArray[np.int64]
-AnnDataOrPath: TypeAlias = "anndata.AnnData | str | os.PathLike[str]"
+AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 #: "mod/rna/raw/X" -> prefix "mod/rna/", place "raw/X": the shortest prefix, as "raw/" must not become one.
 _ELEM = re.compile(r"^(?P<prefix>(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
@@ -101,6 +102,40 @@ def parse_places(elem: str | Mapping[str, str]) -> dict[str, Elem]:
     return {key: Elem.parse(place) for key, place in places.items()}
 
 
+def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]:
+    """Return which columns are wanted of each matrix.
+
+    Parameters
+    ----------
+    var_subset
+        Of the matrices over genes, or, where there is none, of the DataFrames in obsm; or ``{key: subset}``.
+    elems
+        The matrices by key.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no matrix under a key.
+
+    Examples
+    --------
+    >>> elems = parse_places({"X": "X", "protein": "obsm/protein"})
+    >>> subsets_by_key(["CD4"], elems), subsets_by_key({"protein": ["CD4"]}, elems)
+    ({'X': ['CD4'], 'protein': None}, {'X': None, 'protein': ['CD4']})
+    """
+    if isinstance(var_subset, Mapping):
+        for key in var_subset:
+            if key not in elems:
+                raise UnknownNameError(
+                    f"var_subset has the key {key!r}, elem has not. {near_matches(key, list(elems))}"
+                )
+        return {key: var_subset.get(key) for key in elems}
+    if hasattr(var_subset, "send"):
+        var_subset = list(var_subset)  # a generator serves once
+    over_genes = any(elem.var is not None for elem in elems.values())
+    return {key: var_subset if elem.var is not None or not over_genes else None for key, elem in elems.items()}
+
+
 def find_matrix(
     adata_or_path: AnnDataOrPath,
     elem: Elem,
@@ -123,9 +158,21 @@ def find_matrix(
     place
         The words for an AnnData in messages.
     """
+    if elem.var is None:
+        names = find_frame_names(adata_or_path, elem)
+        if names is not None:
+            return _of_frame(adata_or_path, elem, var_subset, names, place)
     if isinstance(adata_or_path, anndata.AnnData):
         return _of_anndata(adata_or_path, elem, var_subset, open_file, place)
     return _of_file(as_path(adata_or_path), elem, var_subset, open_file)
+
+
+def find_frame_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any] | None:
+    """Return the names of the columns of a DataFrame in obsm; None where it is something else, or is not there."""
+    if not isinstance(adata_or_path, anndata.AnnData):
+        return frame_columns(as_path(adata_or_path), elem.path)
+    frame = adata_or_path.obsm.get(elem.path.removeprefix("obsm/"))
+    return frame.columns.astype(str) if isinstance(frame, pd.DataFrame) else None
 
 
 def file_opener(budget: SharedBudget, threads: int, strict: bool, **options: Any) -> Callable[..., FileSource]:
@@ -154,15 +201,72 @@ def find_raw_names(path: str, elem: Elem) -> npt.NDArray[Any] | None:
     return None
 
 
+def find_n_names(path: str, elem: Elem) -> int | None:
+    """Return how many names of columns there are for a matrix over genes; None where nothing can tell."""
+    if elem.var is None:
+        return None
+    # What is wrong with a var is told when its names are read.
+    with suppress(FormatError, OSError):
+        return ObsTable.from_file(path, _var_group(path, elem), []).n_rows
+    return None
+
+
+def check_columns(place: str, var: str, n_cols: int, n_names: int | None) -> None:
+    """Raise where a matrix and its var have different lengths.
+
+    Raises
+    ------
+    FormatError
+        If they have.
+
+    Examples
+    --------
+    >>> check_columns("atlas.h5ad: 'X'", "var", 3, 3)
+    """
+    if n_names is not None and n_names != n_cols:
+        raise FormatError(
+            f"{place} has {n_cols} columns, but {var} has {n_names} rows; expected the same number. "
+            "The file was written wrongly: write it again with anndata"
+        )
+
+
 def find_shape(path: str, elem: Elem) -> tuple[int, int] | None:
     """Return the shape of a matrix in a file, looked up in its attributes; None where only the reader can tell."""
-    # What is wrong with the file is for the reader to say.
-    with suppress(Exception), open_h5py(path) as file:
+    # What is wrong with the matrix is for the reader to say.
+    with open_h5py(path) as file, suppress(Exception):
         node = file[elem.path]
         shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
         n_rows, n_cols = shape
         return int(n_rows), int(n_cols)
     return None
+
+
+def check_same_rows(adata_or_path: AnnDataOrPath, elems: Mapping[str, Elem]) -> None:
+    """Raise where matrices go with different obs whose rows are not the same cells in the same order.
+
+    Raises
+    ------
+    ValueError
+        If names differ.
+    """
+    groups = list(dict.fromkeys(elem.obs for elem in elems.values()))
+    if len(groups) < 2 or isinstance(adata_or_path, anndata.AnnData):
+        return
+    path = as_path(adata_or_path)
+    first, *others = [ObsTable.from_file(path, group, []) for group in groups]
+    for group, other in zip(groups[1:], others, strict=True):
+        if other.n_rows != first.n_rows:
+            found = f"{first.n_rows} and {other.n_rows} rows"
+        elif not first.names.equals(other.names):
+            place = int(np.argmax(np.asarray(first.names != other.names)))
+            found = f"row {place} is {first.names[place]!r} and {other.names[place]!r}"
+        else:
+            continue
+        raise ValueError(
+            f"{path}: '{groups[0]}' and '{group}' are not the same cells: {found}; expected the same names in the same "
+            "order, as rows of several matrices are paired by position. Read one of them, or write a file in which "
+            "they agree, as after muon.pp.intersect_obs(mdata)"
+        )
 
 
 def find_obs(
@@ -175,17 +279,37 @@ def find_obs(
 
 
 def as_path(path: Any) -> str:
-    """Return a path as text, with ``~`` taken for the home directory."""
-    if isinstance(path, str | os.PathLike):
-        return os.path.expanduser(os.fspath(path))
+    """Return a path as text, with ``~`` taken for the home directory; its bytes need not be UTF-8."""
+    if isinstance(path, str | bytes | os.PathLike):
+        return os.path.expanduser(os.fsdecode(path))
     raise TypeError(f"adata_or_path is a {type(path).__name__}, where an AnnData or the path of an .h5ad was expected")
 
 
 def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
+    if elem.var is not None:
+        shape = find_shape(path, elem)
+        if shape is not None:
+            check_columns(f"{path}: '{elem.path}'", elem.var, shape[1], find_n_names(path, elem))
     names = partial(_names_in_file, path, elem, KnownFile.at(os.path.abspath(path)))
     columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
     source = open_file(path, elem.path, columns=columns)
     return _matrix(elem, source, columns, names)
+
+
+def _of_frame(adata_or_path: AnnDataOrPath, elem: Elem, var_subset: Any, names: pd.Index[Any], place: str) -> Matrix:
+    """The matrix of a DataFrame in obsm, whose columns have names as genes have."""
+    source: Source
+    if isinstance(adata_or_path, anndata.AnnData):
+        words = f"{place}: '{elem.path}'"
+        columns = _columns(place, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
+        values = frame_values(adata_or_path.obsm[elem.path.removeprefix("obsm/")], words)
+        source = MemorySource(values, columns=columns, name=words)
+    else:
+        path = as_path(adata_or_path)
+        columns = _columns(path, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
+        source = FrameFileSource(path, elem.path, columns=columns)
+    picked = names if columns is None else names[columns]
+    return Matrix(elem.path, source, source.shape[0], len(picked), partial(_same, picked))
 
 
 def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
@@ -218,12 +342,16 @@ def _numbered(n: int) -> pd.Index[Any]:
 
 
 def _names_in_file(path: str, elem: Elem, known: KnownFile | None = None) -> pd.Index[Any]:
+    return ObsTable.from_file(path, _var_group(path, elem), [], known).names
+
+
+def _var_group(path: str, elem: Elem) -> str:
     group = elem.var or ""
     if group.endswith("raw/var"):
         with open_h5py(path) as file:
             # Before anndata 0.7, raw lay flat at the top.
             group = group if group in file else "raw.var"
-    return ObsTable.from_file(path, group, [], known).names
+    return group
 
 
 def _of_anndata(
@@ -250,6 +378,9 @@ def _of_backed(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: C
         check_not_replaced(adata.file._file)
     names = _names_in_memory(adata, elem)
     over_vars = elem.var is not None and not elem.path.startswith("raw")
+    if elem.var is not None:
+        n_names = adata._adata_ref.n_vars if adata.is_view and over_vars else len(names())
+        check_columns(f"{path}: '{elem.path}'", elem.var, _width(path, elem, open_file), n_names)
     if not adata.is_view:
         columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
         return _matrix(elem, open_file(path, elem.path, columns=columns), columns, names)
@@ -295,7 +426,6 @@ def _in_memory(adata: anndata.AnnData, elem: str) -> Any:
     if kind in ("layers", "obsm"):
         holder = getattr(adata, kind)
         if name in holder:
-            value = holder[name]
-            return value.to_numpy() if isinstance(value, pd.DataFrame) else value
+            return holder[name]
         raise UnknownNameError(f"the AnnData has no {kind}[{name!r}]. {near_matches(name, holder)}")
     raise UnknownNameError(f"the AnnData has no {elem!r}. Pass elem= with a matrix that it has, as 'layers/counts'")

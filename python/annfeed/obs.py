@@ -11,7 +11,7 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import anndata
 import numpy as np
@@ -24,6 +24,9 @@ from annfeed.identity import KnownFile
 from annfeed.joined_obs import JoinedObsSource
 from annfeed.obs_columns import CategoriesAs, Column, Labels, Rows, convert
 from annfeed.obs_sources import AnnDataSource, FileSource, FrameSource, Name, Source
+
+#: So many columns a message lists where none has a name like the one asked for.
+_LISTED = 20
 
 
 class ObsTable:
@@ -272,7 +275,9 @@ class ObsTable:
         return self._source.frame(self.columns)
 
     def column(self, name: Name) -> pd.Series[Any]:
-        """Return one column, selected or not, as it is in the file or the DataFrame.
+        """Return one column, selected or not, as it is in the file or the DataFrame, numbered by row.
+
+        The names of the rows are not read.
 
         Raises
         ------
@@ -284,9 +289,13 @@ class ObsTable:
         >>> ObsTable.from_frame(pd.DataFrame({"a": [1], "b": [2]}), columns=["b"]).column("a").tolist()
         [1]
         """
+        self._check_known(name)
+        ((_, series),) = self._source.read([name])
+        return series.reset_index(drop=True)
+
+    def _check_known(self, name: Name) -> None:
         if name not in self._source.column_names:
             raise UnknownNameError(_unknown(name, self._source))
-        return cast("pd.Series[Any]", self._source.frame([name])[name])
 
     def take(self, rows: npt.ArrayLike, categories: CategoriesAs = "str") -> dict[str, torch.Tensor | list[str]]:
         """Return the selected columns at ``rows``, under the keys ``obs_<column>``.
@@ -394,6 +403,6 @@ def _unknown(name: Name, source: Source) -> str:
     if near:
         hint = f"did you mean {' or '.join(repr(lower[n]) for n in near)}?"
     else:
-        more = f" and {len(texts) - 8} more" if len(texts) > 8 else ""
-        hint = f"it has {', '.join(texts[:8]) or 'no columns'}{more}."
-    return f"{source.place} has no column {name!r}; {hint} {source.how_to_list}"
+        more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+        hint = f"it has {', '.join(texts[:_LISTED]) or 'no columns'}{more}"
+    return f"{source.place} has no column {name!r}; {hint}"

@@ -109,12 +109,24 @@ def _native(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _labels_of(column: pd.Series[Any]) -> Labels:
-    if column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) not in ("string", "empty"):
-        # As texts first: as values 1, 1.0 and True would be one, and lists cannot be hashed.
-        missing = column.isna().to_numpy()
-        column = pd.Series([None if m else _text(v) for m, v in zip(missing, column, strict=True)], dtype=object)
-    codes, values = pd.factorize(column)
+    codes, values = pd.factorize(as_labels(column))
     return Labels(codes.astype(np.int32) if len(codes) < 2**31 else codes, [_text(v) for v in values], None)
+
+
+def as_labels(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column whose different labels are different values: objects of several kinds as their texts.
+
+    Examples
+    --------
+    >>> as_labels(pd.Series([True, 1, None], dtype=object)).tolist()
+    ['True', '1', None]
+    """
+    if column.dtype != object or pd.api.types.infer_dtype(column, skipna=True) in ("string", "empty"):
+        return column
+    # As values 1, 1.0 and True would be one, and lists cannot be hashed.
+    missing = column.isna().to_numpy()
+    texts = [None if m else _text(v) for m, v in zip(missing, column, strict=True)]
+    return pd.Series(texts, dtype=object, name=column.name)
 
 
 def _text(value: object) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from anndata.io import read_elem
 
-from annfeed.errors import FormatError
+from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5py_file import open_h5py
 from annfeed.identity import KnownFile
 from annfeed.obs_columns import Column
@@ -35,10 +35,6 @@ class Source(Protocol):
     @property
     def place(self) -> str:
         """The words for it in messages."""
-
-    @property
-    def how_to_list(self) -> str:
-        """What to do to see its columns."""
 
     @property
     def is_of_file(self) -> bool:
@@ -76,7 +72,6 @@ class FrameSource:
     """A DataFrame in memory."""
 
     place = "obs of the DataFrame in memory"
-    how_to_list = "List them with frame.columns."
     is_of_file = False
 
     def __init__(self, frame: pd.DataFrame) -> None:
@@ -122,7 +117,6 @@ class AnnDataSource(FrameSource):
     """The obs of an AnnData, looked up at each use because ``adata.obs = …`` replaces it."""
 
     place = "obs of the AnnData in memory"
-    how_to_list = "List them with adata.obs.columns."
 
     def __init__(self, adata: anndata.AnnData, place: str | None = None) -> None:
         self._adata = adata
@@ -165,7 +159,6 @@ class FileSource:
         The file that it must be; None for the one that is there now.
     """
 
-    how_to_list = "List them with 'annfeed inspect FILE'."
     is_of_file = True
 
     def __init__(self, path: str | os.PathLike[str], group: str, file: KnownFile | None = None) -> None:
@@ -243,9 +236,7 @@ class FileSource:
                 index = _str(obs.attrs["_index"])
                 # In older frames a lone categorical would come back as its bare codes.
                 alone = _at_least(version, (0, 2))
-                lengths = obs[index]
-                n_rows = len(lengths) if isinstance(lengths, h5py.Dataset) else len(cast(Any, read_elem(lengths)))
-                return _Header(columns, n_rows, index if alone else None)
+                return _Header(columns, _length(obs[index]), index if alone else None)
         if kind:
             raise FormatError(f"{self.place} is encoded as {kind!r}, not as a dataframe; is the elem right?")
         whole = self._whole()  # no encoding at all: what it is, only anndata's reader of whole files knows
@@ -281,6 +272,13 @@ class FileSource:
             with _told(self.place):
                 obs = file.get(self._group)
                 there = list(file) if obs is None else []
+                modalities = list(file["mod"]) if obs is None and "mod" in there else []
+            if modalities:
+                names = "', '".join(modalities)
+                raise UnknownNameError(
+                    f"{self._path}: '{self._group}' does not exist. This is a MuData file with modalities "
+                    f"'{names}': pass elem='mod/<modality>/X', or split it with mudata"
+                )
             if obs is None:
                 raise FormatError(
                     f"{self._path} has no {self._group!r}; at its top level are {', '.join(there) or 'no objects'}. "
@@ -316,6 +314,17 @@ def _told(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise FormatError(f"{where} cannot be read: {error}; does anndata.read_h5ad read it?") from error
+
+
+def _length(column: Any) -> int:
+    """Rows of a column, from a shape: nullable texts and categoricals are groups of arrays as long as the column."""
+    for array in (
+        column,
+        *(column.get(name) for name in ("values", "codes", "mask") if isinstance(column, h5py.Group)),
+    ):
+        if isinstance(array, h5py.Dataset):
+            return int(array.shape[0])
+    return len(cast(Any, read_elem(column)))
 
 
 def _attribute(obs: Any, name: str) -> str:

@@ -23,7 +23,8 @@ def join_column(parts: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[
     ==============================  ===============================================================================
     in the files                    in the result
     ==============================  ===============================================================================
-    categoricals, none ordered      categorical; all categories, in natural order ("d2" before "d10")
+    categoricals, none ordered      categorical; all categories, in natural order ("d2" before "d10"); True, 1, 1.0 and
+                                    "1" of different files are different labels
     categoricals, some ordered      as they are, if all are ordered and alike; else text
     bool                            bool; where it is missing in a file: pandas' nullable boolean
     integers (and bool)             an integer that holds all; where it is missing in a file: nullable
@@ -51,7 +52,7 @@ def join_column(parts: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[
     >>> joined.cat.codes.tolist(), list(joined.cat.categories)
     ([2, 0, -1, 1], ['B', 'NK', 'T'])
     """
-    there = [_dense(part) for part in parts if not isinstance(part, int)]
+    there = _apart([_dense(part) for part in parts if not isinstance(part, int)])
     has_gaps = any(isinstance(part, int) and part > 0 for part in parts)
     dtype = _common_dtype(there, has_gaps, where)
     known = iter(there)
@@ -61,6 +62,41 @@ def join_column(parts: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[
 
 def _dense(column: Any) -> Any:
     return column.sparse.to_dense() if isinstance(column.dtype, pd.SparseDtype) else column
+
+
+def _apart(columns: list[pd.Series[Any]]) -> list[pd.Series[Any]]:
+    """Categoricals whose different labels are different values, in all columns together.
+
+    True is 1 and 1 is 1.0 to pandas. Where categories are of several of these kinds, truth values and fractions are
+    made texts, "True" and "1.0".
+    """
+    categories = [column.dtype.categories for column in columns if isinstance(column.dtype, pd.CategoricalDtype)]
+    kinds = {_kind(label) for index in categories for label in index.tolist()}
+    to_text = {
+        kind
+        for kind, others in {"bool": {"integer", "float"}, "float": {"integer", "bool"}}.items()
+        if kind in kinds and others & kinds
+    }
+    if not to_text:
+        return columns
+    return [_with_texts(c, to_text) if isinstance(c.dtype, pd.CategoricalDtype) else c for c in columns]
+
+
+def _kind(label: object) -> str:
+    if isinstance(label, bool | np.bool_):
+        return "bool"
+    if isinstance(label, int | np.integer):
+        return "integer"
+    return "float" if isinstance(label, float | np.floating) else "other"
+
+
+def _with_texts(column: Any, kinds: set[str]) -> pd.Series[Any]:
+    labels = [str(label) if _kind(label) in kinds else label for label in column.cat.categories.tolist()]
+    distinct = list(dict.fromkeys(labels))
+    # Code -1 finds the last entry.
+    codes = np.array([*(distinct.index(label) for label in labels), -1])[column.cat.codes.to_numpy()]
+    dtype = pd.CategoricalDtype(pd.Index(distinct, dtype=object), ordered=column.cat.ordered)
+    return pd.Series(pd.Categorical.from_codes(codes, dtype=dtype))
 
 
 def _common_dtype(columns: Sequence[pd.Series[Any]], has_gaps: bool, where: str) -> Any:

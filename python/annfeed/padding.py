@@ -11,11 +11,9 @@ from typing import Protocol
 
 import torch
 
+from annfeed.batch_keys import IS_PADDING
 from annfeed.collate import Batch
 from annfeed.windows import Window
-
-#: The key of the mark: torch.bool [B], True for padding. It is in every batch of several ranks, and in no other.
-IS_PADDING = "is_padding"
 
 
 class Loaded(Protocol):

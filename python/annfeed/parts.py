@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import anndata
 
-AnnDataOrPath: TypeAlias = "anndata.AnnData | str | os.PathLike[str]"
+AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Parts:
     def place(self, number: int) -> str:
         """The words for a part in messages."""
         source = self.sources[number]
-        return f"AnnData {self.keys[number]!r}" if isinstance(source, anndata.AnnData) else str(source)
+        return f"AnnData {self.keys[number]!r}" if isinstance(source, anndata.AnnData) else os.fsdecode(source)
 
 
 def find_parts(sources: Any, keys: Iterable[str] | None) -> Parts | None:
@@ -74,12 +74,12 @@ def find_parts(sources: Any, keys: Iterable[str] | None) -> Parts | None:
             return None
     elif isinstance(sources, AbstractSet):
         raise TypeError("the sources are a set, which has no order; pass a list, as sorted(…) gives")
-    elif isinstance(sources, Iterable) and not isinstance(sources, bytes) and getattr(sources, "ndim", 1) == 1:
+    elif isinstance(sources, Iterable) and not _is_mudata(sources) and getattr(sources, "ndim", 1) == 1:
         found = [match for source in sources for match in _matches(_as_source(source))]
     else:
         raise TypeError(
             f"adata_or_path is a {type(sources).__name__}, where an AnnData or the path of an .h5ad, or a list of "
-            "these, was expected"
+            f"these, was expected{_of_mudata(sources)}"
         )
     if not found:
         raise ValueError("there are no sources: the list is empty, where paths or AnnData objects were expected")
@@ -87,19 +87,36 @@ def find_parts(sources: Any, keys: Iterable[str] | None) -> Parts | None:
 
 
 def _is_one(source: Any) -> bool:
-    return isinstance(source, str | os.PathLike | anndata.AnnData)
+    return isinstance(source, str | bytes | os.PathLike | anndata.AnnData)
+
+
+def _is_mudata(source: Any) -> bool:
+    # Without mudata: whoever has one has imported it.
+    return any(kind.__name__ == "MuData" for kind in type(source).__mro__)
+
+
+def _of_mudata(source: Any) -> str:
+    if not _is_mudata(source):
+        return ""
+    return (
+        '. Pass one of its modalities, as mdata["rna"], or write it and pass the path of the .h5mu with '
+        'elem="mod/rna/X"'
+    )
 
 
 def _as_source(source: Any) -> Any:
     if _is_one(source):
         return source
-    raise TypeError(f"a source is a {type(source).__name__}, where an AnnData or the path of an .h5ad was expected")
+    raise TypeError(
+        f"a source is a {type(source).__name__}, where an AnnData or the path of an .h5ad was expected"
+        f"{_of_mudata(source)}"
+    )
 
 
 def _matches(source: Any) -> list[Any]:
     if isinstance(source, anndata.AnnData):
         return [source]
-    path = os.path.expanduser(os.fspath(source))
+    path = os.path.expanduser(os.fsdecode(source))
     # A file whose name has brackets is meant as it is.
     if not glob.has_magic(path) or os.path.lexists(path):
         return [source]

@@ -19,6 +19,7 @@ from annfeed.collate import Batch, Item, apply_transform
 from annfeed.fused import Fused, fuse
 from annfeed.indexed import IndexedDataset
 from annfeed.joined import JoinedSource
+from annfeed.labels import label_codes
 from annfeed.loaded import LoadedWindow
 from annfeed.matrix import Matrix
 from annfeed.resume import digest_of
@@ -164,6 +165,10 @@ class RowBatches(ThroughFile, Dataset[Item]):
         fused = self._steps()
         totals = batch.pop(_ROW_TOTALS, None)
         return apply_transform(fused.rest, batch, totals, self.dtype if fused.dtype != self.dtype else None)
+
+    def label_codes(self, column: str, needed_by: str | None = None) -> tuple[npt.NDArray[Any], list[Any]]:
+        """Return an obs column of the dataset's rows as codes and labels, as `annfeed.labels.label_codes` does."""
+        return label_codes(self._obs.column(column), needed_by, self._rows)
 
     def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
         """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""

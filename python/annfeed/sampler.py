@@ -20,6 +20,7 @@ from annfeed.epoch import EpochPlan
 from annfeed.ranks import draw_seed, known_rank_and_world, rank_and_world
 from annfeed.resume import Progress, order_of
 from annfeed.shards import Uneven
+from annfeed.user_arrays import as_array
 from annfeed.weighting import Weighting
 
 if TYPE_CHECKING:
@@ -189,10 +190,7 @@ def given_positions(order: Callable[[int], Any], epoch: int, n_rows: int) -> Int
     >>> given_positions(lambda epoch: [epoch, 0], 2, n_rows=3)
     array([2, 0])
     """
-    given = order(epoch)
-    if hasattr(given, "detach"):
-        given = given.detach().cpu().numpy()
-    positions = np.asarray(given if hasattr(given, "__len__") else list(given))
+    positions = as_array(f"order({epoch})", order(epoch))
     if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
         raise TypeError(
             f"order({epoch}) gave {positions.dtype} of shape {positions.shape}; expected positions: integers in one "

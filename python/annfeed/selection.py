@@ -13,31 +13,49 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed.errors import UnknownNameError
+from annfeed.user_arrays import as_array, by_index, index_of, is_of, one_axis
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Int64Array = npt.NDArray[np.int64]
+#: Gives the names of rows or columns, which may have to be read.
+Names = Callable[[], "pd.Index[Any]"]
 
 
-def row_subset(subset: Any, n_rows: int) -> Int64Array | None:
-    """Return the rows that ``obs_subset`` names, in its order; None for all.
+def row_subset(
+    subset: Any,
+    n_rows: int,
+    names: Names | None = None,
+    *,
+    what: str = "obs_subset",
+    from_end: bool = False,
+    named: str = "adata.obs_names",
+) -> Int64Array | None:
+    """Return the rows that ``subset`` names, in its order; None for all.
 
     Parameters
     ----------
     subset
-        None, integer positions from 0, or a boolean mask of length ``n_rows``; list, numpy, pandas or torch.
+        None, integer positions, a slice, or a boolean mask of length ``n_rows``; list, numpy, pandas or torch. A mask
+        that is a Series goes by its index.
     n_rows
         Rows that there are.
+    names
+        Gives their names; called only if ``subset`` is a Series whose index is not the default one.
+    what, named
+        The argument, and the expression that gives the names, for messages.
+    from_end
+        Whether negative positions count from the end; else they are an error.
 
     Raises
     ------
     TypeError
         If it is neither positions nor a mask.
     ValueError
-        If a mask has another length.
+        If a mask has another length, a missing value, or the index of other rows.
     IndexError
-        If a position is negative or out of range.
+        If a position is out of range.
 
     Examples
     --------
@@ -46,25 +64,39 @@ def row_subset(subset: Any, n_rows: int) -> Int64Array | None:
     """
     if subset is None:
         return None
-    values = _one_axis("obs_subset", subset)
+    if isinstance(subset, slice):
+        return np.arange(n_rows, dtype=np.int64)[subset]
+    values, index = one_axis(what, subset), index_of(subset)
     if values.dtype == bool:
-        return _from_mask("obs_subset", values, n_rows, "rows")
-    positions = _integers("obs_subset", values, "of names, use adata.obs_names.get_indexer(names)")
-    _check_range(positions, 0, n_rows, lambda p: f"obs_subset holds {p}, where 0 to {n_rows - 1} was expected")
-    return positions
+        _check_length(what, values, n_rows, "rows", index)
+        return _true(by_index(what, values, index, names, named))
+    _refuse_numbers_of_all(what, values, index, n_rows, names)
+    positions = _integers(what, values, "of names, use adata.obs_names.get_indexer(names)")
+    _check_range(
+        positions,
+        -n_rows if from_end else 0,
+        n_rows,
+        lambda p: (
+            f"index {p} is out of range for a dataset of {n_rows} rows"
+            if from_end
+            else f"{what} holds {p}, where 0 to {n_rows - 1} was expected"
+        ),
+    )
+    return np.where(positions < 0, positions + n_rows, positions)
 
 
-def column_subset(subset: Any, n_cols: int, names: Callable[[], pd.Index[Any]], place: str) -> Int64Array | None:
+def column_subset(subset: Any, n_cols: int, names: Names, place: str) -> Int64Array | None:
     """Return the columns that ``var_subset`` names, in its order; None for all.
 
     Parameters
     ----------
     subset
-        None, names, integer positions (negative ones count from the end), or a boolean mask of length ``n_cols``.
+        None, names, integer positions (negative ones count from the end), a slice, or a boolean mask of length
+        ``n_cols``; list, numpy, pandas or torch. A mask that is a Series goes by its index.
     n_cols
         Columns that there are.
     names
-        Gives their names; called only if ``subset`` is of names.
+        Gives their names; called only if ``subset`` is of names, or a Series whose index is not the default one.
     place
         Where they are, for messages.
 
@@ -73,7 +105,8 @@ def column_subset(subset: Any, n_cols: int, names: Callable[[], pd.Index[Any]], 
     TypeError
         If it is none of these.
     ValueError
-        If a mask has another length, a column is asked for twice, or a name belongs to several columns.
+        If a mask has another length, a missing value or the index of other columns, a column is asked for twice, or a
+        name belongs to several columns.
     IndexError
         If a position is out of range.
     UnknownNameError
@@ -87,12 +120,18 @@ def column_subset(subset: Any, n_cols: int, names: Callable[[], pd.Index[Any]], 
     """
     if subset is None:
         return None
-    values = _one_axis("var_subset", subset)
+    if isinstance(subset, slice):
+        if any(isinstance(bound, str) for bound in (subset.start, subset.stop, subset.step)):
+            raise TypeError(f"var_subset is {subset!r}, a slice of names, where one of positions was expected")
+        return np.arange(n_cols, dtype=np.int64)[subset]
+    values, index = one_axis("var_subset", subset), index_of(subset)
     if values.dtype == bool:
-        return _from_mask("var_subset", values, n_cols, "columns")
-    if values.dtype.kind in "OUT":
+        _check_length("var_subset", values, n_cols, "columns", index)
+        return _true(by_index("var_subset", values, index, names, "adata.var_names"))
+    if values.dtype.kind in "OU":
         columns = _find_names([str(v) for v in values], names(), place)
     else:
+        _refuse_numbers_of_all("var_subset", values, index, n_cols, names)
         columns = _integers("var_subset", values, "")
         _check_range(columns, -n_cols, n_cols, lambda p: f"var_subset holds {p}, but {place} has {n_cols} columns")
         columns = np.where(columns < 0, columns + n_cols, columns)
@@ -118,47 +157,54 @@ def as_positions(indices: Any, n: int) -> Int64Array:
     >>> as_positions([0, -1], 5)
     array([0, 4])
     """
-    values = _one_axis("the index", indices)
+    values = one_axis("the index", indices)
     positions = _integers("the index", values, "")
     _check_range(positions, -n, n, lambda p: f"index {p} is out of range for a dataset of {n} rows")
     return np.where(positions < 0, positions + n, positions)
 
 
-def row_indices(indices: Any, n: int) -> Int64Array:
+def row_indices(indices: Any, n: int, names: Names | None = None) -> Int64Array:
     """Return the rows that ``indices`` names, in its order: as scvi-tools takes them, all of them where it is None.
 
     Parameters
     ----------
     indices
-        None, integer positions (order and repeats kept, negative ones count from the end), or a boolean mask of length
-        ``n``; list, numpy, pandas or torch.
+        As in `row_subset`; negative positions count from the end.
     n
         Rows that there are.
-
-    Raises
-    ------
-    TypeError
-        If it is neither positions nor a mask.
-    ValueError
-        If a mask has another length.
-    IndexError
-        If a position is out of range.
+    names
+        Gives their names.
 
     Examples
     --------
     >>> row_indices([2, -3, 2], 3), row_indices([True, False, True], 3)
     (array([2, 0, 2]), array([0, 2]))
     """
-    if indices is None:
-        return np.arange(n, dtype=np.int64)
-    values = _one_axis("indices", indices)
-    if values.dtype == object and len(values) and all(isinstance(value, bool | np.bool_) for value in values):
-        values = values.astype(bool)  # pandas' nullable booleans
-    if values.dtype == bool:
-        return _from_mask("indices", values, n, "rows")
-    positions = _integers("indices", values, "of names, use adata.obs_names.get_indexer(names)")
-    _check_range(positions, -n, n, lambda p: f"indices holds {p}, which is out of range for {n} rows")
-    return np.where(positions < 0, positions + n, positions)
+    chosen = row_subset(indices, n, names, what="indices", from_end=True)
+    return np.arange(n, dtype=np.int64) if chosen is None else chosen
+
+
+def numbers_of_rows(what: str, values: Any, n_rows: int, names: Names) -> npt.NDArray[Any]:
+    """Return a number for each row of a dataset, those of a Series by its index.
+
+    Raises
+    ------
+    ValueError
+        If there are more or less, or the index is that of other rows.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> numbers_of_rows("weights", pd.Series({"b": 1.0, "a": 2.0}), 2, lambda: pd.Index(["a", "b"]))
+    array([2., 1.])
+    """
+    array, index = as_array(what, values), index_of(values)
+    if array.shape != (n_rows,):
+        raise ValueError(
+            f"{what} have shape {array.shape}; expected ({n_rows},), one for each row of the dataset "
+            "(of its obs_subset, where there is one)"
+        )
+    return by_index(what, array, index, names, "dataset.obs_names")
 
 
 def near_matches(name: str, names: Iterable[Any]) -> str:
@@ -183,21 +229,6 @@ def near_matches(name: str, names: Iterable[Any]) -> str:
     return f"There are {len(names)}: {', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''}"
 
 
-def _one_axis(what: str, values: Any) -> npt.NDArray[Any]:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
-    if isinstance(values, str | bytes):
-        raise TypeError(f"{what} is the text {values!r}, where a list or an array was expected")
-    if not hasattr(values, "__len__"):
-        if not hasattr(values, "__iter__"):
-            raise TypeError(f"{what} is {values!r}, where a list or an array was expected")
-        values = list(values)
-    array = np.asarray(values)
-    if array.ndim != 1:
-        raise TypeError(f"{what} has {array.ndim} axes, where a list or a one-dimensional array was expected")
-    return array
-
-
 def _integers(what: str, values: npt.NDArray[Any], hint: str) -> Int64Array:
     if len(values) == 0:
         return np.empty(0, np.int64)
@@ -207,10 +238,25 @@ def _integers(what: str, values: npt.NDArray[Any], hint: str) -> Int64Array:
     return values.astype(np.int64)
 
 
-def _from_mask(what: str, mask: npt.NDArray[Any], n: int, of: str) -> Int64Array:
-    if len(mask) != n:
+def _check_length(what: str, mask: npt.NDArray[Any], n: int, of: str, index: pd.Index[Any] | None) -> None:
+    # Of an index of its own, that is what differs.
+    if len(mask) != n and index is None:
         raise ValueError(f"{what} is a mask of length {len(mask)}, but there are {n} {of}")
+
+
+def _true(mask: npt.NDArray[Any]) -> Int64Array:
     return np.flatnonzero(mask).astype(np.int64)
+
+
+def _refuse_numbers_of_all(
+    what: str, values: npt.NDArray[Any], index: pd.Index[Any] | None, n: int, names: Names | None
+) -> None:
+    """Positions are values by themselves; but a number under each name is none: a mask of 0 and 1, mostly."""
+    if len(values) == n and values.dtype.kind in "iu" and is_of(index, names):
+        raise ValueError(
+            f"{what} is a Series of {values.dtype} with a value for each name, where positions or a mask was expected. "
+            "Pass series.astype(bool) for a mask, series.to_numpy() for positions"
+        )
 
 
 def _check_range(positions: Int64Array, low: int, high: int, message: Callable[[int], str]) -> None:

@@ -15,9 +15,10 @@ from weakref import WeakSet
 
 from torch.utils.data import DataLoader, Dataset
 
+from annfeed.batch_keys import IS_PADDING
 from annfeed.collate import Batch, Collate, Items
 from annfeed.handover import sendable
-from annfeed.padding import IS_PADDING, batches_of
+from annfeed.padding import batches_of
 from annfeed.spawning import ThroughFile
 from annfeed.windows import Window
 

@@ -4,6 +4,7 @@
 //! `csr`/`csc` that some writers use. obs and var are not read here: anndata's own readers do that.
 
 use std::io::Read as _;
+use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
@@ -54,8 +55,16 @@ fn check_readable(path: &Path, place: &Place) -> Result<u64> {
 }
 
 fn open_file(path: &Path, place: &Place) -> Result<File> {
+    // The wrapper takes names in UTF-8 only; a descriptor gives the file another one.
+    let held = path.to_str().is_none().then(|| std::fs::File::open(path)).transpose();
+    let held = held.map_err(|source| Error::Io {
+        file: place.file.clone(),
+        doing: "cannot open the file".into(),
+        source,
+    })?;
+    let name = held.as_ref().map_or_else(|| path.to_owned(), |file| format!("/dev/fd/{}", file.as_raw_fd()).into());
     // Locking off: h5py or another process may hold the file, and network file systems often cannot lock.
-    let opened = File::with_options().with_fapl(|p| p.file_locking(false)).open(path);
+    let opened = File::with_options().with_fapl(|p| p.file_locking(false)).open(name);
     opened.map_err(|e| {
         let text = e.to_string();
         let place = place.at("/");

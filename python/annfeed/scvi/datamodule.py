@@ -134,7 +134,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         for file in self._files:
             _warn_unless_counts(file)
         n_in_files = len(obs)
-        chosen = row_subset(obs_subset, n_in_files)
+        chosen = row_subset(obs_subset, n_in_files, lambda: obs.index)
         if chosen is not None:
             obs, self.obs_names = obs.iloc[chosen], self.obs_names[chosen]
         self._rows: Int64Array = np.arange(n_in_files, dtype=np.int64) if chosen is None else chosen
@@ -278,7 +278,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         batch_size
             Cells of a batch; None for that of the data module.
         """
-        return self._unshuffled(row_indices(indices, self.n_obs), batch_size)
+        return self._unshuffled(row_indices(indices, self.n_obs, lambda: self.obs_names), batch_size)
 
     # --- how ---------------------------------------------------------------------------------------------------------
 

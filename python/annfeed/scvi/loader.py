@@ -140,7 +140,7 @@ class AnnDataLoader(DataLoader[Any]):
             if _registered is not None
             else RegistryDataset(adata_manager, data_and_attributes, load_sparse_tensor, cache=cache, threads=threads)
         )
-        self.indices = row_indices(indices, len(registered))
+        self.indices = row_indices(indices, len(registered), lambda: adata_manager.adata.obs_names)
         dataset = RowSubset(registered, self.indices)
         SamplerPlan(sampler=(), n_rows=0, batch_size=None, window=window)  # its check of window
         self.window = window

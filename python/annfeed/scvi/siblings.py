@@ -159,7 +159,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         **data_loader_kwargs: Any,
     ) -> None:
         self.n_samples_per_label = n_samples_per_label
-        self.indices = row_indices(indices, int(adata_manager.adata.shape[0]))
+        self.indices = row_indices(indices, int(adata_manager.adata.shape[0]), lambda: adata_manager.adata.obs_names)
         self.labeled_locs = _cells_by_label(adata_manager, self.indices)
         if not any(map(len, self.labeled_locs)):
             raise ValueError(f"none of the {len(self.indices)} cells has a label, where at least one was expected")
