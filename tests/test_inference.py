@@ -268,7 +268,7 @@ def test_what_is_no_target(tmp_path: Path, path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         write_obsm(tmp_path / "none.h5ad", "X_model", VALUES)
     (tmp_path / "text.h5ad").write_text("no HDF5")
-    with pytest.raises(OSError, match=r"text\.h5ad cannot be opened"):
+    with pytest.raises(FormatError, match=r"text\.h5ad: .*the file is not HDF5"):
         write_obsm(tmp_path / "text.h5ad", "X_model", VALUES)
     with h5py.File(tmp_path / "empty.h5ad", "w"):
         pass

@@ -258,7 +258,7 @@ def test_a_file_without_encoding_of_obs_is_read_as_anndata_does(small_file):
 
 FILE_ERRORS = [
     ("missing file", lambda file: ObsTable.from_file(file.with_name("no.h5ad")), FileNotFoundError, "no.h5ad"),
-    ("no HDF5", lambda file: ObsTable.from_file(__file__), OSError, r"test_obs\.py cannot be opened as an HDF5 file"),
+    ("no HDF5", lambda file: ObsTable.from_file(__file__), FormatError, r"test_obs\.py: .*the file is not HDF5"),
     ("no group", lambda file: ObsTable.from_file(file, "mod/rna/obs"), FormatError, "no 'mod/rna/obs'; .*obs"),
     ("no frame", lambda file: ObsTable.from_file(file, "obsm"), FormatError, "encoded as 'dict'"),
     ("an array", lambda file: ObsTable.from_file(file, "X"), FormatError, "X .*float32, not a dataframe"),
@@ -273,7 +273,7 @@ def test_errors_of_a_file_name_the_place(small_file, make, error, text):
 
 
 def test_a_truncated_file_is_an_error_that_names_it(corpus):
-    with pytest.raises(OSError, match=r"truncated_file\.h5ad cannot be opened.*truncated"):
+    with pytest.raises(FormatError, match=r"truncated_file\.h5ad: .*the file is truncated"):
         ObsTable.from_file(corpus / "edge/truncated_file.h5ad")
 
 
