@@ -57,11 +57,8 @@ fn check_readable(path: &Path, place: &Place) -> Result<u64> {
 fn open_file(path: &Path, place: &Place) -> Result<File> {
     // The wrapper takes names in UTF-8 only; a descriptor gives the file another one.
     let held = path.to_str().is_none().then(|| std::fs::File::open(path)).transpose();
-    let held = held.map_err(|source| Error::Io {
-        file: place.file.clone(),
-        doing: "cannot open the file".into(),
-        source,
-    })?;
+    let held =
+        held.map_err(|source| Error::Io { file: place.file.clone(), doing: "cannot open the file".into(), source })?;
     let name = held.as_ref().map_or_else(|| path.to_owned(), |file| format!("/dev/fd/{}", file.as_raw_fd()).into());
     // Locking off: h5py or another process may hold the file, and network file systems often cannot lock.
     let opened = File::with_options().with_fapl(|p| p.file_locking(false)).open(name);
