@@ -288,12 +288,12 @@ def test_a_column_of_another_length_is_an_error(small_file):
 @pytest.mark.parametrize(
     ("asked", "text"),
     [
-        ("celltype", r"small\.h5ad: obs has no column 'celltype'; did you mean 'cell_type'\? .*annfeed inspect"),
+        ("celltype", r"small\.h5ad: obs has no column 'celltype'; did you mean 'cell_type'\?$"),
         ("Cell_Type", "did you mean 'cell_type'"),
         ("xyz", "it has cell_type, größe, kommentar, n"),
     ],
 )
-def test_an_unknown_column_names_file_neighbours_and_the_way_to_list(small_file, asked, text):
+def test_an_unknown_column_names_file_and_neighbours(small_file, asked, text):
     with pytest.raises(UnknownNameError, match=text) as error:
         ObsTable.from_file(small_file, columns=["n", asked])
     assert isinstance(error.value, KeyError)
@@ -302,9 +302,7 @@ def test_an_unknown_column_names_file_neighbours_and_the_way_to_list(small_file,
 
 def test_an_unknown_column_of_an_anndata():
     adata = anndata.AnnData(obs=pd.DataFrame({"batch": ["a"]}, index=["x"]))
-    with pytest.raises(
-        UnknownNameError, match=r"AnnData in memory has no column 'btch'; did you mean 'batch'.*adata\.obs"
-    ):
+    with pytest.raises(UnknownNameError, match=r"AnnData in memory has no column 'btch'; did you mean 'batch'\?$"):
         ObsTable.from_anndata(adata, columns=["btch"])
 
 
