@@ -1,14 +1,22 @@
 """What `inspect` and the command line say about files whose layout is known."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import anndata
+import h5ad_files as h5ad
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
+from anndata.io import write_elem
 
-from annfeed import AnnDataset, UnknownNameError
+import annfeed
+from annfeed import AnnDataset, AnnfeedWarning, UnknownNameError
 from annfeed.cli import main
 from annfeed.inspection import inspect_file
 
@@ -54,6 +62,130 @@ def test_other_elements(path: Path) -> None:
     columns = inspect_file(path, "layers/columns")
     assert (columns.encoding, columns.cost) == ("csc", {})
     assert "CSR" in columns.advice[0]
+    assert "decoded for each byte" not in str(columns)  # a heading with nothing under it
+    assert "rows a chunk" not in str(columns)
+
+
+def test_the_memory_that_csc_takes_is_what_reading_it_asks_for(path: Path) -> None:
+    needed = inspect_file(path, "layers/columns").conversion_bytes
+    assert needed == 250_000 * 24 + 5000 * 8
+    assert f"{needed:,} bytes of cache=" in str(inspect_file(path, "layers/columns"))
+    with pytest.raises(MemoryError, match=f"needs {needed} bytes .*larger cache="):
+        AnnDataset(path, elem="layers/columns", cache=needed - 1)
+    dataset = AnnDataset(path, elem="layers/columns", cache=needed)
+    assert dataset.stats()["bytes_read"] < 10_000  # turned into rows at the first read
+    with h5py.File(path) as file:
+        wanted = file["layers/dense"][3]
+    assert np.array_equal(dataset[3]["X"].numpy(), wanted)
+    assert dataset.stats()["bytes_read"] > 500_000
+
+
+FOREIGN_LAYOUTS = {
+    "compact": (h5ad.Storage(compact=True), "compact layout"),
+    "another filter": (h5ad.Storage(chunks=(4, 4), filters=h5ad.FOREIGN["blosc"]), "32001"),
+    "szip": (h5ad.Storage(chunks=(4, 4), filters=h5ad.FOREIGN["szip"]), "szip"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN_LAYOUTS)
+def test_what_the_core_declines_is_said_to_go_through_h5py(name: str, tmp_path: Path) -> None:
+    storage, reason = FOREIGN_LAYOUTS[name]
+    file = h5ad.write_h5ad(tmp_path / "a.h5ad", np.eye(8, dtype=np.float32), h5ad.Layout(storage))
+    found = inspect_file(file)
+    assert (found.reader, found.encoding, found.shape) == ("h5py", "dense", (8, 8))
+    assert reason in str(found.declined)
+    assert f"because of {found.declined}" in str(found)
+    with pytest.warns(AnnfeedWarning, match="read through h5py"):  # as the dataset has it
+        AnnDataset(file)
+
+
+def test_other_storage_and_types_go_through_h5py(tmp_path: Path) -> None:
+    file = h5ad.write_h5ad(tmp_path / "a.h5ad", np.eye(4, dtype=np.float32))
+    with h5py.File(file, "a") as f:
+        layout = h5py.VirtualLayout((4, 4), "f4")
+        layout[:] = h5py.VirtualSource(str(file), "X", (4, 4))
+        f.create_virtual_dataset("layers/virtual", layout)
+        f["layers"].create_dataset("external", (4, 4), "f4", external=[(str(tmp_path / "raw"), 0, 64)])
+        odd = h5py.h5t.STD_I32LE.copy()
+        odd.set_precision(31)
+        f["layers"].create_dataset("odd", (4, 4), odd)
+    for name in ("virtual", "external", "odd"):
+        assert inspect_file(file, f"layers/{name}").reader == "h5py", name
+
+
+def test_attributes_stored_as_bytes(tmp_path: Path) -> None:
+    m = sp.csc_matrix(np.eye(3, dtype=np.float32))
+    file = h5ad.write_h5ad(tmp_path / "a.h5ad", h5ad.Stored.of(m))
+    with h5py.File(file, "a") as f:
+        for attributes in (f["X"].attrs, f["obs"].attrs):
+            kind = attributes["encoding-type"]
+            attributes["encoding-type"] = np.bytes_(kind.encode())
+    assert inspect_file(file).encoding == "csc"
+
+
+def test_obs_columns_are_listed(tmp_path: Path) -> None:
+    obs = pd.DataFrame(
+        {"n": [1, 2, 3], "type": pd.Categorical(list("aba")), "name": list("xyz"), "maybe": pd.array([1, None, 2])},
+        index=list("123"),
+    )
+    anndata.AnnData(np.eye(3, dtype=np.float32), obs=obs).write_h5ad(tmp_path / "a.h5ad")
+    found = inspect_file(tmp_path / "a.h5ad")
+    assert list(found.obs_columns) == ["n", "type", "name", "maybe"]
+    assert found.obs_columns["n"] == "int64"
+    assert found.obs_columns["type"] == "categorical (2 categories)"
+    assert found.obs_columns["maybe"] == "int64 with missing values"
+    assert "type: categorical (2 categories)" in str(found)
+
+
+@pytest.mark.parametrize("elem", ["layers/count", "raw/X", "layer/x", "X/y"])
+def test_errors_are_those_of_a_dataset(path: Path, elem: str) -> None:
+    told = []
+    for ask in (inspect_file, lambda path, elem: AnnDataset(path, elem=elem)):
+        with pytest.raises(UnknownNameError) as error:
+            ask(path, elem)
+        told.append(str(error.value))
+    assert told[0] == told[1]
+
+
+def test_mudata_is_told_with_its_modalities(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5mu", "w") as file:
+        file.attrs["encoding-type"] = "MuData"
+        write_elem(file.create_group("mod"), "rna", anndata.AnnData(np.eye(3, dtype=np.float32)))
+    with pytest.raises(UnknownNameError, match=r"'rna'.*mod/<modality>/X"):
+        inspect_file(tmp_path / "a.h5mu")
+    assert inspect_file(tmp_path / "a.h5mu", "mod/rna/X").shape == (3, 3)
+
+
+def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, check=False, **options)
+
+
+#: Nothing that takes seconds to import.
+PROBE = "import sys; from annfeed.cli import main; assert main(sys.argv[1:]) == 0; print(*sys.modules, file=sys.stderr)"
+
+
+def test_inspect_does_without_torch_and_anndata(path: Path) -> None:
+    done = run(sys.executable, "-c", PROBE, "inspect", str(path))
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stderr.split())
+    assert "annfeed.inspection" in loaded
+    assert loaded.isdisjoint({"torch", "anndata", "pandas", "scipy", "tqdm"})
+
+
+def test_as_a_module_with_json_and_a_version(path: Path) -> None:
+    done = run(sys.executable, "-m", "annfeed", "inspect", str(path), "--json")
+    found = json.loads(done.stdout)
+    assert (found["encoding"], found["shape"], found["reader"]) == ("csr", [5000, 200], "rust")
+    assert run(sys.executable, "-m", "annfeed", "--version").stdout.strip() == f"annfeed {annfeed.__version__}"
+
+
+@pytest.mark.parametrize("arguments", [["inspect", "FILE"], ["--help"]])
+def test_a_reader_that_has_enough_is_left_in_peace(path: Path, arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "annfeed", *(str(path) if a == "FILE" else a for a in arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        child.stdout.close()
+        assert child.stderr.read() == ""
+        assert child.wait() != 1
 
 
 def test_the_text_for_people(path: Path) -> None:

@@ -1,11 +1,14 @@
 """Types of the Rust core (``rust/python``); stubtest holds them against the built module."""
 
-from typing import final
+from collections.abc import Callable
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["Awaited", "Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps", "StoredRows"]
+
+__version__: str
 
 _Int64 = npt.NDArray[np.int64]
 _Bytes = npt.NDArray[np.uint8]
@@ -93,6 +96,13 @@ class Reader:
     def bytes_decoded(self) -> int: ...
     @property
     def cache_stats(self) -> tuple[int, int, int]: ...
+    @property
+    def unconverted(self) -> int | None: ...
+    def convert(
+        self, threads: int = 1, cancel: Cancel | None = None, progress: Callable[[int], object] | None = None
+    ) -> None: ...
+    @staticmethod
+    def describe(path: str, elem: str) -> dict[str, Any]: ...
     def unit_starts(self) -> _Int64 | None: ...
     def reopen(self, budget: Budget | None = None) -> Reader: ...
     def read(self, rows: _Int64, threads: int = 1, cancel: Cancel | None = None) -> Block: ...

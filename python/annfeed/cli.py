@@ -6,11 +6,17 @@ Arguments in, text out; what is said comes from inspection.py, what is measured 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from annfeed._core import __version__
 from annfeed.inspection import inspect_file
 
 
@@ -22,9 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["inspect", "/no/such/file.h5ad"])
     1
     """
-    options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        try:
+            options = _parser().parse_args(arguments)
+            options.run(options)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has enough (| head). Python would complain once more when it flushes at its end.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (OSError, ValueError, KeyError, MemoryError) as error:
         print(f"annfeed: {error}", file=sys.stderr)
         return 1
@@ -33,8 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="annfeed", description="Feeds minibatches from .h5ad files into PyTorch.")
+    parser.add_argument("--version", action="version", version=f"annfeed {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    inspect = commands.add_parser("inspect", help="encoding, chunks, filters, what each order costs, what to set")
+    inspect = commands.add_parser(
+        "inspect", help="encoding, chunks, filters, what each order costs, what to set, the obs columns"
+    )
     inspect.set_defaults(run=_inspect)
     bench = commands.add_parser("bench", help="cells a second from this file, in several orders")
     bench.set_defaults(run=_bench)
@@ -42,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("file", help="an .h5ad file")
         command.add_argument("--elem", default="X", help="where the matrix lies (default: X)")
         command.add_argument("--window", type=int, default=6000, help="rows read together (default: 6000)")
+    inspect.add_argument("--json", action="store_true", help="for programs")
     bench.add_argument("--batch-size", type=int, default=128, help="rows of a batch (default: 128)")
     bench.add_argument("--seconds", type=float, default=5.0, help="for each order (default: 5)")
     bench.add_argument("--cache", default="0", help="bytes, '4GiB' or 'auto' (default: 0)")
@@ -50,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    print(inspect_file(options.file, options.elem, options.window))
+    found = inspect_file(options.file, options.elem, options.window)
+    print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else found)
 
 
 def _bench(options: argparse.Namespace) -> None:

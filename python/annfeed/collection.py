@@ -21,12 +21,12 @@ import pandas as pd
 from tqdm import tqdm
 
 from annfeed.cache import SharedBudget
+from annfeed.elem import Elem, parse_places
 from annfeed.errors import FormatError
 from annfeed.foreign import recognised
 from annfeed.genes import Join, join_names, place_columns
 from annfeed.joined import JoinedSource
 from annfeed.locate import (
-    Elem,
     as_path,
     check_columns,
     check_same_rows,
@@ -37,7 +37,6 @@ from annfeed.locate import (
     find_obs,
     find_raw_names,
     find_shape,
-    parse_places,
     subsets_by_key,
 )
 from annfeed.matrix import Matrix

@@ -6,6 +6,8 @@ Slow and general; same interface as the Rust reader. One h5py file stays open pe
 from __future__ import annotations
 
 import contextlib
+import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -65,6 +67,7 @@ class H5pyMatrix:
         self.identity = identity
         self.format = "dense"
         self._indptr: Int64Array | None = None
+        self._unconverted, self._converting = False, threading.Lock()
         try:
             self._open(self._find(elem))
         except (FormatError, MemoryError):
@@ -115,6 +118,7 @@ class H5pyMatrix:
         """Read ``rows`` (sorted, distinct) into a block of the wanted columns; h5py cannot be cancelled."""
         from annfeed.source import block_of
 
+        self.convert()
         if file_identity(self._path) != self.identity:
             raise StaleFileError(f"{self._path}: the file changed since it was opened. Open the dataset again")
         if len(rows) and (rows[0] < 0 or rows[-1] >= self.shape[0]):
@@ -175,19 +179,38 @@ class H5pyMatrix:
             raise self._damaged("/indptr", f"does not rise from 0 to at most {len(self._data)}, the number of values")
         self._indptr = indptr
         if self.format == "csc":
-            self._hold_rows(indptr)
+            self._unconverted = True
+            self._check_budget()
 
-    def _hold_rows(self, indptr: Int64Array) -> None:
+    @property
+    def unconverted(self) -> int | None:
+        """Steps in which the first read turns columns into rows; None where it need not."""
+        return 3 if self._unconverted else None
+
+    def convert(self, threads: int = 1, cancel: object = None, progress: Callable[[int], object] | None = None) -> None:
+        """Turn a matrix that is stored by columns into rows, unless that was done."""
+        with self._converting:
+            if self._unconverted:
+                self._hold_rows(self._indptr, progress or (lambda done: None))
+                self._unconverted = False
+
+    def _check_budget(self) -> None:
         needed = len(self._data) * (8 + 2 * (4 + self._data.dtype.itemsize))
         budget = 0 if self._budget is None else self._budget.limit
         if needed > budget:
             raise MemoryError(
-                f"{self._path}: '{self._elem}' is stored by columns (CSC) and would need {needed} bytes in memory, "
-                f"more than the budget of {budget}. Pass a larger cache=, or write the file with a CSR matrix"
+                f"{self._path}: '{self._elem}' is stored by columns (CSC), and turning it into rows takes {needed} "
+                f"bytes in memory, more than the budget of {budget}. Pass a larger cache=, or write the file with a "
+                "CSR matrix"
             )
+
+    def _hold_rows(self, indptr: Any, progress: Callable[[int], object]) -> None:
+        self._check_budget()
         used = [(0, int(indptr[-1]))]
         data = self._read(self._data, f"{self._elem}/data", used)
+        progress(1)
         rows = self._read(self._indices, f"{self._elem}/indices", used)
+        progress(2)
         self._check_range(rows, self.shape[0])
         order = np.argsort(rows, kind="stable")
         columns = np.repeat(np.arange(self.shape[1], dtype=np.int64), np.diff(indptr))

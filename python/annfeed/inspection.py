@@ -1,38 +1,28 @@
 """What lies in a file, what each order costs there, and the settings that we would use.
 
-Reads attributes and chunk tables through h5py, never data. The costs are expectations, from the formula below.
+The core describes the matrix, h5py tells the obs columns; no data are read. The costs are expectations, from the
+formula below.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from annfeed._core import Reader
 from annfeed.blocks import LEAST_BLOCKS, LEAST_ROWS
-from annfeed.errors import UnknownNameError
+from annfeed.elem import Elem
 from annfeed.foreign import recognised
 from annfeed.h5py_file import open_h5py
 
-_FILTERS = {
-    1: "gzip",
-    2: "shuffle",
-    3: "fletcher32",
-    4: "szip",
-    5: "nbit",
-    6: "scaleoffset",
-    32000: "lzf",
-    32001: "blosc",
-    32004: "lz4",
-    32008: "bitshuffle",
-    32015: "zstd",
-    32026: "blosc2",
-}
-_RUST = {1, 2, 3, 32000, 32004, 32015}
 #: Above this, one row costs more than a whole batch should.
 _GIANT_CHUNK = 64 << 20
+#: So many obs columns are told to people.
+_MOST_COLUMNS = 40
 
 
 @dataclass(frozen=True)
@@ -69,6 +59,12 @@ class Inspection:
         By order: decoded bytes for each byte delivered, without a cache.
     advice
         What we would set, and what to mind.
+    declined
+        Why h5py reads it; None where the core does.
+    conversion_bytes
+        Memory that the first read takes to turn columns (CSC) into rows, all of them; 0 for other encodings.
+    obs_columns
+        By name: "categorical (12 categories)", "text", or the dtype.
     """
 
     place: str
@@ -85,20 +81,34 @@ class Inspection:
     window: int
     cost: dict[str, float] = field(default_factory=dict)
     advice: tuple[str, ...] = ()
+    declined: str | None = None
+    conversion_bytes: int = 0
+    obs_columns: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return a table for people."""
         rows, columns = self.shape
+        per_chunk = f", {self.rows_per_chunk:.3g} rows a chunk" if self.rows_per_chunk else ""
         lines = [
             self.place,
             f"  encoding    {self.encoding}, {self.dtype}, {rows:,} x {columns:,}, {self.nnz:,} values stored",
-            f"  chunks      {self.chunk or 'none (one run)'}, {self.rows_per_chunk:.3g} rows a chunk",
+            f"  chunks      {self.chunk or 'none (one run)'}{per_chunk}",
             f"  filters     {' + '.join(self.filters) or 'none'} (read by {self.reader})",
-            f"  a row       {self.stored_bytes_per_row:,.0f} bytes stored, {self.decoded_bytes_per_row:,.0f} decoded",
-            f"  decoded for each byte delivered, windows of {self.window:,} rows, no cache:",
         ]
+        if self.declined is not None:
+            lines.append(f"  h5py        because of {self.declined}")
+        lines.append(
+            f"  a row       {self.stored_bytes_per_row:,.0f} bytes stored, {self.decoded_bytes_per_row:,.0f} decoded"
+        )
+        if self.cost:
+            lines.append(f"  decoded for each byte delivered, windows of {self.window:,} rows, no cache:")
         lines += [f"    {order:<22}{cost:8.1f} x" for order, cost in self.cost.items()]
-        return "\n".join(lines + [f"  {'advice' if i == 0 else '':<12}{text}" for i, text in enumerate(self.advice)])
+        lines += [f"  {'advice' if i == 0 else '':<12}{text}" for i, text in enumerate(self.advice)]
+        told = [f"{name}: {kind}" for name, kind in list(self.obs_columns.items())[:_MOST_COLUMNS]]
+        if len(self.obs_columns) > _MOST_COLUMNS:
+            told.append(f"and {len(self.obs_columns) - _MOST_COLUMNS} more (all with --json)")
+        lines += [f"  {'obs' if i == 0 else '':<12}{text}" for i, text in enumerate(told)]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -132,11 +142,15 @@ class ManyInspections:
         lines = [f"{len(self.files)} files, {rows:,} rows"]
         lines += [
             f"  {file.place}  {file.encoding}, {file.dtype}, {file.shape[0]:,} x {file.shape[1]:,}, "
-            f"{'+'.join(file.filters) or 'no filters'}, {file.rows_per_chunk:.3g} rows a chunk, read by {file.reader}"
+            f"{'+'.join(file.filters) or 'no filters'}, {_per_chunk(file)}read by {file.reader}"
             for file in self.files
         ]
         lines += [f"    {order:<22}{cost:8.1f} x" for order, cost in self.cost.items()]
         return "\n".join(lines)
+
+
+def _per_chunk(file: Inspection) -> str:
+    return f"{file.rows_per_chunk:.3g} rows a chunk, " if file.rows_per_chunk else ""
 
 
 def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 6000) -> Inspection:
@@ -164,43 +178,42 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     ...     inspect_file(f"{folder}/three.h5ad").encoding
     'dense'
     """
-    import h5py
-
-    with recognised(os.fsdecode(path)), open_h5py(os.fsdecode(path)) as file:
-        place = "raw.X" if elem == "raw/X" and "raw/X" not in file else elem
-        if place not in file:
-            raise UnknownNameError(f"{os.fspath(path)}: '{elem}' does not exist")
-        node = file[place]
-        sparse = isinstance(node, h5py.Group)
-        values = node["data"] if sparse else node
-        arrays = [values, node["indices"]] if sparse else [values]
-        shape = _shape(node)
-        encoding = _encoding(node) if sparse else "dense"
-        ids = [f for array in arrays for f in _filter_ids(array)]
-        n_rows = max(1, shape[0])
-        facts = _Facts(
-            n_rows=shape[0],
-            rows_per_chunk=_rows_per_chunk(arrays[-1], shape, encoding) if ids else 0.0,
-            window=window,
-            held_bytes=3 * values.size if sparse else values.size * values.dtype.itemsize,
-            chunk_bytes=max(_chunk_bytes(a) for a in arrays),
-        )
-        return Inspection(
-            place=f"{os.fspath(path)}: '{place}'",
-            encoding=encoding,
-            shape=shape,
-            dtype=f"{values.dtype}" + (f" (indices {node['indices'].dtype})" if sparse else ""),
-            nnz=int(values.size),
-            chunk=values.chunks,
-            rows_per_chunk=facts.rows_per_chunk,
-            filters=tuple(_FILTERS.get(f, str(f)) for f in _filter_ids(values)),
-            stored_bytes_per_row=sum(a.id.get_storage_size() for a in arrays) / n_rows,
-            decoded_bytes_per_row=sum(a.size * a.dtype.itemsize for a in arrays) / n_rows,
-            reader="rust" if set(ids) <= _RUST else "h5py",
-            window=window,
-            cost=facts.costs() if encoding != "csc" else {},
-            advice=tuple(facts.advice(encoding)),
-        )
+    file, where = os.fsdecode(path), Elem.parse(elem)
+    with recognised(file):
+        facts = Reader.describe(file, where.path)
+    encoding, shape = facts["format"], facts["shape"]
+    values, *others = facts["arrays"]
+    # What a row needs: its values and their columns, or its values.
+    arrays = [values, *others[:1]]
+    n_rows, nnz = max(1, shape[0]), math.prod(values["shape"])
+    filtered = any(array["filters"] for array in arrays)
+    costs = _Facts(
+        n_rows=shape[0],
+        rows_per_chunk=_rows_per_chunk(arrays[-1], n_rows, encoding) if filtered else 0.0,
+        window=window,
+        held_bytes=nnz * (values["item_size"] if encoding == "dense" else 3),
+        chunk_bytes=max(_chunk_bytes(array) for array in arrays),
+        conversion_bytes=facts["conversion_bytes"],
+    )
+    return Inspection(
+        place=f"{file}: '{facts['path']}'",
+        encoding=encoding,
+        shape=shape,
+        dtype=values["dtype"] + (f" (indices {others[0]['dtype']})" if others else ""),
+        nnz=nnz,
+        chunk=tuple(values["chunk"]) if values["chunk"] else None,
+        rows_per_chunk=costs.rows_per_chunk,
+        filters=tuple(values["filters"]),
+        stored_bytes_per_row=sum(array["stored_bytes"] for array in arrays) / n_rows,
+        decoded_bytes_per_row=sum(math.prod(array["shape"]) * array["item_size"] for array in arrays) / n_rows,
+        reader="rust" if facts["declined"] is None else "h5py",
+        window=window,
+        cost=costs.costs() if encoding != "csc" else {},
+        advice=tuple(costs.advice(encoding)),
+        declined=facts["declined"],
+        conversion_bytes=facts["conversion_bytes"],
+        obs_columns=_obs_columns(file, where.obs),
+    )
 
 
 def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyInspections:
@@ -245,6 +258,7 @@ class _Facts:
     window: int
     held_bytes: int
     chunk_bytes: int
+    conversion_bytes: int
 
     def cost(self, block: float) -> float:
         """Decoded bytes for each byte delivered, at blocks of ``block`` rows.
@@ -278,7 +292,11 @@ class _Facts:
     def advice(self, encoding: str) -> list[str]:
         gib = self.held_bytes / 2**30
         if encoding == "csc":
-            return [f"stored by columns: turned into rows in memory once (about {gib:.2g} GiB); better written as CSR"]
+            return [
+                "stored by columns: the first read turns it into rows in memory, which takes "
+                f"{self.conversion_bytes:,} bytes of cache= ({self.conversion_bytes / 2**30:.2g} GiB), in each worker; "
+                "better written as CSR"
+            ]
         if self.rows_per_chunk == 0:
             return ["no filters: any order costs the same; block_size=16 saves calls on slow disks"]
         advice = [f"exact random order with cache='{math.ceil(gib * 1.35)}GiB' decodes the file once, ever"]
@@ -291,32 +309,34 @@ class _Facts:
         return advice
 
 
-def _shape(node: Any) -> tuple[int, int]:
-    shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape")) if hasattr(node, "keys") else node.shape
-    return int(shape[0]), int(shape[1])
-
-
-def _encoding(group: Any) -> str:
-    return str(group.attrs.get("encoding-type", group.attrs.get("h5sparse_format", "?")))[:3]
-
-
-def _filter_ids(array: Any) -> list[int]:
-    properties = array.id.get_create_plist()
-    return [int(properties.get_filter(i)[0]) for i in range(properties.get_nfilters())]
-
-
-def _rows_per_chunk(array: Any, shape: tuple[int, int], encoding: str) -> float:
-    if array.chunks is None or encoding == "csc":
+def _rows_per_chunk(array: dict[str, Any], n_rows: int, encoding: str) -> float:
+    if array["chunk"] is None or encoding == "csc":
         return 0.0
     if encoding == "dense":
-        return float(array.chunks[0])
-    return float(array.chunks[0] / max(1.0, array.size / max(1, shape[0])))
+        return float(array["chunk"][0])
+    return float(array["chunk"][0] / max(1.0, math.prod(array["shape"]) / n_rows))
 
 
-def _chunk_bytes(array: Any) -> int:
-    if array.chunks is None:
-        return 0
-    size = array.dtype.itemsize
-    for n in array.chunks:
-        size *= n
-    return int(size)
+def _chunk_bytes(array: dict[str, Any]) -> int:
+    return 0 if array["chunk"] is None else math.prod(array["chunk"]) * int(array["item_size"])
+
+
+def _obs_columns(path: str, group: str) -> dict[str, str]:
+    """The columns of an obs and what they hold; of one that cannot be told, nothing (a dataset says why)."""
+    with contextlib.suppress(Exception), open_h5py(path) as file:
+        obs = file[group]
+        if obs.dtype.names if hasattr(obs, "dtype") else False:  # anndata before 0.7
+            return {name: str(obs.dtype[name]) for name in obs.dtype.names if name != "index"}
+        names = [name.decode() if isinstance(name, bytes) else str(name) for name in obs.attrs["column-order"]]
+        return {name: _kind_of_column(obs[name]) for name in names}
+    return {}
+
+
+def _kind_of_column(column: Any) -> str:
+    if not hasattr(column, "dtype"):
+        if "categories" in column:
+            return f"categorical ({len(column['categories'])} categories)"
+        return f"{column['values'].dtype} with missing values" if "values" in column else "unknown"
+    if "categories" in column.attrs:  # anndata before 0.8
+        return f"categorical ({len(column.file[column.attrs['categories']])} categories)"
+    return "text" if column.dtype.kind in "OSU" else str(column.dtype)

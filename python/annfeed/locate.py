@@ -6,10 +6,9 @@ The one place that knows where anndata keeps things; it reads no row.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from annfeed.cache import SharedBudget
+from annfeed.elem import Elem
 from annfeed.errors import FormatError, UnknownNameError
 from annfeed.frame_source import FrameFileSource, frame_columns, frame_values
 from annfeed.h5py_file import check_not_replaced, open_h5py
@@ -31,75 +31,6 @@ from annfeed.source import FileSource, MemorySource, Source
 
 Int64Array = npt.NDArray[np.int64]
 AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
-
-#: "mod/rna/raw/X" -> prefix "mod/rna/", place "raw/X": the shortest prefix, as "raw/" must not become one.
-_ELEM = re.compile(r"^(?P<prefix>(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
-
-
-@dataclass(frozen=True)
-class Elem:
-    """A place in a file, taken apart.
-
-    Parameters
-    ----------
-    path
-        The place, as HDF5 has it.
-    obs
-        The group of the obs that goes with it.
-    var
-        The group of the var that goes with it; None where its columns have no names (obsm).
-    """
-
-    path: str
-    obs: str
-    var: str | None
-
-    @classmethod
-    def parse(cls, elem: Any) -> Elem:
-        """Take a place apart.
-
-        Raises
-        ------
-        TypeError
-            If it is no text.
-        ValueError
-            If it is no place where a matrix over cells lies.
-
-        Examples
-        --------
-        >>> Elem.parse("mod/rna/layers/counts")
-        Elem(path='mod/rna/layers/counts', obs='mod/rna/obs', var='mod/rna/var')
-        """
-        if not isinstance(elem, str):
-            raise TypeError(f"elem is {elem!r}, where a text like 'X' or a dict {{key: place}} was expected")
-        match = _ELEM.match(elem.strip("/"))
-        if match is None:
-            raise UnknownNameError(
-                f"elem is {elem!r}, where 'X', 'raw/X', 'layers/<name>' or 'obsm/<name>' was expected "
-                "(in a nested AnnData with its path before it: 'mod/rna/X')"
-            )
-        prefix, place = match["prefix"], match["place"]
-        var = None if place.startswith("obsm/") else prefix + ("raw/var" if place.startswith("raw") else "var")
-        return cls(prefix + place, prefix + "obs", var)
-
-
-def parse_places(elem: str | Mapping[str, str]) -> dict[str, Elem]:
-    """Return the places of a dataset's matrices by key.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-
-    Examples
-    --------
-    >>> parse_places("X")
-    {'X': Elem(path='X', obs='obs', var='var')}
-    """
-    places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}
-    if not places:
-        raise ValueError("elem is empty, where at least one {key: place} was expected")
-    return {key: Elem.parse(place) for key, place in places.items()}
 
 
 def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]:
@@ -119,6 +50,7 @@ def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]
 
     Examples
     --------
+    >>> from annfeed.elem import parse_places
     >>> elems = parse_places({"X": "X", "protein": "obsm/protein"})
     >>> subsets_by_key(["CD4"], elems), subsets_by_key({"protein": ["CD4"]}, elems)
     ({'X': ['CD4'], 'protein': None}, {'X': None, 'protein': ['CD4']})

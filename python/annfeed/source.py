@@ -25,6 +25,9 @@ from annfeed.open_files import OpenFiles
 Int64Array = npt.NDArray[np.int64]
 T = TypeVar("T")
 
+#: Seconds after which a progress bar shows.
+_PATIENCE = 2.0
+
 #: What `Source.stats` counts.
 STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
 
@@ -146,7 +149,7 @@ class FileSource:
     UnknownNameError
         If it has no such element.
     MemoryError
-        If a CSC matrix does not fit ``cache``.
+        If a CSC matrix, which the first read turns into rows, does not fit ``cache``.
     """
 
     def __init__(
@@ -239,7 +242,13 @@ class FileSource:
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
-        return self._despite_own_writes(lambda: self.reader.read(rows, threads, cancel.current()))
+
+        def decoded() -> Block:
+            reader = self.reader
+            _convert(reader, threads)
+            return reader.read(rows, threads, cancel.current())
+
+        return self._despite_own_writes(decoded)
 
     def release(self, path: str) -> None:
         """Close the file until the next read, if h5py has it open and it is the one at ``path``."""
@@ -338,6 +347,19 @@ class FileSource:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None, "_n_opens": 0, "_counted": (0, 0)}
+
+
+def _convert(reader: Reader | H5pyMatrix, threads: int) -> None:
+    """Turn a matrix that is stored by columns into rows, once, with a progress bar where that takes long."""
+    n = reader.unconverted
+    if n is None:
+        return
+    from tqdm import tqdm  # no need of it for other matrices
+
+    # Nothing on a screen that is none, nor where it is done at once.
+    options: dict[str, Any] = {"unit": " values", "unit_scale": True, "delay": _PATIENCE, "leave": False}
+    with tqdm(None, "annfeed: columns (CSC) into rows", n, disable=None, **options) as bar:
+        reader.convert(threads, cancel.current(), lambda done: bar.update(done - bar.n))
 
 
 class MemorySource:

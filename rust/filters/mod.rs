@@ -49,7 +49,21 @@ impl UnknownFilter {
     /// The name under which the id is registered with the HDF Group.
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self.id {
+        name_of(self.id)
+    }
+}
+
+/// The name of a filter, for people; ids are registered with the HDF Group.
+#[must_use]
+pub fn name_of(id: i32) -> &'static str {
+    {
+        match id {
+            1 => "gzip",
+            2 => "shuffle",
+            3 => "fletcher32",
+            32000 => "lzf",
+            32004 => "lz4",
+            32015 => "zstd",
             4 => "szip",
             5 => "nbit",
             6 => "scaleoffset",

@@ -14,7 +14,7 @@ use super::array::describe;
 use super::layout::{ArrayLayout, MatrixLayout, SparseLayout};
 use crate::error::{Error, Place, Result};
 
-const COPY_AGAIN: &str = "Copy or download the file again";
+pub(super) const COPY_AGAIN: &str = "Copy or download the file again";
 /// Groups of one level that are searched for something to propose.
 const MAX_GROUPS: usize = 50;
 
@@ -40,7 +40,7 @@ pub fn open(path: &Path, elem: &str) -> Result<MatrixLayout> {
 }
 
 /// The operating system's own view first: its errors are better than HDF5's.
-fn check_readable(path: &Path, place: &Place) -> Result<u64> {
+pub(super) fn check_readable(path: &Path, place: &Place) -> Result<u64> {
     let io = |doing: &str, source| Error::Io { file: place.file.clone(), doing: doing.into(), source };
     let meta = std::fs::metadata(path).map_err(|e| io("cannot open the file", e))?;
     if !meta.is_file() {
@@ -54,7 +54,7 @@ fn check_readable(path: &Path, place: &Place) -> Result<u64> {
     Ok(meta.len())
 }
 
-fn open_file(path: &Path, place: &Place) -> Result<File> {
+pub(super) fn open_file(path: &Path, place: &Place) -> Result<File> {
     // The wrapper takes names in UTF-8 only; a descriptor gives the file another one.
     let held = path.to_str().is_none().then(|| std::fs::File::open(path)).transpose();
     let held =
@@ -76,7 +76,7 @@ fn open_file(path: &Path, place: &Place) -> Result<File> {
 }
 
 /// The path under which `elem` lies in this file.
-fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
+pub(super) fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
     let wanted = elem.trim_matches('/');
     if exists(file, wanted) {
         return Ok(wanted.to_owned());
@@ -234,7 +234,7 @@ fn check_lengths(layout: &SparseLayout, rows_first: bool, place: &Place) -> Resu
     Ok(())
 }
 
-fn shape_attr(group: &Group, place: &Place) -> Result<[u64; 2]> {
+pub(super) fn shape_attr(group: &Group, place: &Place) -> Result<[u64; 2]> {
     let attr = group.attr("shape").or_else(|_| group.attr("h5sparse_shape"));
     let values = attr.and_then(|a| a.read_raw::<i64>());
     match values.as_deref() {
@@ -250,7 +250,7 @@ fn valid(bytes: &[u8]) -> String {
 }
 
 /// A text attribute in any of the string types that writers use.
-fn text_attr(location: &hdf5::Location, name: &str) -> Option<String> {
+pub(super) fn text_attr(location: &hdf5::Location, name: &str) -> Option<String> {
     fn first<T: hdf5::H5Type>(attr: &Attribute, bytes: fn(&T) -> &[u8]) -> Option<String> {
         attr.read_raw::<T>().ok()?.first().map(|text| valid(bytes(text)))
     }

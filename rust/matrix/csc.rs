@@ -1,14 +1,14 @@
-//! Compressed columns, turned into rows once and held: rows of a CSC matrix lie everywhere in the file.
+//! Compressed columns, turned into rows at the first read and held: rows of a CSC matrix lie everywhere in the file.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::csr::{read_columns, read_indptr};
 use super::file::DataFile;
 use super::plan::RowStarts;
 use super::stream::read_spans;
 use super::workers::Workers;
-use crate::block::{Band, Block, Columns, Counted, Number as _, Selection, SumTooLarge, Totals, Values};
+use crate::block::{Band, Columns, Counted, Number as _, Selection, SumTooLarge, Totals, Values};
 use crate::error::{Error, Place, Result};
 use crate::h5::dtype::Kind;
 use crate::h5::layout::SparseLayout;
@@ -17,57 +17,30 @@ use crate::{with_columns, with_values};
 /// Elements that one job decodes.
 const JOB_ELEMENTS: u64 = 1 << 20;
 
-/// A CSC matrix, held in memory by rows.
+/// A CSC matrix on disk.
 #[derive(Debug)]
 pub struct CscMatrix {
     layout: SparseLayout,
-    selected: usize,
-    rows: Arc<Band>,
+    starts: RowStarts,
+    /// Columns of the matrix in delivery order; `None` for those that it does not have.
+    wanted: Vec<Option<u32>>,
 }
 
 impl CscMatrix {
-    /// Reads all of it, within `budget` bytes.
+    /// Reads and checks the indptr.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] beyond the budget; [`Error::Format`] where the file is damaged.
-    pub fn new(
-        file: &DataFile,
-        layout: SparseLayout,
-        selection: Option<&Selection>,
-        budget: u64,
-        workers: &Workers,
-    ) -> Result<Self> {
-        let [n_rows, n_cols] = layout.shape;
+    /// [`Error::TooLarge`] where turning it into rows takes more than `budget` bytes; [`Error::Format`] where the file is
+    /// damaged.
+    pub fn new(file: &DataFile, layout: SparseLayout, selection: Option<&Selection>, budget: u64) -> Result<Self> {
+        let n_cols = layout.shape[1];
         let starts = read_indptr(file, &layout.indptr, layout.data.len(), n_cols)?;
-        let needed = memory_needed(&layout, &starts);
-        if needed > budget {
-            return Err(Error::TooLarge {
-                place: Place::new(file.path().display().to_string(), layout.data.name.trim_end_matches("/data")),
-                why: "a matrix stored by columns (CSC) is turned into rows once, which",
-                needed,
-                budget,
-                remedy: "Pass a larger cache=, or write the file with a CSR matrix: \
-                         adata.X = adata.X.tocsr(); adata.write_h5ad(...)",
-            });
-        }
         // Only wanted columns are read; they are renamed on the way, so that rows come out sorted by their new names.
         let wanted: Vec<Option<u32>> =
             selection.map_or_else(|| (0..n_cols as u32).map(Some).collect(), |selection| selection.order().collect());
-        let pieces = read_wanted(file, &layout, &starts, &wanted, workers)?;
-        let kind = layout.data.dtype.kind;
-        let mut rows = transpose(n_rows as usize, wanted.len() as u64, &pieces, kind).map_err(|error| {
-            let place = Place::new(file.path().display().to_string(), layout.data.name.clone());
-            place.format(error.found(error.row as u64), SumTooLarge::REMEDY)
-        })?;
-        drop(pieces);
-        if let (Some(selection), Band::Sparse { totals, .. }) = (selection, &mut rows) {
-            *totals = match selection.counted() {
-                None => Totals::Unknown,
-                Some(counted) => Totals::Kept(read_totals(file, &layout, &starts, counted, workers)?),
-            };
-        }
-        let rows = Arc::new(rows);
-        Ok(Self { layout, selected: wanted.len(), rows })
+        let matrix = Self { layout, starts, wanted };
+        matrix.check_budget(file, budget)?;
+        Ok(matrix)
     }
 
     /// The layout it was made from.
@@ -76,26 +49,75 @@ impl CscMatrix {
         &self.layout
     }
 
-    /// Bytes held.
+    /// Columns delivered.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.rows.bytes()
+    pub fn width(&self) -> usize {
+        self.wanted.len()
     }
 
-    /// The block of `rows` (in range).
+    /// Elements that turning it into rows reads.
     #[must_use]
-    pub fn read(&self, rows: &[u64]) -> Block {
-        let mut block = Block::new(self.selected);
-        block.push_rows(Arc::clone(&self.rows), rows.iter().map(|&r| r as usize));
-        block
+    pub fn elements(&self, selection: Option<&Selection>) -> u64 {
+        let of_totals = if selection.is_some_and(|s| s.counted().is_some()) { self.layout.data.len() } else { 0 };
+        self.wanted_elements() + of_totals
+    }
+
+    fn wanted_elements(&self) -> u64 {
+        self.wanted.iter().flatten().map(|&column| self.starts.span(u64::from(column))).map(|s| s.end - s.start).sum()
+    }
+
+    fn check_budget(&self, file: &DataFile, budget: u64) -> Result<()> {
+        let value_size = self.layout.data.dtype.kind.size() as u64;
+        let needed = memory_needed(self.wanted_elements(), value_size, self.layout.shape[0]);
+        if needed <= budget {
+            return Ok(());
+        }
+        Err(Error::TooLarge {
+            place: Place::new(file.path().display().to_string(), self.layout.data.name.trim_end_matches("/data")),
+            why: "a matrix stored by columns (CSC) is turned into rows once, which",
+            needed,
+            budget,
+            remedy: "Pass a larger cache=, or write the file with a CSR matrix: \
+                     adata.X = adata.X.tocsr(); adata.write_h5ad(...)",
+        })
+    }
+
+    /// Reads all of it and turns it into rows, within `budget` bytes; counts the elements read in `done`.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond the budget; [`Error::Format`] where the file is damaged.
+    pub fn rows(
+        &self,
+        file: &DataFile,
+        selection: Option<&Selection>,
+        budget: u64,
+        workers: &Workers,
+        done: &AtomicU64,
+    ) -> Result<Band> {
+        self.check_budget(file, budget)?;
+        let (layout, kind) = (&self.layout, self.layout.data.dtype.kind);
+        let pieces = read_wanted(file, layout, &self.starts, &self.wanted, workers, done)?;
+        let n_rows = layout.shape[0] as usize;
+        let mut rows = transpose(n_rows, self.wanted.len() as u64, &pieces, kind).map_err(|error| {
+            let place = Place::new(file.path().display().to_string(), layout.data.name.clone());
+            place.format(error.found(error.row as u64), SumTooLarge::REMEDY)
+        })?;
+        drop(pieces);
+        if let (Some(selection), Band::Sparse { totals, .. }) = (selection, &mut rows) {
+            *totals = match selection.counted() {
+                None => Totals::Unknown,
+                Some(counted) => Totals::Kept(read_totals(file, layout, &self.starts, counted, workers, done)?),
+            };
+        }
+        Ok(rows)
     }
 }
 
-/// Row indices and values while reading, each element's new place, and the transposed matrix: for a moment, all at once.
-fn memory_needed(layout: &SparseLayout, starts: &RowStarts) -> u64 {
-    let elements = starts.start(starts.n_rows());
-    let value = layout.data.dtype.kind.size() as u64;
-    elements.saturating_mul(8 + 2 * (4 + value)).saturating_add(layout.shape[0].saturating_mul(8))
+/// Bytes that turning columns into rows takes: row indices and values while reading, each element's new place, and the
+/// transposed matrix; for a moment, all at once.
+#[must_use]
+pub fn memory_needed(elements: u64, value_size: u64, n_rows: u64) -> u64 {
+    elements.saturating_mul(8 + 2 * (4 + value_size)).saturating_add(n_rows.saturating_mul(8))
 }
 
 /// Some consecutive wanted columns, as stored.
@@ -112,6 +134,7 @@ fn read_wanted(
     starts: &RowStarts,
     wanted: &[Option<u32>],
     workers: &Workers,
+    done: &AtomicU64,
 ) -> Result<Vec<Piece>> {
     let span = |column: Option<u32>| column.map_or(0..0, |column| starts.span(u64::from(column)));
     let mut jobs: Vec<Range<usize>> = Vec::new();
@@ -151,6 +174,7 @@ fn read_wanted(
                 Ok(())
             })?;
         }
+        done.fetch_add(piece.values.len() as u64, Ordering::Relaxed);
         Ok(piece)
     })
 }
@@ -162,6 +186,7 @@ fn read_totals(
     starts: &RowStarts,
     counted: &Counted,
     workers: &Workers,
+    done: &AtomicU64,
 ) -> Result<Vec<f64>> {
     let columns: Vec<Option<u32>> =
         (0..layout.shape[1]).filter(|&c| counted.has(c as usize)).map(|c| Some(c as u32)).collect();
@@ -176,7 +201,7 @@ fn read_totals(
             elements += span.end - span.start;
             to += 1;
         }
-        for piece in read_wanted(file, layout, starts, &columns[from..to], workers)? {
+        for piece in read_wanted(file, layout, starts, &columns[from..to], workers, done)? {
             piece.add_to(&mut totals, layout.data.dtype.kind);
         }
         from = to;

@@ -16,7 +16,9 @@ pub mod stream;
 pub mod workers;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
+use std::time::Duration;
 
 use crate::block::{Band, Block, Counted, Selection, Spare};
 use crate::error::{Error, Place, Result};
@@ -38,6 +40,26 @@ pub struct Matrix {
     /// Only where decoding costs: rows that lie unfiltered in the file are in the page cache already.
     cache: Option<Arc<RowCache>>,
     spare: Mutex<Weak<Spare>>,
+    budget: Arc<Budget>,
+    columns: Converted,
+}
+
+/// The rows of a matrix that is stored by columns, once they were made.
+#[derive(Debug, Default)]
+struct Converted {
+    rows: Mutex<Option<Arc<Band>>>,
+    /// Elements read so far.
+    done: AtomicU64,
+}
+
+impl Converted {
+    /// The rows, if they were made and nobody is at it (as a thread may be that a fork left behind).
+    fn get(&self) -> Option<Arc<Band>> {
+        match self.rows.try_lock() {
+            Ok(rows) => rows.clone(),
+            Err(_) => None,
+        }
+    }
 }
 
 /// Which columns of a matrix are wanted.
@@ -98,7 +120,7 @@ impl Matrix {
     ///
     /// # Errors
     /// See [`crate::h5::open`], [`CsrMatrix::new`], [`CscMatrix::new`]; [`Error::Format`] for columns that are not there.
-    pub fn open(path: &Path, elem: &str, wanted: Wanted<'_>, budget: &Arc<Budget>, workers: &Workers) -> Result<Self> {
+    pub fn open(path: &Path, elem: &str, wanted: Wanted<'_>, budget: &Arc<Budget>) -> Result<Self> {
         let file = Arc::new(DataFile::open(path)?);
         let layout = crate::h5::open(path, elem)?;
         // Between the two openings the path may have come to name another file.
@@ -117,14 +139,13 @@ impl Matrix {
         let kind = match layout {
             layout if shape.contains(&0) => Kind::Empty(layout),
             MatrixLayout::Csr(layout) => Kind::Csr(CsrMatrix::new(&file, layout)?),
-            MatrixLayout::Csc(layout) => {
-                Kind::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget.limit(), workers)?)
-            }
+            MatrixLayout::Csc(layout) => Kind::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget.limit())?),
             MatrixLayout::Dense(layout) => Kind::Dense(DenseMatrix::new(layout)),
         };
         let found = Arc::new(Found { elem: elem.to_owned(), shape, selection, kind });
         let cache = found.cache(&file, budget);
-        Ok(Self { file, found, cache, spare: Mutex::default() })
+        let budget = Arc::clone(budget);
+        Ok(Self { file, found, cache, spare: Mutex::default(), budget, columns: Converted::default() })
     }
 
     /// The same matrix through a file descriptor of its own, as a forked process should have. libhdf5 is not needed.
@@ -136,7 +157,49 @@ impl Matrix {
         let file = Arc::new(DataFile::open(self.file.path())?);
         // The cache of the process that was forked stays untouched: a thread that is not here may hold its lock.
         let cache = self.found.cache(&file, budget);
-        Ok(Self { file, found: Arc::clone(&self.found), cache, spare: Mutex::default() })
+        let columns = Converted { rows: Mutex::new(self.columns.get()), done: AtomicU64::new(0) };
+        let (found, budget) = (Arc::clone(&self.found), Arc::clone(budget));
+        Ok(Self { file, found, cache, spare: Mutex::default(), budget, columns })
+    }
+
+    /// Elements that the first read turns into rows, and how many of them it has read; `None` where it need not.
+    #[must_use]
+    pub fn conversion(&self) -> Option<(u64, u64)> {
+        match &self.found.kind {
+            Kind::Csc(m) if self.columns.get().is_none() => {
+                Some((m.elements(self.found.selection.as_ref()), self.columns.done.load(Ordering::Relaxed)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Turns a matrix that is stored by columns into rows, unless that was done; other matrices need nothing.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond the budget, [`Error::Stale`] where the file changed, and what the readers give.
+    pub fn convert(&self, workers: &Workers) -> Result<()> {
+        let Kind::Csc(m) = &self.found.kind else { return Ok(()) };
+        self.file.check_unchanged()?;
+        self.rows_of(m, workers).map(drop)
+    }
+
+    fn rows_of(&self, m: &CscMatrix, workers: &Workers) -> Result<Arc<Band>> {
+        let mut rows = loop {
+            match self.columns.rows.try_lock() {
+                Ok(rows) => break rows,
+                Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
+                // Another thread is at it.
+                Err(TryLockError::WouldBlock) if (workers.interrupted)() => return Err(Error::Interrupted),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        if let Some(rows) = &*rows {
+            return Ok(Arc::clone(rows));
+        }
+        self.columns.done.store(0, Ordering::Relaxed);
+        let selection = self.found.selection.as_ref();
+        let made = m.rows(&self.file, selection, self.budget.limit(), workers, &self.columns.done)?;
+        Ok(Arc::clone(rows.insert(Arc::new(made))))
     }
 
     /// The cache of decoded rows, where there is one.
@@ -246,7 +309,11 @@ impl Matrix {
             block = block.with_spare(Arc::clone(spare));
         }
         match &found.kind {
-            Kind::Csc(m) => return Ok(m.read(rows)),
+            Kind::Csc(m) => {
+                let mut block = Block::new(m.width());
+                block.push_rows(self.rows_of(m, workers)?, rows.iter().map(|&row| row as usize));
+                return Ok(block);
+            }
             Kind::Empty(_) => {
                 // Without columns of its own, all that is wanted of it are gaps.
                 let (n_cols, kind) = (found.shape[1] as usize, crate::h5::dtype::Kind::U8);

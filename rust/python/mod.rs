@@ -12,7 +12,7 @@ mod pool;
 mod reader;
 mod stored;
 
-use pyo3::prelude::*;
+use pyo3::prelude::pymodule;
 
 /// Reads row batches from `.h5ad` matrices without the GIL; used by `annfeed.source`.
 #[pymodule]
@@ -35,6 +35,6 @@ mod _core {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let end = wrap_pyfunction!(super::outside::end, module)?;
         module.py().import("atexit")?.call_method1("register", (end,))?;
-        Ok(())
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

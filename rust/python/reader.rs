@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::{PySystemExit, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
 
 use super::block::{PyBlock, wanted};
 use super::errors::to_python;
 use super::outside::{is_ending, outside};
 use super::stored::PyStoredRows;
 use crate::error::{Error, Result};
+use crate::h5::describe::describe;
 use crate::matrix::Matrix;
 use crate::matrix::cache::{Budget, RowCache};
+use crate::matrix::csc::memory_needed;
 use crate::matrix::stored::StoredRows;
 use crate::matrix::workers::Workers;
 
@@ -75,7 +78,7 @@ impl PyReader {
             |array: Option<PyReadonlyArray1<'_, i64>>| array.map(|a| a.as_slice().map(<[i64]>::to_vec)).transpose();
         let (columns, over) = (owned(columns)?, owned(total_over)?);
         let wanted = wanted(columns.as_deref(), totals, over.as_deref());
-        interruptible(py, threads, None, |workers| Matrix::open(&path, elem, wanted, &budget, workers))
+        interruptible(py, threads, None, None, |_| Matrix::open(&path, elem, wanted, &budget))
             .map(|matrix| Self { matrix })
     }
 
@@ -149,6 +152,58 @@ impl PyReader {
         stored.map(|s| s.map(PyStoredRows::new)).map_err(|e| to_python(py, e))
     }
 
+    /// Elements that the first read turns into rows, as the matrix is stored by columns; None where it need not.
+    #[getter]
+    fn unconverted(&self) -> Option<u64> {
+        self.matrix.conversion().map(|(elements, _)| elements)
+    }
+
+    /// Turns a matrix that is stored by columns into rows, unless that was done; `progress` is called now and then with the
+    /// number of elements read. Reading does it, too.
+    #[pyo3(signature = (threads=1, cancel=None, progress=None))]
+    fn convert(
+        &self,
+        py: Python<'_>,
+        threads: usize,
+        cancel: Option<&PyCancel>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let report = |py: Python<'_>| match (&progress, self.matrix.conversion()) {
+            (Some(progress), Some((_, done))) => progress.call1(py, (done,)).map(drop),
+            _ => Ok(()),
+        };
+        interruptible(py, threads, cancel, Some(&report), |workers| self.matrix.convert(workers))
+    }
+
+    /// What the matrix `elem` looks like in the file at `path`, for people; no data are read.
+    #[staticmethod]
+    fn describe<'py>(py: Python<'py>, path: PathBuf, elem: &str) -> PyResult<Bound<'py, PyDict>> {
+        let facts = outside(py, || describe(&path, elem)).map_err(|e| to_python(py, e))?;
+        let dict = PyDict::new(py);
+        let values = &facts.arrays[0];
+        let needed = memory_needed(values.shape.iter().product(), values.item_size, facts.shape[0]);
+        dict.set_item("path", facts.path)?;
+        dict.set_item("format", facts.format)?;
+        dict.set_item("shape", (facts.shape[0], facts.shape[1]))?;
+        dict.set_item("declined", facts.declined)?;
+        dict.set_item("conversion_bytes", if facts.format == "csc" { needed } else { 0 })?;
+        let arrays = PyList::empty(py);
+        for array in &facts.arrays {
+            let of_array = PyDict::new(py);
+            of_array.set_item("name", &array.name)?;
+            of_array.set_item("dtype", &array.dtype)?;
+            of_array.set_item("item_size", array.item_size)?;
+            of_array.set_item("shape", &array.shape)?;
+            of_array.set_item("storage", array.storage)?;
+            of_array.set_item("chunk", &array.chunk)?;
+            of_array.set_item("filters", &array.filters)?;
+            of_array.set_item("stored_bytes", array.stored_bytes)?;
+            arrays.append(of_array)?;
+        }
+        dict.set_item("arrays", arrays)?;
+        Ok(dict)
+    }
+
     /// Decodes `rows` (int64, sorted, distinct) into a block; once `cancel` is set, it gives up with `KeyboardInterrupt`.
     #[pyo3(signature = (rows, threads=1, cancel=None))]
     fn read(
@@ -159,7 +214,7 @@ impl PyReader {
         cancel: Option<&PyCancel>,
     ) -> PyResult<PyBlock> {
         let rows = checked(&rows)?;
-        interruptible(py, threads, cancel, |workers| self.matrix.read(&rows, workers)).map(PyBlock::new)
+        interruptible(py, threads, cancel, None, |workers| self.matrix.read(&rows, workers)).map(PyBlock::new)
     }
 }
 
@@ -192,12 +247,16 @@ impl PyCancel {
     }
 }
 
+/// Called now and then while the GIL is held for signals.
+type Report<'a> = &'a (dyn Fn(Python<'_>) -> PyResult<()> + Sync);
+
 /// Runs `work` without the GIL, looking for Ctrl-C and the interpreter's end now and then, and turns its error into an
 /// exception; that of the end is one that ends a thread without a word.
 fn interruptible<R: Send>(
     py: Python<'_>,
     threads: usize,
     cancel: Option<&PyCancel>,
+    report: Option<Report>,
     work: impl FnOnce(&Workers) -> Result<R> + Send,
 ) -> PyResult<R> {
     // Once it ends, only the main thread goes on for sure, and nobody waits for it.
@@ -217,8 +276,7 @@ fn interruptible<R: Send>(
                 return false;
             }
             last.set(Instant::now());
-            #[allow(clippy::redundant_closure_for_method_calls)] // the method is not general enough over lifetimes
-            match Python::attach(|py| py.check_signals()) {
+            match Python::attach(|py| py.check_signals().and_then(|()| report.map_or(Ok(()), |report| report(py)))) {
                 Ok(()) => false,
                 Err(error) => {
                     signal.replace(Some(error));

@@ -167,7 +167,7 @@ fn threads(n: usize) -> Workers<'static> {
 }
 
 fn open(path: &Path, columns: Option<&[i64]>, budget: u64) -> annfeed::Result<Matrix> {
-    Matrix::open(path, "X", columns.map_or(Wanted::All, Wanted::Columns), &Budget::new(budget), &threads(2))
+    Matrix::open(path, "X", columns.map_or(Wanted::All, Wanted::Columns), &Budget::new(budget))
 }
 
 /// The rows, dense; and the same through CSR.
@@ -415,9 +415,8 @@ fn what_is_no_matrix_is_told() {
     file.create_group("group").unwrap();
     file.close().unwrap();
 
-    let error = |name: &str, elem: &str| {
-        Matrix::open(&at(name), elem, Wanted::All, &Budget::new(0), &Workers::ALONE).unwrap_err().to_string()
-    };
+    let error =
+        |name: &str, elem: &str| Matrix::open(&at(name), elem, Wanted::All, &Budget::new(0)).unwrap_err().to_string();
     for (name, elem, found) in [
         ("none", "X", "No such file"),
         ("", "X", "not a regular file"),

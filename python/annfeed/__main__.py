@@ -1,0 +1,7 @@
+"""``python -m annfeed``: the command line."""
+
+import sys
+
+from annfeed.cli import main
+
+sys.exit(main())

@@ -1,0 +1,82 @@
+"""What ``elem=`` says, taken apart: a matrix in a file, and the obs and var that go with it.
+
+Text only: nothing is opened here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from annfeed.errors import UnknownNameError
+
+#: "mod/rna/raw/X" -> prefix "mod/rna/", place "raw/X": the shortest prefix, as "raw/" must not become one.
+_ELEM = re.compile(r"^(?P<prefix>(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
+
+
+@dataclass(frozen=True)
+class Elem:
+    """A place in a file, taken apart.
+
+    Parameters
+    ----------
+    path
+        The place, as HDF5 has it.
+    obs
+        The group of the obs that goes with it.
+    var
+        The group of the var that goes with it; None where its columns have no names (obsm).
+    """
+
+    path: str
+    obs: str
+    var: str | None
+
+    @classmethod
+    def parse(cls, elem: Any) -> Elem:
+        """Take a place apart.
+
+        Raises
+        ------
+        TypeError
+            If it is no text.
+        ValueError
+            If it is no place where a matrix over cells lies.
+
+        Examples
+        --------
+        >>> Elem.parse("mod/rna/layers/counts")
+        Elem(path='mod/rna/layers/counts', obs='mod/rna/obs', var='mod/rna/var')
+        """
+        if not isinstance(elem, str):
+            raise TypeError(f"elem is {elem!r}, where a text like 'X' or a dict {{key: place}} was expected")
+        match = _ELEM.match(elem.strip("/"))
+        if match is None:
+            raise UnknownNameError(
+                f"elem is {elem!r}, where 'X', 'raw/X', 'layers/<name>' or 'obsm/<name>' was expected "
+                "(in a nested AnnData with its path before it: 'mod/rna/X')"
+            )
+        prefix, place = match["prefix"], match["place"]
+        var = None if place.startswith("obsm/") else prefix + ("raw/var" if place.startswith("raw") else "var")
+        return cls(prefix + place, prefix + "obs", var)
+
+
+def parse_places(elem: str | Mapping[str, str]) -> dict[str, Elem]:
+    """Return the places of a dataset's matrices by key.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> parse_places("X")
+    {'X': Elem(path='X', obs='obs', var='var')}
+    """
+    places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}
+    if not places:
+        raise ValueError("elem is empty, where at least one {key: place} was expected")
+    return {key: Elem.parse(place) for key, place in places.items()}
