@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -20,7 +21,7 @@ import scipy.sparse as sp
 import torch
 import torch.distributed as dist
 from atlas import FILES, adata_of, write
-from toys import dense
+from toys import dense, hand_over, toy
 
 from annfeed import AnnDataset, AnnfeedWarning, StaleFileError
 from annfeed.errors import FormatError
@@ -187,6 +188,92 @@ def test_the_limit_follows_the_process() -> None:
 
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert OpenFiles().limit == (4096 if soft in (resource.RLIM_INFINITY, -1) else min(soft // 2, 4096))
+
+
+#: Run in a process of its own, which may open few files: what the largest number of open files was.
+SEVERAL = """
+import json, os, resource, sys
+from annfeed import AnnDataset, Transform
+
+def n_open():
+    found = 0
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found += os.readlink(f"/proc/self/fd/{number}").endswith(".h5ad")
+        except OSError:
+            pass
+    return found
+
+class Open(Transform):
+    batched = True
+    def __call__(self, data_dict):
+        return {**data_dict, "open": [n_open()] * len(data_dict["X"])}
+
+folder, options = sys.argv[1], json.loads(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (options["ulimit"], resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+kept, counts = [], []
+for limit in options["limits"]:
+    what = os.path.join(folder, "*.h5ad" if limit != "files" else "single")
+    if limit == "files":  # datasets on one file each
+        names = sorted(os.listdir(folder))
+        datasets = [AnnDataset(os.path.join(folder, name), transform=Open()) for name in names]
+    else:
+        datasets = [AnnDataset(what, max_open_files=limit, transform=Open(), chunk_size=40)]
+    kept += datasets
+    for dataset in kept:
+        loader = dataset.get_optimized_dataloader(batch_size=10, seed=0, num_workers=options["num_workers"],
+                                                  prefetch_batches=0)
+        for batch in loader:
+            counts += batch["open"]
+    counts.append(n_open())
+print(max(counts), len(counts))
+"""
+
+
+@pytest.mark.skipif(not FDS.is_dir(), reason="only Linux lists a process's descriptors")
+@pytest.mark.parametrize(
+    ("limits", "ulimit", "num_workers", "most"),
+    [
+        ([4, 4], 256, 0, 4),
+        ([7, 3, None], 256, 0, 7),  # 7 until the one of 3 is made
+        ([None, None, None], 40, 0, 20),
+        ([None, "files"], 40, 0, 20),
+        ([4, 4], 256, 1, 4),
+    ],
+    ids=str,
+)
+def test_limits_are_of_the_process(tmp_path: Path, limits: list[Any], ulimit: int, num_workers: int, most: int) -> None:
+    """Several collections in one process, training and validation: their files together are no more than allowed."""
+    import shutil
+    import subprocess
+    import sys
+
+    first = hand_over(toy(20), "path", tmp_path, "000")
+    for number in range(1, 24):
+        shutil.copy(first, tmp_path / f"{number:03d}.h5ad")
+    options = json.dumps({"limits": limits, "ulimit": ulimit, "num_workers": num_workers})
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, str(tmp_path), options], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) == most
+
+
+def test_the_smallest_limit_of_the_collections_alive_holds(shards: list[Path]) -> None:
+    large = AnnDataset(shards, max_open_files=5, cache=0)
+    for row in range(0, SHARDS * ROWS, ROWS):
+        large[row]
+    assert open_shards() == min(5, SHARDS)
+    small = AnnDataset(shards, max_open_files=2, cache=0)
+    assert open_shards() == 2
+    large[0]
+    small[ROWS]
+    large[2 * ROWS]
+    assert open_shards() == 2
+    del small
+    for row in range(0, SHARDS * ROWS, ROWS):
+        large[row]
+    assert open_shards() == min(5, SHARDS)
 
 
 # --- workers, pitfall 17 ----------------------------------------------------------------------------------------------

@@ -96,8 +96,9 @@ class AnnDataset(RowBatches):
     index_unique
         Put between the obs name of a row and its source's key; None leaves the names as they are.
     max_open_files
-        Of several sources, so many files are open at one time in a process; the one read longest ago is closed, and
-        what ``cache`` kept of it goes. None for half of what the process may open (``ulimit -n``).
+        Of several sources, so many files are open at one time in a process, those of all such datasets together (the
+        smallest number holds); the one read longest ago is closed, and what ``cache`` kept of it goes. None for half of
+        what the process may open (``ulimit -n``).
 
     Raises
     ------

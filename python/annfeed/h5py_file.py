@@ -10,12 +10,13 @@ import stat
 from typing import Any
 
 from annfeed.errors import FormatError, StaleFileError
+from annfeed.open_files import make_room
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def open_h5py(path: str) -> Any:
-    """Return the `h5py.File` at ``path``, open for reading.
+    """Return the `h5py.File` at ``path``, open for reading; files that were read long ago may be closed for it.
 
     Raises
     ------
@@ -28,6 +29,7 @@ def open_h5py(path: str) -> Any:
 
     if not os.path.isfile(path):  # opening a pipe would wait for a writer
         raise _told(path, None)
+    make_room(for_a_moment=True)
     failed: OSError | None = None
     # HDF5 refuses a file that the user has open in this process with another setting than ours. h5py's own comes first,
     # then none, for file systems without locks and for a writer elsewhere.

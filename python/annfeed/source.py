@@ -20,7 +20,7 @@ from annfeed.cache import SharedBudget
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnsupportedError
 from annfeed.h5py_source import H5pyMatrix
 from annfeed.identity import Identity, KnownFile, file_identity, holders, n_own_writes, wait_for_own_write
-from annfeed.open_files import OpenFiles
+from annfeed.open_files import OpenFiles, forget, make_room, use
 
 Int64Array = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -138,7 +138,8 @@ class FileSource:
     shape
         Rows and columns, where they are known: the file is then opened at the first read. None opens it now.
     open_files
-        Counts it among the files that are open, and may close it between reads; None for no limit.
+        Of the collection that it is part of; None for none. It counts among the files that the process has open
+        either way, and may be closed between reads.
 
     Raises
     ------
@@ -186,8 +187,7 @@ class FileSource:
         self._shape = shape
         if shape is None:
             self._shape = self._open(threads).shape
-            if open_files is not None:
-                open_files.use(self)
+            use(self, open_files)
 
     @property
     def place(self) -> str:
@@ -231,13 +231,13 @@ class FileSource:
             if reader is not None:
                 # Forked: the parsed layout is shared memory, the descriptor should be ours.
                 self._file.check()
+                make_room()
                 reader = reader.reopen(self._budget.of_process())
                 self._reader, self._n_opens = reader, 1
             self._pid = os.getpid()
         if reader is None:
             reader = self._open(1)
-        if self._open_files is not None:
-            self._open_files.use(self)
+        use(self, self._open_files)
         return reader
 
     def read(self, rows: Int64Array, threads: int) -> Block:
@@ -308,8 +308,7 @@ class FileSource:
         if isinstance(self._reader, H5pyMatrix):
             self._reader.close()
         self._reader, self._closed = None, True
-        if self._open_files is not None:
-            self._open_files.forget(self)
+        forget(self)
 
     def _open(self, threads: int) -> Reader | H5pyMatrix:
         # First: of another file the reader might say anything else.
@@ -318,6 +317,7 @@ class FileSource:
         budget = self._budget.of_process()
         wanted = _Wanted(columns=self._columns, totals=self._totals, total_over=self._total_over)
         n_writes = n_own_writes()
+        make_room()
         try:
             reader = Reader(self.path, self.elem, **wanted, budget=budget, threads=threads)
         except UnsupportedError as error:
