@@ -243,6 +243,7 @@ def ended(way: Callable[[], None], interrupted_after: float | None) -> tuple[int
 
 if __name__ == "__main__":
     os.chdir(sys.argv[1])
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started deaf to it
     AnnDataset("cells.h5ad", obs_columns=[])  # so that all is imported
     for name, times, wait in json.loads(sys.argv[2]):
         for number in range(times):
