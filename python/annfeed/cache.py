@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 
 from annfeed._core import Budget
 from annfeed.cgroups import cgroup_free
+from annfeed.ledger import Ledger
 from annfeed.ranks import local_ranks
 
 #: Share of the memory that is free when the first dataset of a process is made, with ``cache="auto"``.
@@ -50,7 +52,7 @@ def cache_budget(cache: Any) -> int:
         if cache < 0:
             raise ValueError(f"cache is {cache}, where a number of bytes from 0 on was expected")
         return int(cache)
-    if cache.strip().lower() == "auto":
+    if _is_auto(cache):
         return int(free_memory() * AUTO_SHARE)
     match = _SIZE.match(cache)
     if match is None:
@@ -61,7 +63,9 @@ def cache_budget(cache: Any) -> int:
 def process_budget(cache: Any) -> Budget:
     """Return the budget of this process: for "auto" one that all its datasets share.
 
-    torch workers get an equal part each; with "auto", so do the ranks on this machine.
+    A number is divided among the workers of a torch loader. What "auto" allows is one budget of the process tree: it is
+    settled when the first dataset is made, of the ranks on this machine each has its share, and the processes that are
+    forked or started from there lease from it what they come to hold (`lease_ahead`).
 
     Examples
     --------
@@ -71,17 +75,31 @@ def process_budget(cache: Any) -> Budget:
     global _auto
     worker = torch.utils.data.get_worker_info()
     parts = 1 if worker is None else worker.num_workers
-    if cache != "auto":
+    if not _is_auto(cache):
         return Budget(cache_budget(cache) // parts)
     if _auto is None or _auto[0] != os.getpid():
-        _auto = os.getpid(), Budget(cache_budget("auto") // (parts * local_ranks()))
+        _auto = os.getpid(), Budget.movable(_ledger_of_tree().total // parts)
     return _auto[1]
+
+
+def lease_ahead() -> None:
+    """Lease memory for what the next window may keep of the budget of "auto", and give back what is not needed."""
+    budget, ledger = process_budget("auto"), _ledger_of_tree()
+    step = max(ledger.total // 64, min(_LEAST_LEASE, ledger.total // 8))
+    room = budget.limit - budget.held
+    with _leasing:
+        if room < step:
+            budget.move_limit(ledger.lease(budget.held + 2 * step))
+        elif room > 4 * step:
+            # Lowered first, so that nothing more is kept; what was kept meanwhile counts.
+            budget.move_limit(budget.held + 2 * step)
+            budget.move_limit(ledger.lease(max(budget.limit, budget.held)))
 
 
 class SharedBudget:
     """The budget of all matrices of one dataset, so that ``cache="4GiB"`` is 4 GiB for all its files together.
 
-    Pickled or forked it starts anew: memory is of one process.
+    Pickled or forked it starts anew, as memory is of one process; but the budget of "auto" is that of the process tree.
 
     Parameters
     ----------
@@ -106,12 +124,46 @@ class SharedBudget:
             self._made = os.getpid(), process_budget(self._cache)
         return self._made[1]
 
+    def make_room(self) -> None:
+        """Look for memory for the rows that are to be read, where it is shared with other processes."""
+        if _is_auto(self._cache):
+            lease_ahead()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {"_cache": self._cache, "_made": None}
+        return {"_cache": self._cache, "_made": None, "_tree": _ledger_of_tree() if _is_auto(self._cache) else None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        global _ledger
+        tree = state.pop("_tree")
+        self.__dict__.update(state)
+        if _ledger is None:
+            _ledger = tree
 
 
-#: The budget of "auto", and the process it was made in: a forked one makes its own.
+def _is_auto(cache: Any) -> bool:
+    return isinstance(cache, str) and cache.strip().lower() == "auto"
+
+
+def _ledger_of_tree() -> Ledger:
+    global _ledger
+    if _ledger is None:
+        _ledger = Ledger(cache_budget("auto") // local_ranks())
+    return _ledger
+
+
+def _forked() -> None:
+    global _leasing
+    _leasing = threading.Lock()  # a thread that is not here may have held the other one
+
+
+#: What "auto" allows in the process tree, from the first dataset on; forked and spawned processes have their parent's.
+_ledger: Ledger | None = None
+#: This process's budget of it, and the process: a forked one makes its own.
 _auto: tuple[int, Budget] | None = None
+#: Bytes leased at once, unless that is much of the whole: about a window of decoded rows.
+_LEAST_LEASE = 64 << 20
+_leasing = threading.Lock()
+os.register_at_fork(after_in_child=_forked)
 
 
 def free_memory() -> int:

@@ -76,7 +76,8 @@ class AnnDataset(RowBatches):
         a float cannot hold are rounded with one warning, and numbers too large for it become infinite with another;
         values that an integer cannot hold are an error.
     cache
-        Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for a share of the free memory.
+        Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for half of the free memory,
+        which all datasets of the process and its workers share.
     threads
         Threads for reading; None for the cores that this process may use (affinity, CPU quota of the container),
         divided among the ranks of the machine, and for one in a torch worker.

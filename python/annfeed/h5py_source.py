@@ -196,7 +196,7 @@ class H5pyMatrix:
 
     def _check_budget(self) -> None:
         needed = len(self._data) * (8 + 2 * (4 + self._data.dtype.itemsize))
-        budget = 0 if self._budget is None else self._budget.limit
+        budget = 0 if self._budget is None else self._budget.most
         if needed > budget:
             raise MemoryError(
                 f"{self._path}: '{self._elem}' is stored by columns (CSC), and turning it into rows takes {needed} "

@@ -34,13 +34,38 @@ pub struct CacheKey {
 pub struct Budget {
     limit: AtomicU64,
     held: AtomicU64,
+    /// What the limit may become, where somebody else moves it; `None` where it stays.
+    most: Option<u64>,
 }
 
 impl Budget {
     /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicU64::new(limit), held: AtomicU64::new(0) })
+        Arc::new(Self { limit: AtomicU64::new(limit), held: AtomicU64::new(0), most: None })
+    }
+
+    /// A budget of nothing as yet, whose limit is moved, up to `most`, as other processes leave room.
+    #[must_use]
+    pub fn movable(most: u64) -> Arc<Self> {
+        Arc::new(Self { limit: AtomicU64::new(0), held: AtomicU64::new(0), most: Some(most) })
+    }
+
+    /// Bytes that may be held, now or when the limit is moved.
+    #[must_use]
+    pub fn most(&self) -> u64 {
+        self.most.unwrap_or_else(|| self.limit())
+    }
+
+    /// Bytes that are held.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Moves the limit; what is held beyond it stays.
+    pub fn move_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Bytes that may be held.
@@ -107,7 +132,10 @@ impl RowCache {
         let shared = with_caches(|caches| {
             caches.retain(|_, cache| cache.strong_count() > 0);
             if let Some(cache) = caches.get(&key).and_then(Weak::upgrade) {
-                cache.budget.limit.fetch_max(budget.limit(), Ordering::Relaxed);
+                // One that is moved is other processes' affair, too: it grows by being moved alone.
+                if cache.budget.most.is_none() && budget.most.is_none() {
+                    cache.budget.limit.fetch_max(budget.limit(), Ordering::Relaxed);
+                }
                 return cache;
             }
             let cache = Self::alone(Arc::clone(&budget));
@@ -228,6 +256,20 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|u| found(&cache, u)), [true, true, true, false]);
         assert_eq!(cache.look_up(std::iter::once((1, 1)))[0].as_ref().unwrap().base, 50);
         assert_eq!(cache.stats(), (4, 1, 200));
+    }
+
+    #[test]
+    fn a_limit_that_is_moved_bounds_what_is_kept_from_then_on() {
+        let budget = Budget::movable(1000);
+        let cache = RowCache::alone(Arc::clone(&budget));
+        cache.keep(&band(100), &[(0, 0)]);
+        assert_eq!((found(&cache, 0), budget.limit(), budget.most(), budget.held()), (false, 0, 1000, 0));
+        budget.move_limit(150);
+        cache.keep(&band(100), &[(0, 0)]);
+        cache.keep(&band(100), &[(1, 0)]);
+        assert_eq!((found(&cache, 0), found(&cache, 1), budget.held()), (true, false, 100));
+        budget.move_limit(0);
+        assert!(found(&cache, 0), "what is held stays");
     }
 
     #[test]

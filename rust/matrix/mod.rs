@@ -139,7 +139,7 @@ impl Matrix {
         let kind = match layout {
             layout if shape.contains(&0) => Kind::Empty(layout),
             MatrixLayout::Csr(layout) => Kind::Csr(CsrMatrix::new(&file, layout)?),
-            MatrixLayout::Csc(layout) => Kind::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget.limit())?),
+            MatrixLayout::Csc(layout) => Kind::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget.most())?),
             MatrixLayout::Dense(layout) => Kind::Dense(DenseMatrix::new(layout)),
         };
         let found = Arc::new(Found { elem: elem.to_owned(), shape, selection, kind });
@@ -378,6 +378,6 @@ impl Found {
             columns: self.selection.as_ref().map(|s| s.order().collect()),
             counted: self.selection.as_ref().and_then(|s| s.counted().cloned()),
         };
-        (filtered && budget.limit() > 0).then(|| RowCache::shared(key(), Arc::clone(budget)))
+        (filtered && budget.most() > 0).then(|| RowCache::shared(key(), Arc::clone(budget)))
     }
 }

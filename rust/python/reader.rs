@@ -45,6 +45,29 @@ impl PyBudget {
         Self { budget: Budget::new(limit) }
     }
 
+    /// A budget of nothing as yet, whose limit is moved, up to `most`, as other processes leave room.
+    #[staticmethod]
+    fn movable(most: u64) -> Self {
+        Self { budget: Budget::movable(most) }
+    }
+
+    /// Bytes that may be held, now or when the limit is moved.
+    #[getter]
+    fn most(&self) -> u64 {
+        self.budget.most()
+    }
+
+    /// Bytes that are held.
+    #[getter]
+    fn held(&self) -> u64 {
+        self.budget.held()
+    }
+
+    /// Move the limit; what is held beyond it stays.
+    fn move_limit(&self, limit: u64) {
+        self.budget.move_limit(limit);
+    }
+
     /// Bytes that may be held.
     #[getter]
     fn limit(&self) -> u64 {
