@@ -245,6 +245,7 @@ class FileSource:
 
         def decoded() -> Block:
             reader = self.reader
+            self._budget.make_room()
             _convert(reader, threads)
             return reader.read(rows, threads, cancel.current())
 

@@ -198,7 +198,7 @@ impl Matrix {
         }
         self.columns.done.store(0, Ordering::Relaxed);
         let selection = self.found.selection.as_ref();
-        let made = m.rows(&self.file, selection, self.budget.limit(), workers, &self.columns.done)?;
+        let made = m.rows(&self.file, selection, self.budget.most(), workers, &self.columns.done)?;
         Ok(Arc::clone(rows.insert(Arc::new(made))))
     }
 
