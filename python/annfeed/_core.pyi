@@ -6,7 +6,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Awaited", "Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps", "StoredRows"]
+__all__ = ["Awaited", "Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps", "StoredRows", "__version__"]
 
 __version__: str
 
