@@ -563,16 +563,16 @@ def test_a_replaced_column_or_obs_is_seen_by_the_next_take(adata, edit, column, 
 
 
 @pytest.mark.parametrize(("edit", "column", "want"), [*EDITS, *EDITS_INSIDE])
-@pytest.mark.parametrize("then", ["refresh", "pickle"])
-def test_any_edit_is_seen_after_refresh_and_in_a_pickle(adata, edit, column, want, then):
+@pytest.mark.parametrize("then", ["take", "now", "pickle"])
+def test_any_edit_is_seen_by_a_take_in_an_epoch_and_in_a_pickle(adata, edit, column, want, then):
     table = ObsTable.from_anndata(adata)
     table.take([0])
     exec(edit, {"adata": adata, "writeable": writeable})
-    if then == "refresh":
-        table.refresh()
-    else:
+    if then == "now":
+        table = table.now()
+    elif then == "pickle":
         table = pickle.loads(pickle.dumps(table))
-    assert value(table.take([0])[f"obs_{column}"]) == want
+    assert value(table.take(np.array([0]))[f"obs_{column}"]) == want
 
 
 def test_a_column_is_converted_once(adata, monkeypatch):
@@ -661,9 +661,9 @@ def test_a_backed_anndata_pickles_without_its_file(small_file):
         backed.file.close()
 
 
-def test_refresh_keeps_the_columns_of_a_file(small_file):
+def test_an_epoch_keeps_the_columns_of_a_file(small_file):
     table = ObsTable.from_file(small_file, columns=["kommentar"])
     table.take([0])
     small_file.unlink()
-    table.refresh()
+    table = table.now()
     assert table.take([1]) == {"obs_kommentar": ["ü"]}

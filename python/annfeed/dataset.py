@@ -33,6 +33,7 @@ from annfeed.transforms import Transform, needs_totals, steps_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from annfeed.obs import ObsTable
     from annfeed.parts import AnnDataOrPath
 
 Int64Array = npt.NDArray[np.int64]
@@ -46,10 +47,11 @@ class AnnDataset(RowBatches):
     Parameters
     ----------
     adata_or_path
-        Path of an .h5ad file (best: nothing is loaded), or an AnnData in memory or backed, or a view of one. Of a
-        backed AnnData the matrix is streamed from its file, while obs is taken from the object, with the edits made to
-        it. Several as one, their rows one after the other: a list of these, a dict ``{key: path or AnnData}``, or a
-        pattern like ``"atlas/*.h5ad"`` (sorted by name). Genes are matched by name, obs columns united.
+        Path of an .h5ad file (best: nothing is loaded), or an AnnData in memory or backed, or a view of one. An epoch
+        delivers what the object holds when the epoch begins; other cells or genes by then are an error. Of a backed
+        AnnData X and raw are streamed from its file, all else is what the object has in memory. Several as one, their
+        rows one after the other: a list of these, a dict ``{key: path or AnnData}``, or a pattern like
+        ``"atlas/*.h5ad"`` (sorted by name). Genes are matched by name, obs columns united.
     transform
         An `annfeed.Transform`, applied to each item; one with ``batched = True`` to whole batches.
     obs_subset
@@ -84,9 +86,10 @@ class AnnDataset(RowBatches):
     strict
         Raise instead of falling back to h5py for files that the Rust reader declines.
     return_index
-        Add ``"index"`` to items and batches: int64, the row in the file or AnnData (of several: the row among all of
-        their rows, of which `source_rows` lists each one's). It is not the position in this
-        dataset: with ``obs_subset=[5, 2]``, item 0 has index 5.
+        Add ``"index"`` to items and batches: int64, the row in the file or AnnData that `write_obsm` writes to (of a
+        view of a backed AnnData: the row in its file; of several sources: the row among all of their rows, of which
+        `source_rows` lists each one's). It is not the position in this dataset: with ``obs_subset=[5, 2]``, item 0 has
+        index 5.
     join
         Of several sources: "inner" takes the genes and obs columns that all have. "outer" takes those of any: values
         are 0 where a file has no such gene (`var_mask` tells), and missing where it has no such column.
@@ -114,6 +117,8 @@ class AnnDataset(RowBatches):
         If there is no such ``elem``, obs column or gene; the message names near matches.
     OSError
         If the file cannot be read; `StaleFileError` if it changes later.
+    StaleDataError
+        Later, if an AnnData has other cells or genes than now.
     FormatError
         If the file is not what it says it is; `UnsupportedError` if it is of another format that is known.
 
@@ -184,9 +189,11 @@ class AnnDataset(RowBatches):
         self.sources = opened.places
         #: Rows of each source, before ``obs_subset``: what ``"index"`` says.
         self.source_rows = opened.rows
-        self._rows = row_subset(obs_subset, self._obs.n_rows, lambda: self._obs.names)
-        self._n_rows = self._obs.n_rows
+        self._rows = row_subset(obs_subset, opened.obs.n_rows, lambda: opened.obs.names)
+        self._n_rows = opened.obs.n_rows
         self._fingerprint = None
+        self._rows_in_file = None
+        self._look_again(thorough=False)
         self._steps()  # what is wrong with the transform is told now
         if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
             log.info("%s", self.inspect())
@@ -391,7 +398,7 @@ class AnnDataset(RowBatches):
         Its index holds the obs names. It is read from the file, or taken from the AnnData, at each access; what is done
         to it stays in it.
         """
-        frame = self._obs.frame()
+        frame = self._checked_obs.frame()
         return frame if self._rows is None else frame.iloc[self._rows]
 
     def obs_column(self, name: str) -> pd.Series[Any]:
@@ -418,7 +425,7 @@ class AnnDataset(RowBatches):
         >>> dataset.obs_column("donor").tolist()
         ['d1', 'd2']
         """
-        column = self._obs.column(name)
+        column = self._checked_obs.column(name)
         return column if self._rows is None else column.iloc[self._rows].reset_index(drop=True)
 
     def split(
@@ -500,16 +507,21 @@ class AnnDataset(RowBatches):
         return self._view(np.arange(len(self)) if chosen is None else chosen)
 
     def _view(self, positions: Int64Array) -> AnnDataset:
+        self._obs_table.check_rows()
         view = copy.copy(self)
-        view._fingerprint = None
         view._rows = positions if self._rows is None else self._rows[positions]
         view._fingerprint = None
         return view
 
     @property
+    def _checked_obs(self) -> ObsTable:
+        self._obs_table.check_rows()
+        return self._obs_table
+
+    @property
     def obs_names(self) -> pd.Index[str]:
         """The names of the dataset's rows."""
-        names = self._obs.names
+        names = self._checked_obs.names
         return names if self._rows is None else names[self._rows]
 
     @property
@@ -539,7 +551,7 @@ class AnnDataset(RowBatches):
     @property
     def categories(self) -> dict[str, pd.Index[Any]]:
         """What the codes of each text or categorical column stand for, with ``categories="code"``."""
-        return self._obs.categories
+        return self._checked_obs.categories
 
     def stats(self) -> dict[str, int]:
         """Return what reading did so far in this process: files, bytes, and the cache.

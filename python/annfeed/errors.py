@@ -25,6 +25,16 @@ class StaleFileError(OSError):
     """
 
 
+class StaleDataError(ValueError):
+    """An AnnData no longer has the cells or genes that it had when the dataset was made of it.
+
+    Examples
+    --------
+    >>> StaleDataError("AnnData has 30 cells now; expected the 40 that it had when the dataset was made")
+    StaleDataError('AnnData has 30 cells now; expected the 40 that it had when the dataset was made')
+    """
+
+
 class UnknownNameError(KeyError):
     """A name (of a column, a gene, a layer, a key) is not in the place where it was looked for.
 

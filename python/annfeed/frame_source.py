@@ -104,6 +104,10 @@ class FrameFileSource:
     def unit_starts(self) -> None:
         """Any row can be taken by itself."""
 
+    def now(self, thorough: bool = True) -> FrameFileSource:
+        """Return itself: a file that changes is another file."""
+        return self
+
     def stats(self) -> dict[str, int]:
         """Not counted: h5py does not tell."""
         return dict.fromkeys(STATS, 0)

@@ -106,7 +106,8 @@ def fuse(
     return Fused(
         ops=_ops(taken) if taken else None,
         dtype=torch.float32 if goes_on else dtype,
-        rest=(transform if not taken else Compose(rest)) if rest else None,
+        # A copy: members may be added to the user's own meanwhile.
+        rest=(transform if not taken and type(transform) is not Compose else Compose(rest)) if rest else None,
         wants_totals=wants_totals,
         rest_wants_totals=is_part and any(map(needs_totals, rest)),
     )

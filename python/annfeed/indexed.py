@@ -17,6 +17,7 @@ from annfeed.loaded import LoadedWindow
 
 if TYPE_CHECKING:
     from annfeed.row_batches import RowBatches
+    from annfeed.transforms import Transform
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -36,6 +37,14 @@ class IndexedDataset:
     def load(self, positions: Int64Array) -> IndexedWindow:
         """Read the rows at ``positions`` together."""
         return IndexedWindow(self._dataset.load(positions), self._dataset.rows_at(positions))
+
+    def with_transform(self, transform: Transform | None) -> IndexedDataset:
+        """Return the same with another transform."""
+        return IndexedDataset(self._dataset.with_transform(transform))
+
+    def pin_batches(self, pinned: bool) -> None:
+        """Make the next batches in page-locked memory, or no longer."""
+        self._dataset.pin_batches(pinned)
 
     def finish(self, batch: Batch) -> Batch:
         """Apply the transform to the rest of the batch."""

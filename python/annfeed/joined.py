@@ -6,6 +6,7 @@ arithmetic on offsets, so that nothing is held per row.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,15 @@ class JoinedSource:
             runs = np.arange(0, matrix.n_obs, LEAST_ROWS, dtype=np.int64) if starts is None else starts
             found.append(runs + offset)
         return np.concatenate(found)
+
+    def now(self, thorough: bool = True) -> JoinedSource:
+        """Return it with what AnnData objects hold now; itself where nothing changed."""
+        matrices = [matrix.now(thorough) for matrix in self.matrices]
+        if all(now is before for now, before in zip(matrices, self.matrices, strict=True)):
+            return self
+        joined = copy.copy(self)
+        joined.matrices = matrices
+        return joined
 
     def stats(self) -> dict[str, int]:
         """What reading did so far in this process, in all files."""

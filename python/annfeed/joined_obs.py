@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from annfeed.errors import AnnfeedWarning, UnknownNameError
-from annfeed.obs_columns import Labels
+from annfeed.obs_columns import Labels, Rows
 from annfeed.obs_sources import Name, Read, Source
 from annfeed.obs_union import join_column
 
@@ -44,6 +44,8 @@ class JoinedObsSource:
     ValueError
         If a part has a column called ``label``.
     """
+
+    is_one_frame = False
 
     def __init__(
         self,
@@ -121,6 +123,20 @@ class JoinedObsSource:
         if column != self._label or self._label is None:
             return None
         return Labels(_SourceOfRow(self._lengths), self._keys, pd.Index(self._keys))
+
+    def check_rows(self) -> None:
+        for part in self._parts:
+            part.check_rows()
+
+    def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
+        starts = np.cumsum([0, *self._lengths])
+        part_of = np.searchsorted(starts, rows, side="right") - 1
+        for number in np.unique(part_of).tolist():
+            part = self._parts[number]
+            if column in part.column_names:
+                places = np.flatnonzero(part_of == number)
+                for among, series in part.live(column, rows[places] - starts[number]):
+                    yield places[among], series
 
     def still_holds(self, column: Name, array: object) -> bool:
         if self.is_of_file or column == self._label:

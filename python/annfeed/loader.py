@@ -28,7 +28,7 @@ from annfeed.sampler import PlanSampler
 from annfeed.sampler_plan import SamplerPlan
 from annfeed.shards import Uneven
 from annfeed.windows import Window
-from annfeed.workers import PartBatches, PartOrder, as_made, begin_with_workers, finished
+from annfeed.workers import PartBatches, PartOrder, as_made, begin_with_workers, finished, packed
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -54,8 +54,10 @@ class WindowLoader(DataLoader[Any]):
     """What `AnnDataset.get_optimized_dataloader` returns; see there for the parameters.
 
     It is a torch DataLoader with its attributes, over the same dataset. Its order is the same for any number of threads
-    and workers. Workers of a dataset on a path are persistent unless told otherwise. Under torch.distributed (or RANK
-    and WORLD_SIZE) each rank delivers its own share, in equally many batches.
+    and workers. An epoch delivers what AnnData objects hold, and makes batches with the transform that the dataset has,
+    when it begins. Workers of a dataset on paths are persistent unless told otherwise; those of an AnnData are new in
+    each epoch. Under torch.distributed (or RANK and WORLD_SIZE) each rank delivers its own share, in equally many
+    batches.
 
     Raises
     ------
@@ -154,15 +156,14 @@ class WindowLoader(DataLoader[Any]):
         self.return_index = getattr(dataset, "return_index", False) if return_index is None else return_index
         if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
-        # A worker's cache of decoded rows is worth keeping for the next epoch; but edits of an AnnData's obs reach only
-        # new workers.
-        kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.obs_is_of_file)
+        # A worker's cache of decoded rows is worth keeping for the next epoch.
+        kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.is_of_file)
         self._plan = plan
         self._n_begun = 0
         self._progress = Progress() if plan is None else plan.progress
         self._workers: DataLoader[Any] | None = None  # the persistent ones
         self._workers_busy = False
-        self._workers_know = 0  # of changes to the file that were our own
+        self._workers_know: tuple[Any, ...] = ()  # what the persistent ones were made with
         self._prepared: Prepared | None = None
         super().__init__(
             dataset,
@@ -173,8 +174,6 @@ class WindowLoader(DataLoader[Any]):
             **kwargs,
         )
         self._batch_sampler_given = batch_sampler
-        # What windows are read from; set by nobody else.
-        self._reads: Any = IndexedDataset(dataset) if self.return_index else dataset
 
     @property
     def _is_accelerate_prepared(self) -> bool:
@@ -272,9 +271,11 @@ class WindowLoader(DataLoader[Any]):
 
     def _epoch(self) -> Iterator[Any]:
         dataset: AnnDataset = self.dataset  # type: ignore[assignment]
-        dataset.refresh()
+        now = dataset.at_epoch()
+        reads = IndexedDataset(now) if self.return_index else now
         windows, seed, place, digests = self._begin()
-        batches = self._from_workers(windows, seed) if self.num_workers > 0 else self._from_threads(windows)
+        in_workers = self.num_workers > 0
+        batches = self._from_workers(reads, windows, seed) if in_workers else self._from_threads(reads, windows)
         if self._prepared is not None:
             batches = self._prepared.follow(self, batches, self._remainder())
         with closing(batches):
@@ -301,13 +302,13 @@ class WindowLoader(DataLoader[Any]):
         digests = Digests()
         return windows_from(self._windows_of_sampler(), place, digests), seed, place, digests
 
-    def _from_threads(self, windows: Iterator[Window]) -> Generator[Any]:
+    def _from_threads(self, reads: Any, windows: Iterator[Window]) -> Generator[Any]:
         pin = bool(self.pin_memory and torch.cuda.is_available())
         # Matrices are made in page-locked memory at once; obs, and what transforms made anew, is copied there.
-        self.dataset.pin_batches(pin)  # type: ignore[attr-defined]
-        with closing(read_ahead(self._reads, windows, self.prefetch_batches)) as batches:
+        reads.pin_batches(pin)
+        with closing(read_ahead(reads, windows, self.prefetch_batches)) as batches:
             for batch in batches:
-                done = finished(self._reads, batch, self._collate)
+                done = finished(reads, batch, self._collate)
                 yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 
     @property
@@ -359,15 +360,22 @@ class WindowLoader(DataLoader[Any]):
             world=rank_and_world()[1],
         )
 
-    def _from_workers(self, windows: Iterator[Window], seed: int) -> Generator[Any]:
-        # Persistent workers serve one epoch at a time; another one beside it gets workers of its own.
-        persistent = self.persistent_workers and not self._workers_busy
-        if persistent and self._workers_know != n_own_writes():
-            self._workers, self._workers_know = None, n_own_writes()
-        workers = self._workers if persistent and self._workers is not None else self._new_workers()
+    def _from_workers(self, reads: Any, windows: Iterator[Window], seed: int) -> Generator[Any]:
+        dataset: AnnDataset = self.dataset  # type: ignore[assignment]
+        # Persistent workers serve one epoch at a time; another one beside it gets workers of its own. They have the
+        # dataset as it was when they were made, which an AnnData may not be any more.
+        persistent = self.persistent_workers and dataset.is_of_file and not self._workers_busy
+        transform = packed(dataset.transform) if persistent else None
+        if persistent:
+            options = (dataset.output, dataset.dtype, dataset.threads, self.return_index, self._collate)
+            knows = (n_own_writes(), *options)
+            if knows != self._workers_know or transform is None:
+                self._workers, self._workers_know = None, knows
+        workers = self._workers if persistent and self._workers is not None else self._new_workers(reads, transform)
         if persistent:
             self._workers, self._workers_busy = workers, True
-        workers.sampler.windows = windows  # type: ignore[attr-defined]
+        order: PartOrder = workers.sampler  # type: ignore[assignment]
+        order.windows, order.transform = windows, transform
         # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
         workers.generator = torch.Generator("cpu").manual_seed(seed % 2**63)
         try:
@@ -383,10 +391,10 @@ class WindowLoader(DataLoader[Any]):
             if persistent:
                 self._workers_busy = False
 
-    def _new_workers(self) -> DataLoader[Any]:
+    def _new_workers(self, reads: Any, transform: bytes | None) -> DataLoader[Any]:
         keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
-        batches = PartBatches(self._reads, self._collate)
-        order = PartOrder(self.dataset.row_bytes)  # type: ignore[attr-defined]
+        batches = PartBatches(reads, self._collate, transform)
+        order = PartOrder(self.dataset.row_bytes, transform)  # type: ignore[attr-defined]
         return DataLoader(batches, batch_size=None, sampler=order, collate_fn=as_made, **keywords)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,15 +19,17 @@ import pandas as pd
 
 from annfeed.cache import SharedBudget
 from annfeed.elem import Elem
-from annfeed.errors import FormatError, UnknownNameError
+from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.frame_source import FrameFileSource, frame_columns, frame_values
-from annfeed.h5py_file import check_not_replaced, open_h5py
+from annfeed.h5py_file import open_h5py
+from annfeed.held import HeldAnnData, HeldFrame, HeldMatrix
 from annfeed.identity import KnownFile
 from annfeed.matrix import Matrix
+from annfeed.memory_source import MemorySource
 from annfeed.obs import ObsTable
-from annfeed.placed import GAP, Placed
-from annfeed.selection import column_subset, near_matches
-from annfeed.source import FileSource, MemorySource, Source
+from annfeed.placed import Placed
+from annfeed.selection import column_subset
+from annfeed.source import FileSource, Source
 
 Int64Array = npt.NDArray[np.int64]
 AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
@@ -93,10 +95,26 @@ def find_matrix(
     if elem.var is None:
         names = find_frame_names(adata_or_path, elem)
         if names is not None:
-            return _of_frame(adata_or_path, elem, var_subset, names, place)
+            matrix = _of_frame(adata_or_path, elem, var_subset, names, place)
+            if isinstance(adata_or_path, anndata.AnnData):
+                again = partial(_frame_again, adata_or_path, elem, var_subset, names, place)
+                matrix.held = HeldFrame(HeldAnnData(adata_or_path, place), again)
+            return matrix
     if isinstance(adata_or_path, anndata.AnnData):
         return _of_anndata(adata_or_path, elem, var_subset, open_file, place)
     return _of_file(as_path(adata_or_path), elem, var_subset, open_file)
+
+
+def _frame_again(adata: anndata.AnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], place: str) -> Matrix:
+    now = find_frame_names(adata, elem)
+    if elem.path.removeprefix("obsm/") not in adata.obsm:
+        raise UnknownNameError(f"{place} has no {elem.path!r} any more. Put it back, or make the dataset again")
+    if now is None or not now.equals(names):
+        raise StaleDataError(
+            f"{place}: '{elem.path}' has other columns now; expected those that it had when the dataset was made. Make "
+            "the dataset again"
+        )
+    return _of_frame(adata, elem, var_subset, names, place)
 
 
 def find_frame_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any] | None:
@@ -115,7 +133,7 @@ def file_opener(budget: SharedBudget, threads: int, strict: bool, **options: Any
 def find_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any]:
     """Return the names of the columns of a matrix over genes."""
     if isinstance(adata_or_path, anndata.AnnData):
-        return _names_in_memory(adata_or_path, elem)()
+        return HeldMatrix(HeldAnnData(adata_or_path), elem, FileSource).names()
     return _names_in_file(as_path(adata_or_path), elem)
 
 
@@ -289,75 +307,10 @@ def _var_group(path: str, elem: Elem) -> str:
 def _of_anndata(
     adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource], place: str
 ) -> Matrix:
-    if adata.isbacked and _is_in_file(adata, elem):
-        return _of_backed(adata, elem, var_subset, open_file)
-    matrix = _in_memory(adata, elem.path)
-    names = _names_in_memory(adata, elem)
-    columns = _columns(place, elem, var_subset, names, lambda: int(matrix.shape[1]))
-    return _matrix(elem, MemorySource(matrix, columns=columns, name=f"{place}: '{elem.path}'"), columns, names)
-
-
-def _is_in_file(adata: anndata.AnnData, elem: Elem) -> bool:
-    if elem.obs != "obs" or (elem.path.startswith("raw") and adata.raw is None):
-        return False  # of another AnnData in the file, or taken out of this one
-    with open_h5py(str(adata.filename)) as file:
-        return elem.path in file or (elem.path == "raw/X" and "raw.X" in file)
-
-
-def _of_backed(adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
-    path = str(adata.filename)
-    if adata.file.is_open:
-        check_not_replaced(adata.file._file)
-    names = _names_in_memory(adata, elem)
-    over_vars = elem.var is not None and not elem.path.startswith("raw")
-    if elem.var is not None:
-        n_names = adata._adata_ref.n_vars if adata.is_view and over_vars else len(names())
-        check_columns(f"{path}: '{elem.path}'", elem.var, _width(path, elem, open_file), n_names)
-    if not adata.is_view:
-        columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
-        return _matrix(elem, open_file(path, elem.path, columns=columns), columns, names)
-    # anndata resolves views of views to positions in the file.
-    view: Any = adata
-    rows = np.arange(view._adata_ref.n_obs, dtype=np.int64)[view._oidx]
-    viewed = np.arange(view._adata_ref.n_vars, dtype=np.int64)[view._vidx] if over_vars else None
-    n_cols = len(viewed) if viewed is not None else _width(path, elem, open_file)
-    columns = _columns(path, elem, var_subset, names, lambda: n_cols)
-    in_file = columns if viewed is None else _columns_of_view(viewed, columns)
-    # The AnnData's matrix is the view's: its rows are added up over the genes that it views.
-    source = open_file(path, elem.path, columns=in_file, total_over=viewed)
-    n_vars = n_cols if columns is None else len(columns)
-    if elem.var is None:
-        names = partial(_numbered, n_vars)
-    picked = names if columns is None else partial(_picked, names, columns)
-    return Matrix(elem.path, source, len(rows), n_vars, picked, rows)
-
-
-def _columns_of_view(viewed: Int64Array, columns: Int64Array | None) -> Int64Array:
-    return viewed if columns is None else np.where(columns == GAP, GAP, viewed[columns])
+    held = HeldMatrix(HeldAnnData(adata, place), elem, open_file)
+    held.select(_columns(held.place, elem, var_subset, held.names, lambda: held.n_cols))
+    return held.now()
 
 
 def _picked(names: Callable[[], pd.Index[Any]], columns: Int64Array) -> pd.Index[Any]:
     return names()[columns]
-
-
-def _names_in_memory(adata: anndata.AnnData, elem: Elem) -> Callable[[], pd.Index[Any]]:
-    # The index travels to workers, the AnnData must not: it may be large, and a backed one does not pickle.
-    return partial(_same, adata.raw.var_names if elem.path.startswith("raw") else adata.var_names)
-
-
-def _same(names: pd.Index[Any]) -> pd.Index[Any]:
-    return names
-
-
-def _in_memory(adata: anndata.AnnData, elem: str) -> Any:
-    kind, _, name = elem.partition("/")
-    if elem == "X" and adata.X is not None:
-        return adata.X
-    if elem in ("raw/X", "raw.X") and adata.raw is not None:
-        return adata.raw.X
-    if kind in ("layers", "obsm"):
-        holder = getattr(adata, kind)
-        if name in holder:
-            return holder[name]
-        raise UnknownNameError(f"the AnnData has no {kind}[{name!r}]. {near_matches(name, holder)}")
-    raise UnknownNameError(f"the AnnData has no {elem!r}. Pass elem= with a matrix that it has, as 'layers/counts'")

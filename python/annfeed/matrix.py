@@ -5,6 +5,7 @@ The one place that knows how torch's dtypes travel through numpy.
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,11 +19,14 @@ from annfeed._core import RowOps, StoredRows
 from annfeed.batch_memory import BatchMemory
 from annfeed.blocks import units_of_positions
 from annfeed.errors import AnnfeedWarning
+from annfeed.memory_source import MemorySource
 from annfeed.resume import digest_of
 from annfeed.source import DecodedRows, FileSource, Lost, Source
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from annfeed.held import HeldFrame, HeldMatrix
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -78,6 +82,8 @@ class Matrix:
         Gives the names of the columns delivered.
     rows
         int64 [n_obs], the source's row of each row of obs; None where they are the same.
+    held
+        Looks it up again in the AnnData that it is of; None where it is of files only.
     """
 
     elem: str
@@ -86,9 +92,34 @@ class Matrix:
     n_vars: int
     names: Callable[[], pd.Index[Any]]
     rows: Int64Array | None = None
+    held: HeldMatrix | HeldFrame | None = None
     #: What losses were told of.
     _told: set[str] = field(default_factory=set, init=False)
     _memory: BatchMemory = field(default_factory=BatchMemory, init=False)
+
+    def now(self, thorough: bool = True) -> Matrix:
+        """Return it with what its AnnData objects hold now; itself where nothing changed.
+
+        Parameters
+        ----------
+        thorough
+            Also look whether numbers were overwritten in place, where they were copied to be read.
+
+        Raises
+        ------
+        StaleDataError
+            If an AnnData has other cells or genes than when the dataset was made.
+        UnknownNameError
+            If the matrix is no longer there.
+        """
+        if self.held is not None:
+            return self.held.now(thorough)
+        source = self.source.now(thorough)
+        if source is self.source:
+            return self
+        matrix = copy.copy(self)
+        matrix.source = source
+        return matrix
 
     def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
         """Decode ``rows`` of obs (any order, repeats allowed), each once; also give the place of each in the block."""
@@ -195,6 +226,13 @@ class Matrix:
         indices, values = self._memory.empty(nnz, torch.int32), self._memory.empty(nnz, dtype)
         lost = block.csr(places, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
         return indptr, indices, values, lost
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the AnnData behind, and rows that a view of it does not have."""
+        state = {**self.__dict__, "held": None}
+        if self.rows is not None and isinstance(self.source, MemorySource):
+            state |= {"source": self.source.part(self.rows), "rows": None}
+        return state
 
     def _warn(self, column: int, value: str, what: str, dtype: torch.dtype) -> None:
         self._told.add(what)

@@ -22,7 +22,7 @@ import torch
 from annfeed.errors import UnknownNameError
 from annfeed.identity import KnownFile
 from annfeed.joined_obs import JoinedObsSource
-from annfeed.obs_columns import CategoriesAs, Column, Labels, Rows, convert
+from annfeed.obs_columns import CategoriesAs, Column, Labels, ObsColumns, Rows, convert, holds
 from annfeed.obs_sources import AnnDataSource, FileSource, FrameSource, Name, Source
 
 #: So many columns a message lists where none has a name like the one asked for.
@@ -137,7 +137,7 @@ class ObsTable:
     def from_anndata(
         cls, adata: anndata.AnnData, columns: Iterable[Name] | None = None, place: str | None = None
     ) -> ObsTable:
-        """Make a table of the obs that ``adata`` has whenever the table is read: see `refresh` for later edits.
+        """Make a table of the obs that ``adata`` has whenever the table is read; `now` is for an epoch.
 
         Parameters
         ----------
@@ -327,27 +327,57 @@ class ObsTable:
         if categories not in ("str", "code"):
             raise ValueError(f'categories must be "str" or "code", not {categories!r}')
         index = _row_numbers(rows, self.n_rows, self._source.place)
-        return {f"obs_{name}": column.take(index, categories) for name, column in self._columns()}
+        columns = dict(self._columns())
+        # A column or an obs that was replaced was noticed; here, what was written into the arrays at these rows.
+        edited = [name for name, column in columns.items() if not self._holds(name, column, index)]
+        if edited:
+            for name in edited:
+                del self._converted[name]
+            columns = dict(self._columns())
+        return {f"obs_{name}": column.take(index, categories) for name, column in columns.items()}
 
-    def refresh(self) -> None:
-        """Forget the converted columns of an in-memory obs, so that edits made inside its arrays are seen.
+    def now(self) -> ObsTable | ObsColumns:
+        """Return what the obs holds at this moment, for an epoch: later edits do not reach it.
 
-        A column or an obs that was replaced (``adata.obs["x"] = …``, ``adata.obs = …``) is seen by the next `take`
-        without this; an edit inside an array (``adata.obs.loc[0, "x"] = …``) is sure to be seen only after it, so call
-        it when an epoch begins. A file's columns stay: a file that changed is another file.
+        A file's columns are read when they are needed: a file that changed is another file.
+
+        Raises
+        ------
+        StaleDataError
+            If an AnnData has other cells than when the table was made.
+        UnknownNameError
+            If a column that was asked for is no longer there.
 
         Examples
         --------
         >>> frame = pd.DataFrame({"sex": ["f", "m"]})
-        >>> table = ObsTable.from_frame(frame)
-        >>> before = table.take([0])
+        >>> before = ObsTable.from_frame(frame).now()
         >>> frame.loc[0, "sex"] = "d"
-        >>> table.refresh()
-        >>> before, table.take([0])
+        >>> before.take(np.array([0])), ObsTable.from_frame(frame).take([0])
         ({'obs_sex': ['f']}, {'obs_sex': ['d']})
         """
-        if not self._source.is_of_file:
-            self._converted = {}
+        if self._source.is_of_file:
+            return self
+        self.check_rows()
+        names = self.columns
+        computed = {name: self._source.computed(name) for name in names}
+        found = {name: column for name, column in computed.items() if column is not None}
+        with closing(self._source.read([name for name in names if name not in found])) as columns:
+            for name, series in columns:
+                found[name] = convert(series.copy(), f"{self._source.place}: column {name!r}")
+        return ObsColumns({name: found[name] for name in names})
+
+    def check_rows(self) -> None:
+        """Raise StaleDataError if an AnnData has other cells than when the table was made."""
+        self._source.check_rows()
+
+    def _holds(self, name: Name, column: Column, rows: Rows) -> bool:
+        """Whether a converted column is still what memory has at ``rows``."""
+        if self._source.is_of_file:
+            return True
+        if self._source.is_one_frame and column.is_of(self._converted[name][0]):
+            return True
+        return all(holds(column, rows[places], series) for places, series in self._source.live(name, rows))
 
     def _columns(self) -> list[tuple[Name, Column]]:
         names = self.columns

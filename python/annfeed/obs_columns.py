@@ -5,6 +5,7 @@ Conversion and look-up only; where columns come from is obs_sources.py's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -36,6 +37,10 @@ class Numbers:
             values = values.astype(np.int64, copy=False)  # torch before 2.3 knows no uint16
         return torch.from_numpy(values).to(self.dtype or torch.get_default_dtype())
 
+    def is_of(self, array: Any) -> bool:
+        """Whether this is the memory of a pandas array itself, and not a copy."""
+        return isinstance(array, pd.arrays.NumpyExtensionArray) and np.may_share_memory(self.values, array.to_numpy())
+
 
 class Labels:
     """Codes into a list of different texts, -1 for missing."""
@@ -66,8 +71,29 @@ class Labels:
             return torch.from_numpy(self._sorted[0][rows].astype(np.int64))
         return cast(list[str], self._texts[self._codes[rows]].tolist())
 
+    def is_of(self, array: Any) -> bool:
+        """Whether the codes are those of a pandas array itself, and not a copy."""
+        return isinstance(array, pd.Categorical) and np.may_share_memory(self._codes, array.codes)
+
 
 Column = Numbers | Labels
+
+
+class ObsColumns:
+    """The selected columns of an obs, converted, as they were at one moment.
+
+    Parameters
+    ----------
+    columns
+        By name, in the order of delivery.
+    """
+
+    def __init__(self, columns: Mapping[Any, Column]) -> None:
+        self._columns = dict(columns)
+
+    def take(self, rows: Rows, categories: CategoriesAs = "str") -> dict[str, torch.Tensor | list[str]]:
+        """Return the columns at ``rows``, under the keys ``obs_<column>``."""
+        return {f"obs_{name}": column.take(rows, categories) for name, column in self._columns.items()}
 
 
 def convert(column: pd.Series[Any], where: str) -> Column:
@@ -89,6 +115,21 @@ def convert(column: pd.Series[Any], where: str) -> Column:
         values = column.to_numpy() if isinstance(dtype, np.dtype) else column.to_numpy(np.float64, na_value=np.nan)
         return Numbers(_native(values), None)
     return _labels_of(column)
+
+
+def holds(column: Column, rows: Rows, live: pd.Series[Any]) -> bool:
+    """Whether a converted column has at ``rows`` what ``live``, [n_rows], holds by now."""
+    if isinstance(live.dtype, pd.CategoricalDtype):
+        live = live.cat.remove_unused_categories()  # there may be as many as cells
+    try:
+        now = convert(live, "")
+    except ValueError:
+        return False
+    if isinstance(column, Labels) and isinstance(now, Labels):
+        return column.take(rows, "str") == now.take(np.arange(len(live)), "str")
+    if isinstance(column, Numbers) and isinstance(now, Numbers):
+        return np.array_equal(column.values[rows], now.values, equal_nan=column.values.dtype.kind == "f")
+    return len(rows) == 0
 
 
 def _without_missing(

@@ -16,13 +16,15 @@ from typing import Any, Protocol, cast
 import anndata
 import h5py
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from anndata.io import read_elem
 
 from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5py_file import open_h5py
+from annfeed.held import HeldAnnData
 from annfeed.identity import KnownFile
-from annfeed.obs_columns import Column
+from annfeed.obs_columns import Column, Rows
 
 Name = Any  # of a column: str in a file; a DataFrame may have others
 
@@ -39,6 +41,10 @@ class Source(Protocol):
     @property
     def is_of_file(self) -> bool:
         """Whether it is read from files only, and not from a DataFrame that may be edited."""
+
+    @property
+    def is_one_frame(self) -> bool:
+        """Whether what `read` gives are the arrays of one DataFrame, and no copies."""
 
     @property
     def n_rows(self) -> int:
@@ -61,8 +67,14 @@ class Source(Protocol):
     def computed(self, column: Name) -> Column | None:
         """Return a column that need not be read, converted; None for all that must."""
 
+    def check_rows(self) -> None:
+        """Raise StaleDataError if rows are no longer those of when it was made."""
+
     def still_holds(self, column: Name, array: object) -> bool:
         """Whether ``array``, from an earlier `read`, is still the column's."""
+
+    def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
+        """Give what the column holds in memory now at ``rows``, in pieces, each with its places among ``rows``."""
 
     def to_pickle(self, columns: list[Name]) -> Source:
         """Return what goes into a pickle in place of this source."""
@@ -73,6 +85,7 @@ class FrameSource:
 
     place = "obs of the DataFrame in memory"
     is_of_file = False
+    is_one_frame = True
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
@@ -102,6 +115,16 @@ class FrameSource:
     def computed(self, column: Name) -> None:
         return None
 
+    def check_rows(self) -> None:
+        """Nobody else has the frame."""
+
+    def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
+        series = cast("pd.Series[Any]", self._now()[column])
+        if isinstance(series.dtype, np.dtype):  # pandas itself takes no rows of another byte order
+            yield np.arange(len(rows), dtype=np.int64), pd.Series(series.to_numpy()[rows])
+        else:
+            yield np.arange(len(rows), dtype=np.int64), series.iloc[rows]
+
     def still_holds(self, column: Name, array: object) -> bool:
         now = self._now()[column].array
         if now is array:
@@ -119,11 +142,14 @@ class AnnDataSource(FrameSource):
     place = "obs of the AnnData in memory"
 
     def __init__(self, adata: anndata.AnnData, place: str | None = None) -> None:
-        self._adata = adata
+        self._held = HeldAnnData(adata, place or "AnnData")
         self.place = place or self.place
 
     def _now(self) -> pd.DataFrame:
-        return cast(pd.DataFrame, self._adata.obs)
+        return cast(pd.DataFrame, self._held.adata.obs)
+
+    def check_rows(self) -> None:
+        self._held.check()
 
 
 _WRAPPED_ANEW = (pd.arrays.NumpyExtensionArray, pd.arrays.DatetimeArray, pd.arrays.TimedeltaArray)
@@ -160,6 +186,7 @@ class FileSource:
     """
 
     is_of_file = True
+    is_one_frame = False
 
     def __init__(self, path: str | os.PathLike[str], group: str, file: KnownFile | None = None) -> None:
         self._path = os.path.abspath(os.fspath(path))
@@ -215,6 +242,12 @@ class FileSource:
 
     def computed(self, column: Name) -> None:
         return None
+
+    def check_rows(self) -> None:
+        """A file that changes is another file."""
+
+    def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
+        return iter(())
 
     def still_holds(self, column: Name, array: object) -> bool:
         return True

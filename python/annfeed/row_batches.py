@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from annfeed.joined import JoinedSource
 from annfeed.labels import label_codes
 from annfeed.loaded import LoadedWindow
 from annfeed.matrix import Matrix
+from annfeed.obs_columns import ObsColumns
 from annfeed.resume import digest_of
 from annfeed.spawning import ThroughFile
 from annfeed.threads import reading_threads
@@ -57,10 +59,12 @@ class RowBatches(ThroughFile, Dataset[Item]):
     #: Path of each source, or the words for an AnnData.
     sources: list[str]
     _matrices: dict[str, Matrix]
-    _obs: ObsTable
+    _obs: ObsTable | ObsColumns
     _categories: Literal["str", "code"]
     #: ``obs_subset`` as rows; None for all.
     _rows: Int64Array | None
+    #: Row of the file of each row of obs, where the source is a view of a backed AnnData; else None: they are the same.
+    _rows_in_file: Int64Array | None
     _n_rows: int
     _transform: Transform | None
     _fused: Fused | None
@@ -125,9 +129,9 @@ class RowBatches(ThroughFile, Dataset[Item]):
         return reading_threads(self.threads)
 
     @property
-    def obs_is_of_file(self) -> bool:
-        """Whether obs comes from the file, where nobody edits it, and not from an AnnData."""
-        return self._obs.is_of_file
+    def is_of_file(self) -> bool:
+        """Whether all comes from files, where nobody edits it, and nothing from an AnnData."""
+        return self._obs_table.is_of_file
 
     @property
     def row_bytes(self) -> int:
@@ -137,7 +141,7 @@ class RowBatches(ThroughFile, Dataset[Item]):
 
     def load(self, positions: Int64Array) -> LoadedWindow:
         """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
-        return self.load_rows(self.rows_at(positions))
+        return self.load_rows(self._rows_of_obs(positions))
 
     def load_rows(self, rows: Int64Array) -> LoadedWindow:
         """Read ``rows`` of the file or AnnData together."""
@@ -148,12 +152,50 @@ class RowBatches(ThroughFile, Dataset[Item]):
         return LoadedWindow(self, rows, blocks)
 
     def rows_at(self, positions: Int64Array) -> Int64Array:
-        """Return the rows of the file or AnnData at ``positions``: what ``obs_subset`` says, and ``"index"`` is."""
+        """Return the rows of the file or AnnData at ``positions``: what ``"index"`` is, and `write_obsm` writes to.
+
+        Of a view of a backed AnnData these are the rows of its file, as the view itself can hold no results.
+        """
+        rows = self._rows_of_obs(positions)
+        return rows if self._rows_in_file is None else self._rows_in_file[rows]
+
+    def _rows_of_obs(self, positions: Int64Array) -> Int64Array:
         return positions if self._rows is None else self._rows[positions]
 
-    def refresh(self) -> None:
-        """Take edits made to the AnnData's obs since the last epoch into account (every epoch begins with it)."""
-        self._obs.refresh()
+    def at_epoch(self) -> Self:
+        """Return the dataset as it is now, for an epoch: what AnnData objects hold, and the transform.
+
+        Whatever is replaced later, in the AnnData or in the dataset, does not reach it.
+
+        Raises
+        ------
+        StaleDataError
+            If an AnnData has other cells or genes than when the dataset was made.
+        UnknownNameError
+            If a matrix or an obs column is no longer there.
+        """
+        self._look_again(thorough=True)
+        now = copy.copy(self)
+        now._obs = self._obs_table.now()
+        now._fused = None
+        now._steps()
+        return now
+
+    def with_transform(self, transform: Transform | None) -> Self:
+        """Return the same with another transform."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
+
+    def _look_again(self, thorough: bool) -> None:
+        """Take the matrices that AnnData objects hold now."""
+        self._obs_table.check_rows()
+        now = {key: matrix.now(thorough) for key, matrix in self._matrices.items()}
+        if any(now[key] is not matrix for key, matrix in self._matrices.items()):
+            self._matrices, self._fingerprint = now, None
+        held = self._first.held
+        if held is not None:  # else of files, or a dataset that travelled to another process
+            self._rows_in_file = held.rows_in_file
 
     def pin_batches(self, pinned: bool) -> None:
         """Make the next batches in page-locked memory, or no longer."""
@@ -172,7 +214,7 @@ class RowBatches(ThroughFile, Dataset[Item]):
 
     def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
         """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""
-        return dict(self._obs.take(rows, self._categories))
+        return self._obs.take(rows, self._categories)
 
     def matrix_batch(self, key: str, block: Any, places: Int64Array) -> torch.Tensor:
         """Return the rows ``places`` of ``block`` as a tensor of the dataset's output and dtype."""
@@ -205,8 +247,15 @@ class RowBatches(ThroughFile, Dataset[Item]):
         return {**self.__dict__, "_fused": None, "_fingerprint": None}
 
     def _transformed(self, positions: Int64Array) -> Batch:
+        self._look_again(thorough=False)
+        self._fused = None  # a transform may have another parameter by now
         reads = IndexedDataset(self) if self.return_index else self
         return reads.finish(reads.load(positions).batch(0, len(positions)))
+
+    @property
+    def _obs_table(self) -> ObsTable:
+        assert not isinstance(self._obs, ObsColumns)  # which the dataset of one epoch has
+        return self._obs
 
     @property
     def _has_gaps(self) -> bool:

@@ -1,7 +1,7 @@
 """Where rows come from: sorted, distinct rows in, a decoded block out, whatever the matrix is stored as.
 
-Three kinds with one interface: the Rust reader, h5py for what it does not decode, and arrays in memory. Nothing here
-knows torch, the order of an epoch, or obs.
+Three kinds with one interface: the Rust reader, h5py for what it does not decode, and arrays in memory
+(memory_source.py). Nothing here knows torch, the order of an epoch, or obs.
 """
 
 from __future__ import annotations
@@ -94,6 +94,9 @@ class Source(Protocol):
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
+
+    def now(self, thorough: bool = True) -> Source:
+        """Return it with what AnnData objects hold now; itself where nothing changed, or nothing can."""
 
     def stats(self) -> dict[str, int]:
         """What reading did so far in this process, under the names of `STATS`."""
@@ -283,6 +286,10 @@ class FileSource:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
         return self.reader.unit_starts()
 
+    def now(self, thorough: bool = True) -> FileSource:
+        """Return itself: a file that changes is another file."""
+        return self
+
     def stats(self) -> dict[str, int]:
         """What reading did so far in this process."""
         reader = self._reader
@@ -361,78 +368,6 @@ def _convert(reader: Reader | H5pyMatrix, threads: int) -> None:
     options: dict[str, Any] = {"unit": " values", "unit_scale": True, "delay": _PATIENCE, "leave": False}
     with tqdm(None, "annfeed: columns (CSC) into rows", n, disable=None, **options) as bar:
         reader.convert(threads, cancel.current(), lambda done: bar.update(done - bar.n))
-
-
-class MemorySource:
-    """A matrix in memory: a numpy array or a scipy sparse matrix, kept by reference.
-
-    Parameters
-    ----------
-    matrix
-        2-D array or sparse matrix of bool, integers or floats.
-    columns
-        int64, the wanted columns in order, `annfeed.placed.GAP` for one that is not there; None for all.
-    name
-        What it is, for messages: "AnnData in memory: 'X'".
-
-    Raises
-    ------
-    TypeError
-        If it is neither, or holds no numbers.
-
-    Examples
-    --------
-    >>> source = MemorySource(np.eye(3, dtype=np.float32), name="eye")
-    >>> source.read(np.array([0, 2]), threads=1).shape
-    (2, 3)
-    """
-
-    def __init__(self, matrix: Any, *, columns: Int64Array | None = None, name: str) -> None:
-        import scipy.sparse as sp
-
-        self.place = name
-        self._columns = columns
-        self._totals = False
-        if sp.issparse(matrix):
-            # Rows of a CSC matrix lie everywhere in it; so do those of the rarer formats.
-            self._matrix = matrix if matrix.format == "csr" else matrix.tocsr()
-        elif isinstance(matrix, np.ndarray) and matrix.ndim == 2:
-            self._matrix = np.asarray(matrix)
-        else:
-            raise TypeError(
-                f"{name} is a {type(matrix).__name__}, where a 2-D numpy array or a scipy sparse matrix was expected"
-            )
-        if self._matrix.dtype.kind not in "biuf" or self._matrix.dtype.itemsize > 8:
-            raise TypeError(f"{name} has dtype {self._matrix.dtype}, where bool, integers or floats were expected")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        n_rows, n_cols = self._matrix.shape
-        return int(n_rows), int(n_cols)
-
-    @property
-    def is_part(self) -> bool:
-        """Whether columns are left out."""
-        return self._columns is not None
-
-    def keep_totals(self) -> None:
-        """From now on, keep what rows sum to over all columns."""
-        self._totals = True
-
-    def read(self, rows: Int64Array, threads: int) -> Block:
-        """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
-        return block_of(self._matrix[rows], self._columns, self.place, totals=self._totals)
-
-    def unit_starts(self) -> None:
-        """Any row can be taken by itself."""
-
-    def stats(self) -> dict[str, int]:
-        """Nothing is read."""
-        return dict.fromkeys(STATS, 0)
-
-    def close(self) -> None:
-        """Nothing to close: the matrix is the user's."""
 
 
 def block_of(

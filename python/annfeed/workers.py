@@ -7,10 +7,11 @@ size is bounded, because all of a part's batches go through shared memory at onc
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing import process
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
 from torch.utils.data import DataLoader, Dataset
@@ -25,6 +26,7 @@ from annfeed.windows import Window
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
     from annfeed.indexed import IndexedDataset
+    from annfeed.transforms import Transform
 
 #: Bytes of batches that a worker sends at once, unless one batch alone is larger.
 PART_BYTES = 128 << 20
@@ -56,28 +58,80 @@ def parts(window: Window, row_bytes: int) -> Iterator[Window]:
         yield Window(window.index, window.first_batch + first, rows, offsets - offsets[0], padding)
 
 
+class Part(NamedTuple):
+    """What a worker is asked for: batches, and the transform to make them with."""
+
+    window: Window
+    #: Pickled; None where it is the one that the worker has.
+    transform: bytes | None
+
+
 class PartOrder:
-    """The parts of the epoch that workers are at, as a sampler."""
+    """The parts of the epoch that workers are at, as a sampler.
 
-    def __init__(self, row_bytes: int) -> None:
+    Parameters
+    ----------
+    row_bytes
+        Bytes of a delivered row.
+    transform
+        The transform that workers begin with, pickled; None if it does not pickle, or workers see one epoch only.
+    """
+
+    def __init__(self, row_bytes: int, transform: bytes | None) -> None:
         self._row_bytes = row_bytes
+        self._first = transform
         self.windows: Iterator[Window] = iter(())
+        #: That of the epoch, pickled.
+        self.transform = transform
 
-    def __iter__(self) -> Iterator[Window]:
+    def __iter__(self) -> Iterator[Part]:
+        # Once it was another, each part says which: who makes a part is for torch to decide.
+        known = self.transform == self._first
+        if not known:
+            self._first = None
         for window in self.windows:
-            yield from parts(window, self._row_bytes)
+            for part in parts(window, self._row_bytes):
+                yield Part(part, None if known else self.transform)
 
 
 class PartBatches(ThroughFile, Dataset[Any]):
-    """A dataset whose items are all batches of a part: what a worker makes."""
+    """A dataset whose items are all batches of a part: what a worker makes.
 
-    def __init__(self, dataset: AnnDataset | IndexedDataset, collate_fn: Any) -> None:
+    Parameters
+    ----------
+    dataset
+        As it is when the workers are made.
+    collate_fn
+        As torch takes it.
+    transform
+        The dataset's, pickled; None as in `PartOrder`.
+    """
+
+    def __init__(self, dataset: AnnDataset | IndexedDataset, collate_fn: Any, transform: bytes | None) -> None:
         self._dataset = dataset
         self._collate_fn = collate_fn
+        self._transform = transform
 
-    def __getitem__(self, part: Window) -> list[Any]:
-        loaded = self._dataset.load(part.rows)
-        return [sendable(finished(self._dataset, batch, self._collate_fn)) for batch in batches_of(part, loaded)]
+    def __getitem__(self, part: Part) -> list[Any]:
+        if part.transform is not None and part.transform != self._transform:
+            self._transform = part.transform
+            self._dataset = self._dataset.with_transform(pickle.loads(part.transform))
+        loaded = self._dataset.load(part.window.rows)
+        return [sendable(finished(self._dataset, batch, self._collate_fn)) for batch in batches_of(part.window, loaded)]
+
+
+def packed(transform: Transform | None) -> bytes | None:
+    """Return a transform pickled, to be compared with and sent to workers; None if it does not pickle.
+
+    Examples
+    --------
+    >>> packed(None) == packed(None)
+    True
+    """
+    try:
+        return pickle.dumps(transform)
+    except Exception:  # whatever its own code raises; forked workers need no pickle
+        return None
 
 
 def finished(dataset: AnnDataset | IndexedDataset, batch: Batch, collate_fn: Any) -> Any:

@@ -63,8 +63,10 @@ class CellDataset(ThroughFile, Dataset[Any]):
         self._memory = BatchMemory()
         self.chunk_size = files[0].chunk_size
         #: As of an `AnnDataset`, for the loader: values are given once, and X makes nearly all of a row.
-        self.obs_is_of_file = True
+        self.is_of_file = True
         self.row_bytes = files[0].row_bytes
+        self.output, self.dtype, self.threads = files[0].output, files[0].dtype, files[0].threads
+        self.transform = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -91,8 +93,9 @@ class CellDataset(ThroughFile, Dataset[Any]):
             "values": values,
         }
 
-    def refresh(self) -> None:
-        """Nothing to refresh: the values were given."""
+    def at_epoch(self) -> CellDataset:
+        """Return itself: files stay as they are, and the values were given."""
+        return self
 
     def pin_batches(self, pinned: bool) -> None:
         """Make the next batches in page-locked memory, or no longer."""

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 
 from annfeed.matrix import Matrix
-from annfeed.source import DecodedRows, MemorySource, block_of
+from annfeed.memory_source import MemorySource
+from annfeed.source import DecodedRows, block_of
 
 Int64Array = npt.NDArray[np.int64]
 

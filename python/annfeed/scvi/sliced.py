@@ -57,6 +57,10 @@ class SlicedSource:
     def unit_starts(self) -> None:
         """Not known here."""
 
+    def now(self, thorough: bool = True) -> SlicedSource:
+        """Return itself."""
+        return self
+
     def stats(self) -> dict[str, int]:
         """Not counted here."""
         return dict.fromkeys(STATS, 0)
