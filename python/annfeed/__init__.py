@@ -48,6 +48,7 @@ _HOMES = {
     "Log1p": "transforms",
     "NormalizeTotal": "transforms",
     "Scale": "transforms",
+    "StaleDataError": "errors",
     "StaleFileError": "errors",
     "Transform": "transforms",
     "UnknownNameError": "errors",

@@ -5,6 +5,7 @@ Fields read; here they are put together. No order is decided, no thread is start
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset, Subset
 
+from annfeed.held import HeldAnnData
 from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
 from annfeed.spawning import ThroughFile
@@ -60,12 +62,35 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         self.load_sparse_tensor = load_sparse_tensor
         self._threads = threads
         self._n_obs = int(adata_manager.adata.shape[0])
-        self._fields: dict[str, Field] = find_fields(
-            adata_manager,
+        self._cache = cache
+        self._held = HeldAnnData(adata_manager.adata)
+        self._fields: dict[str, Field] = {}
+        self._fields = self._fields_now()
+
+    def at_epoch(self) -> RegistryDataset:
+        """Return the dataset as it is now, for an epoch: what is registered later does not reach it.
+
+        Raises
+        ------
+        StaleDataError
+            If the AnnData has other cells than when the dataset was made.
+        """
+        if self.adata_manager is None:  # one of an epoch, or in another process
+            return self
+        self._held.check()
+        now = copy.copy(self)
+        now._fields = self._fields = self._fields_now()
+        now.adata_manager = None
+        return now
+
+    def _fields_now(self) -> dict[str, Field]:
+        return find_fields(
+            self.adata_manager,
             self.keys_and_dtypes,
-            as_tensor=load_sparse_tensor,
-            cache=cache,
-            threads=reading_threads(threads),
+            as_tensor=self.load_sparse_tensor,
+            cache=self._cache,
+            threads=reading_threads(self._threads),
+            before=self._fields,
         )
 
     @property
@@ -94,7 +119,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         else:
             rows = np.atleast_1d(np.asarray(index, dtype=np.int64))
             rows = np.where(rows < 0, rows + self._n_obs, rows)
-        return self.load(rows).batch(0, len(rows))
+        return self.at_epoch().load(rows).batch(0, len(rows))
 
     def load(self, rows: Int64Array) -> LoadedRows:
         """Read ``rows`` (any order, repeats allowed) together, to make batches of them."""
@@ -102,7 +127,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker needs the fields only; a backed AnnData does not pickle.
-        return {**self.__dict__, "adata_manager": None}
+        return {**self.__dict__, "adata_manager": None, "_held": None}
 
 
 class LoadedRows:
@@ -134,6 +159,10 @@ class RowSubset(ThroughFile, Subset[Batch]):
 
     def __init__(self, dataset: RegistryDataset, indices: Int64Array) -> None:
         super().__init__(dataset, indices)  # type: ignore[arg-type]
+
+    def at_epoch(self) -> RowSubset:
+        """Return the same rows of the dataset as it is now."""
+        return RowSubset(self.dataset.at_epoch(), self.indices)
 
     def __getitem__(self, idx: Any) -> Batch:
         """Return a batch of the positions ``idx`` (one, or many)."""

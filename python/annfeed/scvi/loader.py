@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from annfeed.ranks import draw_seed
 from annfeed.readahead import batches_ahead, read_ahead
 from annfeed.sampler_plan import SamplerPlan
 from annfeed.scvi.batches import RegistryDataset, RowSubset
@@ -34,7 +33,6 @@ _WORKER_KEYWORDS = (
     "multiprocessing_context",
     "generator",
     "prefetch_factor",
-    "persistent_workers",
     "in_order",
 )
 
@@ -42,8 +40,9 @@ _WORKER_KEYWORDS = (
 class AnnDataLoader(DataLoader[Any]):
     """A torch DataLoader over the data that scvi-tools registered: the stock class' batches, streamed from disk.
 
-    Everything that lies on disk (``X`` of a backed AnnData, its layers) is read in windows, ahead of the model;
-    everything else is taken from memory. Batches are dicts of 2-D tensors by registry key.
+    Everything that lies on disk (``X`` of a backed AnnData, layers left there) is read in windows, ahead of the model;
+    everything else is taken from memory, as it is when an epoch begins; workers are new in each. Batches are dicts of
+    2-D tensors by registry key.
 
     Parameters
     ----------
@@ -163,41 +162,39 @@ class AnnDataLoader(DataLoader[Any]):
         if iter_ndarray:
             self.kwargs["collate_fn"] = _as_it_is
         self._rows_of_batch = batch_size
-        self._in_workers: DataLoader[Any] | None = None
         super().__init__(dataset, **self.kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Deliver an epoch. Nothing is read before the first ``next``."""
-        if not self.dataset.dataset.streamed:
-            return begin_with_workers(self)
+        """Deliver an epoch of what the AnnData holds now. Nothing is read before the first ``next``."""
+        return self.epoch_of(self.dataset.at_epoch())
+
+    def epoch_of(self, rows: RowSubset) -> Iterator[Any]:
+        """Deliver an epoch of ``rows``, which are those of the loader as they were at some moment."""
+        if not rows.dataset.streamed:
+            return begin_with_workers(DataLoader(rows, **{**self.kwargs, "persistent_workers": False}))
         if self.num_workers > 0:
             # torch draws the workers' base seed on the default device, where the generator may not be.
             with torch.device("cpu" if self.generator is None else self.generator.device):
-                return begin_with_workers(self._worker_loader())
+                return begin_with_workers(self._worker_loader(rows))
         if self.timeout:
             raise ValueError(f"timeout={self.timeout} needs num_workers > 0")
         # torch's own iterator draws a seed for its workers here, used or not; what the model draws comes after it.
-        draw_seed(self.generator, world=1)
-        return self._stream()
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        return self._stream(rows)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave workers behind."""
-        return {**self.__dict__, "_in_workers": None, "_iterator": None}
-
-    def _stream(self) -> Iterator[Any]:
+    def _stream(self, rows: RowSubset) -> Iterator[Any]:
         plan = SamplerPlan(sampler=_Positions(self), n_rows=len(self.dataset), batch_size=None, window=self.window)
-        n_ahead = batches_ahead(self._rows_of_batch * self.dataset.dataset.row_bytes)
+        n_ahead = batches_ahead(self._rows_of_batch * rows.dataset.row_bytes)
         pin = self.pin_memory and torch.cuda.is_available()
-        for batch in read_ahead(self.dataset, plan.windows(), n_ahead):
+        for batch in read_ahead(rows, plan.windows(), n_ahead):
             done: Any = self.collate_fn(batch)  # type: ignore[arg-type]
             yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 
-    def _worker_loader(self) -> DataLoader[Any]:
-        if self._in_workers is None:
-            keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
-            tickets: Any = Tickets(_Positions(self), self.window, self.num_workers)
-            self._in_workers = DataLoader(TicketBatches(self.dataset), batch_size=None, sampler=tickets, **keywords)
-        return self._in_workers
+    def _worker_loader(self, rows: RowSubset) -> DataLoader[Any]:
+        # Not persistent: those of before have what the AnnData held then.
+        keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
+        tickets: Any = Tickets(_Positions(self), self.window, self.num_workers)
+        return DataLoader(TicketBatches(rows), batch_size=None, sampler=tickets, **keywords)
 
 
 class _Positions:

@@ -5,15 +5,17 @@ The one place that knows scvi-tools' manager, which is used as it comes: nothing
 
 from __future__ import annotations
 
+import copy
 import os
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from annfeed.cache import cache_budget
-from annfeed.errors import FormatError, UnknownNameError, UnsupportedError
+from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5py_file import check_not_replaced
 from annfeed.matrix import Matrix
 from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
@@ -26,8 +28,6 @@ Int64Array = npt.NDArray[np.int64]
 _INTEGER_KEYS = frozenset({"batch", "labels", "extra_categorical_covs", "ind_x"})
 #: How an AnnData was minified: a text in ``uns``, of no use in a batch.
 _MINIFY_TYPE = "minify_type"
-#: Rows of a layer that are compared with the file's before the file's are taken for it.
-_N_COMPARED = 16
 
 
 def keys_and_dtypes(adata_manager: Any, asked: Any) -> dict[str, Any]:
@@ -63,9 +63,15 @@ def keys_and_dtypes(adata_manager: Any, asked: Any) -> dict[str, Any]:
 
 
 def find_fields(
-    adata_manager: Any, dtypes: dict[str, Any], *, as_tensor: bool, cache: str | int, threads: int
+    adata_manager: Any,
+    dtypes: dict[str, Any],
+    *,
+    as_tensor: bool,
+    cache: str | int,
+    threads: int,
+    before: Mapping[str, Field],
 ) -> dict[str, Field]:
-    """Return the fields of the keys, in their order; those that lie on disk are opened, not read.
+    """Return the fields of the keys as they are now, in their order; those that lie on disk are opened, not read.
 
     Parameters
     ----------
@@ -79,6 +85,8 @@ def find_fields(
         Bytes of decoded rows to keep in memory, as in `annfeed.AnnDataset`.
     threads
         Threads for opening.
+    before
+        Those found before: a file that was opened stays, as one that changes is another file.
 
     Raises
     ------
@@ -94,7 +102,11 @@ def find_fields(
         value = adata_manager.get_from_registry(key)
         if isinstance(value, str) and key == _MINIFY_TYPE:
             continue
-        streamed = _on_disk(adata_manager, key, value, cache, threads)
+        known = before.get(key)
+        if isinstance(known, StreamedField) and _is_in(known.matrix.source, value):
+            fields[key] = known
+            continue
+        streamed = _on_disk(key, value, cache, threads)
         if streamed is not None:
             source, stored, sparse = streamed
             n_rows, n_vars = source.shape
@@ -112,53 +124,52 @@ def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:
     import scipy.sparse as sp
 
     if isinstance(value, pd.DataFrame):
-        return ArrayField(value.to_numpy(), dtype)
+        return ArrayField(value.to_numpy(copy=True), dtype)  # later edits are for the next epoch
     if isinstance(value, np.ndarray):
         return ArrayField(np.asarray(value), dtype)
     if sp.issparse(value):
         # Rows of a CSC matrix lie everywhere in it, so it is turned once, unless its own layout is asked for.
         as_is = value.format == "csr" or (value.format == "csc" and as_tensor)
-        return SparseField(value if as_is else value.tocsr(), dtype, as_tensor=as_tensor)
+        return SparseField(copy.copy(value) if as_is else value.tocsr(), dtype, as_tensor=as_tensor)
     raise TypeError(
         f"{key!r} of the registry holds a {type(value).__name__}, where an array, a DataFrame, a sparse matrix or a "
         "matrix on disk was expected"
     )
 
 
-def _on_disk(
-    adata_manager: Any, key: str, value: Any, cache: str | int, threads: int
-) -> tuple[Source, npt.DTypeLike, bool] | None:
+def _on_disk(key: str, value: Any, cache: str | int, threads: int) -> tuple[Source, npt.DTypeLike, bool] | None:
     """The source of a matrix on disk, its dtype there, and whether it is sparse; None for one in memory."""
     import h5py
     from anndata.abc import CSCDataset, CSRDataset
 
     sparse = isinstance(value, CSRDataset | CSCDataset)
-    node = value.group if sparse else value
-    if isinstance(node, h5py.Group | h5py.Dataset) and os.path.exists(node.file.filename):
-        check_not_replaced(node.file)
-        source = _open(node.file.filename, node.name.strip("/"), cache, threads)
+    place = _place(value)
+    if place is not None and os.path.exists(place[0]):
+        check_not_replaced((value.group if sparse else value).file)
+        source = _open(*place, cache, threads)
         return source, source.reader.dtype, sparse
-    if sparse or isinstance(node, h5py.Dataset) or hasattr(value, "compute"):
+    if sparse or isinstance(value, h5py.Dataset) or hasattr(value, "compute"):
         return SlicedSource(value, name=f"registry key {key!r}"), value.dtype, sparse
-    return _layer_on_disk(adata_manager, key, value, cache, threads)
+    return None
 
 
-def _layer_on_disk(
-    adata_manager: Any, key: str, value: Any, cache: str | int, threads: int
-) -> tuple[Source, npt.DTypeLike, bool] | None:
-    """The same for a layer of a backed AnnData, which anndata has loaded although its file has it."""
-    import scipy.sparse as sp
+def _place(value: Any) -> tuple[str, str] | None:
+    """File and element of a matrix on disk; None for anything else."""
+    import h5py
+    from anndata.abc import CSCDataset, CSRDataset
 
-    place = adata_manager.data_registry[key]
-    module = getattr(place, "mod_key", None)
-    adata = adata_manager.adata if module is None else adata_manager.adata[module]
-    if not adata.isbacked or adata.is_view or place.attr_name != "layers":
-        return None
-    try:
-        source = _open(str(adata.filename), f"layers/{place.attr_key}", cache, threads)
-    except (UnknownNameError, UnsupportedError, MemoryError):
-        return None  # only in memory, or read from there with less trouble
-    return (source, source.reader.dtype, sp.issparse(value)) if _holds(source, value, threads) else None
+    node = value.group if isinstance(value, CSRDataset | CSCDataset) else value
+    if isinstance(node, h5py.Group | h5py.Dataset):
+        return node.file.filename, node.name.strip("/")
+    return None
+
+
+def _is_in(source: Source, value: Any) -> bool:
+    """Whether a source reads the matrix on disk that ``value`` is."""
+    place = _place(value)
+    if place is None or not isinstance(source, FileSource):
+        return False
+    return (source.path, source.elem) == (os.path.abspath(place[0]), place[1])
 
 
 def _open(path: str, elem: str, cache: str | int, threads: int) -> FileSource:
@@ -173,16 +184,3 @@ def _open(path: str, elem: str, cache: str | int, threads: int) -> FileSource:
 
 #: What `_open` has opened.
 _opened: weakref.WeakValueDictionary[tuple[Any, ...], FileSource] = weakref.WeakValueDictionary()
-
-
-def _holds(source: Source, value: Any, threads: int) -> bool:
-    """Whether a file still holds what was loaded from it: the user may have edited it in memory."""
-    import scipy.sparse as sp
-
-    if source.shape != tuple(value.shape):
-        return False
-    rows = np.unique(np.linspace(0, max(source.shape[0] - 1, 0), _N_COMPARED).astype(np.int64))[: source.shape[0]]
-    stored = np.empty((len(rows), source.shape[1]))
-    source.read(rows, threads).dense(np.arange(len(rows)), stored, "float64", threads)
-    loaded = value[rows].toarray() if sp.issparse(value) else np.asarray(value[rows])
-    return np.array_equal(stored, loaded, equal_nan=True)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Sampler
 
-from annfeed.scvi.batches import RegistryDataset
+from annfeed.scvi.batches import RegistryDataset, RowSubset
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.order import BatchDistributedSampler
 from annfeed.selection import row_indices
@@ -99,13 +99,16 @@ class ConcatDataLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Deliver an epoch: tuples of batches, in the order of ``indices_list``."""
+        now = self.largest_dl.dataset.dataset.at_epoch()  # the same for all, and for all passes of a shorter one
         # The longest last, as scvi-tools does: each draws a seed here.
-        shorter = {id(loader): iter(loader) for loader in self.dataloaders if loader is not self.largest_dl}
+        shorter = {id(loader): _begun(loader, now) for loader in self.dataloaders if loader is not self.largest_dl}
         begun = [(loader, shorter.get(id(loader))) for loader in self.dataloaders]
-        return self._steps([(loader, iter(loader) if batches is None else batches) for loader, batches in begun])
+        return self._steps([(loader, batches or _begun(loader, now)) for loader, batches in begun], now)
 
-    def _steps(self, begun: list[tuple[AnnDataLoader, Iterator[Any]]]) -> Iterator[Any]:
-        cycles = [batches if loader is self.largest_dl else _repeated(loader, batches) for loader, batches in begun]
+    def _steps(self, begun: list[tuple[AnnDataLoader, Iterator[Any]]], now: RegistryDataset) -> Iterator[Any]:
+        cycles = [
+            batches if loader is self.largest_dl else _repeated(loader, batches, now) for loader, batches in begun
+        ]
         for _ in range(len(self)):
             yield tuple(map(next, cycles))
 
@@ -215,12 +218,16 @@ def _set_epoch(loader: AnnDataLoader, epoch: int) -> None:
         sampler.set_epoch(epoch)
 
 
-def _repeated(loader: AnnDataLoader, batches: Iterator[Any]) -> Iterator[Any]:
+def _begun(loader: AnnDataLoader, now: RegistryDataset) -> Iterator[Any]:
+    return loader.epoch_of(RowSubset(now, loader.indices))
+
+
+def _repeated(loader: AnnDataLoader, batches: Iterator[Any], now: RegistryDataset) -> Iterator[Any]:
     """The batches of a pass begun, then those of further passes, each in an order of its own."""
     yield from batches
     for number in count(1):
         with _as_pass(loader, number):
-            again = iter(loader)
+            again = _begun(loader, now)
             first = next(again)
         yield first
         yield from again
