@@ -131,7 +131,7 @@ class Places:
     @cached_property
     def _names(self) -> pd.Index[str]:
         if self._dataset is not None:
-            return self._dataset._obs.names
+            return self._dataset._obs_table.names
         place = self.places[0]
         if place.is_file:
             from annfeed.obs import ObsTable
