@@ -200,6 +200,8 @@ class Edits(RuleBasedStateMachine):
     def write_into_a_column(self, of: str, column: str) -> None:
         adata, new = getattr(self, of), self.next()
         if not adata.is_view:
+            if isinstance(adata.obs[column].dtype, pd.CategoricalDtype):
+                return  # texts are, once they were in a file
             adata.obs.loc[adata.obs_names[0], column] = f"new {new}" if column == "text" else new
 
     @rule()

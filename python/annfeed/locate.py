@@ -28,7 +28,7 @@ from annfeed.matrix import Matrix
 from annfeed.memory_source import MemorySource
 from annfeed.obs import ObsTable
 from annfeed.placed import Placed
-from annfeed.selection import column_subset
+from annfeed.selection import column_subset, near_matches
 from annfeed.source import FileSource, Source
 
 Int64Array = npt.NDArray[np.int64]
@@ -308,9 +308,18 @@ def _of_anndata(
     adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource], place: str
 ) -> Matrix:
     held = HeldMatrix(HeldAnnData(adata, place), elem, open_file)
+    if elem.var is not None and held.place != place:  # in the file
+        view: Any = adata
+        over_vars = view.is_view and not elem.path.startswith("raw")
+        n_names = view._adata_ref.n_vars if over_vars else held.n_cols
+        check_columns(f"{held.place}: '{elem.path}'", elem.var, _width(held.place, elem, open_file), n_names)
     held.select(_columns(held.place, elem, var_subset, held.names, lambda: held.n_cols))
     return held.now()
 
 
 def _picked(names: Callable[[], pd.Index[Any]], columns: Int64Array) -> pd.Index[Any]:
     return names()[columns]
+
+
+def _same(names: pd.Index[Any]) -> pd.Index[Any]:
+    return names
