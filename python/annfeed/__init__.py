@@ -8,7 +8,14 @@ if TYPE_CHECKING:
     from annfeed.collate import Collate
     from annfeed.dataset import AnnDataset
     from annfeed.dense_batches import densify
-    from annfeed.errors import AnnfeedWarning, FormatError, StaleDataError, StaleFileError, UnknownNameError, UnsupportedError
+    from annfeed.errors import (
+        AnnfeedWarning,
+        FormatError,
+        StaleDataError,
+        StaleFileError,
+        UnknownNameError,
+        UnsupportedError,
+    )
     from annfeed.loader import WindowLoader
     from annfeed.results import check_writable, write_obs, write_obsm
     from annfeed.scvi.loader import AnnDataLoader
