@@ -13,8 +13,10 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterator
-from multiprocessing import context, reduction
+from multiprocessing import context
 from typing import Any
+
+from annfeed.spawning import sent
 
 _RECORD = struct.Struct("=qq")
 
@@ -69,9 +71,11 @@ class Ledger:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to a process that is being started; anywhere else there is nothing to share, and None arrives."""
-        if context.get_spawning_popen() is None:
+        process = context.get_spawning_popen()
+        if process is None:
             return _nothing, ()
-        return _arrived, (reduction.DupFd(self._fd), self.total)
+        # A duplicate, as a process may be given several datasets.
+        return _arrived, (sent(os.dup(self._fd), process), self.total)
 
 
 def _nothing() -> None:

@@ -45,8 +45,6 @@ class ThroughFile:
 def _packed(whole: Any, process: Any) -> tuple[Any, int]:
     """Write ``whole`` into a file for ``process``; give the file and where its pickle begins, after the arrays."""
     descriptor = _new_file()
-    # The process has its own when it has begun. One that never does leaves this one to be closed.
-    weakref.finalize(process, os.close, descriptor)
     head = io.BytesIO()
     arrays: list[pickle.PickleBuffer] = []
     reduction.ForkingPickler(head, 5, True, arrays.append).dump(whole)
@@ -59,7 +57,23 @@ def _packed(whole: Any, process: Any) -> tuple[Any, int]:
             spans.append((start, file.tell()))
         start = file.tell()
         pickle.dump((head.getvalue(), spans), file, 5)
-    return reduction.DupFd(descriptor), start
+    return sent(descriptor, process), start
+
+
+def sent(descriptor: int, process: Any) -> Any:
+    """Return what a file is pickled as for ``process``; its ``detach()`` there gives the descriptor.
+
+    Parameters
+    ----------
+    descriptor
+        The file's, and from now on the process'. CPython takes none twice: what goes to it more than once is to be
+        duplicated before.
+    process
+        What is being started, as ``get_spawning_popen`` tells.
+    """
+    # The process has its own when it has begun. One that never does leaves this one to be closed.
+    weakref.finalize(process, os.close, descriptor)
+    return reduction.DupFd(descriptor)
 
 
 def _unpacked(file: Any, start: int) -> Any:
