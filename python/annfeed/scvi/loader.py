@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
+from annfeed.ranks import draw_seed
 from annfeed.readahead import batches_ahead, read_ahead
 from annfeed.sampler_plan import SamplerPlan
 from annfeed.scvi.batches import RegistryDataset, RowSubset
@@ -179,7 +180,7 @@ class AnnDataLoader(DataLoader[Any]):
         if self.timeout:
             raise ValueError(f"timeout={self.timeout} needs num_workers > 0")
         # torch's own iterator draws a seed for its workers here, used or not; what the model draws comes after it.
-        torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        draw_seed(self.generator, world=1)
         return self._stream(rows)
 
     def _stream(self, rows: RowSubset) -> Iterator[Any]:
