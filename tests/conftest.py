@@ -1,8 +1,8 @@
 """What all Python tests share: the folder of real .h5ad files, which is not part of the repository, and how many cases
 hypothesis draws.
 
-A test that draws its cases draws as many as `@examples(n)` says. ``--hypothesis-profile=full`` makes that ten times as
-many, for a run over night.
+A test that draws its cases draws 100, or as many as its own ``@settings(max_examples=…)`` says.
+``--hypothesis-profile=full`` makes the 100 ten times as many, for a run over night.
 """
 
 import os

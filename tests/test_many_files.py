@@ -115,7 +115,7 @@ def test_rows_are_those_of_anncollection(shelf: Path) -> None:
     wanted = collection[rows]
     batch = dataset.__getitems__(rows.tolist()).batch
     np.testing.assert_array_equal(batch["X"].numpy(), dense(wanted.X))
-    assert dataset.categories["source"][batch["obs_source"]].tolist() == wanted.obs["source"].tolist()
+    assert dataset.categories["source"][batch["obs_source"].numpy()].tolist() == wanted.obs["source"].tolist()
 
 
 @pytest.mark.parametrize("join", ["inner", "outer"])
