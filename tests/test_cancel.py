@@ -53,11 +53,14 @@ def test_the_wish_is_of_one_thread(path: Path) -> None:
 def test_leaving_early_ends_reads_that_are_under_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled = threading.Event()
     began = threading.Event()
+    slow = threading.Event()
     dataset = AnnDataset(path, chunk_size=200, cache=0)  # rows that are held take no time
     load = dataset.load
 
     def slow_load(positions: np.ndarray) -> object:
         loaded = load(positions)
+        if not slow.is_set():
+            return loaded
         began.set()
         # As a long read does between its jobs: look, until the wish is there.
         for _ in range(10_000):
@@ -68,9 +71,10 @@ def test_leaving_early_ends_reads_that_are_under_way(path: Path, monkeypatch: py
                 raise
         return loaded
 
+    monkeypatch.setattr(dataset, "load", slow_load)
     iterator = iter(dataset.get_optimized_dataloader(100, seed=0))
     next(iterator)
-    monkeypatch.setattr(dataset, "load", slow_load)
+    slow.set()
     for _ in range(2):  # make room for another window
         next(iterator)
     assert began.wait(10)

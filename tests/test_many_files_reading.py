@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -62,6 +63,12 @@ def rows_of(batches: Any) -> list[int]:
         assert dense(batch["X"])[:, 0].tolist() == batch["obs_row"].tolist()
         found += batch["obs_row"].tolist()
     return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> None:
+    """Files are counted in the process: those of datasets that tests before have left go first."""
+    gc.collect()
 
 
 def open_shards() -> int:

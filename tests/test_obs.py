@@ -15,7 +15,7 @@ from anndata.io import read_elem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annfeed.errors import FormatError, UnknownNameError
+from annfeed.errors import FormatError, StaleFileError, UnknownNameError
 from annfeed.obs import ObsTable
 from annfeed.obs_sources import FileSource
 
@@ -635,7 +635,7 @@ def test_a_file_table_pickles_as_its_path(small_file):
     assert "ü".encode() not in unread
     assert pickle.loads(unread).take([1]) == {"obs_kommentar": ["ü"]}
     small_file.unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StaleFileError, match="small"):
         pickle.loads(unread).take([1])
 
 

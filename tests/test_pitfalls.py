@@ -69,7 +69,7 @@ PITFALLS: dict[str, list[str]] = {
     "pitfall 11: weights that are too few or of other rows": [
         "test_weighting::test_options_that_are_refused",
         "test_weighting::test_weights_are_of_the_datasets_rows",
-        "test_weighting::test_weights_under_the_names_of_cells_must_be_in_order",
+        "test_weighting::test_weights_under_the_names_of_cells_are_theirs",
     ],
     "pitfall 12: a split that delivers rows of another part": [
         "test_splits::test_parts_deliver_their_rows_and_only_these",
@@ -271,7 +271,7 @@ OF_LOADER: dict[str, str | tuple[dict[str, Any], dict[str, Any]]] = {
     "replacement": ({"weights": WEIGHTS, "n_samples": 300}, {"replacement": False}),
     "n_samples": ({"weights": WEIGHTS}, {"n_samples": 300}),
     "order": ({}, {"order": lambda epoch: [epoch, 7]}),
-    "uneven": "test_ranks::test_nothing_is_marked_where_nothing_is_padded",
+    "uneven": "test_ranks::test_every_batch_of_several_ranks_has_the_mark",
 }
 
 

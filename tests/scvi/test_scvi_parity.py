@@ -103,7 +103,8 @@ def test_batches_from_disk_are_those_from_memory(kind: str, layer: str | None, n
     ours = AnnDataLoader(on_disk, window=16, cache="1MiB", **ARGUMENTS[name])
     assert_same_epochs(ours, Stock(in_memory, **ARGUMENTS[name]))
     keys = ARGUMENTS[name].get("data_and_attributes")
-    assert ours.dataset.dataset.streamed == (keys is None or "X" in keys)
+    # anndata holds the layers of a backed AnnData in memory: what they are there is delivered.
+    assert ours.dataset.dataset.streamed == (layer is None and (keys is None or "X" in keys))
 
 
 @pytest.mark.parametrize("layer", [None, "counts"])
@@ -111,9 +112,12 @@ def test_csc_on_disk_gives_csr_tensors(layer: str | None, tmp_path: Path) -> Non
     adata = toy(N, kind="csc")
     on_disk, in_memory = manager(backed(adata, tmp_path), layer=layer), manager(adata, layer=layer)
     ours = list(AnnDataLoader(on_disk, load_sparse_tensor=True, batch_size=8))
-    for mine, theirs in zip(ours, Stock(in_memory, batch_size=8), strict=True):
-        assert mine["X"].layout is torch.sparse_csr
-        assert mine["X"].crow_indices().dtype is torch.int32
+    in_order = Stock(in_memory, batch_size=8)
+    # anndata holds the layers of a backed AnnData in memory, where they are what the stock loader makes of them.
+    layout = torch.sparse_csr if layer is None else next(iter(Stock(in_memory, load_sparse_tensor=True)))["X"].layout
+    for mine, theirs in zip(ours, in_order, strict=True):
+        assert mine["X"].layout is layout
+        assert layer is not None or mine["X"].crow_indices().dtype is torch.int32
         assert torch.equal(mine["X"].to_dense(), theirs["X"])
 
 
