@@ -202,7 +202,8 @@ def test_a_changed_file(folder: Path, change: Callable[[Path], None], before: st
         try:
             assert [int(row) for batch in batches for row in batch["X"][:, 0]] == list(range(5, N))
         except StaleFileError:
-            assert change not in STILL_RIGHT
+            # What reads ahead may have looked while the file was away.
+            assert change is rename_and_back or change not in STILL_RIGHT
     batches.close()
 
 

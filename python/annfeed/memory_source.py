@@ -82,7 +82,7 @@ class MemorySource:
     @property
     def is_part(self) -> bool:
         """Whether columns are left out."""
-        return self._columns is not None and self._columns is not self._total_over
+        return self._columns is not None
 
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns."""

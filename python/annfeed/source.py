@@ -326,8 +326,16 @@ class FileSource:
         wanted = _Wanted(columns=self._columns, totals=self._totals, total_over=self._total_over)
         n_writes = n_own_writes()
         make_room()
+        options: dict[str, Any] = {**wanted, "budget": budget, "threads": threads}
         try:
-            reader = Reader(self.path, self.elem, **wanted, budget=budget, threads=threads)
+            try:
+                reader = Reader(self.path, self.elem, **options)
+            except FormatError as error:
+                if self._file.now is None or isinstance(error, UnsupportedError):
+                    raise
+                # A file that was right once is being exchanged, which the check tells, or was just put back.
+                self._file.check()
+                reader = Reader(self.path, self.elem, **options)
         except UnsupportedError as error:
             if self._strict:
                 raise
