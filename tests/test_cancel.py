@@ -1,5 +1,6 @@
 """A read in another thread ends when its reader is no longer wanted: no signal reaches it there."""
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -53,13 +54,13 @@ def test_the_wish_is_of_one_thread(path: Path) -> None:
 def test_leaving_early_ends_reads_that_are_under_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled = threading.Event()
     began = threading.Event()
-    slow = threading.Event()
+    windows = itertools.count(1)
     dataset = AnnDataset(path, chunk_size=200, cache=0)  # rows that are held take no time
     load = dataset.load
 
     def slow_load(positions: np.ndarray) -> object:
         loaded = load(positions)
-        if not slow.is_set():
+        if next(windows) < 3:
             return loaded
         began.set()
         # As a long read does between its jobs: look, until the wish is there.
@@ -74,7 +75,6 @@ def test_leaving_early_ends_reads_that_are_under_way(path: Path, monkeypatch: py
     monkeypatch.setattr(dataset, "load", slow_load)
     iterator = iter(dataset.get_optimized_dataloader(100, seed=0))
     next(iterator)
-    slow.set()
     for _ in range(2):  # make room for another window
         next(iterator)
     assert began.wait(10)

@@ -101,6 +101,12 @@ def test_the_probe_sees_what_it_looks_for(probe, statement: str, state: str) -> 
     assert state in probe[statement][0]
 
 
+def test_the_room_of_scvi_tools_is_an_attribute() -> None:
+    command = [sys.executable, "-c", "import annfeed; print(annfeed.scvi.use.__name__)"]
+    pytest.importorskip("scvi", reason="scvi-tools is not installed")
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "use\n"
+
+
 def test_import_loads_only_itself_and_numpys_types(probe) -> None:
     loaded = probe["import annfeed"][1]
     assert "annfeed" in loaded
