@@ -72,6 +72,37 @@ def test_a_worker_that_dies_is_one_error_and_the_next_epoch_is_whole(path: Path,
             assert rows_of(loader) == list(range(N))
 
 
+class DiesWithALock(Transform):
+    """Ends the worker at the moment at which it looks whether it is to end: it holds a lock that all of them share."""
+
+    batched = True
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __call__(self, batch: Any) -> Any:
+        if not self.mark.exists() and 100 in batch["X"][:, 0]:
+            self.mark.touch()
+            frame = sys._getframe()
+            while frame.f_code.co_name != "_worker_loop":
+                assert frame.f_back is not None
+                frame = frame.f_back
+            frame.f_locals["done_event"]._cond.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return batch
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_worker_that_dies_with_the_lock_of_all_workers(path: Path, persistent: bool) -> None:
+    """The process that it leaves behind would wait for the lock for ever."""
+    dataset = AnnDataset(path, chunk_size=8, transform=DiesWithALock(path.with_name("died")))
+    loader = dataset.get_optimized_dataloader(8, shuffle=False, num_workers=2, persistent_workers=persistent)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
+        rows_of(loader)
+    for _ in range(2):
+        assert rows_of(loader) == list(range(N))
+
+
 def kill_and_wait(process: Any) -> None:
     os.kill(process.pid, signal.SIGKILL)
     for _ in range(100):

@@ -150,9 +150,49 @@ def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     epoch = getattr(loader, "_iterator", None)  # torch's own place for them
     if epoch is not None and not all(worker.is_alive() for worker in getattr(epoch, "_workers", ())):
         loader._iterator = None
-    begun = DataLoader.__iter__(loader)
+    begun: Iterator[Any] = DataLoader.__iter__(loader)
+    done = getattr(begun, "_workers_done_event", None)
+    # The same iterator comes again where workers persist.
+    if done is not None and not isinstance(done, _Ended):
+        vars(begun)["_workers_done_event"] = _Ended(done, vars(begun)["_workers"])
     _begun.add(begun)
     return begun
+
+
+class _Ended:
+    """The event by which torch tells workers to end, for the process that tells it.
+
+    multiprocessing's own locks a semaphore whenever it is looked at. A worker that is killed while it looks leaves it
+    locked, and torch would wait for ever to tell the others (its note on shutdown mentions it).
+    """
+
+    def __init__(self, event: Any, workers: list[Any]) -> None:
+        self._event = event
+        self._workers = workers
+        self._was_left_locked = False
+
+    def set(self) -> None:
+        """Tell them. Nobody waits for it: workers look at it now and then."""
+        self._unlock()
+        if self._was_left_locked:  # its own method insists on having locked it alone
+            self._event._flag.release()
+        else:
+            self._event.set()
+
+    def is_set(self) -> bool:
+        """Whether they were told."""
+        self._unlock()
+        return bool(self._event.is_set())
+
+    def _unlock(self) -> None:
+        lock = getattr(self._event, "_cond", None)  # multiprocessing's own place for it
+        if lock is None:
+            return
+        while not lock.acquire(timeout=0.5):  # a living process has it for microseconds
+            if not all(worker.is_alive() for worker in self._workers):
+                self._was_left_locked = True
+                break
+        lock.release()
 
 
 def _leave_to_parent() -> None:

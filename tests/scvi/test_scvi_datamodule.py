@@ -512,6 +512,19 @@ def test_what_cannot_be_meant(path: Path, tmp_path: Path) -> None:
             SCVIDataModule(**{"path_or_paths": path, **arguments})
 
 
+@pytest.mark.parametrize("wrap", [lambda adata: adata, lambda adata: [adata], lambda adata: (each for each in [adata])])
+def test_an_anndata_is_refused(path: Path, wrap: Any) -> None:
+    """Its obs may change, and the registry would keep what it was."""
+    for adata in (anndata.read_h5ad(path), anndata.read_h5ad(path, backed="r")):
+        with pytest.raises(TypeError, match=r"path_or_paths.* of type AnnData; expected a path.*use\(model\)"):
+            SCVIDataModule(wrap(adata), batch_key="donor")
+
+
+@pytest.mark.parametrize("make", [list, tuple, iter, np.array])
+def test_paths_come_in_any_container(path: Path, make: Any) -> None:
+    assert SCVIDataModule(make([str(path), str(path)])).n_obs == 2 * N
+
+
 def test_a_missing_category_is_an_error(tmp_path: Path) -> None:
     adata = toy(N)
     adata.obs["donor"] = adata.obs["donor"].where(adata.obs_names != "cell7")

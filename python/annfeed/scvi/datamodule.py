@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -68,6 +68,8 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
     ------
     KeyError
         If a file has no such layer, obs column or gene.
+    TypeError
+        If an AnnData is given: its obs may change, and a registry is made once. `annfeed.scvi.use` is for these.
     ValueError
         If a category is missing in some cell, sizes leave no training cell, or the model does not take a key.
     UnsupportedError
@@ -122,9 +124,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         categorical, continuous = key_list(categorical_covariate_keys), key_list(continuous_covariate_keys)
         single = [key for key in (batch_key, labels_key, sample_key, size_factor_key) if key is not None]
         keys = dict.fromkeys([*single, *(categorical or ()), *(continuous or ())])
-        paths = [path_or_paths] if isinstance(path_or_paths, str | os.PathLike) else list(path_or_paths)
-        if not paths:
-            raise ValueError("path_or_paths is empty, where at least one path was expected")
+        paths = _paths(path_or_paths)
         elem = "X" if layer is None else f"layers/{layer}"
         self._files = open_files(
             paths, elem=elem, var_subset=var_subset, chunk_size=window, cache=cache, threads=threads
@@ -319,6 +319,22 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         if shuffle:
             cells = np.random.RandomState(seed=settings.seed).permutation(cells)
         self.val_idx, self.train_idx, self.test_idx = np.split(cells, [n_val, n_val + n_train])
+
+
+def _paths(path_or_paths: Any) -> list[str | os.PathLike[str]]:
+    """The paths as a list, of which there is one at least."""
+    several = isinstance(path_or_paths, Iterable) and not isinstance(path_or_paths, str)
+    paths = list(path_or_paths) if several else [path_or_paths]
+    if not paths:
+        raise ValueError("path_or_paths is empty, where at least one path was expected")
+    for i, path in enumerate(paths):
+        if not isinstance(path, str | os.PathLike):
+            where = f"path_or_paths[{i}]" if several else "path_or_paths"
+            raise TypeError(
+                f"found {where} of type {type(path).__name__}; expected a path. A model of an AnnData, "
+                "in memory or backed, reads with annfeed.scvi.use(model)"
+            )
+    return paths
 
 
 def _spread(values: npt.NDArray[Any], rows: Int64Array, n_in_files: int) -> npt.NDArray[Any]:
