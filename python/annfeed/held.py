@@ -62,7 +62,7 @@ class HeldAnnData:
 
     def check(self) -> None:
         """Raise StaleDataError if its cells are not those of then, or those of the AnnData that it is a view of."""
-        self._cells = _unchanged(self._cells, self.adata.obs_names, "cells", self.place)
+        self._cells = unchanged(self._cells, self.adata.obs_names, "cells", self.place)
         self.rows()
 
     def rows(self) -> Int64Array | None:
@@ -177,7 +177,7 @@ class HeldMatrix:
         """
         self._held.check()
         if self._genes is not None:
-            self._genes = _unchanged(self._genes, self._names(), "genes", self._held.place)
+            self._genes = unchanged(self._genes, self._names(), "genes", self._held.place)
         on_disk = self._on_disk()
         key, value = self._file_key() if on_disk else self._key_in_memory()
         if self._matrix is None or not _same(key, self._key) or (thorough and self._overwritten(value)):
@@ -332,8 +332,28 @@ class HeldMatrix:
         return np.where(self._columns == GAP, GAP, viewed[self._columns])
 
 
-def _unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) -> pd.Index[Any]:
-    """The names as they are now, which are those of before."""
+def unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) -> pd.Index[Any]:
+    """Return the names as they are now, which are those of before.
+
+    Parameters
+    ----------
+    before, now
+        Names of cells or genes.
+    what
+        "cells" or "genes".
+    place
+        The words for what has them, in messages.
+
+    Raises
+    ------
+    StaleDataError
+        If there are others, or in another order.
+
+    Examples
+    --------
+    >>> unchanged(pd.Index(["a", "b"]), pd.Index(["a", "b"]), "cells", "AnnData").tolist()
+    ['a', 'b']
+    """
     if now is before or now.is_(before):
         return before
     if len(now) != len(before):

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset, Subset
 
-from annfeed.held import HeldAnnData
 from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
+from annfeed.scvi.same_cells import SameCells
 from annfeed.spawning import ThroughFile
 from annfeed.threads import reading_threads
 
@@ -63,7 +63,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         self._threads = threads
         self._n_obs = int(adata_manager.adata.shape[0])
         self._cache = cache
-        self._held = HeldAnnData(adata_manager.adata)
+        self._same = SameCells(adata_manager.adata)
         self._fields: dict[str, Field] = {}
         self._fields = self._fields_now()
 
@@ -73,11 +73,13 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         Raises
         ------
         StaleDataError
-            If the AnnData has other cells than when the dataset was made.
+            If the AnnData has other cells or genes than when the dataset was made.
+        UnknownNameError
+            If what is registered is no longer there.
         """
         if self.adata_manager is None:  # one of an epoch, or in another process
             return self
-        self._held.check()
+        self._same.check()
         now = copy.copy(self)
         now._fields = self._fields = self._fields_now()
         now.adata_manager = None
@@ -127,7 +129,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker needs the fields only; a backed AnnData does not pickle.
-        return {**self.__dict__, "adata_manager": None, "_held": None}
+        return {**self.__dict__, "adata_manager": None, "_same": None}
 
 
 class LoadedRows:

@@ -99,7 +99,7 @@ def find_fields(
     n_obs = adata_manager.adata.shape[0]
     fields: dict[str, Field] = {}
     for key, dtype in dtypes.items():
-        value = adata_manager.get_from_registry(key)
+        value = _value(adata_manager, key)
         if isinstance(value, str) and key == _MINIFY_TYPE:
             continue
         known = before.get(key)
@@ -117,6 +117,25 @@ def find_fields(
         else:
             fields[key] = _in_memory(key, value, dtype, as_tensor)
     return fields
+
+
+def _value(adata_manager: Any, key: str) -> Any:
+    """What the registry says of a key. Columns of obs are copied: later edits are for the next epoch."""
+    place = adata_manager.data_registry[key]
+    try:
+        value = adata_manager.get_from_registry(key)
+    except (KeyError, ValueError) as error:
+        name, of = place["attr_key"], place["attr_name"]
+        raise UnknownNameError(
+            f"registry key {key!r}: the AnnData has no {of}[{name!r}], which setup_anndata registered ({error}). Put "
+            "it back, or run setup_anndata again"
+        ) from error
+    if value is None:
+        raise UnknownNameError(
+            f"registry key {key!r}: the AnnData has no {place['attr_name']} by now. Put it back, or run setup_anndata "
+            "again"
+        )
+    return value.copy() if place["attr_name"] == "obs" else value
 
 
 def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:

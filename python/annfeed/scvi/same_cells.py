@@ -1,0 +1,47 @@
+"""Whether an AnnData, or a MuData and its modalities, still has the cells and genes that a loader was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from annfeed.held import unchanged
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class SameCells:
+    """The cells and genes of an AnnData or MuData, as they are when this is made.
+
+    Parameters
+    ----------
+    adata
+        Kept by reference.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> adata = anndata.AnnData(np.eye(2))
+    >>> same = SameCells(adata)
+    >>> adata.obs["donor"] = ["d1", "d2"]
+    >>> same.check()
+    """
+
+    def __init__(self, adata: Any) -> None:
+        self._adata = adata
+        self._names = {(place, what): names for place, what, names in self._now()}
+
+    def check(self) -> None:
+        """Raise StaleDataError if there are other cells or genes by now, or in another order."""
+        for place, what, names in self._now():
+            if (place, what) in self._names:
+                self._names[place, what] = unchanged(self._names[place, what], names, what, place)
+
+    def _now(self) -> Iterator[tuple[str, str, pd.Index[Any]]]:
+        modalities = getattr(self._adata, "mod", None)
+        whole = "AnnData" if modalities is None else "MuData"
+        parts = {f"modality {name!r}": part for name, part in (modalities or {}).items()}
+        for place, part in {whole: self._adata, **parts}.items():
+            yield place, "cells", part.obs_names
+            yield place, "genes", part.var_names
