@@ -14,6 +14,7 @@ from typing import Any
 
 import chart
 import first_batch
+import gpu
 import memory
 import pandas as pd
 import quality
@@ -28,6 +29,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     "results": rates.table,
     "first batch": first_batch.table,
     "training": training.table,
+    "gpu": gpu.table,
     "memory": memory.table,
     "quality": quality.table,
 }
@@ -73,10 +75,11 @@ def _about(results: pd.DataFrame, machine: dict[str, Any] | None, alone: bool) -
     rounds = f" {machine['rounds']} rounds" if "rounds" in machine else ""
     rounds += f" of {machine['seconds']:g} s" if "seconds" in machine else ""
     rounds += "," if rounds else ""
+    device = f" on an {machine['device']};" if "device" in machine else ""
     return [
         f"{machine['file']}.{window} of {results['batch'].iloc[0]}; warm page cache; {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; annfeed on "
-        f"{machine['cores']} threads;{busy}{rounds} {machine['date']}; "
+        f"{machine['cores']} threads;{device}{busy}{rounds} {machine['date']}; "
         + versions
         + (f"; not installed: {', '.join(missing)}." if missing else ".")
     ]

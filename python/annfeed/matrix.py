@@ -222,7 +222,7 @@ class Matrix:
         self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Lost | None]:
         nnz = block.nnz(places)
-        indptr = torch.empty(len(places) + 1, dtype=torch.int32, device="cpu")
+        indptr = self._memory.empty(len(places) + 1, torch.int32)
         indices, values = self._memory.empty(nnz, torch.int32), self._memory.empty(nnz, dtype)
         lost = block.csr(places, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
         return indptr, indices, values, lost
