@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from annfeed import AnnDataset, StaleDataError, UnknownNameError
 
-ELEM = {"X": "X", "counts": "layers/counts", "emb": "obsm/emb"}
+ELEM = {"X": "X", "counts": "layers/counts", "emb": "obsm/emb", "table": "obsm/table"}
 N, GENES = 12, 5
 ROWS, COLUMNS = [9, 2, 7, 4, 11, 0], [3, 0, 4]
 MAKE = {"dense": np.array, "csr": sp.csr_matrix, "csc": sp.csc_matrix}
@@ -42,10 +42,13 @@ def toy(layout: str = "csr") -> anndata.AnnData:
     adata = anndata.AnnData(MAKE[layout](values), obs=obs, var=pd.DataFrame(index=[f"g{i}" for i in range(GENES)]))
     adata.layers["counts"] = MAKE[layout](values + 1000)
     adata.obsm["emb"] = values[:, :2] + 2000
+    adata.obsm["table"] = pd.DataFrame({"a": values[:, 0] + 3000, "b": np.arange(N)}, index=obs.index)
     return adata
 
 
 def dense(matrix: Any) -> np.ndarray:
+    if isinstance(matrix, pd.DataFrame):
+        return matrix.to_numpy(copy=True)
     matrix = matrix.to_memory() if hasattr(matrix, "to_memory") else matrix
     return matrix.toarray() if sp.issparse(matrix) else np.array(matrix[...])
 
@@ -54,6 +57,7 @@ def held(adata: anndata.AnnData) -> dict[str, Any]:
     """What the object gives now, copied."""
     obs = pd.DataFrame({name: list(adata.obs[name]) for name in adata.obs}, index=adata.obs_names)
     matrices = {"X": adata.X, "counts": adata.layers["counts"], "emb": adata.obsm["emb"]}
+    matrices["table"] = adata.obsm["table"]
     return {**{key: dense(value) for key, value in matrices.items()}, "obs": obs}
 
 
@@ -83,8 +87,9 @@ class Edits(RuleBasedStateMachine):
         layout=st.sampled_from(["dense", "csr", "csc"]),
         workers=st.sampled_from([0, 0, 0, 2]),
         listed=st.booleans(),
+        part=st.booleans(),
     )
-    def hand_over(self, form: str, layout: str, workers: int, listed: bool) -> None:
+    def hand_over(self, form: str, layout: str, workers: int, listed: bool, part: bool) -> None:
         self.whole = toy("csr" if "backed" in form and layout == "csc" else layout)
         self.folder: Any = None
         if "backed" in form:
@@ -94,7 +99,7 @@ class Edits(RuleBasedStateMachine):
             self.whole = anndata.read_h5ad(self.folder, backed="r")
         self.object = self.whole[ROWS][:, COLUMNS] if form == "view" else self.whole
         self.object = self.whole[ROWS, COLUMNS] if form == "view of backed" else self.object
-        self.workers, self.listed = workers, listed
+        self.workers, self.listed, self.part = workers, listed, part
         self.make()
 
     def make(self) -> None:
@@ -103,12 +108,14 @@ class Edits(RuleBasedStateMachine):
             held(self.object)
             source = [self.object, self.object] if self.listed else self.object
             self.dataset = AnnDataset(source, elem=ELEM, return_index=True)
+            if self.part:
+                self.dataset = self.dataset.subset(slice(None, None, -2)).split({"a": 0.7, "b": 0.3})["a"]
         except (KeyError, IndexError, ValueError):  # nothing can be made of it as it is now
             self.whole = self.object = toy()
             return self.make()
         self.loader = self.dataset.get_optimized_dataloader(4, seed=1, num_workers=self.workers)
         self.names = self.object.obs_names.copy(), self.object.var_names.copy()
-        self.widths = self.object.obsm["emb"].shape[1]
+        self.widths = [self.object.obsm[name].shape[1] for name in ("emb", "table")]
 
     def close(self) -> None:
         if self.running is not None:
@@ -133,7 +140,7 @@ class Edits(RuleBasedStateMachine):
             rows = np.arange(whole.n_obs)[self.object._oidx]
             columns = np.arange(whole.n_vars)[self.object._vidx]
             same &= whole.obs_names[rows].equals(self.names[0]) and whole.var_names[columns].equals(self.names[1])
-        return not same or now["emb"].shape[1] != self.widths
+        return not same or [now[name].shape[1] for name in ("emb", "table")] != self.widths
 
     def rows_of(self, index: Any) -> np.ndarray:
         if self.listed:
@@ -224,6 +231,17 @@ class Edits(RuleBasedStateMachine):
         if "counts" in self.whole.layers:
             self.whole.layers["counts"] = self.whole.layers["counts"] * 2
         self.whole.obsm["emb"] = np.array(self.whole.obsm["emb"]) + 1
+
+    @rule(whole=st.booleans())
+    def edit_the_table(self, whole: bool) -> None:
+        if whole:
+            self.whole.obsm["table"] = self.whole.obsm["table"] * 2
+        else:
+            self.whole.obsm["table"].iloc[2:, 1] += self.next()
+
+    @rule()
+    def widen_the_table(self) -> None:
+        self.whole.obsm["table"][f"more {self.next()}"] = 1.0
 
     @rule()
     def delete_the_layer(self) -> None:
