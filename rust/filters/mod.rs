@@ -56,27 +56,25 @@ impl UnknownFilter {
 /// The name of a filter, for people; ids are registered with the HDF Group.
 #[must_use]
 pub fn name_of(id: i32) -> &'static str {
-    {
-        match id {
-            1 => "gzip",
-            2 => "shuffle",
-            3 => "fletcher32",
-            32000 => "lzf",
-            32004 => "lz4",
-            32015 => "zstd",
-            4 => "szip",
-            5 => "nbit",
-            6 => "scaleoffset",
-            307 => "bzip2",
-            32001 => "Blosc",
-            32008 => "bitshuffle",
-            32013 => "ZFP",
-            32017 => "SZ",
-            32024 => "SZ3",
-            32026 => "Blosc2",
-            32028 => "SPERR",
-            _ => "unknown name",
-        }
+    match id {
+        1 => "gzip",
+        2 => "shuffle",
+        3 => "fletcher32",
+        4 => "szip",
+        5 => "nbit",
+        6 => "scaleoffset",
+        307 => "bzip2",
+        32000 => "lzf",
+        32001 => "Blosc",
+        32004 => "lz4",
+        32008 => "bitshuffle",
+        32013 => "ZFP",
+        32015 => "zstd",
+        32017 => "SZ",
+        32024 => "SZ3",
+        32026 => "Blosc2",
+        32028 => "SPERR",
+        _ => "unknown name",
     }
 }
 
