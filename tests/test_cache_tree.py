@@ -65,7 +65,8 @@ def told(loader: Any) -> tuple[dict[int, dict[str, int]], int]:
     return last, n_rows
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+# Processes that are spawned are those of test_processes_of_processes_share_it: here there are five.
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_two_loaders_with_workers_share_one_budget(paths: list[Path], tree: Ledger, method: str) -> None:
     """Training and validation, with workers that stay alive, and the main process that reads, too."""
     datasets = [AnnDataset(path, transform=Tell(), chunk_size=300) for path in paths]

@@ -208,7 +208,8 @@ def test_a_changed_file(folder: Path, change: Callable[[Path], None], before: st
 
 
 @pytest.mark.parametrize("change", [write_and_put_back, replace, rename_and_back], ids=lambda c: c.__name__)
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+# Either the worker has what this process had open, or it is given paths and opens them itself.
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_changed_file_and_workers(folder: Path, change: Callable[[Path], None], method: str) -> None:
     path = folder / "cells.h5ad"
     how = {"num_workers": 1, "multiprocessing_context": method, "persistent_workers": method == "fork"}

@@ -49,15 +49,20 @@ def _nothing_left() -> Iterator[None]:
 
 
 def is_right(batch: dict[str, Any], x: sp.csr_matrix) -> bool:
-    rows = batch["X"] if batch["X"].layout is torch.strided else batch["X"].to_dense()
-    return np.array_equal(rows, x[batch["obs_row"].numpy()].toarray())
+    rows, wanted = batch["X"], x[batch["obs_row"].numpy()]
+    if rows.layout is torch.strided:
+        return np.array_equal(rows, wanted.toarray())
+    # scipy takes a tenth of the time that torch takes to make it dense.
+    parts = (rows.values().numpy(), rows.col_indices().numpy(), rows.crow_indices().numpy())
+    return np.array_equal(sp.csr_matrix(parts, rows.shape).toarray(), wanted.toarray())
 
 
-def loader_of(dataset: AnnDataset, kind: str, **options: Any) -> DataLoader[Any]:
+def loader_of(dataset: AnnDataset, kind: str, num_workers: int = 2, **options: Any) -> DataLoader[Any]:
+    options = {"batch_size": BATCH, "num_workers": num_workers, **options}
     if kind == "optimized":
-        return dataset.get_optimized_dataloader(batch_size=BATCH, seed=0, num_workers=2, **options)
+        return dataset.get_optimized_dataloader(seed=0, **options)
     collate = dataset.get_collate_fn() if kind == "plain" else None
-    return DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=2, collate_fn=collate, **options)
+    return DataLoader(dataset, shuffle=True, collate_fn=collate, **options)
 
 
 # torch's default_collate does not know CSR tensors.
@@ -86,12 +91,13 @@ def test_kept_batches_stay(path: Path, x: sp.csr_matrix, kind: str, output: str,
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_memory_goes_round_and_is_given_back(path: Path, x: sp.csr_matrix, method: str) -> None:
-    loader = loader_of(AnnDataset(path), "plain", persistent_workers=True, multiprocessing_context=method)
+    n_workers = 1 if method == "spawn" else 2  # it takes seconds to start one
+    loader = loader_of(AnnDataset(path), "plain", n_workers, persistent_workers=True, multiprocessing_context=method)
     for _ in range(4):
         for batch in loader:
             assert is_right(batch, x)
     # In flight are, for each worker, what it makes, prefetch_factor=2 that are made, and what is here.
-    assert 0 < len(shared_memory._received) <= 10
+    assert 0 < len(shared_memory._received) <= 5 * n_workers
     del loader
     gc.collect()
     time.sleep(0.1)
@@ -315,8 +321,11 @@ class Raises(Dataset[Any]):
 def test_an_error_loses_no_batch_before_it(path: Path, x: sp.csr_matrix) -> None:
     batches = iter(DataLoader(Raises(AnnDataset(path)), batch_size=None, num_workers=2))
     kept = [next(batches) for _ in range(3)]
-    with pytest.raises(ValueError, match="the third one"):
+    with pytest.raises(ValueError, match="the third one") as caught:
         next(batches)
+    # Or torch's iterator would be part of a cycle, and wait for its workers (annfeed's own loaders see to it).
+    caught.value.__traceback__ = None
+    del caught
     kept.append(next(batches))
     assert all(is_right(batch, x) for batch in kept)
     assert kept[-1]["obs_row"].tolist() == list(range(4 * BATCH, 5 * BATCH))

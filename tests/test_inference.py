@@ -409,7 +409,7 @@ def test_a_dataset_is_not_stale_after_our_own_write(path: Path) -> None:
         rows_of(dataset.get_optimized_dataloader(batch_size=4))
 
 
-@pytest.mark.parametrize(("context", "persistent"), [("fork", False), ("fork", True), ("spawn", True)])
+@pytest.mark.parametrize(("context", "persistent"), [("fork", False), ("fork", True), ("forkserver", True)])
 def test_workers_are_not_stale_either(path: Path, context: str, persistent: bool) -> None:
     dataset = AnnDataset(path, chunk_size=8)
     options = {"num_workers": 1, "multiprocessing_context": context, "persistent_workers": persistent}

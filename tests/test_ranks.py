@@ -266,7 +266,7 @@ def in_group(rank: int, path: Path, folder: Path) -> None:
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch is built without torch.distributed")
 def test_rank_0s_draw_is_every_ranks(path: Path, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(in_group, (path, tmp_path), nprocs=2)
+    torch.multiprocessing.start_processes(in_group, (path, tmp_path), nprocs=2, start_method="forkserver")
     reports = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [report["place"] for report in reports] == [[0, 2], [1, 2]]
     # The oracle: what a process alone draws after the same manual_seed.

@@ -1,9 +1,12 @@
 """Torch worker processes, however they are started: the same rows, a file of their own, random numbers of their own."""
 
 import contextlib
+import gc
+import multiprocessing
 import os
 import pickle
 import random
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +87,11 @@ def test_data_that_the_parent_has_read_is_read_by_workers(shelf: Path, method: s
     datasets = [AnnDataset(hand_over(toy(), form, shelf), chunk_size=8) for form in FORMS]
     for dataset in datasets:
         list(dataset.get_optimized_dataloader(batch_size=40))
-    # All three in one loader, because a spawned worker takes seconds to start.
+    # All three in one loader, because a spawned worker takes seconds to start; and one of these.
     loader = DataLoader(
         ConcatDataset(datasets),
         batch_size=8,
-        num_workers=2,
+        num_workers=1 if method == "spawn" else 2,
         multiprocessing_context=method,
         collate_fn=default_collate,
     )
@@ -221,6 +224,36 @@ def draws(shelf: Path, n_epochs: int = 2, **settings: Any) -> list[dict[tuple[in
             epoch[number, place] = batch["drawn"].flatten().tolist()
         found.append(epoch)
     return found
+
+
+class Refuses(Transform):
+    """Raises at the last row."""
+
+    def __call__(self, data_dict):
+        if data_dict["obs_row"] == 39:
+            raise ValueError("the last row")
+        return data_dict
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_end_by_themselves_after_an_error(
+    shelf: Path, persistent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch waits five seconds for one that was not told, and then terminates it.
+    terminated: list[Any] = []
+    monkeypatch.setattr(BaseProcess, "terminate", lambda worker: [terminated.append(worker), worker.kill()])
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=Refuses())
+    loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False, num_workers=2, persistent_workers=persistent)
+    before = set(multiprocessing.active_children())
+    batches = iter(loader)
+    next(batches)
+    workers = set(multiprocessing.active_children()) - before
+    with pytest.raises(ValueError, match="the last row"):
+        list(batches)
+    del loader, batches
+    gc.collect()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert terminated == []
 
 
 def drawn(epochs: list[dict[tuple[int, int], list[float]]]) -> list[float]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing import process
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -151,12 +151,28 @@ def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     if epoch is not None and not all(worker.is_alive() for worker in getattr(epoch, "_workers", ())):
         loader._iterator = None
     begun: Iterator[Any] = DataLoader.__iter__(loader)
+    if begun not in _begun:
+        _keep_queues(begun)
     done = getattr(begun, "_workers_done_event", None)
     # The same iterator comes again where workers persist.
     if done is not None and not isinstance(done, _Ended):
         vars(begun)["_workers_done_event"] = _Ended(done, vars(begun)["_workers"])
     _begun.add(begun)
     return begun
+
+
+def _keep_queues(epoch: Any) -> None:
+    """See to it that the queues to the workers are there as long as torch's iterator is.
+
+    After an error in a worker the iterator is part of a cycle: the error knows the frames that it went through, and one
+    of them knows the error. Python tells the queues of a cycle to close before it lets the iterator go, which then
+    cannot tell its workers to end: it would wait five seconds for each.
+    """
+    finalize(epoch, _let_go, getattr(epoch, "_index_queues", None)).atexit = False
+
+
+def _let_go(_: Any) -> None:
+    """Do nothing: whoever was to call it has held its argument until now."""
 
 
 class _Ended:
