@@ -26,8 +26,10 @@ settings.register_profile("usual", max_examples=100, deadline=None)
 settings.register_profile("full", max_examples=1000, deadline=None)
 settings.load_profile("usual")
 
-# Workers that are started by forkserver then need not import these.
-torch.multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "annfeed", "anndata"])
+# What is started by forkserver, as workers and as the scripts of processes.py, then need not import these.
+torch.multiprocessing.get_context("forkserver").set_forkserver_preload(
+    ["torch", "torch.distributed", "anndata", "annfeed.dataset", "annfeed.loader", "lightning.pytorch"]
+)
 
 
 @pytest.fixture(scope="session")

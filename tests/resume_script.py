@@ -2,7 +2,7 @@
 
     python resume_script.py FILE FOLDER KILL_AT [num_workers]
 
-Alone or under torchrun. Each rank writes a line for every step; the model is a sum over what it saw, in order.
+Alone, or as one of several ranks. Each writes a line for every step; the model is a sum over what it saw, in order.
 """
 
 import json

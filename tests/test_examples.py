@@ -1,4 +1,4 @@
-"""The examples, run as a user runs them: as a process of their own, on a real file."""
+"""The examples, run as a user runs them: as scripts, each once in a Python of its own, and on a real file."""
 
 import importlib.util
 import os
@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from processes import run, run_ranks
 
 from annfeed import write_obsm
 
@@ -24,8 +25,8 @@ CLASSIFIER = EXAMPLES / "train_classifier.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return start(CLASSIFIER, *arguments, "--device", "cpu")
+def classify(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return run(CLASSIFIER, *arguments, "--device", "cpu")
 
 
 def start(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -67,7 +68,8 @@ def accuracies(output: str) -> tuple[float, float]:
 
 
 def test_classifier_learns_the_real_labels_the_same_way_each_time(pbmc: Path) -> None:
-    runs = [run(pbmc, "--label", "bulk_labels", "--epochs", 4) for _ in range(2)]
+    arguments = (pbmc, "--label", "bulk_labels", "--epochs", 4)
+    runs = [start(CLASSIFIER, *arguments, "--device", "cpu"), classify(*arguments)]
     assert [r.returncode for r in runs] == [0, 0], runs[0].stderr
     accuracy, baseline = accuracies(runs[0].stdout)
     assert accuracy > baseline + 30
@@ -79,7 +81,7 @@ def test_classifier_learns_the_real_labels_the_same_way_each_time(pbmc: Path) ->
 
 
 def test_classifier_says_how_fast_it_was(pbmc: Path) -> None:
-    done = run(pbmc, "--label", "louvain", "--elem", "raw/X", "--epochs", 1)
+    done = classify(pbmc, "--label", "louvain", "--elem", "raw/X", "--epochs", 1)
     assert done.returncode == 0, done.stderr
     assert re.search(r"speed +[\d,]+ cells/s", done.stdout)
     assert re.search(r"first batch +after \d+ ms", done.stdout)
@@ -89,7 +91,7 @@ def test_classifier_says_how_fast_it_was(pbmc: Path) -> None:
 
 @pytest.mark.parametrize("label", ["kind", "cluster"])
 def test_classifier_normalises_counts(counts: Path, label: str) -> None:
-    done = run(counts, "--label", label, "--epochs", 5, "--batch-size", 16, "--seed", 3)
+    done = classify(counts, "--label", label, "--epochs", 5, "--batch-size", 16, "--seed", 3)
     assert done.returncode == 0, done.stderr
     assert "counts: each cell is scaled" in done.stdout
     assert ("30 without a label are left out" in done.stdout) == (label == "kind")
@@ -109,14 +111,14 @@ def test_classifier_normalises_counts(counts: Path, label: str) -> None:
     ],
 )
 def test_classifier_tells_what_is_wrong(pbmc: Path, arguments: list[str], told: str) -> None:
-    done = run(pbmc, *arguments)
+    done = classify(pbmc, *arguments)
     assert done.returncode != 0
     assert told in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_classifier_tells_that_a_file_is_not_there(tmp_path: Path) -> None:
-    done = run(tmp_path / "atlas.h5ad", "--label", "kind")
+    done = classify(tmp_path / "atlas.h5ad", "--label", "kind")
     assert done.returncode != 0
     assert done.stderr.startswith("error: ")
     assert re.search(r"cannot open the file: No such file.*atlas\.h5ad", done.stderr), done.stderr
@@ -188,8 +190,10 @@ def test_ddp_trains_and_goes_on_where_it_stopped(counts: Path, tmp_path: Path) -
     # 270 of 300 cells on two processes: 9 batches each.
     assert re.findall(r"epoch (\d) .* (\d+) batches a process", first.stdout) == [("0", "9"), ("1", "9")]
     check_written(path)
-    again = start(*TORCHRUN, EXAMPLES / "train_ddp.py", path, *options, "--epochs", 3, "--overwrite")
-    assert again.returncode == 0, again.stderr
+    # Started by torchrun; on the second start, told what it tells.
+    again, other = run_ranks(2, EXAMPLES / "train_ddp.py", path, *options, "--epochs", 3, "--overwrite")
+    assert [again.returncode, other.returncode] == [0, 0], again.stderr + other.stderr
+    assert not other.stdout
     assert "going on from step 15, batch 6 of epoch 1" in again.stdout
     assert re.findall(r"epoch (\d) .* (\d+) batches a process", again.stdout) == [("1", "3"), ("2", "9")]
     assert re.search(r"test accuracy (100|9\d)\.\d%", again.stdout), again.stdout
@@ -201,8 +205,12 @@ def test_lightning_trains_on_two_processes_and_goes_on_where_it_stopped(counts: 
     path = shutil.copy(counts, tmp_path / "counts.h5ad")
     options = ["--label", "kind", "--batch-size", 16, "--cpu", "--devices", 2, "--checkpoints", tmp_path / "kept"]
     for n_epochs in (1, 4):
-        again = ["--overwrite"] if n_epochs == 4 else []
-        done = start(EXAMPLES / "train_lightning.py", path, *options, "--every", 3, "--epochs", n_epochs, *again)
+        command = (EXAMPLES / "train_lightning.py", path, *options, "--every", 3, "--epochs", n_epochs)
+        if n_epochs == 1:  # Lightning starts the other process
+            done = start(*command)
+        else:  # it finds both
+            done, other = run_ranks(2, *command, "--overwrite", launcher="lightning")
+            assert other.returncode == 0, other.stderr
         assert done.returncode == 0, done.stderr
         steps = [int(file.stem.partition("step=")[2]) for file in (tmp_path / "kept").glob("epoch=*-step=*.ckpt")]
         # 240 of 300 cells on two processes: 8 batches each.

@@ -1,7 +1,6 @@
-"""`AnnDataModule`, and our loaders in Lightning's hands: alone, and in two processes that Lightning starts."""
+"""`AnnDataModule`, and our loaders in Lightning's hands: alone, and in two processes."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +11,7 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from processes import run, run_ranks
 from toys import flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, write_obsm
@@ -220,10 +220,10 @@ def rows_by_use(folder: Path) -> list[dict[tuple[str, int], list[list[int]]]]:
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch is built without torch.distributed")
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 def test_two_processes(path: Path, tmp_path: Path, strategy: str) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), str(path), str(tmp_path), strategy]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = (SCRIPT, path, tmp_path, strategy)
+    # "ddp" finds the two processes that it would start; in test_examples.py it starts one.
+    for done in run_ranks(2, *arguments, launcher="lightning") if strategy == "ddp" else [run(*arguments)]:
+        assert done.returncode == 0, done.stderr
     ranks = rows_by_use(tmp_path)
 
     def together(use: str, epoch: int = 0) -> Counter[int]:

@@ -1,14 +1,12 @@
 """Epochs under Lightning, alone and with DDP: each has its own order, with workers of any kind, shared by ranks."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from processes import run_ranks
 from toys import flat, hand_over, toy
 
 from annfeed.epoch import EpochPlan
@@ -44,15 +42,8 @@ def test_every_epoch_has_an_order_of_its_own_without_a_strategy(path: Path, name
 @pytest.fixture(scope="module")
 def ranks(path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ddp")
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(path), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for done in run_ranks(2, SCRIPT, path, folder, launcher="lightning"):
+        assert done.returncode == 0, done.stderr
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

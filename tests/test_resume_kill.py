@@ -1,14 +1,13 @@
-"""A run that is killed and begun again equals one that was left alone, batch by batch; alone and under torchrun."""
+"""A run that is killed and begun again equals one that was left alone, batch by batch; alone and on two ranks."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+from processes import run, run_ranks
 from toys import hand_over, toy
 
 SCRIPT = Path(__file__).with_name("resume_script.py")
@@ -21,11 +20,14 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return hand_over(toy(N_ROWS), "path", tmp_path_factory.mktemp("shelf"))
 
 
-def run(path: Path, folder: Path, kill_at: int, num_workers: int, launcher: list[str]) -> subprocess.CompletedProcess:
+def train(path: Path, folder: Path, kill_at: int = 0, num_workers: int = 0) -> subprocess.CompletedProcess[str]:
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, *launcher, str(SCRIPT), str(path), str(folder), str(kill_at), str(num_workers)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
+    return run(SCRIPT, path, folder, kill_at, num_workers)
+
+
+def train_on_two_ranks(path: Path, folder: Path, kill_at: int = 0) -> list[subprocess.CompletedProcess[str]]:
+    folder.mkdir(exist_ok=True)
+    return run_ranks(2, SCRIPT, path, folder, kill_at, 0)
 
 
 def steps(folder: Path, rank: int = 0) -> tuple[list[dict], int]:
@@ -46,16 +48,16 @@ def check_epochs(ranks: list[list[dict]]) -> None:
 @pytest.fixture(scope="module")
 def alone(path: Path) -> list[dict]:
     """The steps of a run that nobody disturbs."""
-    done = run(path, path.parent / "alone", 0, 0, [])
+    done = train(path, path.parent / "alone")
     assert done.returncode == 0, done.stderr
     return steps(path.parent / "alone")[0]
 
 
 @pytest.mark.parametrize(("num_workers", "kill_at"), [(0, 22), (2, 26)])
 def test_killed_and_begun_again(path: Path, tmp_path: Path, alone: list[dict], num_workers: int, kill_at: int) -> None:
-    killed = run(path, tmp_path / "killed", kill_at, num_workers, [])
+    killed = train(path, tmp_path / "killed", kill_at, num_workers)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    again = run(path, tmp_path / "killed", kill_at, num_workers, [])
+    again = train(path, tmp_path / "killed", kill_at, num_workers)
     assert again.returncode == 0, again.stderr
     found, n_twice = steps(tmp_path / "killed")
     assert found == alone
@@ -64,16 +66,16 @@ def test_killed_and_begun_again(path: Path, tmp_path: Path, alone: list[dict], n
 
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch is built without torch.distributed")
-def test_two_ranks_under_torchrun(path: Path, tmp_path: Path) -> None:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--monitor-interval=0.1"]
-    done = run(path, tmp_path / "alone", 0, 0, torchrun)
-    assert done.returncode == 0, done.stderr
-    # Started again by hand: torchrun's own restart may hand gloo the addresses of the processes that are gone.
-    killed = run(path, tmp_path / "killed", 11, 0, torchrun)
-    assert killed.returncode != 0
+def test_two_ranks(path: Path, tmp_path: Path) -> None:
+    for done in train_on_two_ranks(path, tmp_path / "alone"):
+        assert done.returncode == 0, done.stderr
+    # One kills itself, and the other is ended.
+    killed = train_on_two_ranks(path, tmp_path / "killed", 11)
+    assert killed[1].returncode == -signal.SIGKILL, killed[1].stderr
+    assert killed[0].returncode != 0
     assert (tmp_path / "killed" / "killed").exists()
-    again = run(path, tmp_path / "killed", 11, 0, torchrun)
-    assert again.returncode == 0, again.stderr
+    for again in train_on_two_ranks(path, tmp_path / "killed", 11):
+        assert again.returncode == 0, again.stderr
     ranks = []
     for rank in range(2):
         expected, _ = steps(tmp_path / "alone", rank)

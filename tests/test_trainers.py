@@ -5,9 +5,6 @@ among the tests' packages, trainers_script.py does what its ``prepare_data_loade
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from processes import run_ranks
 from toys import flat, hand_over, toy
 from trainers_script import LOADERS
 
@@ -39,16 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Any:
         if trainer not in known:
             folder = tmp_path_factory.mktemp(trainer)
             script = Path(__file__).with_name("trainers_script.py")
-            command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-            done = subprocess.run(
-                [sys.executable, *command, trainer, str(path), str(folder)],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
-            assert done.returncode == 0, done.stderr[-5000:]
+            for done in run_ranks(2, script, trainer, path, folder):
+                assert done.returncode == 0, done.stderr[-5000:]
             known[trainer] = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
         return known[trainer]
 

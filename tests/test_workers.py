@@ -304,6 +304,29 @@ def test_seed_and_epoch_do_not_make_one_stream(shelf: Path) -> None:
     assert set(drawn(draws(shelf, seed=5)[1:])).isdisjoint(drawn(draws(shelf, n_epochs=1, seed=6)))
 
 
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_end_by_themselves_when_the_garbage_collector_takes_their_loader(
+    shelf: Path, persistent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch would wait for each in vain, 5 s, and kill it.
+    killed: list[Any] = []
+    kill = BaseProcess.terminate
+    monkeypatch.setattr(BaseProcess, "terminate", lambda worker: (killed.append(worker), kill(worker)))
+    before = set(multiprocessing.active_children())
+    loader = AnnDataset(hand_over(toy(), "path", shelf)).get_optimized_dataloader(
+        batch_size=4, num_workers=2, persistent_workers=persistent
+    )
+    batches = iter(loader)
+    next(batches)
+    workers = set(multiprocessing.active_children()) - before
+    circle = [loader, batches]
+    circle.append(circle)
+    del loader, batches, circle
+    gc.collect()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert not killed
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_process_has_helpers_of_its_own(tmp_path: Path) -> None:
     # Batches of several MB are made by two threads, which a forked process has not got.

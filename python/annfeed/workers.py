@@ -157,6 +157,9 @@ def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     # The same iterator comes again where workers persist.
     if done is not None and not isinstance(done, _Ended):
         vars(begun)["_workers_done_event"] = _Ended(done, vars(begun)["_workers"])
+        # In a reference cycle the garbage collector would close the queues first; through them the iterator tells its
+        # workers to end, and it would wait 5 s for each of them. Held from here, they are closed after it.
+        finalize(begun, list, vars(begun)["_index_queues"]).atexit = False
     _begun.add(begun)
     return begun
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import subprocess
-import sys
 import weakref
 from itertools import chain
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 pytest.importorskip("scvi.dataloaders", reason="scvi-tools is not installed")
 
 from managers import assert_same, backed, cells, manager, toy
+from processes import run_ranks
 from scvi.data import AnnDataManager
 from scvi.data.fields import LabelsWithUnlabeledObsField, LayerField
 from scvi.dataloaders import ConcatDataLoader as StockConcat
@@ -168,12 +167,12 @@ def test_without_any_label(adata: Any) -> None:
 
 
 RANK = """
-import json, sys
+import json
 import anndata, numpy as np
 import torch.distributed as dist
 from annfeed.scvi import ConcatDataLoader
 
-dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
+dist.init_process_group("gloo")
 
 class Manager:
     adata = anndata.AnnData(np.arange(40, dtype="float32")[:, None])
@@ -195,9 +194,9 @@ dist.destroy_process_group()
 
 def test_ranks(tmp_path: Path) -> None:
     (tmp_path / "rank.py").write_text(RANK)
-    command = [sys.executable, str(tmp_path / "rank.py"), str(tmp_path / "store")]
-    ranks = [subprocess.Popen([*command, str(r)], stdout=subprocess.PIPE, text=True) for r in range(2)]
-    results = [json.loads(rank.communicate(timeout=120)[0].splitlines()[-1]) for rank in ranks]
+    ranks = run_ranks(2, tmp_path / "rank.py")
+    assert [rank.returncode for rank in ranks] == [0, 0], ranks
+    results = [json.loads(rank.stdout.splitlines()[-1]) for rank in ranks]
     assert [length for length, _ in results] == [4, 4]
     (first, second, again), (of_other, _, _) = results[0][1], results[1][1]
     assert first == again != second
