@@ -18,6 +18,7 @@ from annfeed.errors import AnnfeedWarning, UnknownNameError
 from annfeed.obs_columns import Labels, Rows
 from annfeed.obs_sources import Name, Read, Source
 from annfeed.obs_union import join_column
+from annfeed.text_codes import joined
 
 #: So many columns and files a warning names.
 _NAMED = 5
@@ -99,8 +100,8 @@ class JoinedObsSource:
         return names
 
     def frame(self, columns: list[Name]) -> pd.DataFrame:
-        joined = dict(self.read(columns))
-        return pd.DataFrame(joined, columns=columns, index=pd.RangeIndex(self.n_rows)).set_axis(self.names, axis=0)
+        found = dict(self.read(columns))
+        return pd.DataFrame(found, columns=columns, index=pd.RangeIndex(self.n_rows)).set_axis(self.names, axis=0)
 
     def read(self, columns: list[Name]) -> Read:
         for name in columns:
@@ -121,8 +122,21 @@ class JoinedObsSource:
 
     def computed(self, column: Name) -> Labels | None:
         if column != self._label or self._label is None:
-            return None
+            coded = self.coded(column)
+            return None if coded is None else Labels(coded.codes, list(coded.categories), None)
         return Labels(_SourceOfRow(self._lengths), self._keys, pd.Index(self._keys))
+
+    def coded(self, column: Name) -> pd.Categorical | None:
+        if not self.is_of_file or column == self._label:
+            return None
+        found: list[pd.Categorical | int] = []
+        for part in self._parts:
+            there = column in part.column_names
+            codes = part.coded(column) if there else None
+            if there and codes is None:
+                return None
+            found.append(part.n_rows if codes is None else codes)
+        return joined(found)
 
     def check_rows(self) -> None:
         for part in self._parts:
@@ -149,9 +163,9 @@ class JoinedObsSource:
     def to_pickle(self, columns: list[Name]) -> Source:
         parts = [part.to_pickle([name for name in columns if name in part.column_names]) for part in self._parts]
         # Not made anew: that would open every file.
-        joined = copy.copy(self)
-        joined._parts, joined._arrays = parts, {}
-        return joined
+        copied = copy.copy(self)
+        copied._parts, copied._arrays = parts, {}
+        return copied
 
     def check(self, asked: Sequence[Name] | None) -> None:
         """Say once which columns are not in every part.

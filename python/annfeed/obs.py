@@ -293,6 +293,25 @@ class ObsTable:
         ((_, series),) = self._source.read([name])
         return series.reset_index(drop=True)
 
+    def labels(self, name: Name) -> pd.Series[Any]:
+        """Return one column as `column` does, but texts of files as a categorical, of which the texts are not held.
+
+        Its categories are the different texts, in order of appearance.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+
+        Examples
+        --------
+        >>> ObsTable.from_frame(pd.DataFrame({"a": [1], "b": [2]})).labels("a").tolist()
+        [1]
+        """
+        self._check_known(name)
+        coded = self._source.coded(name)
+        return self.column(name) if coded is None else pd.Series(coded, name=name)
+
     def _check_known(self, name: Name) -> None:
         if name not in self._source.column_names:
             raise UnknownNameError(_unknown(name, self._source))

@@ -24,7 +24,8 @@ from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5py_file import open_h5py
 from annfeed.held import HeldAnnData
 from annfeed.identity import KnownFile
-from annfeed.obs_columns import Column, Rows
+from annfeed.obs_columns import Column, Labels, Rows
+from annfeed.text_codes import read_text_codes
 
 Name = Any  # of a column: str in a file; a DataFrame may have others
 
@@ -66,6 +67,9 @@ class Source(Protocol):
 
     def computed(self, column: Name) -> Column | None:
         """Return a column that need not be read, converted; None for all that must."""
+
+    def coded(self, column: Name) -> pd.Categorical | None:
+        """Return a column of text as codes and texts, of which no more is held at a time; None for any other column."""
 
     def check_rows(self) -> None:
         """Raise StaleDataError if rows are no longer those of when it was made."""
@@ -114,6 +118,9 @@ class FrameSource:
 
     def computed(self, column: Name) -> None:
         return None
+
+    def coded(self, column: Name) -> None:
+        return None  # it is in memory
 
     def check_rows(self) -> None:
         """Nobody else has the frame."""
@@ -240,8 +247,18 @@ class FileSource:
                     series = pd.Series(read_elem(obs[name]), index=rows)
                 yield name, series
 
-    def computed(self, column: Name) -> None:
-        return None
+    def computed(self, column: Name) -> Labels | None:
+        coded = self.coded(column)
+        return None if coded is None else Labels(coded.codes, list(coded.categories), None)
+
+    def coded(self, column: Name) -> pd.Categorical | None:
+        if self._header.index is None:
+            return None
+        with self._open() as obs, _told(f"{self.place}/{column}"):
+            found = read_text_codes(obs[column])
+            if found is not None and len(found) != self.n_rows:
+                raise ValueError(f"it has {len(found)} values, but there are {self.n_rows} rows")
+            return found
 
     def check_rows(self) -> None:
         """A file that changes is another file."""

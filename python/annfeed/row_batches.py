@@ -210,7 +210,7 @@ class RowBatches(ThroughFile, Dataset[Item]):
 
     def label_codes(self, column: str, needed_by: str | None = None) -> tuple[npt.NDArray[Any], list[Any]]:
         """Return an obs column of the dataset's rows as codes and labels, as `annfeed.labels.label_codes` does."""
-        return label_codes(self._obs_table.column(column), needed_by, self._rows)
+        return label_codes(self._obs_table.labels(column), needed_by, self._rows)
 
     def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
         """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""

@@ -1,0 +1,117 @@
+"""A column of text in a file as codes: read piece by piece, so that the whole of it is never in memory as text.
+
+Which text a row has is all that labels, splits and balanced orders ask; a code of one to four bytes a row tells it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+#: Rows read together; more where a chunk of the file has more.
+_PIECE = 1 << 16
+
+
+def read_text_codes(column: Any) -> pd.Categorical | None:
+    """Return a column of text as codes and its different texts, in order of appearance.
+
+    Parameters
+    ----------
+    column
+        As it lies in the file: an array of text, or a group with ``values`` and ``mask``.
+
+    Returns
+    -------
+    Codes as narrow as they fit, -1 where masked; None for a column that is no text.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryFile() as bytes_, h5py.File(bytes_, "w") as file:
+    ...     file["c"] = ["b", "a", "b"]
+    ...     file["c"].attrs["encoding-type"] = "string-array"
+    ...     found = read_text_codes(file["c"])
+    >>> found.codes, list(found.categories)
+    (array([0, 1, 0], dtype=int8), ['b', 'a'])
+    """
+    kind = column.attrs.get("encoding-type")
+    if kind == "nullable-string-array":
+        return coded(_masked(column["values"].asstr(), column["mask"], column["values"]), len(column["mask"]))
+    if not isinstance(column, h5py.Dataset) or column.ndim != 1 or kind not in ("string-array", "array"):
+        return None
+    if h5py.check_string_dtype(column.dtype) is None:
+        return None
+    texts = column.asstr() if kind == "string-array" else column
+    return coded(((texts[rows], None) for rows in _pieces(column)), len(column))
+
+
+def coded(pieces: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]], n_rows: int) -> pd.Categorical:
+    """Return pieces of a column, each with the mask of what is missing in it, as one categorical.
+
+    Parameters
+    ----------
+    pieces
+        Of objects that are text (bytes count as the text that they are in UTF-8), in order.
+    n_rows
+        Of all pieces.
+
+    Examples
+    --------
+    >>> list(coded([(np.array(["b", "a"], object), None), (np.array(["", "b"], object), np.array([True, False]))], 4))
+    ['b', 'a', nan, 'b']
+    """
+    number: dict[str, int] = {}
+    codes = np.empty(n_rows, np.int8)
+    start = 0
+    for values, missing in pieces:
+        places, different = pd.factorize(values if values.dtype == object else values.astype(object))
+        if missing is not None:
+            places[missing] = -1
+        used = np.unique(places[places >= 0])
+        of_place = np.full(len(different) + 1, -1, np.int64)  # place -1 finds the last entry
+        for place in used.tolist():
+            value = different[place]
+            text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+            of_place[place] = number.setdefault(text, len(number))
+        fits = np.min_scalar_type(-max(1, len(number)))
+        if fits.itemsize > codes.itemsize:
+            codes = codes.astype(fits)
+        codes[start : start + len(places)] = of_place[places]
+        start += len(places)
+    return pd.Categorical.from_codes(codes, pd.Index(list(number), dtype=object))
+
+
+def joined(parts: Iterable[pd.Categorical | int]) -> pd.Categorical:
+    """Return categoricals of text one after the other; a number stands for as many missing values.
+
+    Examples
+    --------
+    >>> list(joined([pd.Categorical(["b"]), 1, pd.Categorical(["a", "b"])]))
+    ['b', nan, 'a', 'b']
+    """
+    number: dict[str, int] = {}
+    codes: list[npt.NDArray[Any]] = []
+    for part in parts:
+        if isinstance(part, int):
+            codes.append(np.full(part, -1, np.int8))
+            continue
+        of_code = np.array([*(number.setdefault(text, len(number)) for text in part.categories), -1])
+        codes.append(of_code.astype(np.min_scalar_type(-max(1, len(number))))[part.codes])
+    return pd.Categorical.from_codes(np.concatenate(codes), pd.Index(list(number), dtype=object))
+
+
+def _masked(texts: Any, mask: h5py.Dataset, values: h5py.Dataset) -> Iterator[tuple[npt.NDArray[Any], Any]]:
+    for rows in _pieces(values):
+        yield texts[rows], mask[rows]
+
+
+def _pieces(values: h5py.Dataset) -> Iterator[slice]:
+    chunk = values.chunks[0] if values.chunks else 1
+    step = max(_PIECE // chunk, 1) * chunk  # so that no chunk is decoded twice
+    for start in range(0, len(values), step):
+        yield slice(start, min(start + step, len(values)))
