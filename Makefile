@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 TRIAL := target/wheel-trial
 CELLS := .venv/cells/10x_pbmc68k_reduced.h5ad
 # Files of tests are shared out among as many processes as there are cores.
+PROFILE := usual
 PYTEST := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
@@ -55,8 +56,8 @@ types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the bu
 	mypy
 	python -m mypy.stubtest annfeed._core
 
-test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README, in several processes
-	python -m pytest $(PYTEST)
+test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README (PROFILE=full: ten times the random cases)
+	python -m pytest $(PYTEST) --hypothesis-profile=$(PROFILE)
 
 packages: $(VENV)/.packages ## Install what the tests need, and nothing else
 

@@ -2,7 +2,7 @@
 hypothesis draws.
 
 A test that draws its cases draws 100, or as many as its own ``@settings(max_examples=…)`` says.
-``--hypothesis-profile=full`` makes the 100 ten times as many, for a run over night.
+``--hypothesis-profile=full`` makes the 100 ten times as many, for a run over night: ``make test-python PROFILE=full``.
 """
 
 import os

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from annfeed.epoch import EpochPlan
@@ -158,7 +158,6 @@ def plan_fields(draw: st.DrawFn) -> dict[str, Any]:
     return fields
 
 
-@settings(max_examples=400, deadline=None)
 @given(plan_fields())
 def test_union_over_ranks(fields: dict[str, Any]) -> None:
     plans = ranks(**fields)
@@ -184,7 +183,6 @@ def test_union_over_ranks(fields: dict[str, Any]) -> None:
         assert counts == everything
 
 
-@settings(max_examples=400, deadline=None)
 @given(plan_fields())
 def test_every_rank_delivers_the_same_number_of_batches_and_len_tells_it(fields: dict[str, Any]) -> None:
     plans = ranks(**fields)
@@ -199,7 +197,6 @@ def test_every_rank_delivers_the_same_number_of_batches_and_len_tells_it(fields:
             assert (sizes[-1] == plan.batch_size) if plan.drop_last else (1 <= sizes[-1] <= plan.batch_size)
 
 
-@settings(max_examples=200, deadline=None)
 @given(plan_fields())
 def test_windows_are_within_bounds_and_found_at_random(fields: dict[str, Any]) -> None:
     for plan in ranks(**fields):
@@ -217,7 +214,6 @@ def test_windows_are_within_bounds_and_found_at_random(fields: dict[str, Any]) -
             assert [window.index for window in plan.windows(start)] == list(range(start, plan.n_windows))
 
 
-@settings(max_examples=200, deadline=None)
 @given(plan_fields())
 def test_blocks_stay_whole_except_at_window_borders(fields: dict[str, Any]) -> None:
     plan = EpochPlan(**{**fields, "world": 1, "shuffle": True, "drop_last": False})
@@ -345,7 +341,6 @@ def test_the_network_is_as_random_as_a_sort_by_random_numbers(n: int, seeds: int
     assert_uniform(first, bins**2 - 1)
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.one_of(st.integers(1, 50), st.integers(4090, 4103), st.integers(4097, 20_000)), st.integers(0, 2**64 - 1))
 def test_permutation_is_a_bijection_and_knows_its_inverse(n: int, key: int) -> None:
     permutation = Permutation(n, key)
@@ -471,7 +466,6 @@ def test_exact_windows_of_a_sampler(sampler: Any, fields: dict[str, Any], expect
     assert sampled(sampler, **fields) == expected
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 150), st.integers(1, 12), st.integers(1, 60), st.integers(1, 60), st.booleans())
 def test_a_sampler_is_cut_as_a_plan_is(n: int, batch_size: int, window: int, first: int, drop_last: bool) -> None:
     fields: dict[str, Any] = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import json
 import multiprocessing
 import os
 import pickle
 import shutil
 import threading
 import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch.distributed as dist
 from atlas import FILES, adata_of, write
 from toys import dense, hand_over, toy
 
-from annfeed import AnnDataset, AnnfeedWarning, StaleFileError
+from annfeed import AnnDataset, AnnfeedWarning, StaleFileError, Transform
 from annfeed.errors import FormatError
 from annfeed.open_files import OpenFiles
 
@@ -197,44 +198,44 @@ def test_the_limit_follows_the_process() -> None:
     assert OpenFiles().limit == (4096 if soft in (resource.RLIM_INFINITY, -1) else min(soft // 2, 4096))
 
 
-#: Run in a process of its own, which may open few files: what the largest number of open files was.
-SEVERAL = """
-import json, os, resource, sys
-from annfeed import AnnDataset, Transform
-
-def n_open():
+def n_open() -> int:
+    """The .h5ad files that this process has open."""
     found = 0
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            found += os.readlink(f"/proc/self/fd/{number}").endswith(".h5ad")
-        except OSError:
-            pass
+    for number in os.listdir(FDS):
+        with contextlib.suppress(OSError):
+            found += os.readlink(FDS / number).endswith(".h5ad")
     return found
 
+
 class Open(Transform):
+    """Adds how many files the process has open that makes a batch."""
+
     batched = True
-    def __call__(self, data_dict):
+
+    def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
         return {**data_dict, "open": [n_open()] * len(data_dict["X"])}
 
-folder, options = sys.argv[1], json.loads(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_NOFILE, (options["ulimit"], resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-kept, counts = [], []
-for limit in options["limits"]:
-    what = os.path.join(folder, "*.h5ad" if limit != "files" else "single")
-    if limit == "files":  # datasets on one file each
-        names = sorted(os.listdir(folder))
-        datasets = [AnnDataset(os.path.join(folder, name), transform=Open()) for name in names]
-    else:
-        datasets = [AnnDataset(what, max_open_files=limit, transform=Open(), chunk_size=40)]
-    kept += datasets
-    for dataset in kept:
-        loader = dataset.get_optimized_dataloader(batch_size=10, seed=0, num_workers=options["num_workers"],
-                                                  prefetch_batches=0)
-        for batch in loader:
-            counts += batch["open"]
-    counts.append(n_open())
-print(max(counts), len(counts))
-"""
+
+def several(folder: Path, limits: list[Any], ulimit: int, num_workers: int) -> int:
+    """The largest number of open files, in a process of its own, which may open few."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ulimit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    # A process that a fork server started would start its workers like that.
+    workers = {"num_workers": num_workers, "multiprocessing_context": "fork"} if num_workers else {}
+    kept: list[AnnDataset] = []
+    counts: list[int] = []
+    for limit in limits:
+        if limit == "files":  # datasets on one file each
+            kept += [AnnDataset(path, transform=Open()) for path in sorted(folder.iterdir())]
+        else:
+            kept.append(AnnDataset(f"{folder}/*.h5ad", max_open_files=limit, transform=Open(), chunk_size=40))
+        for dataset in kept:
+            loader = dataset.get_optimized_dataloader(batch_size=10, seed=0, prefetch_batches=0, **workers)
+            for batch in loader:
+                counts += batch["open"]
+        counts.append(n_open())
+    return max(counts)
 
 
 @pytest.mark.skipif(not FDS.is_dir(), reason="only Linux lists a process's descriptors")
@@ -251,19 +252,11 @@ print(max(counts), len(counts))
 )
 def test_limits_are_of_the_process(tmp_path: Path, limits: list[Any], ulimit: int, num_workers: int, most: int) -> None:
     """Several collections in one process, training and validation: their files together are no more than allowed."""
-    import shutil
-    import subprocess
-    import sys
-
     first = hand_over(toy(20), "path", tmp_path, "000")
     for number in range(1, 24):
         shutil.copy(first, tmp_path / f"{number:03d}.h5ad")
-    options = json.dumps({"limits": limits, "ulimit": ulimit, "num_workers": num_workers})
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL, str(tmp_path), options], capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[0]) == most
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as process:
+        assert process.submit(several, tmp_path, limits, ulimit, num_workers).result(timeout=200) == most
 
 
 def test_the_smallest_limit_of_the_collections_alive_holds(shards: list[Path]) -> None:

@@ -9,7 +9,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toys import FORMS, flat, hand_over, rows_of, toy
 
@@ -52,7 +52,6 @@ FRACTIONS = st.lists(st.integers(1, 10), min_size=1, max_size=4).map(
 )
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.integers(60, 300), FRACTIONS, st.integers(1, 9), st.integers(0, 2**64 - 1))
 def test_strata_are_split_in_proportion(n_rows: int, fractions: dict[str, float], n_strata: int, seed: int) -> None:
     strata = np.random.default_rng(seed).integers(0, n_strata, n_rows) ** 2
@@ -68,7 +67,6 @@ def test_strata_are_split_in_proportion(n_rows: int, fractions: dict[str, float]
         assert abs(len(rows) - fractions[name] * n_rows) <= len(fractions)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 400), st.integers(4, 40), FRACTIONS, st.booleans(), st.integers(0, 2**64 - 1))
 def test_groups_stay_whole(n_more: int, n_groups: int, fractions: dict, stratify: bool, seed: int) -> None:
     random = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from toys import FORMS, flat, hand_over, rows_of, toy
 
@@ -35,7 +35,6 @@ def due(weights: Any, n: int) -> np.ndarray:
 # --- as often as they are due -----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.integers(1, 700), st.integers(1, 1500), st.sampled_from([1, 2, 7, 16]), st.integers(0, 2**32), st.booleans())
 def test_every_row_comes_as_often_as_it_is_due(n: int, n_samples: int, block: int, seed: int, zeros: bool) -> None:
     random = np.random.default_rng(seed)
@@ -53,7 +52,6 @@ def test_every_row_comes_as_often_as_it_is_due(n: int, n_samples: int, block: in
     assert order.rows(start, stop).tolist() == rows[start:stop].tolist()
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.integers(1, 700), st.floats(0.01, 1), st.sampled_from([1, 2, 7, 16]), st.integers(0, 2**32))
 def test_without_replacement_no_row_comes_twice(n: int, fraction: float, block: int, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -134,7 +132,6 @@ def test_the_same_rows_for_any_block_size_and_others_for_another_key() -> None:
 # --- copies apart, neighbours together --------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 20), st.sampled_from([2, 4, 8, 64, 1024]))
 def test_dealing_is_a_bijection_that_parts_neighbours(n: int, block_size: int, most: int) -> None:
     cards = dealt(np.arange(n), n, block_size, most)
