@@ -408,3 +408,30 @@ def test_a_view_of_a_backed_anndata(path: Path) -> None:
         with pytest.raises(ValueError, match=r"is a view of a backed one.*to_memory\(\)"):
             write()
     adata.file.close()
+
+
+def test_index_of_a_view_of_a_backed_anndata(path: Path) -> None:
+    """The row in its file, where a result goes; in a list the row among all rows, and the list cannot be written to."""
+    adata = anndata.read_h5ad(path, backed="r")
+    view = adata[[9, 7, 20]]
+    alone = AnnDataset(view, obs_columns=["row"])
+    (batch,) = alone.predict_loader(8)
+    assert batch["index"].tolist() == batch["obs_row"].tolist() == [9, 7, 20]
+    listed = AnnDataset([toy(5), view], obs_columns=["row"])
+    (batch,) = listed.predict_loader(8)
+    assert batch["index"].tolist() == list(range(8))
+    assert batch["obs_row"].tolist() == [0, 1, 2, 3, 4, 9, 7, 20]
+    assert list(listed.source_rows[1]) == [5, 6, 7]
+    for dataset in (alone, listed):
+        for write in (
+            lambda to=dataset: write_obsm(to, "X_model", predictions(to)),
+            lambda to=dataset: write_obs(to, "new", list("abcdefgh")[: len(to)]),
+            lambda to=dataset: check_writable(to, obsm="X_model"),
+        ):
+            with pytest.raises(ValueError, match=r"is a view of a backed one.*to_memory\(\)"):
+                write()
+    results = list(predictions(alone))
+    adata.file.close()
+    write_obsm(path, "X_model", results, fill=-1)
+    found = anndata.read_h5ad(path).obsm["X_model"][:, 0]
+    assert found.tolist() == [2 * row if row in (9, 7, 20) else -1 for row in range(N)]

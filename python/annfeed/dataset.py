@@ -87,9 +87,9 @@ class AnnDataset(RowBatches):
         Raise instead of falling back to h5py for files that the Rust reader declines.
     return_index
         Add ``"index"`` to items and batches: int64, the row in the file or AnnData that `write_obsm` writes to (of a
-        view of a backed AnnData: the row in its file; of several sources: the row among all of their rows, of which
-        `source_rows` lists each one's). It is not the position in this dataset: with ``obs_subset=[5, 2]``, item 0 has
-        index 5.
+        view of a backed AnnData: the row in its file; of several sources, also of such a view among them: the row among
+        all of their rows, of which `source_rows` lists each one's). It is not the position in this dataset: with
+        ``obs_subset=[5, 2]``, item 0 has index 5.
     join
         Of several sources: "inner" takes the genes and obs columns that all have. "outer" takes those of any: values
         are 0 where a file has no such gene (`var_mask` tells), and missing where it has no such column.

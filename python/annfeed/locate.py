@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import anndata
+import h5py
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -33,6 +34,9 @@ from annfeed.source import FileSource, Source
 
 Int64Array = npt.NDArray[np.int64]
 AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+#: HDF5 filters that the core decodes beside those of every HDF5: LZF, LZ4, Zstandard.
+_DECODED = (32000, 32004, 32015)
 
 
 def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]:
@@ -181,14 +185,37 @@ def check_columns(place: str, var: str, n_cols: int, n_names: int | None) -> Non
 
 
 def find_shape(path: str, elem: Elem) -> tuple[int, int] | None:
-    """Return the shape of a matrix in a file, looked up in its attributes; None where only the reader can tell."""
-    # What is wrong with the matrix is for the reader to say.
+    """Return the shape of a matrix in a file, looked up in its attributes; None where only the reader can tell.
+
+    The reader, which then opens the file at once, says what is wrong with a matrix that it cannot read.
+    """
     with open_h5py(path) as file, suppress(Exception):
         node = file[elem.path]
+        if not _is_matrix(node):
+            return None
         shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
         n_rows, n_cols = shape
         return int(n_rows), int(n_cols)
     return None
+
+
+def _is_matrix(node: Any) -> bool:
+    """Whether encoding, dtypes and filters are ones that a reader knows, as far as the headers tell."""
+    encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format"))
+    encoding = encoding.decode() if isinstance(encoding, bytes) else encoding
+    if isinstance(node, h5py.Dataset):
+        return encoding in (None, "array") and node.ndim == 2 and _is_array(node, "biuf")
+    parts = {"data": "biuf", "indices": "iu", "indptr": "iu"}
+    known = encoding in ("csr_matrix", "csc_matrix", "csr", "csc")
+    return known and all(_is_array(node[name], kinds) for name, kinds in parts.items())
+
+
+def _is_array(array: Any, kinds: str) -> bool:
+    if not isinstance(array, h5py.Dataset) or array.dtype.kind not in kinds or array.dtype.itemsize > 8:
+        return False
+    plist = array.id.get_create_plist()
+    filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    return all(code in _DECODED or h5py.h5z.filter_avail(code) for code in filters)
 
 
 def check_same_rows(adata_or_path: AnnDataOrPath, elems: Mapping[str, Elem]) -> None:
