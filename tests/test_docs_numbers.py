@@ -11,10 +11,14 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
+from anndata.io import write_elem
 from toys import FORMS, hand_over, toy
 
 from annfeed import AnnDataset
+from annfeed.balance import find_weighting
+from annfeed.draws import WeightedOrder
 from annfeed.epoch import EpochPlan
+from annfeed.weighting import Weighting
 
 
 def sparse(path: Path, values: Any, n_values: int = 160, n_rows: int = 500) -> Path:
@@ -79,6 +83,90 @@ def test_a_state_is_small(options: dict[str, Any]) -> None:
     text = json.dumps(loader.state_dict())
     assert len(text) < 2_000
     assert json.loads(text) == loader.state_dict()
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+def test_a_batch_of_several_files_is_decoded_as_one_of_a_single_file(tmp_path: Path, kind: str) -> None:
+    """many-files.md: as many bytes are decoded, and a window holds as many."""
+    values = np.tile(np.arange(1, 17, dtype=np.float32), (96, 1))  # all rows alike, so chunks lie alike in both
+    make: Any = np.asarray if kind == "dense" else sp.csr_matrix
+    chunks = (8, 16) if kind == "dense" else (128,)
+    whole, halves = tmp_path / "whole.h5ad", [tmp_path / "a.h5ad", tmp_path / "b.h5ad"]
+    for path, part in zip([whole, *halves], [values, values[:48], values[48:]], strict=True):
+        anndata.AnnData(make(part)).write_h5ad(path)
+        with h5py.File(path, "r+") as file:
+            for name in ["X"] if kind == "dense" else ["X/data", "X/indices"]:
+                array, attrs = file[name][:], dict(file[name].attrs)
+                del file[name]
+                file.create_dataset(name, data=array, chunks=chunks, compression="gzip").attrs.update(attrs)
+    rows = np.random.default_rng(0).permutation(96)[:24]
+    found = {}
+    for sources in (whole, halves):
+        dataset = AnnDataset(sources, cache=0)
+        loaded = dataset.load(rows)
+        found[str(sources)] = loaded.nbytes, dataset.stats()["bytes_decoded"]
+    (one, one_decoded), (several, several_decoded) = found.values()
+    assert one_decoded == several_decoded > 0
+    assert several == pytest.approx(one, rel=0.2)
+
+
+def kept(holder: object) -> int:
+    return sum(value.nbytes for value in vars(holder).values() if isinstance(value, np.ndarray))
+
+
+@pytest.mark.parametrize("powers", [0, 1, 3])
+def test_bytes_of_weights(powers: int) -> None:
+    """sampling.md: weights are not copied; 12 bytes for each run of 64 rows and power of two, 20 more in an epoch."""
+    n_runs = 200
+    weights = np.ones(64 * n_runs)
+    for power in range(powers):
+        weights[power::64] = 2.0**power * 1.5
+    weighting = Weighting(weights, n_samples=int(weights.sum()))
+    assert np.shares_memory(weighting._values, weights)
+    assert kept(weighting) - weights.nbytes == pytest.approx(12 * n_runs * (1 + powers), abs=100)
+    assert kept(WeightedOrder(weighting, 1, 1)) == pytest.approx(20 * n_runs * (1 + powers), abs=100)
+
+
+@pytest.mark.parametrize(("n_classes", "n_bytes"), [(3, 1), (128, 1), (129, 2), (500, 2)])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_bytes_of_a_balance(n_classes: int, n_bytes: int, as_text: bool, tmp_path: Path) -> None:
+    """sampling.md: for `balance` one byte a row, or two."""
+    n = 6_400
+    kind = [f"type {i % n_classes}" for i in range(n)]
+    adata = anndata.AnnData(sp.csr_matrix((n, 1), dtype="float32"), obs=pd.DataFrame({"kind": kind}).astype("category"))
+    adata.write_h5ad(tmp_path / "x.h5ad")
+    if as_text:
+        with h5py.File(tmp_path / "x.h5ad", "r+") as file:
+            del file["obs/kind"]
+            write_elem(file["obs"], "kind", np.array(kind, dtype=object))
+    weighting = find_weighting(AnnDataset(tmp_path / "x.h5ad"), None, "kind", 1.0, True, None)
+    assert weighting is not None
+    assert weighting._codes.nbytes == n_bytes * n
+    assert weighting._values.nbytes == 8 * n_classes
+
+
+def test_what_an_order_is_a_function_of(tmp_path: Path) -> None:
+    """reproducibility.md: not of compression or, without blocks, of `chunk_size`; with "auto" of the file's chunks."""
+    x = np.arange(2_000 * 4, dtype=np.float32).reshape(2_000, 4)
+    paths = [tmp_path / f"{i}.h5ad" for i in range(3)]
+    for path, how in zip(paths, [{}, {"compression": "gzip"}, {"compression": "lzf"}], strict=True):
+        anndata.AnnData(sp.csr_matrix(x)).write_h5ad(path, **how)
+    with h5py.File(paths[2], "r+") as file:
+        for name in ("X/data", "X/indices"):
+            array = file[name][:]
+            del file[name]
+            file.create_dataset(name, data=array, chunks=(160,), compression="gzip")
+
+    def order(path: Path, block_size: Any, chunk_size: int = 500) -> list[int]:
+        dataset = AnnDataset(path, chunk_size=chunk_size)
+        loader = dataset.get_optimized_dataloader(50, seed=1, block_size=block_size, return_index=True)
+        return torch.cat([batch["index"] for batch in loader]).tolist()
+
+    for block_size in (1, 8):
+        assert order(paths[0], block_size) == order(paths[1], block_size) == order(paths[2], block_size)
+    assert order(paths[0], 1) == order(paths[0], 1, chunk_size=100)
+    assert order(paths[0], 8) != order(paths[0], 8, chunk_size=100)
+    assert order(paths[1], "auto", 6_000) != order(paths[2], "auto", 6_000)
 
 
 # --- dataset.obs -----------------------------------------------------------------------------------------------------
