@@ -7,6 +7,7 @@ forks before anything was read, a fork ends like a process of its own.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -245,6 +246,7 @@ if __name__ == "__main__":
     os.chdir(sys.argv[1])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started deaf to it
     AnnDataset("cells.h5ad", obs_columns=[])  # so that all is imported
+    gc.freeze()  # the end of a fork need not go through what this process holds for its own
     for name, times, wait in json.loads(sys.argv[2]):
         for number in range(times):
             after = None if wait is None else wait * (number + 0.5)

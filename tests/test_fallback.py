@@ -2,11 +2,7 @@
 
 import pickle
 import re
-import subprocess
-import sys
-import textwrap
 import warnings
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -25,6 +21,7 @@ from h5ad_files import (
     put_frame,
     write_h5ad,
 )
+from processes import run
 
 from annfeed import AnnDataset, AnnfeedWarning, FormatError, UnsupportedError
 
@@ -270,7 +267,7 @@ def test_a_copy_in_another_process_warns_no_more(tmp_path):
     with opened_with_one_warning(path) as dataset:
         expected = COUNTS.toarray()[ROWS]
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset)).__getitems__(ROWS).batch["X"], expected)
-        for context in ("fork", "spawn"):
+        for context in ("fork", "forkserver"):
             loader = dataset.get_optimized_dataloader(
                 batch_size=30, shuffle=False, num_workers=1, multiprocessing_context=context
             )
@@ -287,7 +284,9 @@ def test_the_user_has_the_file_open_too(tmp_path):
 
 
 WITHOUT_PLUGINS = """
-import sys
+import sys, warnings
+warnings.simplefilter("ignore")
+assert "hdf5plugin" not in sys.modules
 sys.modules["hdf5plugin"] = None
 from annfeed import AnnDataset, UnsupportedError
 for path in sys.argv[2:]:
@@ -308,10 +307,9 @@ def test_without_hdf5plugin_the_error_says_what_to_install(tmp_path, form):
     foreign = written("blosc.h5ad", FOREIGN["blosc"])
     # zstd and lz4 are decoded by annfeed itself.
     ours = [written("zstd.h5ad", PIPELINES["shuffle, zstd"]), written("lz4.h5ad", PIPELINES["lz4"])]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(WITHOUT_PLUGINS), foreign, *ours],
-        capture_output=True, text=True, timeout=120, check=False, cwd=Path(__file__).parent,
-    )  # fmt: skip
+    (tmp_path / "without_plugins.py").write_text(WITHOUT_PLUGINS)
+    done = run(tmp_path / "without_plugins.py", foreign, *ours)
+    assert done.returncode == 0, done.stderr
     *sums, message = done.stdout.splitlines()
     assert [float(s) for s in sums] == [COUNTS[5].sum()] * 2, done.stderr
     for part in (str(foreign), "'X", "32001", "pip install 'annfeed[filters]'"):

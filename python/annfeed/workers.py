@@ -157,9 +157,6 @@ def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     # The same iterator comes again where workers persist.
     if done is not None and not isinstance(done, _Ended):
         vars(begun)["_workers_done_event"] = _Ended(done, vars(begun)["_workers"])
-        # In a reference cycle the garbage collector would close the queues first; through them the iterator tells its
-        # workers to end, and it would wait 5 s for each of them. Held from here, they are closed after it.
-        finalize(begun, list, vars(begun)["_index_queues"]).atexit = False
     _begun.add(begun)
     return begun
 
@@ -168,8 +165,8 @@ def _keep_queues(epoch: Any) -> None:
     """See to it that the queues to the workers are there as long as torch's iterator is.
 
     After an error in a worker the iterator is part of a cycle: the error knows the frames that it went through, and one
-    of them knows the error. Python tells the queues of a cycle to close before it lets the iterator go, which then
-    cannot tell its workers to end: it would wait five seconds for each.
+    of them knows the error. Lightning's trainers leave loaders in one. Python tells the queues of a cycle to close
+    before it lets the iterator go, which then cannot tell its workers to end: it would wait five seconds for each.
     """
     finalize(epoch, _let_go, getattr(epoch, "_index_queues", None)).atexit = False
 
