@@ -29,20 +29,26 @@ def pytest_report_header() -> list[str]:
     return [f"annfeed[{name}] is not installed: {what}" for name, (what, there) in extras.items() if not there]
 
 
-#: Files whose tests take longest, most of them in processes of their own.
+#: Files whose tests take longest, most of them in processes that they start.
 _LONGEST = (
     "test_examples.py",
+    "test_bad_input.py",
+    "test_lightning.py",
+    "test_changed_files.py",
     "test_layouts.py",
+    "test_handover.py",
+    "test_workers.py",
+    "test_scvi_loader.py",
+    "test_ends.py",
     "test_scvi_datamodule.py",
     "test_torchrun.py",
-    "test_resume_kill.py",
-    "test_lightning.py",
-    "test_obs.py",
-    "test_scvi_loader.py",
-    "test_scvi_models.py",
-    "test_bad_input.py",
-    "test_handover.py",
-    "test_resume_lightning.py",
+    "test_dataset.py",
+    "test_dead_workers.py",
+    "test_corpus.py",
+    "test_cache_tree.py",
+    "test_scvi_parity.py",
+    "test_lightning_epochs.py",
+    "test_trainers.py",
 )
 
 
