@@ -26,6 +26,10 @@ settings.register_profile("usual", max_examples=100, deadline=None)
 settings.register_profile("full", max_examples=1000, deadline=None)
 settings.load_profile("usual")
 
+# Where several processes run tests, torch has its share of the cores in each: its threads wait by spinning.
+n_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+torch.set_num_threads(max(1, torch.get_num_threads() // n_processes))
+
 # What is started by forkserver, as workers and as the scripts of processes.py, then need not import these.
 torch.multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["torch", "torch.distributed", "anndata", "annfeed.dataset", "annfeed.loader", "lightning.pytorch"]
