@@ -1,6 +1,8 @@
 """Numbers in README and docs that no other test shows: memory, bytes, mixing, and what `dataset.obs` is."""
 
 import json
+import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from annfeed import AnnDataset
 from annfeed.balance import find_weighting
 from annfeed.draws import WeightedOrder
 from annfeed.epoch import EpochPlan
+from annfeed.loaded import LoadedWindow
 from annfeed.weighting import Weighting
+from annfeed.workers import parts
 
 
 def sparse(path: Path, values: Any, n_values: int = 160, n_rows: int = 500) -> Path:
@@ -168,6 +172,60 @@ def test_what_an_order_is_a_function_of(tmp_path: Path) -> None:
     assert order(paths[0], 1) == order(paths[0], 1, chunk_size=100)
     assert order(paths[0], 8) != order(paths[0], 8, chunk_size=100)
     assert order(paths[1], "auto", 6_000) != order(paths[2], "auto", 6_000)
+
+
+@pytest.mark.parametrize("output", ["dense", "csr"])
+def test_windows_and_batches_that_are_held(tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """how-it-works.md, Memory: about two windows of decoded rows and `prefetch_batches` + 1 batches."""
+    windows: weakref.WeakSet[Any] = weakref.WeakSet()
+    load, batch = AnnDataset.load, LoadedWindow.batch
+    batches: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def loaded(dataset: AnnDataset, positions: Any) -> Any:
+        windows.add(found := load(dataset, positions))
+        return found
+
+    def made(window: LoadedWindow, start: int, stop: int) -> Any:
+        batches.add((found := batch(window, start, stop))["X"])
+        return found
+
+    monkeypatch.setattr(AnnDataset, "load", loaded)
+    monkeypatch.setattr(LoadedWindow, "batch", made)
+    path = sparse(tmp_path / "x.h5ad", [1, 2, 3], n_values=5, n_rows=3_000)
+    dataset = AnnDataset(path, chunk_size=100, output=output, cache=0)
+    most_windows = most_batches = 0
+    for _held in dataset.get_optimized_dataloader(20, seed=0, prefetch_batches=3):
+        time.sleep(0.001)  # all that is made ahead is made
+        most_windows, most_batches = max(most_windows, len(windows)), max(most_batches, len(batches))
+    assert 1 <= most_windows <= 3  # one is let go of while the next two are there
+    assert 1 <= most_batches <= 3 + 2
+
+
+def test_parts_of_a_window_that_workers_send() -> None:
+    """how-it-works.md: a window is cut into parts of at most 128 MiB of batches, whole ones."""
+    plan = EpochPlan(n_rows=40_000, batch_size=256, window=16_384, seed=0)
+    for window in plan.windows():
+        cut = list(parts(window, row_bytes=4 * 30_000))
+        assert np.array_equal(np.concatenate([part.rows for part in cut]), window.rows)
+        assert all(len(part.rows) * 4 * 30_000 <= 128 << 20 for part in cut)
+        assert [len(b) for part in cut for b in part.batches] == [len(b) for b in window.batches]
+        assert len(cut) == -(-len(window.rows) // (1024))  # 1,118 rows are 128 MiB: four batches
+
+
+def test_shares_of_balance_are_those_of_when_the_loader_was_made() -> None:
+    """how-it-works.md, Data that changes."""
+    adata = toy()
+    adata.obs["kind"] = pd.Categorical(["a"] * 10 + ["b"] * 30)
+    dataset = AnnDataset(adata, obs_columns=["row"])
+
+    def shares(loader: Any) -> float:
+        rows = torch.cat([batch["obs_row"] for batch in loader])
+        return (rows < 10).float().mean().item()
+
+    before = dataset.get_optimized_dataloader(4, seed=0, balance="kind")
+    adata.obs["kind"] = pd.Categorical(["a"] * 39 + ["b"])
+    assert shares(before) == 0.5
+    assert shares(dataset.get_optimized_dataloader(4, seed=0, balance="kind")) < 0.3
 
 
 # --- dataset.obs -----------------------------------------------------------------------------------------------------
