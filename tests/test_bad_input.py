@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from h5ad_files import FOREIGN, PIPELINES, Layout, Storage, Stored, dense, dense_matrix, put, put_frame, write_h5ad
+from processes import run
 
 from annfeed import (
     AnnDataset,
@@ -638,9 +639,7 @@ def test_ctrl_c_ends_a_long_read(long_file, threads, how):
 
 def test_files_spoilt_at_random(tmp_path):
     script = Path(__file__).with_name("fuzz_h5ad.py")
-    done = subprocess.run(
-        [sys.executable, script, tmp_path, "0", "400"], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run(script, tmp_path, 0, 400, timeout=300)
     last = (tmp_path / "last").read_text()
     assert done.returncode == 0, f"last: seed {last}\n{done.stdout}{done.stderr}"
     # Neither all refused nor all unharmed, or nothing was tried.

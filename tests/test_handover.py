@@ -5,8 +5,6 @@ import errno
 import gc
 import os
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from processes import run
 from torch.utils.data import DataLoader, Dataset
 
 from annfeed import AnnDataset, Transform, handover, shared_memory
@@ -286,7 +285,7 @@ def test_too_little_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         shared_memory.Outbox().empty(1 << 20, torch.float32)
 
 
-def test_torchs_other_way_of_sharing(path: Path) -> None:
+def test_torchs_other_way_of_sharing(path: Path, tmp_path: Path) -> None:
     code = """
 import sys, torch
 from torch.utils.data import DataLoader
@@ -299,7 +298,9 @@ for batch in kept:
     assert torch.equal(batch["X"], dataset.__getitems__(batch["obs_row"].tolist()).batch["X"])
 print(len(kept))
 """
-    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=120)
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    done = run(script, path)
     assert done.stdout.split() == [str(2 * N // BATCH)], done.stderr
 
 
