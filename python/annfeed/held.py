@@ -24,7 +24,7 @@ from annfeed.identity import file_identity
 from annfeed.matrix import Matrix
 from annfeed.memory_source import FrameRows, MemorySource, digest_of_sparse
 from annfeed.placed import GAP
-from annfeed.selection import near_matches
+from annfeed.selection import near_matches, positions_of_slice
 from annfeed.source import FileSource
 
 if TYPE_CHECKING:
@@ -372,14 +372,13 @@ def unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) 
 
 def _positions(index: Any, names: pd.Index[Any], of_view: pd.Index[Any], what: str, place: str) -> Int64Array:
     """Where a view's cells or genes lie in the AnnData that it is of."""
-    among = np.arange(len(names), dtype=np.int64)
     positions: Int64Array | None = None
     if isinstance(index, slice):
-        positions = among[index]
+        positions = positions_of_slice(index, len(names))
     else:
         index = np.asarray(index)
         if index.dtype == bool or not index.size or index.max() < len(names):
-            positions = among[index]
+            positions = np.arange(len(names), dtype=np.int64)[index]
     if positions is None or len(positions) != len(of_view) or not names[positions].equals(of_view):
         raise StaleDataError(
             f"{place} is a view of an AnnData whose {what} were filtered, reordered or renamed after it was made: "

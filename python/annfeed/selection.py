@@ -65,7 +65,7 @@ def row_subset(
     if subset is None:
         return None
     if isinstance(subset, slice):
-        return np.arange(n_rows, dtype=np.int64)[subset]
+        return positions_of_slice(subset, n_rows)
     values, index = one_axis(what, subset), index_of(subset)
     if values.dtype == bool:
         _check_length(what, values, n_rows, "rows", index)
@@ -123,7 +123,7 @@ def column_subset(subset: Any, n_cols: int, names: Names, place: str) -> Int64Ar
     if isinstance(subset, slice):
         if any(isinstance(bound, str) for bound in (subset.start, subset.stop, subset.step)):
             raise TypeError(f"var_subset is {subset!r}, a slice of names, where one of positions was expected")
-        return np.arange(n_cols, dtype=np.int64)[subset]
+        return positions_of_slice(subset, n_cols)
     values, index = one_axis("var_subset", subset), index_of(subset)
     if values.dtype == bool:
         _check_length("var_subset", values, n_cols, "columns", index)
@@ -140,6 +140,19 @@ def column_subset(subset: Any, n_cols: int, names: Names, place: str) -> Int64Ar
         twice = distinct[counts > 1][0]
         raise ValueError(f"var_subset asks for column {twice} twice; ask for each column once")
     return columns
+
+
+def positions_of_slice(of: slice, n: int) -> Int64Array:
+    """Return the positions that a slice of ``n`` rows or columns stands for, as an array of its own.
+
+    A slice of an array would share its memory, with the slice's step; the core takes positions that lie side by side.
+
+    Examples
+    --------
+    >>> positions_of_slice(slice(None, None, -2), 5)
+    array([4, 2, 0])
+    """
+    return np.arange(*of.indices(n), dtype=np.int64)
 
 
 def as_positions(indices: Any, n: int) -> Int64Array:
