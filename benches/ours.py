@@ -54,7 +54,7 @@ class Annfeed(Contender):
         )
 
     def _cache(self, settings: Settings) -> int | str:
-        from annfeed.cache import cache_budget
+        from annfeed.memory.budget import cache_budget
 
         if self.cache == "half":
             return half_of_rows(self.path(settings))

@@ -15,7 +15,7 @@ def full_windows(n_rows: int, settings: Settings) -> list[tuple[int, int]]:
     SystemExit
         If there are fewer than three.
     """
-    from annfeed.epoch import EpochPlan
+    from annfeed.order.epoch import EpochPlan
 
     # Sizes are the same in every order.
     plan = EpochPlan(n_rows=n_rows, batch_size=settings.batch, window=settings.window, shuffle=False)

@@ -32,7 +32,7 @@ torch.set_num_threads(max(1, torch.get_num_threads() // n_processes))
 
 # What is started by forkserver, as workers and as the scripts of processes.py, then need not import these.
 torch.multiprocessing.get_context("forkserver").set_forkserver_preload(
-    ["torch", "torch.distributed", "anndata", "annfeed.dataset", "annfeed.loader", "lightning.pytorch"]
+    ["torch", "torch.distributed", "anndata", "annfeed.dataset", "annfeed.loading.loader", "lightning.pytorch"]
 )
 
 

@@ -22,7 +22,8 @@ atexit.register(lambda: at_the_end())  # before those below register something, 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from annfeed import AnnDataset, Transform, collection  # noqa: E402
+from annfeed import AnnDataset, Transform  # noqa: E402
+from annfeed.inputs import many as collection  # noqa: E402
 
 #: Seconds after which a process that does not end is killed.
 PATIENCE = 60

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annfeed import cache
-from annfeed.cache import AUTO_SHARE, cache_budget, free_memory
-from annfeed.cgroups import cgroup_free
+from annfeed.memory import budget as cache
+from annfeed.memory.budget import AUTO_SHARE, cache_budget, free_memory
+from annfeed.process.cgroups import cgroup_free
 
 GIB = 2**30
 

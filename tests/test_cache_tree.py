@@ -15,9 +15,10 @@ import scipy.sparse as sp
 import torch
 from torch.utils.data import DataLoader
 
-from annfeed import AnnDataset, Transform, cache
-from annfeed.cache import process_budget
-from annfeed.ledger import Ledger
+from annfeed import AnnDataset, Transform
+from annfeed.memory import budget as cache
+from annfeed.memory.budget import process_budget
+from annfeed.memory.ledger import Ledger
 
 N_ROWS, TOTAL = 3000, 400_000
 

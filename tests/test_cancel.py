@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from annfeed import AnnDataset
 from annfeed._core import Cancel, Reader
-from annfeed.cancel import cancelled_by, current
+from annfeed.sources.cancel import cancelled_by, current
 
 ROWS = np.arange(2000, dtype=np.int64)
 

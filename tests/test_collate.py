@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from annfeed.collate import Collate, Items, apply_transform, split, stack
-from annfeed.transforms import Compose, Transform
+from annfeed.batches.items import Collate, Items, apply_transform, split, stack
+from annfeed.transforms.base import Compose, Transform
 
 
 def batch_of(n=3):

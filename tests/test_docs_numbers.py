@@ -17,12 +17,12 @@ from anndata.io import write_elem
 from toys import FORMS, hand_over, toy
 
 from annfeed import AnnDataset
-from annfeed.balance import find_weighting
-from annfeed.draws import WeightedOrder
-from annfeed.epoch import EpochPlan
-from annfeed.loaded import LoadedWindow
-from annfeed.weighting import Weighting
-from annfeed.workers import parts
+from annfeed.batches.window import LoadedWindow
+from annfeed.loading.weights import find_weighting
+from annfeed.loading.workers import parts
+from annfeed.order.epoch import EpochPlan
+from annfeed.order.weighted import WeightedOrder
+from annfeed.order.weights import Weighting
 
 
 def sparse(path: Path, values: Any, n_values: int = 160, n_rows: int = 500) -> Path:

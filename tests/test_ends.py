@@ -171,7 +171,7 @@ def test_an_iterator_collected_in_a_thread_of_its_own(folder: Path, messages: li
 def test_an_iterator_collected_where_a_lock_is_held_that_its_threads_need(
     folder: Path, messages: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("annfeed.readahead._PATIENCE", 0.5)
+    monkeypatch.setattr("annfeed.loading.readahead._PATIENCE", 0.5)
     lock = threading.RLock()
 
     class Locked(AnnDataset):

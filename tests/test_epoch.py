@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annfeed.epoch import EpochPlan
-from annfeed.permutation import Permutation, hashes, shuffled
-from annfeed.sampler_plan import SamplerPlan
-from annfeed.weighting import Weighting
-from annfeed.windows import Window
+from annfeed.order.epoch import EpochPlan
+from annfeed.order.permutation import Permutation, hashes, shuffled
+from annfeed.order.sampler_plan import SamplerPlan
+from annfeed.order.weights import Weighting
+from annfeed.order.windows import Window
 
 
 def orders(**fields: Any) -> list[list[int]]:

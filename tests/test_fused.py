@@ -10,7 +10,7 @@ import scipy.sparse as sp
 import torch
 
 from annfeed import AnnDataset, Compose, Log1p, NormalizeTotal, Scale, Transform
-from annfeed.fused import fuse
+from annfeed.transforms.fuse import fuse
 
 RNG = np.random.default_rng(0)
 MEAN, STD = RNG.random(120), RNG.random(120) + 0.1

@@ -19,7 +19,9 @@ import torch
 from processes import run
 from torch.utils.data import DataLoader, Dataset
 
-from annfeed import AnnDataset, Transform, handover, shared_memory
+from annfeed import AnnDataset, Transform
+from annfeed.memory import shared as shared_memory
+from annfeed.memory import transport as handover
 
 N, WIDTH, BATCH = 64, 20_000, 8
 

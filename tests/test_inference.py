@@ -15,7 +15,7 @@ import torch
 from toys import FORMS, dense, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, FormatError, StaleFileError, Transform, UnsupportedError, write_obsm
-from annfeed.h5ad_writer import UNFINISHED
+from annfeed.results.h5ad import UNFINISHED
 
 UNSORTED = [17, 3, 39, 0, 21, 38, 1]
 

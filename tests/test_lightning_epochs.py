@@ -9,8 +9,8 @@ import pytest
 from processes import run_ranks
 from toys import flat, hand_over, toy
 
-from annfeed.epoch import EpochPlan
-from annfeed.weighting import Weighting
+from annfeed.order.epoch import EpochPlan
+from annfeed.order.weights import Weighting
 
 pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
 from ddp_epochs_script import LOADERS, fit

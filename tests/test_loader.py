@@ -19,8 +19,8 @@ from toys import FORMS, assert_same, dense, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, Collate, Transform, WindowLoader
 from annfeed._core import Block
-from annfeed.epoch import EpochPlan
-from annfeed.loaded import LoadedWindow
+from annfeed.batches.window import LoadedWindow
+from annfeed.order.epoch import EpochPlan
 
 #: Rows in no order, some of them twice, more than fit in one window of the tests.
 UNSORTED = [17, 3, 39, 3, 0, 17, 17, 21, 38, 1, 20, 8, 9, 7, 30]

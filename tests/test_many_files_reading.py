@@ -27,7 +27,7 @@ from toys import dense, hand_over, toy
 
 from annfeed import AnnDataset, AnnfeedWarning, StaleFileError, Transform
 from annfeed.errors import FormatError
-from annfeed.open_files import OpenFiles
+from annfeed.h5ad.open_files import OpenFiles
 
 pytestmark = pytest.mark.filterwarnings("ignore:obs columns that not all")
 FDS = Path("/proc/self/fd")
@@ -382,7 +382,7 @@ def test_opening_reads_no_obs_and_no_layer_pitfall_21(tmp_path: Path) -> None:
 def test_a_progress_bar_where_it_takes_long(
     shards: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from annfeed import collection
+    from annfeed.inputs import many as collection
 
     AnnDataset(shards)
     assert capsys.readouterr().err == ""

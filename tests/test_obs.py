@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annfeed.errors import FormatError, StaleFileError, UnknownNameError
-from annfeed.obs import ObsTable
-from annfeed.obs_sources import FileSource
+from annfeed.obs.sources import FileSource
+from annfeed.obs.table import ObsTable
 
 SCANPY_DEMO = Path(scanpy.__file__).parent / "datasets" / "10x_pbmc68k_reduced.h5ad"
 NAN = float("nan")
@@ -576,11 +576,11 @@ def test_any_edit_is_seen_by_a_take_in_an_epoch_and_in_a_pickle(adata, edit, col
 
 
 def test_a_column_is_converted_once(adata, monkeypatch):
-    import annfeed.obs
+    import annfeed.obs.table
 
     converted = []
-    convert = annfeed.obs.convert
-    monkeypatch.setattr(annfeed.obs, "convert", lambda s, where: converted.append(s.name) or convert(s, where))
+    convert = annfeed.obs.table.convert
+    monkeypatch.setattr(annfeed.obs.table, "convert", lambda s, where: converted.append(s.name) or convert(s, where))
     adata.obs["d"] = pd.to_datetime(["2020", "2021", None])
     adata.obs["m"] = pd.array([1, None, 2], dtype="Int64")
     adata.obs["s"] = pd.array(["a", None, "b"], dtype="string")

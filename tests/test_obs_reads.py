@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from anndata.io import write_elem
 
 from annfeed import AnnDataset
-from annfeed.labels import label_codes
+from annfeed.obs.labels import label_codes
 
 N, N_COLUMNS = 300, 1500
 

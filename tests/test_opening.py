@@ -22,7 +22,7 @@ from toys import dense, toy
 
 from annfeed import AnnDataset, FormatError, UnknownNameError, UnsupportedError
 from annfeed.cli import main
-from annfeed.foreign import find_foreign
+from annfeed.h5ad.foreign import find_foreign
 
 #: How a bad file is handed over: alone, or one of several.
 WAYS: dict[str, Callable[[Path], Any]] = {

@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 from toys import flat, hand_over, rows_of, toy
 
-from annfeed import AnnDataset, Transform, WindowLoader, ranks
-from annfeed.epoch import EpochPlan
+from annfeed import AnnDataset, Transform, WindowLoader
 from annfeed.errors import AnnfeedWarning
-from annfeed.ranks import draw_seed, rank_and_world
+from annfeed.order.epoch import EpochPlan
+from annfeed.process import ranks
+from annfeed.process.ranks import draw_seed, rank_and_world
 
 
 @pytest.fixture(scope="module")

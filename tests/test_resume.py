@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, Se
 from toys import FORMS, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, WindowLoader
-from annfeed.epoch import EpochPlan
+from annfeed.order.epoch import EpochPlan
 
 
 @pytest.fixture(scope="module")

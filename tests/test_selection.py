@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from annfeed import AnnDataset
 from annfeed.errors import UnknownNameError
-from annfeed.sampler import given_positions
-from annfeed.selection import as_positions, column_subset, near_matches, numbers_of_rows, row_subset
+from annfeed.inputs.selection import as_positions, column_subset, near_matches, numbers_of_rows, row_subset
+from annfeed.loading.sampler import given_positions
 
 MASK = [True, False, False, True, True]
 NAMES = pd.Index(["CD3E", "CD8A", "CD4", "MS4A1", "GNLY"])

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from toys import FORMS, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, Log1p
-from annfeed.labels import label_codes
-from annfeed.splits import split_rows
+from annfeed.obs.labels import label_codes
+from annfeed.order.splits import split_rows
 
 THREE = {"train": 0.8, "val": 0.1, "test": 0.1}
 

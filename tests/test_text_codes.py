@@ -15,8 +15,9 @@ import pytest
 import scipy.sparse as sp
 from anndata.io import read_elem, write_elem
 
-from annfeed import AnnDataset, FormatError, text_codes
-from annfeed.obs import ObsTable
+from annfeed import AnnDataset, FormatError
+from annfeed.obs import text_codes
+from annfeed.obs.table import ObsTable
 
 KINDS = ("vlen", "fixed", "fixed without encoding", "nullable")
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from annfeed import AnnDataset, threads
-from annfeed.cgroups import cgroup_cpus
-from annfeed.ranks import local_ranks
-from annfeed.threads import reading_threads, usable_cores
+from annfeed import AnnDataset
+from annfeed.process import threads
+from annfeed.process.cgroups import cgroup_cpus
+from annfeed.process.ranks import local_ranks
+from annfeed.process.threads import reading_threads, usable_cores
 
 RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "NODE_RANK")
 

@@ -16,8 +16,8 @@ from processes import run_ranks
 from toys import flat, hand_over, toy
 
 from annfeed import AnnDataset
-from annfeed.epoch import EpochPlan
-from annfeed.weighting import Weighting
+from annfeed.order.epoch import EpochPlan
+from annfeed.order.weights import Weighting
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch is built without torch.distributed")
 

@@ -17,7 +17,8 @@ from processes import run_ranks
 from toys import flat, hand_over, toy
 from trainers_script import LOADERS
 
-from annfeed import AnnDataset, hf_accelerate
+from annfeed import AnnDataset
+from annfeed.loading import hf_accelerate
 
 accelerate = pytest.importorskip("accelerate")
 pytest.importorskip("lightning")

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import LabelEncoder
 
-from annfeed.collate import apply_transform
+from annfeed.batches.items import apply_transform
 from annfeed.errors import UnknownNameError
-from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform, check_transform
+from annfeed.transforms.base import Compose, Log1p, NormalizeTotal, Scale, Transform, check_transform
 
 # The example classes of the AnnDataset documentation, letter for letter ---------------------------------------------
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from toys import FORMS, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset
-from annfeed.balance import class_weights
-from annfeed.draws import WeightedOrder, dealt
-from annfeed.epoch import EpochPlan
-from annfeed.permutation import EvenMix
-from annfeed.weighting import Weighting, level_of
+from annfeed.loading.weights import class_weights
+from annfeed.order.epoch import EpochPlan
+from annfeed.order.permutation import EvenMix
+from annfeed.order.weighted import WeightedOrder, dealt
+from annfeed.order.weights import Weighting, level_of
 
 
 def drawn(weighting: Weighting, key: int, block_size: int = 1) -> np.ndarray:

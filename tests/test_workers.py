@@ -18,7 +18,7 @@ from torch.utils.data import ConcatDataset, DataLoader, default_collate, get_wor
 from toys import FORMS, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, Transform
-from annfeed.epoch import EpochPlan
+from annfeed.order.epoch import EpochPlan
 
 METHODS = ("fork", "forkserver", "spawn")
 

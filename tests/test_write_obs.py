@@ -14,7 +14,7 @@ from toys import hand_over, rows_of, toy
 
 import annfeed
 from annfeed import AnnDataset, FormatError, UnsupportedError, write_obs
-from annfeed.h5ad_writer import REPLACED, UNFINISHED
+from annfeed.results.h5ad import REPLACED, UNFINISHED
 
 N = 40
 ORDER = np.random.default_rng(3).permutation(N)
@@ -316,7 +316,7 @@ def test_a_write_that_fails_leaves_what_was_there(
         raise RuntimeError("no more")
 
     if when == "order":
-        monkeypatch.setattr("annfeed.h5ad_writer._add_to_order", lambda *_: fail(None, "", None))
+        monkeypatch.setattr("annfeed.results.h5ad._add_to_order", lambda *_: fail(None, "", None))
     else:
         monkeypatch.setattr(anndata.io, "write_elem", fail)
     with pytest.raises(OSError, match=rf"obs/{column}' could not be written \(no more\).*as it was"):

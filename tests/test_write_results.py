@@ -17,7 +17,7 @@ import torch
 from toys import hand_over, rows_of, toy
 
 from annfeed import AnnDataset, StaleFileError, check_writable, write_obs, write_obsm
-from annfeed.result_rows import SPOOL_BYTES
+from annfeed.results.rows import SPOOL_BYTES
 
 N = 40
 VALUES = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)

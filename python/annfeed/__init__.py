@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from annfeed._core import __version__
-    from annfeed.collate import Collate
+    from annfeed.batches.densify import densify
+    from annfeed.batches.items import Collate
     from annfeed.dataset import AnnDataset
-    from annfeed.dense_batches import densify
     from annfeed.errors import (
         AnnfeedWarning,
         FormatError,
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnsupportedError,
     )
-    from annfeed.loader import WindowLoader
-    from annfeed.results import check_writable, write_obs, write_obsm
+    from annfeed.loading.loader import WindowLoader
+    from annfeed.results.write import check_writable, write_obs, write_obsm
     from annfeed.scvi.loader import AnnDataLoader
-    from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform
+    from annfeed.transforms.base import Compose, Log1p, NormalizeTotal, Scale, Transform
 
 __all__ = [
     "AnnDataLoader",
@@ -49,23 +49,23 @@ _HOMES = {
     "AnnDataLoader": "scvi.loader",
     "AnnDataset": "dataset",
     "AnnfeedWarning": "errors",
-    "Collate": "collate",
-    "Compose": "transforms",
+    "Collate": "batches.items",
+    "Compose": "transforms.base",
     "FormatError": "errors",
-    "Log1p": "transforms",
-    "NormalizeTotal": "transforms",
-    "Scale": "transforms",
+    "Log1p": "transforms.base",
+    "NormalizeTotal": "transforms.base",
+    "Scale": "transforms.base",
     "StaleDataError": "errors",
     "StaleFileError": "errors",
-    "Transform": "transforms",
+    "Transform": "transforms.base",
     "UnknownNameError": "errors",
     "UnsupportedError": "errors",
-    "WindowLoader": "loader",
+    "WindowLoader": "loading.loader",
     "__version__": "_core",
-    "check_writable": "results",
-    "densify": "dense_batches",
-    "write_obs": "results",
-    "write_obsm": "results",
+    "check_writable": "results.write",
+    "densify": "batches.densify",
+    "write_obs": "results.write",
+    "write_obsm": "results.write",
 }
 
 

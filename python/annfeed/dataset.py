@@ -1,7 +1,7 @@
 """`AnnDataset`: a torch Dataset over the rows of an .h5ad file or an AnnData.
 
-It is what users see: it opens, looks things up, and makes loaders; how rows become batches is in row_batches.py. It
-decides no order of its own (epoch.py) and holds no threads (loader.py).
+It is what users see: it opens, looks things up, and makes loaders; how rows become batches is in batches/reader.py. It
+decides no order of its own (order/epoch.py) and holds no threads (loading/loader.py).
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed.batch_keys import check_keys
-from annfeed.blocks import log
-from annfeed.cache import cache_budget
-from annfeed.collate import Collate, Item, Items, split
+from annfeed.batches.items import Collate, Item, Items, split
+from annfeed.batches.keys import check_keys
+from annfeed.batches.matrix import dtype_name
+from annfeed.batches.reader import RowBatches
+from annfeed.inputs.selection import as_positions, row_subset
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
-from annfeed.joined import JoinedSource
-from annfeed.loader import WindowLoader
-from annfeed.matrix import dtype_name
-from annfeed.row_batches import RowBatches
-from annfeed.selection import as_positions, row_subset
-from annfeed.shards import Uneven
-from annfeed.source import STATS, FileSource
-from annfeed.splits import split_rows
-from annfeed.transforms import Transform, needs_totals, steps_of
+from annfeed.loading.loader import WindowLoader
+from annfeed.memory.budget import cache_budget
+from annfeed.order.blocks import log
+from annfeed.order.shards import Uneven
+from annfeed.order.splits import split_rows
+from annfeed.sources.concat import JoinedSource
+from annfeed.sources.file import STATS, FileSource
+from annfeed.transforms.base import Transform, needs_totals, steps_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from annfeed.obs import ObsTable
-    from annfeed.parts import AnnDataOrPath
+    from annfeed.inputs.paths import AnnDataOrPath
+    from annfeed.obs.table import ObsTable
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -158,7 +158,7 @@ class AnnDataset(RowBatches):
         max_open_files: int | None = None,
     ) -> None:
         # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
-        from annfeed.collection import Joining, open_sources
+        from annfeed.inputs.many import Joining, open_sources
 
         self.transform = transform
         self.chunk_size = _positive("chunk_size", chunk_size)

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from annfeed._core import Reader
-from annfeed.blocks import LEAST_BLOCKS, LEAST_ROWS
-from annfeed.elem import Elem
-from annfeed.foreign import recognised
-from annfeed.h5py_file import open_h5py
+from annfeed.h5ad.elem import Elem
+from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.foreign import recognised
+from annfeed.order.blocks import LEAST_BLOCKS, LEAST_ROWS
 
 #: Above this, one row costs more than a whole batch should.
 _GIANT_CHUNK = 64 << 20

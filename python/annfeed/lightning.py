@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from annfeed.dataset import AnnDataset
-from annfeed.loader import WindowLoader
+from annfeed.loading.loader import WindowLoader
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl

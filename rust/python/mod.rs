@@ -14,7 +14,7 @@ mod stored;
 
 use pyo3::prelude::pymodule;
 
-/// Reads row batches from `.h5ad` matrices without the GIL; used by `annfeed.source`.
+/// Reads row batches from `.h5ad` matrices without the GIL; used by `annfeed.sources.file`.
 #[pymodule]
 mod _core {
     #[pymodule_export]

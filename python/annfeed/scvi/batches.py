@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset, Subset
 
+from annfeed.process.spawning import ThroughFile
+from annfeed.process.threads import reading_threads
 from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
 from annfeed.scvi.same_cells import SameCells
-from annfeed.spawning import ThroughFile
-from annfeed.threads import reading_threads
 
 Int64Array = npt.NDArray[np.int64]
 Batch = dict[str, Any]

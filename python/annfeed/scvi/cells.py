@@ -13,14 +13,14 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from annfeed.batch_memory import BatchMemory
-from annfeed.blocks import units_of_positions
-from annfeed.collate import Batch, Collate
+from annfeed.batches.items import Batch, Collate
+from annfeed.batches.window import LoadedWindow
 from annfeed.dataset import AnnDataset
-from annfeed.loaded import LoadedWindow
-from annfeed.loader import WindowLoader
-from annfeed.resume import digest_of
-from annfeed.spawning import ThroughFile
+from annfeed.loading.loader import WindowLoader
+from annfeed.loading.state import digest_of
+from annfeed.memory.buffers import BatchMemory
+from annfeed.order.blocks import units_of_positions
+from annfeed.process.spawning import ThroughFile
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from annfeed.dataset import AnnDataset
-from annfeed.loader import WindowLoader
-from annfeed.locate import find_obs
+from annfeed.inputs.selection import row_indices, row_subset
+from annfeed.inputs.single import find_obs
+from annfeed.loading.loader import WindowLoader
 from annfeed.scvi.cells import CellDataset, open_files
 from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.registration import Registration, key_list
-from annfeed.selection import row_indices, row_subset
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed.matrix import Matrix
-from annfeed.memory_source import MemorySource
-from annfeed.source import DecodedRows, block_of
+from annfeed.batches.matrix import Matrix
+from annfeed.sources.file import DecodedRows, block_of
+from annfeed.sources.memory import MemorySource
 
 Int64Array = npt.NDArray[np.int64]
 

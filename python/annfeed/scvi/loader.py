@@ -15,14 +15,14 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader
 
-from annfeed.ranks import draw_seed
-from annfeed.readahead import batches_ahead, read_ahead
-from annfeed.sampler_plan import SamplerPlan
+from annfeed.inputs.selection import as_positions, row_indices
+from annfeed.loading.readahead import batches_ahead, read_ahead
+from annfeed.loading.workers import begin_with_workers
+from annfeed.order.sampler_plan import SamplerPlan
+from annfeed.process.ranks import draw_seed
 from annfeed.scvi.batches import RegistryDataset, RowSubset
 from annfeed.scvi.order import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.scvi.tickets import TicketBatches, Tickets
-from annfeed.selection import as_positions, row_indices
-from annfeed.workers import begin_with_workers
 
 #: Keywords of torch's DataLoader that concern worker processes and go to the loader that has them.
 _WORKER_KEYWORDS = (

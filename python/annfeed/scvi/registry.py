@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from annfeed.cache import cache_budget
+from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, UnknownNameError
-from annfeed.h5py_file import check_not_replaced
-from annfeed.matrix import Matrix
+from annfeed.h5ad.file import check_not_replaced
+from annfeed.memory.budget import cache_budget
 from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
 from annfeed.scvi.sliced import SlicedSource
-from annfeed.source import FileSource, Source
+from annfeed.sources.file import FileSource, Source
 
 Int64Array = npt.NDArray[np.int64]
 

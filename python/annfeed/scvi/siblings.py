@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Sampler
 
+from annfeed.inputs.selection import row_indices
 from annfeed.scvi.batches import RegistryDataset, RowSubset
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.order import BatchDistributedSampler
-from annfeed.selection import row_indices
 
 Int64Array = npt.NDArray[np.int64]
 

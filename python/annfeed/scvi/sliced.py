@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block
-from annfeed.source import STATS, block_of
+from annfeed.sources.file import STATS, block_of
 
 
 class SlicedSource:

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
-from annfeed.handover import sendable
+from annfeed.memory.transport import sendable
+from annfeed.process.spawning import ThroughFile
 from annfeed.scvi.batches import Batch, LoadedRows, RowSubset
-from annfeed.spawning import ThroughFile
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from annfeed.cache import cache_budget
+from annfeed.memory.budget import cache_budget
 from annfeed.scvi.counts import ManagesCounts, stock
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.siblings import SemiSupervisedDataLoader

@@ -1,0 +1,4 @@
+"""Decoded rows become batches: dense or CSR tensors, obs, transforms, items and back.
+
+Which rows, and when, is decided in loading.
+"""

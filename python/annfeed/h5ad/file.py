@@ -1,0 +1,108 @@
+"""Opening a file with h5py, whatever else has it open: the one place that knows HDF5's locks and what its errors mean.
+
+The same fault is the same class of error wherever a file is opened; the core's (``rust/h5/open.rs``) are of these, too.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from annfeed.errors import FormatError, StaleFileError
+from annfeed.h5ad.open_files import make_room
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+
+def open_h5py(path: str) -> Any:
+    """Return the `h5py.File` at ``path``, open for reading; files that were read long ago may be closed for it.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, it is a folder, it may not be read, or somebody else has it open for writing.
+    FormatError
+        If it is empty, truncated, or not HDF5.
+    """
+    import h5py
+
+    if not os.path.isfile(path):  # opening a pipe would wait for a writer
+        raise _told(path, None)
+    make_room(for_a_moment=True)
+    failed: OSError | None = None
+    # HDF5 refuses a file that the user has open in this process with another setting than ours. h5py's own comes first,
+    # then none, for file systems without locks and for a writer elsewhere.
+    for locking in (None, False, True, "best-effort"):
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            failed = failed or error
+    raise _told(path, failed) from failed
+
+
+def check_not_replaced(file: Any) -> None:
+    """Refuse an open `h5py.File` whose path is another file's by now: what is read by path would not be what it has.
+
+    Raises
+    ------
+    StaleFileError
+        If there is no file any more, or another one.
+    """
+    try:
+        opened = os.fstat(file.id.get_vfd_handle())
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return  # a driver without a file descriptor, or no HDF5 file
+    try:
+        there = os.stat(file.filename)
+    except OSError:
+        there = None
+    if there is None or (there.st_dev, there.st_ino) != (opened.st_dev, opened.st_ino):
+        raise StaleFileError(
+            f"{os.fsdecode(file.filename)}: found {'no file' if there is None else 'another file'} at the path of a "
+            "backed AnnData; expected the one that it has open. Read the AnnData again"
+        )
+
+
+def has_signature(path: str) -> bool:
+    """Whether the file at ``path`` has the mark of HDF5: at its beginning, or behind a user block.
+
+    Examples
+    --------
+    >>> has_signature("/dev/null")
+    False
+    """
+    with open(path, "rb") as file:
+        size, place = os.fstat(file.fileno()).st_size, 0
+        while place < size:
+            file.seek(place)
+            if file.read(len(_SIGNATURE)) == _SIGNATURE:
+                return True
+            place = 512 if place == 0 else 2 * place
+    return False
+
+
+def _told(path: str, failed: OSError | None) -> Exception:
+    """What is wrong with a file that HDF5 does not open; the operating system's own view first."""
+    shown, copy_again = os.fsdecode(path), "Copy or download the file again"
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            folder = f'; pass "{shown}/*.h5ad" for the files in it' if stat.S_ISDIR(mode) else ""
+            return IsADirectoryError(
+                21, f"cannot open the file: it is not a regular file, where an .h5ad file was expected{folder}", path
+            )
+        size = os.path.getsize(path)
+        signed = has_signature(path)
+    except OSError as error:
+        return type(error)(error.errno, f"cannot open the file: {error.strerror}", path)
+    if size == 0:
+        return FormatError(f"{shown}: '/': the file is empty, not HDF5. Give the path of an .h5ad file")
+    if not signed:
+        return FormatError(f"{shown}: '/': the file is not HDF5 (no HDF5 signature). Give the path of an .h5ad file")
+    text, number = str(failed), None if failed is None else failed.errno
+    if isinstance(failed, BlockingIOError) or "unable to lock" in text or "already open" in text:
+        return OSError(number or 11, f"the file is open for writing elsewhere ({text})", path)
+    if "truncated" in text:
+        return FormatError(f"{shown}: '/': the file is truncated ({text}). {copy_again}")
+    return FormatError(f"{shown}: '/': HDF5 cannot open the file ({text}). {copy_again}")

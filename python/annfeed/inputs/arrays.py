@@ -1,0 +1,225 @@
+"""What users pass as an array (lists, numpy, pandas, torch), as plain numpy; a Series goes by its index.
+
+pandas has several types for one thing: objects after a merge, nullable and pyarrow-backed ones. They are told apart
+here only. What the values mean is inputs/selection.py's and loading/weights.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, KeysView, Mapping
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = npt.NDArray[Any]
+
+
+def as_array(what: str, values: Any) -> Array:
+    """Return ``values`` as bool, integers, floats or texts; as objects where they are none of these.
+
+    Parameters
+    ----------
+    what
+        The argument, for messages.
+    values
+        An array of any library, a list, a tuple, a range, or any other iterable that has an order.
+
+    Raises
+    ------
+    TypeError
+        If it is a text, a set or a mapping.
+    ValueError
+        If a mask, numbers or names have a missing value.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> as_array("mask", pd.array([True, False], dtype="boolean")), as_array("names", [b"CD4"])
+    (array([ True, False]), array(['CD4'], dtype=object))
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    if isinstance(values, str | bytes):
+        raise TypeError(f"{what} is the text {values!r}, where a list or an array was expected")
+    if isinstance(values, AbstractSet | Mapping) and not isinstance(values, KeysView):
+        kind = "dict" if isinstance(values, Mapping) else "set"
+        raise TypeError(f"{what} is a {kind}, where a list or an array was expected; pass a list, as sorted(…) gives")
+    if isinstance(values, KeysView) or (not hasattr(values, "__len__") and hasattr(values, "__iter__")):
+        values = list(values)
+    # Before numpy has it: some of pandas' types become floats there where a value is missing.
+    missing = np.asarray(values.isna()) if hasattr(values, "isna") else None
+    array = np.asarray(values)
+    if array.dtype.kind in "ST":
+        array = array.astype(object)
+    if array.dtype != object:
+        if missing is not None and missing.any() and not isinstance(values.dtype, np.dtype):
+            raise _with_a_gap(what, values, int(np.argmax(missing)))
+        return array
+    if array.ndim != 1:
+        return array
+    if missing is None:
+        import pandas as pd
+
+        missing = pd.isna(array)
+    if missing.any() and not missing.all():
+        raise _with_a_gap(what, array, int(np.argmax(missing)), array[~missing])
+    return _of_one_kind(array)
+
+
+def one_axis(what: str, values: Any) -> Array:
+    """Return ``values`` as `as_array` does; a TypeError where they are not one-dimensional.
+
+    Examples
+    --------
+    >>> one_axis("rows", range(2))
+    array([0, 1])
+    """
+    if not hasattr(values, "__len__") and not hasattr(values, "__iter__"):
+        raise TypeError(f"{what} is {values!r}, where a list or an array was expected")
+    array = as_array(what, values)
+    if array.ndim != 1:
+        raise TypeError(f"{what} has {array.ndim} axes, where a list or a one-dimensional array was expected")
+    return array
+
+
+def index_of(values: Any) -> pd.Index[Any] | None:
+    """Return the index of a Series that says more than its default 0, 1, …; None for anything else.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> index_of(pd.Series([True])) is None, index_of(pd.Series([True], index=["a"])).tolist(), index_of([True]) is None
+    (True, ['a'], True)
+    """
+    if not (hasattr(values, "iloc") and getattr(values, "ndim", 0) == 1):
+        return None
+    index: pd.Index[Any] = values.index
+    is_default = index.dtype.kind in "iu" and np.array_equal(index.to_numpy(), np.arange(len(index)))
+    return None if is_default else index
+
+
+def by_index(
+    what: str, array: Array, index: pd.Index[Any] | None, names: Callable[[], pd.Index[Any]] | None, named: str
+) -> Array:
+    """Return the values of a Series in the order of ``names``; as they are where its index is the default one.
+
+    Parameters
+    ----------
+    what
+        The argument, for messages.
+    array, index
+        Its values, and what `index_of` says.
+    names
+        Gives the names of rows or columns; None where they are not known.
+    named
+        The expression that gives them, for messages.
+
+    Raises
+    ------
+    ValueError
+        If the index is not the names, in some order.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> mask = pd.Series([True, False], index=["b", "a"])
+    >>> by_index("mask", mask.to_numpy(), mask.index, lambda: pd.Index(["a", "b"]), "adata.obs_names")
+    array([False,  True])
+    """
+    if index is None:
+        return array
+    known = None if names is None else names()
+    if known is not None:
+        order = _order_of(index, known)
+        if order is not None:
+            return array[order]
+    found = "" if known is None else f" {_some(known)}"
+    raise ValueError(
+        f"{what} is a Series whose index {_some(index)} is not {named}{found}: by position its values "
+        f"would be those of others. Pass series.reindex({named}), or series.to_numpy() to go by "
+        "position"
+    )
+
+
+def is_of(index: pd.Index[Any] | None, names: Callable[[], pd.Index[Any]] | None) -> bool:
+    """Whether the index of a Series is ``names``, in some order: the Series has a value for each.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> is_of(pd.Index(["b", "a"]), lambda: pd.Index(["a", "b"]))
+    True
+    """
+    return index is not None and names is not None and _order_of(index, names()) is not None
+
+
+def _order_of(index: pd.Index[Any], names: pd.Index[Any]) -> npt.NDArray[np.int64] | None:
+    """The place in ``index`` of each of ``names``; None where they are not the same, each once or in one order."""
+    if len(index) != len(names) or index.nlevels > 1:
+        return None
+    # Names of rows are always text; pandas often made numbers of them.
+    texts, known = index.astype(str), names.astype(str)
+    if texts.equals(known):
+        return np.arange(len(index), dtype=np.int64)
+    if not texts.is_unique or not known.is_unique:
+        return None
+    order: npt.NDArray[np.int64] = texts.get_indexer(known).astype(np.int64)
+    return order if (order >= 0).all() else None
+
+
+def _of_one_kind(array: Array) -> Array:
+    """Objects as what they all are."""
+    kinds = {_kind(value) for value in array.tolist()}
+    if not kinds:
+        return array
+    if kinds == {"bool"}:
+        return array.astype(bool)
+    if kinds == {"integer"}:
+        try:
+            return array.astype(np.int64)
+        except OverflowError:
+            return array.astype(np.float64)
+    if kinds <= {"integer", "float"}:
+        return array.astype(np.float64)
+    return np.array([_text(v) for v in array.tolist()], object) if kinds <= {"text", "bytes"} else array
+
+
+def _kind(value: object) -> str:
+    kinds = {
+        "bool": bool | np.bool_,
+        "integer": int | np.integer,
+        "float": float | np.floating,
+        "text": str,
+        "bytes": bytes,
+    }
+    return next((name for name, types in kinds.items() if isinstance(value, types)), "other")
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def _with_a_gap(what: str, array: Any, place: int, rest: Array | None = None) -> Exception:
+    kind = {"b": "bool", "i": "integer", "u": "integer"}.get(getattr(array.dtype, "kind", "O"), "other")
+    if rest is not None and len(rest):
+        kinds = {_kind(value) for value in rest.tolist()}
+        kind = kinds.pop() if len(kinds) == 1 else "other"
+    found = f"with a missing value at place {place}"
+    if kind == "bool":
+        return ValueError(
+            f"{what} is a mask {found}, where True or False was expected in each place. Fill it, as with "
+            "mask.fillna(False)"
+        )
+    if kind == "text":
+        return ValueError(f"{what} is a list of names {found}, where a name was expected in each place. Drop it first")
+    error = TypeError if kind == "integer" else ValueError
+    return error(f"{what} holds {array.dtype} {found}, where a value was expected in each place. Drop or fill it first")
+
+
+def _some(names: pd.Index[Any]) -> str:
+    return f"[{', '.join(map(repr, names[:3].tolist()))}{', …' if len(names) > 3 else ''}]"

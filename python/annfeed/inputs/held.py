@@ -1,0 +1,406 @@
+"""What an AnnData holds at the moment: looked up again whenever an epoch begins, as its user goes on working with it.
+
+Another X, layer, obsm or raw is followed, and so is a view that became an AnnData of its own, or a backed one that came
+into memory. Other cells or other genes are refused: rows of a dataset are numbers, which would mean others now.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anndata
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import scipy.sparse as sp
+
+from annfeed.batches.matrix import Matrix
+from annfeed.errors import StaleDataError, UnknownNameError
+from annfeed.h5ad.file import check_not_replaced
+from annfeed.h5ad.identity import file_identity
+from annfeed.inputs.selection import near_matches, positions_of_slice
+from annfeed.sources.columns import GAP
+from annfeed.sources.file import FileSource
+from annfeed.sources.memory import FrameRows, MemorySource, digest_of_sparse
+
+if TYPE_CHECKING:
+    from annfeed.h5ad.elem import Elem
+
+Int64Array = npt.NDArray[np.int64]
+
+_AGAIN = "Make the dataset again; to filter or reorder while one is in use, do it to a copy"
+
+
+class HeldAnnData:
+    """An AnnData that a dataset reads, and the cells that it had when the dataset was made.
+
+    Parameters
+    ----------
+    adata
+        In memory, backed, or a view.
+    place
+        The words for it in messages.
+
+    Raises
+    ------
+    StaleDataError
+        If it is a view, and the AnnData that it is of has other cells by now.
+    """
+
+    def __init__(self, adata: anndata.AnnData, place: str = "AnnData") -> None:
+        self.adata = adata
+        self.place = place
+        self._cells: pd.Index[Any] = adata.obs_names
+        # Of a view: what its rows were found from, and these.
+        self._found: tuple[Any, ...] = ()
+        self._rows: Int64Array | None = None
+        self.check()
+
+    def check(self) -> None:
+        """Raise StaleDataError if its cells are not those of then, or those of the AnnData that it is a view of."""
+        self._cells = unchanged(self._cells, self.adata.obs_names, "cells", self.place)
+        self.rows()
+
+    def rows(self) -> Int64Array | None:
+        """Of a view: the row of each of its cells in the AnnData that it is of; None for an AnnData that is none."""
+        view = self.adata
+        if not view.is_view:
+            return None
+        # anndata resolves views of views to positions in one that is no view.
+        found = (view._adata_ref, view._oidx, view._adata_ref.obs_names)
+        if not _same(found, self._found):
+            self._rows = _positions(view._oidx, found[2], view.obs_names, "cells", self.place)
+            self._found = found
+        return self._rows
+
+    def rows_in_file(self) -> Int64Array | None:
+        """Of a view of a backed AnnData: the row of each of its cells in the file; None for all others."""
+        return self.rows() if self.adata.isbacked else None
+
+
+class HeldFrame:
+    """A DataFrame in obsm of an AnnData, whose columns may be assigned to at any time.
+
+    Parameters
+    ----------
+    held
+        The AnnData.
+    make
+        Makes a matrix of what is there now.
+    """
+
+    def __init__(self, held: HeldAnnData, make: Callable[[], Matrix]) -> None:
+        self._held = held
+        self._make = make
+
+    @property
+    def rows_in_file(self) -> Int64Array | None:
+        """As `HeldAnnData.rows_in_file`."""
+        return self._held.rows_in_file()
+
+    def now(self, thorough: bool = True) -> Matrix:
+        """Return the matrix that the AnnData holds now."""
+        self._held.check()
+        matrix = self._make()
+        matrix.held = self
+        return matrix
+
+
+class HeldMatrix:
+    """A matrix that an AnnData holds.
+
+    Parameters
+    ----------
+    held
+        The AnnData.
+    elem
+        Where the matrix lies in it.
+    open_file
+        Makes the `FileSource` of a path and an element.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such matrix.
+    """
+
+    def __init__(self, held: HeldAnnData, elem: Elem, open_file: Callable[..., FileSource]) -> None:
+        self._held = held
+        self._elem = elem
+        self._open_file = open_file
+        self._pid = os.getpid()
+        self._is_raw = elem.path in ("raw/X", "raw.X")
+        self._genes = None if elem.var is None else self._names()
+        self._columns: Int64Array | None = None
+        #: Columns that the AnnData has there.
+        self.n_cols = self._width() if self._genes is None else len(self._genes)
+        self._key: tuple[Any, ...] = ()
+        self._matrix: Matrix | None = None
+        self._digest: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The words for where the matrix lies: the file, or the AnnData."""
+        return str(self._held.adata.filename) if self._on_disk() else self._held.place
+
+    @property
+    def rows_in_file(self) -> Int64Array | None:
+        """As `HeldAnnData.rows_in_file`."""
+        return self._held.rows_in_file()
+
+    def names(self) -> pd.Index[Any]:
+        """Return the names of its columns: genes, or numbers."""
+        return pd.RangeIndex(self.n_cols).astype(str) if self._genes is None else self._genes
+
+    def select(self, columns: Int64Array | None) -> None:
+        """Deliver ``columns`` (`annfeed.sources.columns.GAP` for one that is not there); None for all."""
+        self._columns = columns
+
+    def now(self, thorough: bool = True) -> Matrix:
+        """Return the matrix that the AnnData holds now.
+
+        Parameters
+        ----------
+        thorough
+            Also look whether numbers were overwritten in place, where they were copied to be read.
+
+        Raises
+        ------
+        StaleDataError
+            If the AnnData has other cells or genes than when the dataset was made.
+        UnknownNameError
+            If the matrix is no longer there.
+        """
+        self._held.check()
+        if self._genes is not None:
+            self._genes = unchanged(self._genes, self._names(), "genes", self._held.place)
+        on_disk = self._on_disk()
+        key, value = self._file_key() if on_disk else self._key_in_memory()
+        if self._matrix is None or not _same(key, self._key) or (thorough and self._overwritten(value)):
+            self._matrix = self._of_file() if on_disk else self._in_memory(value, thorough)
+            # A table's columns may be assigned to at any time, so nothing of it is kept.
+            self._key = () if isinstance(value, pd.DataFrame) else key
+        return self._matrix
+
+    def _names(self) -> pd.Index[Any]:
+        adata: Any = self._held.adata
+        names: pd.Index[Any]
+        if not self._is_raw:
+            names = adata.var_names
+            return names
+        if adata.raw is None:
+            raise self._missing()
+        names = adata.raw.var_names
+        return names
+
+    def _on_disk(self) -> bool:
+        """Whether it lies in the file: of a backed AnnData X and raw do, while anndata holds all else in memory."""
+        adata = self._held.adata
+        return bool(adata.isbacked) and (self._elem.path == "X" or (self._is_raw and adata.raw is not None))
+
+    def _width(self) -> int:
+        return int(self._value().shape[1])
+
+    # --- in memory ---------------------------------------------------------------------------------------------------
+
+    def _value(self) -> Any:
+        """The matrix itself: of a view, that of the AnnData that it is of (anndata keeps raw for each)."""
+        adata = self._held.adata
+        if self._is_raw:
+            value = None if adata.raw is None else adata.raw.X
+        else:
+            holder = adata._adata_ref if adata.is_view else adata
+            kind, _, name = self._elem.path.partition("/")
+            if self._elem.path == "X":
+                value = holder.X
+            elif kind in ("layers", "obsm"):
+                value = getattr(holder, kind).get(name)
+            else:
+                value = None
+        if value is None:
+            raise self._missing()
+        return value
+
+    def _missing(self) -> UnknownNameError:
+        elem = self._elem.path
+        kind, _, name = elem.partition("/")
+        if kind in ("layers", "obsm"):
+            names = [key for key in getattr(self._held.adata, kind) if key is not None]  # None is X, in anndata 0.13
+            return UnknownNameError(f"the AnnData has no {kind}[{name!r}]. {near_matches(name, names)}")
+        return UnknownNameError(
+            f"the AnnData has no {elem!r}. Pass elem= with a matrix that it has, as 'layers/counts'"
+        )
+
+    def _key_in_memory(self) -> tuple[tuple[Any, ...], Any]:
+        value = self._value()
+        arrays = (value.data, value.indices, value.indptr) if _is_compressed(value) else ()
+        return (value, *arrays, self._view_rows(), *self._view_columns_key()), value
+
+    def _overwritten(self, value: Any) -> bool:
+        return self._digest is not None and digest_of_sparse(value) != self._digest
+
+    def _in_memory(self, value: Any, thorough: bool) -> Matrix:
+        rows, viewed = self._view_rows(), self._view_columns()
+        columns = self._source_columns(viewed)
+        if isinstance(value, pd.DataFrame):
+            value = value.to_numpy(copy=True) if thorough else FrameRows(value)
+        self._digest = None
+        if sp.issparse(value):
+            if value.format == "csr":
+                value = copy.copy(value)  # which keeps these arrays, whichever the user's has next
+            else:
+                # Rows of a CSC matrix lie everywhere in it; so do those of the rarer formats.
+                self._digest = digest_of_sparse(value)
+                value = value.tocsr() if rows is None else value[rows].tocsr()
+                rows = None
+        name = f"{self._held.place}: '{self._elem.path}'"
+        source = MemorySource(value, columns=columns, name=name, total_over=viewed)
+        return self._made(source, rows, viewed)
+
+    # --- in the file -------------------------------------------------------------------------------------------------
+
+    def _file_key(self) -> tuple[tuple[Any, ...], None]:
+        path = str(self._held.adata.filename)
+        return (path, self._written(path), self._view_rows(), *self._view_columns_key()), None
+
+    def _written(self, path: str) -> tuple[int, ...] | None:
+        """What tells how the AnnData itself wrote to its file; None where it is not open for writing."""
+        file = self._held.adata.file
+        before = self._key[1] if self._key and self._key[0] == path else None
+        # A forked process has no business with the parent's file.
+        if os.getpid() != self._pid or not file.is_open:
+            return before
+        h5 = file[next(iter(file))].file
+        if h5.mode == "r":
+            return before
+        h5.flush()
+        now = file_identity(path)
+        # Another file at the path is not the one that the AnnData has; reading from the one before tells it.
+        return before if before is not None and now is not None and before[:2] != now[:2] else now
+
+    def _of_file(self) -> Matrix:
+        path, viewed = str(self._held.adata.filename), self._view_columns()
+        if self._held.adata.file.is_open:
+            check_not_replaced(self._held.adata.file._file)
+        # The AnnData's matrix is the view's: its rows are added up over the genes that it views.
+        source = self._open_file(path, self._elem.path, columns=self._source_columns(viewed), total_over=viewed)
+        return self._made(source, self._view_rows(), viewed)
+
+    # --- rows and columns --------------------------------------------------------------------------------------------
+
+    def _made(self, source: MemorySource | FileSource, rows: Int64Array | None, viewed: Int64Array | None) -> Matrix:
+        held = self._held
+        n_cells, n_cols = source.shape
+        wanted = held.adata.n_obs if rows is None else len(rows)
+        names = self.names()
+        if self._genes is None and n_cols != self.n_cols:
+            raise StaleDataError(
+                f"{source.place} has {n_cols} columns now; expected the {self.n_cols} that it had when the dataset was "
+                f"made. {_AGAIN}"
+            )
+        n_vars = len(self._columns) if self._columns is not None else n_cols if viewed is None else len(viewed)
+        n_obs = wanted if rows is not None else n_cells
+        picked = partial(_same_names, names) if self._columns is None else partial(_picked, names, self._columns)
+        return Matrix(self._elem.path, source, n_obs, n_vars, picked, rows, self)
+
+    def _view_rows(self) -> Int64Array | None:
+        """The row of the source of each row; None where they are the same."""
+        return None if self._is_raw and not self._on_disk() else self._held.rows()
+
+    def _view_columns_key(self) -> tuple[Any, ...]:
+        view = self._held.adata
+        if not view.is_view or self._is_raw or self._genes is None:
+            return ()
+        return view._adata_ref, view._vidx, view._adata_ref.var_names
+
+    def _view_columns(self) -> Int64Array | None:
+        """The column of the source of each gene of a view; None where they are the same."""
+        view = self._held.adata
+        if not view.is_view or self._is_raw or self._genes is None:
+            return None
+        if isinstance(view._vidx, slice) and view._vidx == slice(None):
+            return None
+        return _positions(view._vidx, view._adata_ref.var_names, view.var_names, "genes", self._held.place)
+
+    def _source_columns(self, viewed: Int64Array | None) -> Int64Array | None:
+        if viewed is None or self._columns is None:
+            return self._columns if viewed is None else viewed
+        return np.where(self._columns == GAP, GAP, viewed[self._columns])
+
+
+def unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) -> pd.Index[Any]:
+    """Return the names as they are now, which are those of before.
+
+    Parameters
+    ----------
+    before, now
+        Names of cells or genes.
+    what
+        "cells" or "genes".
+    place
+        The words for what has them, in messages.
+
+    Raises
+    ------
+    StaleDataError
+        If there are others, or in another order.
+
+    Examples
+    --------
+    >>> unchanged(pd.Index(["a", "b"]), pd.Index(["a", "b"]), "cells", "AnnData").tolist()
+    ['a', 'b']
+    """
+    if now is before or now.is_(before):
+        return before
+    if len(now) != len(before):
+        raise StaleDataError(
+            f"{place} has {len(now)} {what} now; expected the {len(before)} that it had when the dataset was made. "
+            f"{_AGAIN}"
+        )
+    if not now.equals(before):
+        first = int(np.flatnonzero(np.asarray(now) != np.asarray(before))[0])
+        raise StaleDataError(
+            f"{place} has other {what} now, or has them in another order: number {first} is {now[first]!r}; expected "
+            f"{before[first]!r}, as when the dataset was made. {_AGAIN}"
+        )
+    return now
+
+
+def _positions(index: Any, names: pd.Index[Any], of_view: pd.Index[Any], what: str, place: str) -> Int64Array:
+    """Where a view's cells or genes lie in the AnnData that it is of."""
+    positions: Int64Array | None = None
+    if isinstance(index, slice):
+        positions = positions_of_slice(index, len(names))
+    else:
+        index = np.asarray(index)
+        if index.dtype == bool or not index.size or index.max() < len(names):
+            positions = np.arange(len(names), dtype=np.int64)[index]
+    if positions is None or len(positions) != len(of_view) or not names[positions].equals(of_view):
+        raise StaleDataError(
+            f"{place} is a view of an AnnData whose {what} were filtered, reordered or renamed after it was made: "
+            f"they no longer are the {len(of_view)} {what} of the view. Make the view again, and the dataset"
+        )
+    return positions
+
+
+def _is_compressed(value: Any) -> bool:
+    return sp.issparse(value) and value.format in ("csr", "csc")
+
+
+def _same(these: tuple[Any, ...], those: tuple[Any, ...]) -> bool:
+    return len(these) == len(those) and all(
+        a is b or (isinstance(a, str | tuple | slice) and a == b) or (isinstance(a, pd.Index) and a.is_(b))
+        for a, b in zip(these, those, strict=True)
+    )
+
+
+def _same_names(names: pd.Index[Any]) -> pd.Index[Any]:
+    return names
+
+
+def _picked(names: pd.Index[Any], columns: Int64Array) -> pd.Index[Any]:
+    return names[columns]

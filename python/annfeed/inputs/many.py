@@ -1,0 +1,306 @@
+"""Many sources as one: their rows one after the other, their genes matched by name, their obs united.
+
+It reads names, shapes and headers, no row and no obs value; each file is opened for that and closed again. The pieces
+are elsewhere: what users pass (inputs/paths.py), genes (inputs/genes.py), rows (sources/concat.py), obs (obs/concat.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
+
+import anndata
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tqdm import tqdm
+
+from annfeed.batches.matrix import Matrix
+from annfeed.errors import FormatError
+from annfeed.h5ad.elem import Elem, parse_places
+from annfeed.h5ad.foreign import recognised
+from annfeed.h5ad.open_files import OpenFiles
+from annfeed.inputs.genes import Join, join_names, place_columns
+from annfeed.inputs.paths import Parts, find_parts
+from annfeed.inputs.selection import column_subset
+from annfeed.inputs.single import (
+    as_path,
+    check_columns,
+    check_same_rows,
+    file_opener,
+    find_frame_names,
+    find_matrix,
+    find_names,
+    find_obs,
+    find_raw_names,
+    find_shape,
+    subsets_by_key,
+)
+from annfeed.memory.budget import SharedBudget
+from annfeed.obs.table import ObsTable
+from annfeed.sources.columns import Placed
+from annfeed.sources.concat import JoinedSource
+
+Int64Array = npt.NDArray[np.int64]
+
+#: Seconds after which a progress bar shows that files are being opened.
+_PATIENCE = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joining:
+    """How several sources become one; the parameters are those of `AnnDataset`."""
+
+    join: Join = "inner"
+    label: str | None = None
+    keys: Iterable[str] | None = None
+    index_unique: str | None = None
+    max_open_files: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.join not in ("inner", "outer"):
+            raise ValueError(f"join is {self.join!r}, where 'inner' or 'outer' was expected")
+        for name in ("label", "index_unique"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"{name} is {value!r}, where a text or None was expected")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a dataset was made from, for what is written back.
+
+    Parameters
+    ----------
+    sources
+        An AnnData or a path each; None for an AnnData that stayed in another process.
+    obs
+        Where the obs lies in each file: "obs", "mod/rna/obs".
+    """
+
+    sources: list[Any]
+    obs: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        paths = [None if isinstance(source, anndata.AnnData) else source for source in self.sources]
+        return {"sources": paths, "obs": self.obs}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a dataset is made of.
+
+    Parameters
+    ----------
+    matrices
+        By key.
+    obs
+        For all of them.
+    places
+        The sources, for people.
+    rows
+        Of each source.
+    origin
+        The sources themselves.
+    """
+
+    matrices: dict[str, Matrix]
+    obs: ObsTable
+    places: list[str]
+    rows: list[range]
+    origin: Origin
+
+
+def open_sources(
+    sources: Any,
+    elem: str | Mapping[str, str],
+    obs_columns: Sequence[str] | None,
+    var_subset: Any,
+    joining: Joining,
+    *,
+    cache: str | int,
+    threads: int,
+    strict: bool,
+    totals: bool = False,
+) -> Opened:
+    """Open what the user passed, one source or many, and match rows, genes and obs.
+
+    Raises
+    ------
+    FormatError
+        If matrices and obs of a source have different numbers of rows.
+    """
+    places = parse_places(elem)
+    subsets = subsets_by_key(var_subset, places)
+    budget = SharedBudget(cache)
+    open_files = OpenFiles(joining.max_open_files)
+    parts = find_parts(sources, joining.keys)
+    if parts is None and joining.label is None:
+        opener = file_opener(budget, threads, strict, totals=totals)
+        with _recognised(sources):
+            matrices = {key: find_matrix(sources, place, subsets[key], opener) for key, place in places.items()}
+            obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
+            check_same_rows(sources, places)
+        _check_rows(matrices, obs)
+        source = _as_source(sources)
+        name = "AnnData" if isinstance(source, anndata.AnnData) else source
+        origin = Origin([source], next(iter(places.values())).obs)
+        return Opened(matrices, obs, [name], [range(obs.n_rows)], origin)
+    parts = parts or Parts([sources], ["0"])
+    opener = file_opener(budget, threads, strict, totals=totals, open_files=open_files)
+    return _Union(parts, places, joining, opener).opened(obs_columns, subsets)
+
+
+class _Union:
+    """The sources of a collection, while it is being opened."""
+
+    def __init__(self, parts: Parts, elems: dict[str, Elem], joining: Joining, opener: Any) -> None:
+        self._parts = parts
+        self._elems = elems
+        self._joining = joining
+        self._opener = opener
+        # Files of one atlas mostly have the same genes: these are kept once, and decoded once.
+        self._by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
+        self._by_raw_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
+
+    def opened(self, obs_columns: Sequence[str] | None, subsets: Mapping[str, Any]) -> Opened:
+        obs_place = next(iter(self._elems.values())).path
+        obs: list[ObsTable] = []
+        names: dict[str, list[pd.Index[Any] | None]] = {key: [] for key in self._elems}
+        shapes: dict[str, list[tuple[int, int] | None]] = {key: [] for key in self._elems}
+        for number, source in self._with_progress():
+            with _recognised(source):
+                obs.append(find_obs(source, obs_place, None, self._parts.place(number)))
+                check_same_rows(source, self._elems)
+                for key, elem in self._elems.items():
+                    is_file = not isinstance(source, anndata.AnnData)
+                    shape = find_shape(as_path(source), elem) if is_file else None
+                    shapes[key].append(shape)
+                    found = self._names(source, elem) if elem.var is not None else self._frame_names(source, elem)
+                    names[key].append(found)
+                    if elem.var is not None and found is not None and shape is not None:
+                        check_columns(f"{self._parts.place(number)}: '{elem.path}'", elem.var, shape[1], len(found))
+        matrices: dict[str, list[Matrix]] = {}
+        joined = {}
+        for key, elem in self._elems.items():
+            matrices[key], joined[key] = self._join(elem, names[key], shapes[key], subsets[key])
+        for number, table in enumerate(obs):
+            _check_rows({key: found[number] for key, found in matrices.items()}, table)
+        how = self._joining
+        table = ObsTable.joined(
+            obs, self._parts.keys, how.join, obs_columns, label=how.label, index_unique=how.index_unique
+        )
+        ends = [0, *accumulate(one.n_rows for one in obs)]
+        rows = [range(start, stop) for start, stop in pairwise(ends)]
+        sources = [_as_source(source) for source in self._parts.sources]
+        origin = Origin(sources, next(iter(self._elems.values())).obs)
+        return Opened(joined, table, [self._parts.place(i) for i in range(len(obs))], rows, origin)
+
+    def _with_progress(self) -> Iterator[tuple[int, Any]]:
+        sources = self._parts.sources
+        # Nothing on a screen that is none, nor where it is done at once.
+        with tqdm(sources, "annfeed: opening", unit="file", delay=_PATIENCE, leave=False, disable=None) as bar:
+            yield from enumerate(bar)
+
+    def _names(self, source: Any, elem: Elem) -> pd.Index[Any]:
+        """The names of a source's genes: the same Index for the same names."""
+        stored = None if isinstance(source, anndata.AnnData) else find_raw_names(as_path(source), elem)
+        raw = None if stored is None else tuple(stored)
+        if raw is not None and raw in self._by_raw_names:
+            return self._by_raw_names[raw]
+        names = find_names(source, elem)
+        names = self._by_names.setdefault(tuple(names), names)
+        if raw is not None:
+            self._by_raw_names[raw] = names
+        return names
+
+    def _frame_names(self, source: Any, elem: Elem) -> pd.Index[Any] | None:
+        names = find_frame_names(source, elem)
+        return None if names is None else self._by_names.setdefault(tuple(names), names)
+
+    def _join(
+        self,
+        elem: Elem,
+        found_names: list[pd.Index[Any] | None],
+        shapes: list[tuple[int, int] | None],
+        var_subset: Any,
+    ) -> tuple[list[Matrix], Matrix]:
+        names = [index for index in found_names if index is not None]
+        if names and len(names) < len(found_names):
+            with_names, without = (
+                self._parts.place(next(i for i, index in enumerate(found_names) if (index is None) is lacks))
+                for lacks in (False, True)
+            )
+            raise ValueError(
+                f"'{elem.path}' is a DataFrame in {with_names} and an array in {without}; expected one kind, as "
+                "columns with names and without cannot be matched"
+            )
+        if not names:
+            matrices = [self._open(i, elem, None, shape) for i, shape in enumerate(shapes)]
+            _check_widths(matrices)
+            source = JoinedSource(matrices, [Placed(None)] * len(matrices), matrices[0].n_vars)
+            return matrices, self._matrix(elem, source, matrices[0].names())
+        wanted = join_names(names, self._joining.join, lambda i: f"{self._parts.place(i)}: '{elem.var or elem.path}'")
+        columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources")
+        if columns is not None:
+            wanted = wanted[columns]
+        # One source has no names to match, and may have a name twice.
+        found = {id(index): place_columns(index, wanted) for index in names} if len(names) > 1 else {}
+        placed = [found.get(id(index), Placed(columns)) for index in names]
+        matrices = [self._open(i, elem, placed[i], shapes[i]) for i in range(len(names))]
+        return matrices, self._matrix(elem, JoinedSource(matrices, placed, len(wanted)), wanted)
+
+    def _open(self, number: int, elem: Elem, placed: Placed | None, shape: tuple[int, int] | None) -> Matrix:
+        source = self._parts.sources[number]
+        if isinstance(source, anndata.AnnData) or (elem.var is None and placed is not None):
+            return find_matrix(source, elem, placed, self._opener, self._parts.place(number))
+        columns = None if placed is None else placed.columns
+        file = self._opener(as_path(source), elem.path, columns=columns, shape=shape)
+        n_obs, n_cols = file.shape
+        n_vars = n_cols if columns is None else len(columns)
+        # Its own names are those of the joined columns, or nobody's.
+        return Matrix(elem.path, file, n_obs, n_vars, partial(_numbered, n_vars))
+
+    def _matrix(self, elem: Elem, source: JoinedSource, names: pd.Index[Any]) -> Matrix:
+        return Matrix(elem.path, source, *source.shape, partial(_same, names))
+
+
+def _recognised(source: Any) -> AbstractContextManager[None]:
+    return nullcontext() if isinstance(source, anndata.AnnData) else recognised(as_path(source))
+
+
+def _check_rows(matrices: Mapping[str, Matrix], obs: ObsTable) -> None:
+    for matrix in matrices.values():
+        if matrix.n_obs != obs.n_rows:
+            raise FormatError(
+                f"{matrix.source.place} has {matrix.n_obs} rows, but obs has {obs.n_rows}. "
+                "The file was written wrongly: write it again with anndata"
+            )
+
+
+def _check_widths(matrices: Sequence[Matrix]) -> None:
+    first = matrices[0]
+    for matrix in matrices:
+        if matrix.n_vars != first.n_vars:
+            raise ValueError(
+                f"{matrix.source.place} has {matrix.n_vars} columns, but {first.source.place} has {first.n_vars}; "
+                "columns without names cannot be matched: write them with the same number"
+            )
+
+
+def _as_source(source: Any) -> Any:
+    # A worker may run in another directory.
+    return source if isinstance(source, anndata.AnnData) else os.path.abspath(as_path(source))
+
+
+def _numbered(n: int) -> pd.Index[Any]:
+    return pd.RangeIndex(n).astype(str)
+
+
+def _same(names: pd.Index[Any]) -> pd.Index[Any]:
+    return names

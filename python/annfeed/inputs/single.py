@@ -1,0 +1,352 @@
+"""From what the user passed (path, AnnData, backed AnnData, view) to matrices and obs.
+
+The one place that knows where anndata keeps things; it reads no row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeAlias
+
+import anndata
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from annfeed.batches.matrix import Matrix
+from annfeed.errors import FormatError, StaleDataError, UnknownNameError
+from annfeed.h5ad.elem import Elem
+from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.identity import KnownFile
+from annfeed.inputs.held import HeldAnnData, HeldFrame, HeldMatrix
+from annfeed.inputs.selection import column_subset, near_matches
+from annfeed.memory.budget import SharedBudget
+from annfeed.obs.table import ObsTable
+from annfeed.sources.columns import Placed
+from annfeed.sources.file import FileSource, Source
+from annfeed.sources.frame import FrameFileSource, frame_columns, frame_values
+from annfeed.sources.memory import MemorySource
+
+Int64Array = npt.NDArray[np.int64]
+AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+#: HDF5 filters that the core decodes beside those of every HDF5: LZF, LZ4, Zstandard.
+_DECODED = (32000, 32004, 32015)
+
+
+def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]:
+    """Return which columns are wanted of each matrix.
+
+    Parameters
+    ----------
+    var_subset
+        Of the matrices over genes, or, where there is none, of the DataFrames in obsm; or ``{key: subset}``.
+    elems
+        The matrices by key.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no matrix under a key.
+
+    Examples
+    --------
+    >>> from annfeed.h5ad.elem import parse_places
+    >>> elems = parse_places({"X": "X", "protein": "obsm/protein"})
+    >>> subsets_by_key(["CD4"], elems), subsets_by_key({"protein": ["CD4"]}, elems)
+    ({'X': ['CD4'], 'protein': None}, {'X': None, 'protein': ['CD4']})
+    """
+    if isinstance(var_subset, Mapping):
+        for key in var_subset:
+            if key not in elems:
+                raise UnknownNameError(
+                    f"var_subset has the key {key!r}, elem has not. {near_matches(key, list(elems))}"
+                )
+        return {key: var_subset.get(key) for key in elems}
+    if hasattr(var_subset, "send"):
+        var_subset = list(var_subset)  # a generator serves once
+    over_genes = any(elem.var is not None for elem in elems.values())
+    return {key: var_subset if elem.var is not None or not over_genes else None for key, elem in elems.items()}
+
+
+def find_matrix(
+    adata_or_path: AnnDataOrPath,
+    elem: Elem,
+    var_subset: Any,
+    open_file: Callable[..., FileSource],
+    place: str = "AnnData",
+) -> Matrix:
+    """Return a matrix of one source, with ``var_subset`` applied if it is over genes.
+
+    Parameters
+    ----------
+    adata_or_path
+        The source.
+    elem
+        Where the matrix lies in it.
+    var_subset
+        Names, positions, a mask, or columns that were found already; None for all.
+    open_file
+        Makes the `FileSource` of a path and an element.
+    place
+        The words for an AnnData in messages.
+    """
+    if elem.var is None:
+        names = find_frame_names(adata_or_path, elem)
+        if names is not None:
+            matrix = _of_frame(adata_or_path, elem, var_subset, names, place)
+            if isinstance(adata_or_path, anndata.AnnData):
+                again = partial(_frame_again, adata_or_path, elem, var_subset, names, place)
+                matrix.held = HeldFrame(HeldAnnData(adata_or_path, place), again)
+            return matrix
+    if isinstance(adata_or_path, anndata.AnnData):
+        return _of_anndata(adata_or_path, elem, var_subset, open_file, place)
+    return _of_file(as_path(adata_or_path), elem, var_subset, open_file)
+
+
+def _frame_again(adata: anndata.AnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], place: str) -> Matrix:
+    now = find_frame_names(adata, elem)
+    if elem.path.removeprefix("obsm/") not in adata.obsm:
+        raise UnknownNameError(f"{place} has no {elem.path!r} any more. Put it back, or make the dataset again")
+    if now is None or not now.equals(names):
+        raise StaleDataError(
+            f"{place}: '{elem.path}' has other columns now; expected those that it had when the dataset was made. Make "
+            "the dataset again"
+        )
+    return _of_frame(adata, elem, var_subset, names, place)
+
+
+def find_frame_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any] | None:
+    """Return the names of the columns of a DataFrame in obsm; None where it is something else, or is not there."""
+    if not isinstance(adata_or_path, anndata.AnnData):
+        return frame_columns(as_path(adata_or_path), elem.path)
+    frame = adata_or_path.obsm.get(elem.path.removeprefix("obsm/"))
+    return frame.columns.astype(str) if isinstance(frame, pd.DataFrame) else None
+
+
+def file_opener(budget: SharedBudget, threads: int, strict: bool, **options: Any) -> Callable[..., FileSource]:
+    """Return what opens the files of one dataset, which share a budget."""
+    return partial(FileSource, cache=budget, threads=threads, strict=strict, **options)
+
+
+def find_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any]:
+    """Return the names of the columns of a matrix over genes."""
+    if isinstance(adata_or_path, anndata.AnnData):
+        return HeldMatrix(HeldAnnData(adata_or_path), elem, FileSource).names()
+    return _names_in_file(as_path(adata_or_path), elem)
+
+
+def find_raw_names(path: str, elem: Elem) -> npt.NDArray[Any] | None:
+    """Return the names of a matrix's columns as they are stored; None where they are no plain strings.
+
+    Two files whose stored names are equal have equal names: to see that takes half as long as to decode them.
+    """
+    with suppress(Exception), open_h5py(path) as file:
+        var = file[elem.var]
+        names = var[var.attrs["_index"]]
+        if names.dtype.kind == "O" and names.dtype.metadata and names.dtype.metadata.get("vlen") in (str, bytes):
+            raw: npt.NDArray[Any] = names[()]
+            return raw
+    return None
+
+
+def find_n_names(path: str, elem: Elem) -> int | None:
+    """Return how many names of columns there are for a matrix over genes; None where nothing can tell."""
+    if elem.var is None:
+        return None
+    # What is wrong with a var is told when its names are read.
+    with suppress(FormatError, OSError):
+        return ObsTable.from_file(path, _var_group(path, elem), []).n_rows
+    return None
+
+
+def check_columns(place: str, var: str, n_cols: int, n_names: int | None) -> None:
+    """Raise where a matrix and its var have different lengths.
+
+    Raises
+    ------
+    FormatError
+        If they have.
+
+    Examples
+    --------
+    >>> check_columns("atlas.h5ad: 'X'", "var", 3, 3)
+    """
+    if n_names is not None and n_names != n_cols:
+        raise FormatError(
+            f"{place} has {n_cols} columns, but {var} has {n_names} rows; expected the same number. "
+            "The file was written wrongly: write it again with anndata"
+        )
+
+
+def find_shape(path: str, elem: Elem) -> tuple[int, int] | None:
+    """Return the shape of a matrix in a file, looked up in its attributes; None where only the reader can tell.
+
+    The reader, which then opens the file at once, says what is wrong with a matrix that it cannot read.
+    """
+    with open_h5py(path) as file, suppress(Exception):
+        node = file[elem.path]
+        if not _is_matrix(node):
+            return None
+        shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
+        n_rows, n_cols = shape
+        return int(n_rows), int(n_cols)
+    return None
+
+
+def _is_matrix(node: Any) -> bool:
+    """Whether encoding, dtypes and filters are ones that a reader knows, as far as the headers tell."""
+    encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format"))
+    encoding = encoding.decode() if isinstance(encoding, bytes) else encoding
+    if isinstance(node, h5py.Dataset):
+        return encoding in (None, "array") and node.ndim == 2 and _is_array(node, "biuf")
+    parts = {"data": "biuf", "indices": "iu", "indptr": "iu"}
+    known = encoding in ("csr_matrix", "csc_matrix", "csr", "csc")
+    return known and all(_is_array(node[name], kinds) for name, kinds in parts.items())
+
+
+def _is_array(array: Any, kinds: str) -> bool:
+    if not isinstance(array, h5py.Dataset) or array.dtype.kind not in kinds or array.dtype.itemsize > 8:
+        return False
+    plist = array.id.get_create_plist()
+    filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    return all(code in _DECODED or h5py.h5z.filter_avail(code) for code in filters)
+
+
+def check_same_rows(adata_or_path: AnnDataOrPath, elems: Mapping[str, Elem]) -> None:
+    """Raise where matrices go with different obs whose rows are not the same cells in the same order.
+
+    Raises
+    ------
+    ValueError
+        If names differ.
+    """
+    groups = list(dict.fromkeys(elem.obs for elem in elems.values()))
+    if len(groups) < 2 or isinstance(adata_or_path, anndata.AnnData):
+        return
+    path = as_path(adata_or_path)
+    first, *others = [ObsTable.from_file(path, group, []) for group in groups]
+    for group, other in zip(groups[1:], others, strict=True):
+        if other.n_rows != first.n_rows:
+            found = f"{first.n_rows} and {other.n_rows} rows"
+        elif not first.names.equals(other.names):
+            place = int(np.argmax(np.asarray(first.names != other.names)))
+            found = f"row {place} is {first.names[place]!r} and {other.names[place]!r}"
+        else:
+            continue
+        raise ValueError(
+            f"{path}: '{groups[0]}' and '{group}' are not the same cells: {found}; expected the same names in the same "
+            "order, as rows of several matrices are paired by position. Read one of them, or write a file in which "
+            "they agree, as after muon.pp.intersect_obs(mdata)"
+        )
+
+
+def find_obs(
+    adata_or_path: AnnDataOrPath, elem: str, columns: Sequence[str] | None, place: str | None = None
+) -> ObsTable:
+    """Return the obs that goes with ``elem``: an AnnData's own with its edits, else the file's."""
+    if isinstance(adata_or_path, anndata.AnnData):
+        return ObsTable.from_anndata(adata_or_path, columns, place)
+    return ObsTable.from_file(as_path(adata_or_path), Elem.parse(elem).obs, columns)
+
+
+def as_path(path: Any) -> str:
+    """Return a path as text, with ``~`` taken for the home directory; its bytes need not be UTF-8."""
+    if isinstance(path, str | bytes | os.PathLike):
+        return os.path.expanduser(os.fsdecode(path))
+    raise TypeError(f"adata_or_path is a {type(path).__name__}, where an AnnData or the path of an .h5ad was expected")
+
+
+def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:
+    if elem.var is not None:
+        shape = find_shape(path, elem)
+        if shape is not None:
+            check_columns(f"{path}: '{elem.path}'", elem.var, shape[1], find_n_names(path, elem))
+    names = partial(_names_in_file, path, elem, KnownFile.at(os.path.abspath(path)))
+    columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
+    source = open_file(path, elem.path, columns=columns)
+    return _matrix(elem, source, columns, names)
+
+
+def _of_frame(adata_or_path: AnnDataOrPath, elem: Elem, var_subset: Any, names: pd.Index[Any], place: str) -> Matrix:
+    """The matrix of a DataFrame in obsm, whose columns have names as genes have."""
+    source: Source
+    if isinstance(adata_or_path, anndata.AnnData):
+        words = f"{place}: '{elem.path}'"
+        columns = _columns(place, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
+        values = frame_values(adata_or_path.obsm[elem.path.removeprefix("obsm/")], words)
+        source = MemorySource(values, columns=columns, name=words)
+    else:
+        path = as_path(adata_or_path)
+        columns = _columns(path, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
+        source = FrameFileSource(path, elem.path, columns=columns)
+    picked = names if columns is None else names[columns]
+    return Matrix(elem.path, source, source.shape[0], len(picked), partial(_same, picked))
+
+
+def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
+    """Columns of a matrix in a file: looked up, as opening it without ``columns`` would read all of a CSC matrix."""
+    shape = find_shape(path, elem) if os.path.isfile(path) else None
+    return (open_file(path, elem.path).shape if shape is None else shape)[1]
+
+
+def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]) -> Matrix:
+    n_obs, n_vars = source.shape
+    if elem.var is None:
+        return Matrix(elem.path, source, n_obs, n_vars, partial(_numbered, n_vars))
+    if columns is None:
+        return Matrix(elem.path, source, n_obs, n_vars, names)
+    return Matrix(elem.path, source, n_obs, len(columns), partial(_picked, names, columns))
+
+
+def _columns(
+    place: str, elem: Elem, var_subset: Any, names: Callable[[], pd.Index[Any]], n_cols: Callable[[], int]
+) -> Int64Array | None:
+    if var_subset is None or elem.var is None:
+        return None
+    if isinstance(var_subset, Placed):
+        return var_subset.columns
+    return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'")
+
+
+def _numbered(n: int) -> pd.Index[Any]:
+    return pd.RangeIndex(n).astype(str)
+
+
+def _names_in_file(path: str, elem: Elem, known: KnownFile | None = None) -> pd.Index[Any]:
+    return ObsTable.from_file(path, _var_group(path, elem), [], known).names
+
+
+def _var_group(path: str, elem: Elem) -> str:
+    group = elem.var or ""
+    if group.endswith("raw/var"):
+        with open_h5py(path) as file:
+            # Before anndata 0.7, raw lay flat at the top.
+            group = group if group in file else "raw.var"
+    return group
+
+
+def _of_anndata(
+    adata: anndata.AnnData, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource], place: str
+) -> Matrix:
+    held = HeldMatrix(HeldAnnData(adata, place), elem, open_file)
+    if elem.var is not None and held.place != place:  # in the file
+        view: Any = adata
+        over_vars = view.is_view and not elem.path.startswith("raw")
+        n_names = view._adata_ref.n_vars if over_vars else held.n_cols
+        check_columns(f"{held.place}: '{elem.path}'", elem.var, _width(held.place, elem, open_file), n_names)
+    held.select(_columns(held.place, elem, var_subset, held.names, lambda: held.n_cols))
+    return held.now()
+
+
+def _picked(names: Callable[[], pd.Index[Any]], columns: Int64Array) -> pd.Index[Any]:
+    return names()[columns]
+
+
+def _same(names: pd.Index[Any]) -> pd.Index[Any]:
+    return names

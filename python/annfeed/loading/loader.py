@@ -1,0 +1,416 @@
+"""`WindowLoader`: a torch DataLoader that reads windows, in the order of an `EpochPlan`, ahead of the model.
+
+The order comes from order/epoch.py, the rows from the dataset; here are epochs, seeds, ranks, workers and the read-ahead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.utils.data import BatchSampler, DataLoader
+
+from annfeed.batches.indexed import IndexedDataset
+from annfeed.batches.items import LoaderCollate
+from annfeed.h5ad.identity import n_own_writes
+from annfeed.loading.given_order import predict_all, with_epochs
+from annfeed.loading.hf_accelerate import Prepared, asked_by
+from annfeed.loading.readahead import batches_ahead, check_not_forked, read_ahead
+from annfeed.loading.sampler import PlanSampler
+from annfeed.loading.state import (
+    Digests,
+    Position,
+    Progress,
+    as_position,
+    as_state,
+    check_positions,
+    order_of,
+    windows_from,
+)
+from annfeed.loading.weights import find_weighting
+from annfeed.loading.workers import PartBatches, PartOrder, as_made, begin_with_workers, finished, packed
+from annfeed.order.permutation import derive_key
+from annfeed.order.sampler_plan import SamplerPlan
+from annfeed.order.shards import Uneven
+from annfeed.order.windows import Window
+from annfeed.process.ranks import draw_seed, rank_and_world
+
+if TYPE_CHECKING:
+    from annfeed.dataset import AnnDataset
+
+#: Keywords of torch's DataLoader that only concern worker processes and go to the loader that has them.
+_WORKER_KEYWORDS = (
+    "num_workers",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
+    "persistent_workers",
+    "pin_memory",
+    "pin_memory_device",
+    "in_order",
+)
+
+# Separates workers' random numbers from those that make the order (order/epoch.py).
+_WORKERS = 2
+
+
+class WindowLoader(DataLoader[Any]):
+    """What `AnnDataset.get_optimized_dataloader` returns; see there for the parameters.
+
+    It is a torch DataLoader with its attributes, over the same dataset. Its order is the same for any number of threads
+    and workers. An epoch delivers what AnnData objects hold, and makes batches with the transform that the dataset has,
+    when it begins. Workers of a dataset on paths are persistent unless told otherwise; those of an AnnData are new in
+    each epoch. Under torch.distributed (or RANK and WORLD_SIZE) each rank delivers its own share, in equally many
+    batches.
+
+    Raises
+    ------
+    TypeError
+        If a keyword is unknown.
+    ValueError
+        If a value is out of range, or options exclude each other.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> from annfeed import AnnDataset
+    >>> loader = WindowLoader(AnnDataset(anndata.AnnData(np.eye(4, dtype="float32"))), batch_size=2, seed=1)
+    >>> len(loader), [batch["X"].argmax(1).tolist() for batch in loader]
+    (2, [[1, 3], [2, 0]])
+    """
+
+    def __init__(
+        self,
+        dataset: AnnDataset,
+        batch_size: int | None = 32,
+        shuffle: bool = True,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int = 0,
+        collate_fn: Any = None,
+        *,
+        block_size: int | Literal["auto"] = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+        prefetch_batches: int | None = None,
+        return_index: bool | None = None,
+        generator: torch.Generator | None = None,
+        weights: Any = None,
+        balance: str | None = None,
+        temperature: float = 1.0,
+        replacement: bool = True,
+        n_samples: int | None = None,
+        order: Callable[[int], Any] | None = None,
+        uneven: Uneven = "pad",
+        **kwargs: Any,
+    ) -> None:
+        if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
+            batch_size, sampler, batch_sampler = 1, None, sampler  # as torch documents it: the sampler gives batches
+        if batch_sampler is None and batch_size is None:
+            raise ValueError("batch_size is None, where an integer was expected; a plain DataLoader gives single items")
+        plan = sampler if isinstance(sampler, PlanSampler) else None
+        if plan is None and sampler is None and batch_sampler is None:
+            weighting = find_weighting(dataset, weights, balance, temperature, replacement, n_samples)
+            if order is not None and weighting is not None:
+                raise ValueError("order excludes weights and balance: it says itself how often each row comes")
+            if order is not None and not callable(order):
+                raise TypeError(
+                    f"order is a {type(order).__name__}; expected a function of the number of the epoch that returns "
+                    "positions (an iterable of positions goes to sampler=)"
+                )
+            plan = PlanSampler(
+                dataset,
+                batch_size or 1,
+                shuffle,
+                block_size,
+                seed,
+                drop_last,
+                generator,
+                uneven=uneven,
+                weighting=weighting,
+                order=order,
+            )
+        elif plan is None and not isinstance(getattr(batch_sampler, "sampler", None), PlanSampler):
+            ours = {"weights": weights, "balance": balance, "n_samples": n_samples, "order": order}
+            for name, value in ours.items():
+                if value is not None:
+                    raise ValueError(f"{name} given with a sampler, which alone says what comes when; pass one of them")
+        if batch_sampler is not None:
+            predict_all(batch_sampler)
+            # torch's own check that batch_size, sampler and drop_last were left alone, with its own words.
+            keywords: dict[str, Any] = {"batch_sampler": batch_sampler, "sampler": sampler}
+            if batch_size not in (1, 32) or drop_last:
+                raise ValueError("batch_sampler excludes batch_size, shuffle, sampler, and drop_last")
+        else:
+            keywords = {"batch_size": batch_size, "sampler": sampler if plan is None else plan, "drop_last": drop_last}
+        self.block_size = block_size
+        self.seed = seed
+        self.shuffle = shuffle
+        if prefetch_batches is None:
+            n_rows = batch_size if isinstance(batch_size, int) else 1
+            prefetch_batches = batches_ahead(n_rows * dataset.row_bytes)
+        self.weights = weights
+        self.balance = balance
+        self.temperature = temperature
+        self.replacement = replacement
+        self.n_samples = n_samples
+        self.order = order
+        self.prefetch_batches = prefetch_batches
+        self.uneven = uneven
+        self.return_index = getattr(dataset, "return_index", False) if return_index is None else return_index
+        if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
+            raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
+        # A worker's cache of decoded rows is worth keeping for the next epoch.
+        kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.is_of_file)
+        self._plan = plan
+        self._n_begun = 0
+        self._progress = Progress() if plan is None else plan.progress
+        self._workers: DataLoader[Any] | None = None  # the persistent ones
+        self._workers_busy = False
+        self._workers_know: tuple[Any, ...] = ()  # what the persistent ones were made with
+        self._prepared: Prepared | None = None
+        super().__init__(
+            dataset,
+            num_workers=num_workers,
+            collate_fn=LoaderCollate(dataset.get_collate_fn() if collate_fn is None else collate_fn),
+            generator=generator,
+            **keywords,
+            **kwargs,
+        )
+        self._batch_sampler_given = batch_sampler
+
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        """Accelerate asks this in ``prepare``, and rebuilds the loader where it is False; asked so, it is prepared."""
+        asked = asked_by(sys._getframe(1))
+        if asked is not None:
+            self._prepared = asked
+            # Its save_state and load_state then take our state along.
+            self.use_stateful_dataloader = True
+        return self._prepared is not None
+
+    @_is_accelerate_prepared.setter
+    def _is_accelerate_prepared(self, prepared: bool) -> None:
+        pass  # Accelerate marks whatever it prepared.
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the number of the next epoch, as ``sampler.set_epoch`` does; without it, epochs count up.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32")))
+        >>> loader = dataset.get_optimized_dataloader(batch_size=4, order=lambda epoch: [epoch])
+        >>> loader.set_epoch(3)
+        >>> next(iter(loader))["X"]
+        tensor([[0., 0., 0., 1.]])
+        """
+        for sampler in with_epochs(self._given_order) if self._plan is None else [self._plan]:
+            sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Return the number of batches that this rank delivers."""
+        if self._plan is not None:
+            return self._plan.n_batches
+        return len(self._windows_of_sampler())
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        """Deliver an epoch. Seed, epoch number and rank are settled, and reading begins, at the first ``next``."""
+        return self._epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the loader stands, to go on from there later: a small dict of numbers and texts.
+
+        What counts is the batches delivered, not those made ahead. Every rank's state is the same but for its "rank",
+        and fits every rank. After an epoch's last batch it is the beginning of the next epoch.
+
+        Raises
+        ------
+        ValueError
+            If workers deliver batches in no order (``in_order=False``).
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32")))
+        >>> loader = dataset.get_optimized_dataloader(batch_size=1, shuffle=False)
+        >>> batches = iter(loader)
+        >>> next(batches)["X"], next(batches)["X"]
+        (tensor([[1., 0., 0., 0.]]), tensor([[0., 1., 0., 0.]]))
+        >>> state = loader.state_dict()
+        >>> again = dataset.get_optimized_dataloader(batch_size=1, shuffle=False)
+        >>> again.load_state_dict(state)
+        >>> [batch["X"] for batch in again]
+        [tensor([[0., 0., 1., 0.]]), tensor([[0., 0., 0., 1.]])]
+        """
+        self._check_in_order()
+        place = self._progress.at(self._next_epoch())
+        return as_state(place, self._order(), self.dataset.fingerprint(), rank_and_world()[0])  # type: ignore[attr-defined]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let the next epoch be the rest of the one in which ``state_dict`` was saved.
+
+        Its batches are exactly those that would have come, for any number of workers. Those that were delivered are not
+        read again. ``sampler.set_epoch`` with another epoch's number forgets the place.
+
+        Raises
+        ------
+        ValueError
+            If it is no state, or one of other data, or of another order (batch size, seed, ranks, …): the message tells
+            what differs.
+        """
+        self._check_in_order()
+        data = self.dataset.fingerprint()  # type: ignore[attr-defined]
+        rank = rank_and_world()[0]
+        place = as_position(state_dict, self._order(), data, rank, repr(self.dataset))
+        if self._plan is not None:
+            self._plan.set_epoch(place.epoch)
+        else:
+            self._n_begun = place.epoch
+            for sampler in with_epochs(self._given_order):
+                sampler.set_epoch(place.epoch)
+        self._progress.load(place)
+
+    def _epoch(self) -> Iterator[Any]:
+        dataset: AnnDataset = self.dataset  # type: ignore[assignment]
+        now = dataset.at_epoch()
+        reads = IndexedDataset(now) if self.return_index else now
+        windows, seed, place, digests = self._begin()
+        in_workers = self.num_workers > 0
+        batches = self._from_workers(reads, windows, seed) if in_workers else self._from_threads(reads, windows)
+        if self._prepared is not None:
+            batches = self._prepared.follow(self, batches, self._remainder())
+        with closing(batches):
+            for batch in batches:
+                self._progress.delivered(place, digests.next() if digests else place.digest)
+                yield batch
+        self._progress.ended(place)
+
+    def _begin(self) -> tuple[Iterator[Window], int, Position, Digests | None]:
+        """The windows of the next epoch, a seed for its workers, and where in it the first window is."""
+        if self._plan is not None:
+            plan = self._plan.begin()
+            place = self._progress.begin(plan.epoch, plan.seed, plan.n_batches)
+            check_positions(plan, place)
+            seed = derive_key(plan.seed, plan.epoch, _WORKERS, plan.rank, *_if_any(place.batch))
+            return windows_from(plan, place, None), seed, place, None
+        # The order is the sampler's; a seed is for workers only.
+        drawn = draw_seed(self.generator, 1) if self.seed is None else self.seed
+        epoch = self._next_epoch()
+        self._progress.set_epoch(epoch)
+        place = self._progress.begin(epoch, None, self._n_batches())
+        self._n_begun += 1
+        seed = derive_key(drawn, self._n_begun, _WORKERS, rank_and_world()[0], *_if_any(place.batch))
+        digests = Digests()
+        return windows_from(self._windows_of_sampler(), place, digests), seed, place, digests
+
+    def _from_threads(self, reads: Any, windows: Iterator[Window]) -> Generator[Any]:
+        pin = bool(self.pin_memory and torch.cuda.is_available())
+        # Matrices are made in page-locked memory at once; obs, and what transforms made anew, is copied there.
+        reads.pin_batches(pin)
+        with closing(read_ahead(reads, windows, self.prefetch_batches)) as batches:
+            for batch in batches:
+                done = finished(reads, batch, self._collate)
+                yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
+
+    @property
+    def _collate(self) -> Any:
+        """The collate function; the attribute is guarded."""
+        return LoaderCollate(self.collate_fn).__wrapped__
+
+    def _remainder(self) -> int:
+        """Rows of all ranks' last batches together, where they are not full; -1 for unknown."""
+        if self._plan is None or self.batch_size is None or self.drop_last:
+            return -1
+        world = rank_and_world()[1]
+        return self._plan.n_of_all_ranks(world) % (self.batch_size * world)
+
+    def _order(self) -> dict[str, Any]:
+        if self._plan is not None:
+            return self._plan.order()
+        return order_of(self._windows_of_sampler(), self.seed, rank_and_world()[1])
+
+    def _next_epoch(self) -> int:
+        if self._plan is not None:
+            return self._plan.epoch
+        # A user's sampler may count, as torch's DistributedSampler does.
+        epochs = [sampler.epoch for sampler in with_epochs(self._given_order)]
+        return epochs[0] if epochs else self._n_begun
+
+    def _n_batches(self) -> int | None:
+        try:
+            return len(self)
+        except TypeError:  # of a sampler that does not know
+            return None
+
+    @property
+    def _given_order(self) -> Any:
+        return self.sampler if self._batch_sampler_given is None else self._batch_sampler_given
+
+    def _check_in_order(self) -> None:
+        if self.num_workers > 0 and not getattr(self, "in_order", True):
+            raise ValueError("in_order=False: workers deliver in no order, which no state can tell; pass in_order=True")
+
+    def _windows_of_sampler(self) -> SamplerPlan:
+        batched = self._batch_sampler_given
+        return SamplerPlan(
+            sampler=self._given_order,
+            n_rows=len(self.dataset),  # type: ignore[arg-type]
+            batch_size=self.batch_size if batched is None else None,
+            window=self.dataset.chunk_size,  # type: ignore[attr-defined]
+            drop_last=self.drop_last and batched is None,
+            world=rank_and_world()[1],
+        )
+
+    def _from_workers(self, reads: Any, windows: Iterator[Window], seed: int) -> Generator[Any]:
+        dataset: AnnDataset = self.dataset  # type: ignore[assignment]
+        # Persistent workers serve one epoch at a time; another one beside it gets workers of its own. They have the
+        # dataset as it was when they were made, which an AnnData may not be any more.
+        persistent = self.persistent_workers and dataset.is_of_file and not self._workers_busy
+        transform = packed(dataset.transform) if persistent else None
+        if persistent:
+            options = (dataset.output, dataset.dtype, dataset.threads, self.return_index, self._collate)
+            knows = (n_own_writes(), *options)
+            if knows != self._workers_know or transform is None:
+                self._workers, self._workers_know = None, knows
+        workers = self._workers if persistent and self._workers is not None else self._new_workers(reads, transform)
+        if persistent:
+            self._workers, self._workers_busy = workers, True
+        order: PartOrder = workers.sampler  # type: ignore[assignment]
+        order.windows, order.transform = windows, transform
+        # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
+        workers.generator = torch.Generator("cpu").manual_seed(seed % 2**63)
+        try:
+            # torch draws the workers' base seed on the default device; the generator is the CPU's.
+            with torch.device("cpu"):
+                made = begin_with_workers(workers)
+            process = os.getpid()
+            for batches in made:
+                for batch in batches:
+                    yield batch
+                    check_not_forked(process)
+        finally:
+            if persistent:
+                self._workers_busy = False
+
+    def _new_workers(self, reads: Any, transform: bytes | None) -> DataLoader[Any]:
+        keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
+        batches = PartBatches(reads, self._collate, transform)
+        order = PartOrder(self.dataset.row_bytes, transform)  # type: ignore[attr-defined]
+        return DataLoader(batches, batch_size=None, sampler=order, collate_fn=as_made, **keywords)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave workers behind."""
+        return {**self.__dict__, "_workers": None, "_workers_busy": False, "_prepared": None}
+
+
+def _if_any(n_batches: int) -> tuple[int, ...]:
+    """A part of a key that is there only in the rest of an epoch: its workers do not repeat what the first drew."""
+    return (n_batches,) if n_batches else ()

@@ -1,0 +1,278 @@
+"""Reading ahead: the next window is read, and the next batches are made, while the model works on this one.
+
+Two threads, made at the first batch and gone with the last: one reads windows, one makes batches. Both spend their time
+in Rust, without the GIL. Neither runs transforms, nor a sampler: both may draw from the model's generator, so that it
+must be in the caller's thread, at a moment that does not depend on how fast the others are.
+
+The threads end with the iteration, whoever ends it: a loop, an error, the garbage collector in any thread, or the
+interpreter, which would otherwise kill them in the middle of Rust or C++ and be aborted for it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from annfeed._core import Awaited, Cancel
+from annfeed.batches.items import Batch
+from annfeed.batches.padding import Loaded, batches_of
+from annfeed.order.windows import Window
+from annfeed.sources.cancel import cancelled_by
+
+#: How often a waiting thread looks whether it is still wanted, in seconds.
+_LOOK = 0.05
+#: Windows whose rows are known while the first of them is delivered: the next is read then, one more may follow it.
+_PLANNED = 3
+
+
+#: Batches made ahead. Of large ones fewer: the fewer are in flight, the more of them stay in the processor's cache; but
+#: one alone would let the model wait for each batch that takes longer than others.
+_AHEAD, _AHEAD_LARGE = 4, 2
+_LARGE = 8 << 20
+#: How long the end of an iteration waits for its threads, in seconds. They end at once, unless they need a lock that is
+#: held here (the garbage collector runs anywhere); then they end when they have got it.
+_PATIENCE = 10.0
+
+
+def batches_ahead(batch_bytes: int) -> int:
+    """Return how many batches of so many bytes are made ahead, unless somebody says otherwise.
+
+    Examples
+    --------
+    >>> batches_ahead(1 << 20), batches_ahead(1 << 24)
+    (4, 2)
+    """
+    return _AHEAD if batch_bytes < _LARGE else _AHEAD_LARGE
+
+
+class Loads(Protocol):
+    """A dataset that reads windows."""
+
+    def load(self, positions: npt.NDArray[np.int64], /) -> Loaded:
+        """Read the rows at ``positions`` together."""
+
+
+def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Generator[Batch]:
+    """Give the batches of ``windows``, in order, before any transform.
+
+    Parameters
+    ----------
+    dataset
+        Reads and makes them.
+    windows
+        Their rows; gone through in the caller's thread, as batches are asked for.
+    n_batches
+        Batches made ahead at most; 0 reads and makes each in the caller's thread when it is asked for.
+
+    Raises
+    ------
+    Exception
+        Whatever reading raises, in the caller's thread, after the batches before it.
+    """
+    if _at_end and threading.current_thread() is not threading.main_thread():
+        raise SystemExit  # nobody waits for it any more
+    if n_batches == 0 or _at_end:
+        yield from _batches(_read(dataset, windows))
+        return
+    plan = _Plan(windows)
+    with (
+        _Stage(lambda: _read(dataset, iter(plan)), 1) as read,
+        _Stage(lambda: _batches(iter(read)), n_batches) as made,
+        plan,
+    ):
+        try:
+            for batch in made:
+                yield batch
+                plan.delivered()
+        finally:
+            # Both before either is waited for: the one that makes batches may be waiting for the one that reads.
+            read.stop()
+            made.stop()
+
+
+def _read(dataset: Loads, windows: Iterator[Window]) -> Iterator[tuple[Window, Loaded]]:
+    for window in windows:
+        yield window, dataset.load(window.rows)
+
+
+def _batches(loaded: Iterator[tuple[Window, Loaded]]) -> Iterator[Batch]:
+    for window, rows in loaded:
+        yield from batches_of(window, rows)
+
+
+class _Plan:
+    """Windows that the caller's thread has drawn for the reading thread: always the same ones for a batch delivered."""
+
+    def __init__(self, windows: Iterator[Window]) -> None:
+        self._windows = windows
+        self._drawn: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._left: deque[int] = deque()
+        self._stop = threading.Event()
+
+    def __enter__(self) -> _Plan:
+        for _ in range(_PLANNED):
+            self._draw()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+
+    def __iter__(self) -> Iterator[Window]:
+        """Give them, in the reading thread."""
+        return _taken(self._drawn, self._stop)
+
+    def delivered(self) -> None:
+        """Count a batch; after the last one of a window, draw another window."""
+        self._left[0] -= 1
+        if self._left[0] == 0:
+            self._left.popleft()
+            self._draw()
+
+    def _draw(self) -> None:
+        try:
+            window = next(self._windows, None)
+        except Exception as error:  # told where its batches would have come
+            self._drawn.put(("error", error))
+            return
+        if window is None:
+            self._drawn.put(("end", None))
+        else:
+            self._left.append(window.n_batches)
+            self._drawn.put(("result", window))
+
+
+class _Stage:
+    """A thread that runs an iterator ahead of whoever iterates over the stage, by at most ``size`` results.
+
+    The one that is being made counts: with a size of 1, the next is begun when the last was taken, so that no more than
+    two windows are in memory.
+    """
+
+    def __init__(self, work: Callable[[], Iterator[Any]], size: int) -> None:
+        self._work = work
+        self._ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._room = threading.Semaphore(size)
+        self._stop = threading.Event()
+        self._awaited = Awaited()
+        self._cancel = Cancel()
+        self._thread = threading.Thread(target=self._run, name="annfeed-read-ahead", daemon=True)
+
+    def __enter__(self) -> _Stage:
+        _running.add(self)
+        try:
+            if _at_end:
+                raise SystemExit
+            self._thread.start()
+        except BaseException:  # no thread to be had, or Ctrl-C
+            self.stop()
+            if self._thread.ident is None:
+                _running.discard(self)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_PATIENCE)
+
+    def stop(self) -> None:
+        """Let the thread end soon, also in the middle of a read."""
+        if not self._stop.is_set():
+            self._cancel.set()
+            self._stop.set()
+
+    def wait(self) -> None:
+        """Return when the thread has ended."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def __iter__(self) -> Iterator[Any]:
+        for result in _taken(self._ready, self._stop):
+            self._awaited.set(False)
+            self._room.release()
+            yield result
+            self._awaited.set(True)
+
+    def _run(self) -> None:
+        try:
+            results = self._work()
+            with cancelled_by(self._cancel), self._awaited:
+                while self._may_go_on():
+                    self._ready.put(("result", next(results)))
+        except StopIteration:
+            self._ready.put(("end", None))
+        except BaseException as error:  # it belongs to the consumer, whatever it is
+            self._ready.put(("error", error))
+        finally:
+            _running.discard(self)
+
+    def _may_go_on(self) -> bool:
+        """Wait for room; False where the stage was stopped meanwhile."""
+        while not self._stop.is_set():
+            if self._room.acquire(timeout=_LOOK):
+                return not self._stop.is_set()
+        return False
+
+
+def check_not_forked(process: int) -> None:
+    """Refuse to go on in another process than the one that began an iteration.
+
+    Raises
+    ------
+    RuntimeError
+        If it is another.
+    """
+    if os.getpid() != process:
+        raise RuntimeError(
+            "found the iterator of a loader in a process forked from the one that began it; expected it there, as the "
+            "threads or workers that read for it are. Begin a new iteration in this process"
+        )
+
+
+def _taken(results: queue.SimpleQueue[tuple[str, Any]], stop: threading.Event) -> Iterator[Any]:
+    """Take results from a queue until its end, an error, or the wish to stop."""
+    process = os.getpid()
+    while True:
+        check_not_forked(process)
+        try:
+            kind, value = results.get(timeout=_LOOK)
+        except queue.Empty:
+            if not stop.is_set():
+                continue
+            kind, value = "end", None
+        if _at_end and stop.is_set():
+            raise SystemExit  # of a thread that goes on although the interpreter ends: without a word
+        if kind == "end":
+            return
+        if kind == "error":
+            raise value
+        yield value
+
+
+#: The stages whose threads run in this process.
+_running: set[_Stage] = set()
+_at_end = False
+
+
+def _end() -> None:
+    """End all threads before the interpreter does; from now on everything is read when it is asked for."""
+    global _at_end
+    _at_end = True
+    stages = list(_running)
+    for stage in stages:
+        stage.stop()
+    for stage in stages:
+        stage.wait()
+
+
+atexit.register(_end)
+# A forked process has none of its parent's threads.
+os.register_at_fork(after_in_child=_running.clear)

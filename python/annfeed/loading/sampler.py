@@ -1,0 +1,202 @@
+"""`PlanSampler`: the epoch's plan in the shape that torch and Lightning expect of a sampler.
+
+It counts epochs and settles seed and rank; the order itself is order/epoch.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data.distributed import DistributedSampler
+
+from annfeed.inputs.arrays import as_array
+from annfeed.loading.state import Progress, order_of
+from annfeed.order.blocks import auto_blocks, describe, log
+from annfeed.order.epoch import EpochPlan
+from annfeed.order.shards import Uneven
+from annfeed.order.weights import Weighting
+from annfeed.process.ranks import draw_seed, known_rank_and_world, rank_and_world
+
+if TYPE_CHECKING:
+    from annfeed.dataset import AnnDataset
+
+Int64Array = npt.NDArray[np.int64]
+
+
+class PlanSampler(DistributedSampler[int]):
+    """Gives the plan of each epoch; iterated, the positions in this epoch's order.
+
+    A DistributedSampler, because Lightning replaces any other kind of sampler under DDP.
+
+    Parameters
+    ----------
+    dataset
+        Its length and chunk_size are read at each epoch.
+    batch_size, shuffle, block_size, seed, drop_last, uneven, order
+        As in `AnnDataset.get_optimized_dataloader`.
+    generator
+        Where seeds come from with ``seed=None``; None for torch's global generator.
+    weighting
+        How often each row is due; None for once.
+    """
+
+    def __init__(
+        self,
+        dataset: AnnDataset,
+        batch_size: int,
+        shuffle: bool = True,
+        block_size: int | Literal["auto"] = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+        generator: torch.Generator | None = None,
+        *,
+        uneven: Uneven = "pad",
+        weighting: Weighting | None = None,
+        order: Callable[[int], Any] | None = None,
+    ) -> None:
+        if isinstance(block_size, str) and block_size != "auto":
+            raise ValueError(f"block_size is {block_size!r}; expected a positive integer or 'auto'")
+        # Not super().__init__: it wants the process group now, while ranks are settled at the first batch.
+        self.dataset = dataset
+        self.blocks = f"blocks of {block_size} neighbouring rows" if block_size != 1 else "single rows"
+        self.epoch = 0
+        #: Of the loader: here, where Lightning sets the epoch.
+        self.progress = Progress()
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self._seed = seed
+        self._generator = generator
+        self._given = order
+        self._asked: tuple[int, Int64Array] | None = None  # the epoch that ``order`` was asked for last, and its answer
+        auto = self._auto_blocks(dataset) if shuffle and block_size == "auto" and order is None else None
+        if auto is not None and weighting is not None:
+            # Draws have no borders in the file; runs as long as its units are serve as well.
+            block_size, auto = max(1, len(dataset) // len(auto)), None
+        self._plan = EpochPlan(
+            n_rows=len(dataset),
+            batch_size=batch_size,
+            window=dataset.chunk_size,
+            shuffle=shuffle,
+            block_size=1 if block_size == "auto" else block_size,
+            block_starts=auto,
+            seed=0 if seed is None else seed,
+            drop_last=drop_last,
+            uneven=uneven,
+            weighting=weighting,
+        )
+
+    def _auto_blocks(self, dataset: AnnDataset) -> Int64Array | None:
+        units = dataset.unit_starts()
+        if units is None or len(units) == 0:
+            self.blocks = "single rows: any row can be read by itself"
+            log.info("%r: block_size='auto' chose %s", dataset, self.blocks)
+            return None
+        n_rows = len(dataset)
+        starts = auto_blocks(units, n_rows, dataset.chunk_size)
+        self.blocks = describe(starts, n_rows, n_rows / len(units))
+        log.info("%r: block_size='auto' chose %s", dataset, self.blocks)
+        return starts
+
+    @property
+    def num_replicas(self) -> int:  # type: ignore[override]
+        """Number of ranks."""
+        return rank_and_world()[1]
+
+    @property
+    def rank(self) -> int:  # type: ignore[override]
+        """This process's rank."""
+        return rank_and_world()[0]
+
+    @property
+    def n_batches(self) -> int:
+        """Batches that this rank delivers in an epoch."""
+        return -(-len(self) // self._plan.batch_size)
+
+    def n_of_all_ranks(self, world: int) -> int:
+        """Return how many rows that many ranks deliver in an epoch together, repeats not counted."""
+        shards = [self._plan_of(None).shard(rank, world) for rank in range(world)]
+        return sum(shard.n_delivered - shard.n_padding for shard in shards)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make ``epoch`` the number of the next epoch; without it, epochs count up by themselves.
+
+        A place that was loaded stays where it is in this epoch, and is forgotten where it is in another.
+        """
+        self.epoch = epoch
+        self.progress.set_epoch(epoch)
+
+    def undropped(self) -> PlanSampler:
+        """Return a sampler of the same order in which each row comes once on one of the ranks, as prediction wants."""
+        whole = copy(self)
+        whole.progress, whole.drop_last = Progress(), False
+        whole._plan = replace(self._plan, drop_last=False, uneven="keep")
+        return whole
+
+    def order(self) -> dict[str, Any]:
+        """Return what the order is made of, for a saved state."""
+        given = {} if self._given is None else {"order": getattr(self._given, "__name__", type(self._given).__name__)}
+        return order_of(self._plan, self._seed, rank_and_world()[1]) | given
+
+    def begin(self) -> EpochPlan:
+        """Return the plan of the next epoch and count it."""
+        rank, world = known_rank_and_world()
+        loaded = self.progress.loaded
+        seed = self._seed if loaded is None or loaded.seed is None else loaded.seed
+        if seed is None:
+            # In file order all ranks agree without it; each may seed its workers by itself, as torch's loader does.
+            drawn_order = self.shuffle and self._given is None
+            seed = draw_seed(self._generator, world if drawn_order else 1)
+        plan = replace(self._plan_of(self.epoch), seed=seed, epoch=self.epoch, rank=rank, world=world)
+        self.epoch += 1
+        return plan
+
+    def _plan_of(self, epoch: int | None) -> EpochPlan:
+        """The plan with a user's positions of ``epoch``, or, with None, those of whichever epoch is known."""
+        if self._given is None:
+            return self._plan
+        if self._asked is None or (epoch is not None and self._asked[0] != epoch):
+            number = self.epoch if epoch is None else epoch
+            self._asked = number, given_positions(self._given, number, self._plan.n_rows)
+        return replace(self._plan, positions=self._asked[1])
+
+    def __iter__(self) -> Iterator[int]:
+        """Give the positions of the next epoch in order."""
+        for window in self.begin().windows():
+            yield from window.rows.tolist()
+
+    def __len__(self) -> int:
+        """Return the number of positions of this rank: of the next epoch, or of a user's last order."""
+        return self._plan_of(None).shard(*rank_and_world()).n_delivered
+
+
+def given_positions(order: Callable[[int], Any], epoch: int, n_rows: int) -> Int64Array:
+    """Return the positions that a user's order gives for an epoch, int64 [n].
+
+    Raises
+    ------
+    TypeError
+        If they are no integers in one dimension.
+    IndexError
+        If one is outside 0..n_rows-1.
+
+    Examples
+    --------
+    >>> given_positions(lambda epoch: [epoch, 0], 2, n_rows=3)
+    array([2, 0])
+    """
+    positions = as_array(f"order({epoch})", order(epoch))
+    if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
+        raise TypeError(
+            f"order({epoch}) gave {positions.dtype} of shape {positions.shape}; expected positions: integers in one "
+            "dimension"
+        )
+    outside = positions[(positions < 0) | (positions >= n_rows)]
+    if outside.size:
+        raise IndexError(f"order({epoch}) gave position {outside[0]}; the dataset has rows 0..{n_rows - 1}")
+    return positions.astype(np.int64)

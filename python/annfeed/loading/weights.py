@@ -1,0 +1,100 @@
+"""From what the user passed (weights of rows, or a column to balance) to a `Weighting`; every mistake is told here.
+
+It decides how much each row weighs; which rows an epoch draws is order/weights.py's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annfeed.inputs.selection import numbers_of_rows
+from annfeed.order.weights import Weighting
+
+if TYPE_CHECKING:
+    from annfeed.dataset import AnnDataset
+
+#: Rows counted together.
+_CHUNK = 1 << 20
+
+
+def find_weighting(
+    dataset: AnnDataset,
+    weights: Any,
+    balance: str | None,
+    temperature: float,
+    replacement: bool,
+    n_samples: int | None,
+) -> Weighting | None:
+    """Return how often each row is due; None where neither ``weights`` nor ``balance`` is given.
+
+    Parameters
+    ----------
+    dataset
+        Its rows; its obs column ``balance`` is read.
+    weights, balance, temperature, replacement, n_samples
+        As in `AnnDataset.get_optimized_dataloader`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a value is none of those, or options exclude each other, or need another.
+    KeyError
+        If there is no column ``balance``.
+
+    Examples
+    --------
+    >>> import anndata, pandas as pd
+    >>> from annfeed import AnnDataset
+    >>> obs = pd.DataFrame({"cell_type": list("TTTB")}, index=list("1234"))
+    >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32"), obs=obs))
+    >>> find_weighting(dataset, None, "cell_type", 1.0, True, 12).copies(np.arange(4)).tolist()
+    [2.0, 2.0, 2.0, 6.0]
+    """
+    if isinstance(temperature, bool) or not isinstance(temperature, int | float | np.number):
+        raise TypeError(f"temperature is {temperature!r}; expected a number from 0 to 1")
+    if not isinstance(replacement, bool | np.bool_):
+        raise TypeError(f"replacement is {replacement!r}; expected True or False")
+    if n_samples is not None and (isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer)):
+        raise TypeError(f"n_samples is {n_samples!r}; expected an integer, or None")
+    if balance is None and temperature != 1:
+        raise ValueError(f"temperature={temperature} given without balance=, whose shares it sets")
+    if weights is None and balance is None:
+        for name, value in {"n_samples": n_samples, "replacement": None if replacement else False}.items():
+            if value is not None:
+                raise ValueError(f"{name}={value} given without weights= or balance=; without them each row comes once")
+        return None
+    how: dict[str, Any] = {"replacement": bool(replacement), "n_samples": None if n_samples is None else int(n_samples)}
+    if balance is not None:
+        if weights is not None:
+            raise ValueError("weights and balance given; balance makes weights: pass one of them")
+        if not 0 <= temperature <= 1:
+            raise ValueError(
+                f"temperature is {temperature}; expected 0 (shares as in the data) to 1 (equal shares): "
+                "a class of n rows gets a share in proportion to n ** (1 - temperature)"
+            )
+        codes, labels = dataset.label_codes(balance, needed_by="balance")
+        return Weighting(class_weights(codes, len(labels), float(temperature)), codes=codes, **how)
+    return Weighting(numbers_of_rows("weights", weights, len(dataset), lambda: dataset.obs_names), **how)
+
+
+def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -> npt.NDArray[np.float64]:
+    """Return the weight of each row of a class of n rows: n ** -temperature, float64 [n_classes].
+
+    With temperature 1 all classes have equal shares, with 0 those of the data; between, the share of a class is in
+    proportion to n ** (1 - temperature), as in Arivazhagan et al., "Massively multilingual neural machine translation
+    in the wild" (2019), whose 1 / T is 1 - temperature here.
+
+    Examples
+    --------
+    >>> class_weights(np.array([0, 0, 0, 0, 1]), 2, temperature=0.5).tolist()
+    [0.5, 1.0]
+    """
+    # Some rows at a time: bincount makes 8 bytes of each narrow code.
+    parts = (codes[start : start + _CHUNK] for start in range(0, len(codes), _CHUNK))
+    counts: npt.NDArray[np.int64] = sum(
+        (np.bincount(p, minlength=n_classes) for p in parts), np.zeros(n_classes, np.int64)
+    )
+    return counts.astype(np.float64) ** -temperature

@@ -1,0 +1,457 @@
+"""The obs of one dataset as tensors and strings, for any rows in any order.
+
+Labels must not drift: a column's dtype, its categories and their codes are those of the whole column, whatever rows a
+batch holds, so each column is converted once, whole, and a batch is a fancy index into it. Columns nobody asked for are
+never read. No matrix, order of rows, subset or epoch is known here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from typing import Any, Literal
+
+import anndata
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from annfeed.errors import UnknownNameError
+from annfeed.h5ad.identity import KnownFile
+from annfeed.obs.columns import CategoriesAs, Column, Labels, ObsColumns, Rows, convert, holds
+from annfeed.obs.concat import JoinedObsSource
+from annfeed.obs.sources import AnnDataSource, FileSource, FrameSource, Name, Source
+
+#: So many columns a message lists where none has a name like the one asked for.
+_LISTED = 20
+
+
+class ObsTable:
+    """The obs columns of a file, an AnnData or a DataFrame, read when needed and given out by row number.
+
+    Make one with `from_file`, `from_anndata` or `from_frame`. What a column becomes depends on the whole column:
+
+    ===========================  ==========================================================================
+    in obs                       in a batch, under ``obs_<column>``
+    ===========================  ==========================================================================
+    bool                         torch.bool
+    integer                      torch.int64
+    float                        torch.get_default_dtype(), missing as NaN
+    nullable integer, boolean    as above if nothing is missing in the column, else torch.float64 with NaN
+    text, categorical            list of str, missing as "nan"; numbers as categories: their ``str()``
+    anything else                list of str, the ``str()`` of each value, missing as "nan"
+    ===========================  ==========================================================================
+
+    With ``categories="code"`` each of the last two rows becomes torch.int64 codes instead, -1 for missing, and
+    ``categories[column]`` lists what they stand for: a categorical's categories as stored, unused ones kept; for other
+    columns their different texts, sorted.
+
+    A table pickles as path, group and columns if it is of a file, else with its frame (the selected columns).
+    """
+
+    def __init__(self, source: Source, columns: Iterable[Name] | None) -> None:
+        """Use `from_file`, `from_anndata` or `from_frame` instead."""
+        if isinstance(columns, str):
+            raise TypeError(f"columns must be a list of names or None, not the str {columns!r}; write [{columns!r}]")
+        self._source = source
+        self._asked = None if columns is None else list(dict.fromkeys(columns))
+        self._converted: dict[Name, tuple[object, Column]] = {}
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        group: str = "obs",
+        columns: Iterable[Name] | None = None,
+        file: KnownFile | None = None,
+    ) -> ObsTable:
+        """Make a table of the obs in an .h5ad file; the file is opened for each read only.
+
+        Parameters
+        ----------
+        path
+            The file.
+        group
+            Where the obs lies in it: "obs", "mod/rna/obs", "experiments/rna/obs".
+        columns
+            The columns wanted; None for all.
+        file
+            The file that it must be, where somebody knows it already; None for the one that is there now.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read; `StaleFileError` if it is another one, now or later.
+        FormatError
+            If there is no dataframe at ``group``, or it does not hang together.
+        UnknownNameError
+            If it has no such column.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> adata = anndata.AnnData(obs=pd.DataFrame({"sex": ["f", "m"], "age": [30, 40]}, index=["a", "b"]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     adata.write_h5ad(f"{folder}/two.h5ad")
+        ...     ObsTable.from_file(f"{folder}/two.h5ad", columns=["age"]).take([1, 0, 1])
+        {'obs_age': tensor([40, 30, 40])}
+        """
+        table = cls(FileSource(path, group, file), columns)
+        _ = table.columns  # a wrong path, group or column is told now, not in a worker
+        return table
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, columns: Iterable[Name] | None = None) -> ObsTable:
+        """Make a table of a DataFrame, which is kept by reference.
+
+        Parameters
+        ----------
+        frame
+            One row a cell, its index the obs names.
+        columns
+            The columns wanted; None for all that the frame has when it is read.
+
+        Raises
+        ------
+        UnknownNameError
+            If the frame has no such column.
+        ValueError
+            If two columns have one name, or an unsigned integer does not fit int64 (told by `take`).
+
+        Examples
+        --------
+        >>> table = ObsTable.from_frame(pd.DataFrame({"sex": pd.Categorical(["f", None], ["f", "m"])}))
+        >>> table.take([0, 1]), table.take([0, 1], categories="code")
+        ({'obs_sex': ['f', 'nan']}, {'obs_sex': tensor([ 0, -1])})
+        """
+        if not isinstance(frame, pd.DataFrame):
+            raise TypeError(f"obs must be a pandas DataFrame, not a {type(frame).__name__}")
+        table = cls(FrameSource(frame), columns)
+        _ = table.columns
+        return table
+
+    @classmethod
+    def from_anndata(
+        cls, adata: anndata.AnnData, columns: Iterable[Name] | None = None, place: str | None = None
+    ) -> ObsTable:
+        """Make a table of the obs that ``adata`` has whenever the table is read; `now` is for an epoch.
+
+        Parameters
+        ----------
+        adata
+            In memory, backed or a view. It is kept by reference; only its obs goes into a pickle.
+        columns
+            The columns wanted; None for all.
+        place
+            The words for it in messages.
+
+        Raises
+        ------
+        UnknownNameError
+            If obs has no such column.
+
+        Examples
+        --------
+        >>> adata = anndata.AnnData(obs=pd.DataFrame({"age": [30, 40]}, index=["a", "b"]))
+        >>> table = ObsTable.from_anndata(adata)
+        >>> adata.obs["age"] = [31, 41]
+        >>> table.take([0])
+        {'obs_age': tensor([31])}
+        """
+        if not isinstance(adata.obs, pd.DataFrame):
+            raise TypeError(f"adata.obs is a {type(adata.obs).__name__}, not a DataFrame; pass the file's path")
+        table = cls(AnnDataSource(adata, place), columns)
+        _ = table.columns
+        return table
+
+    @classmethod
+    def joined(
+        cls,
+        tables: Sequence[ObsTable],
+        keys: Sequence[str],
+        join: Literal["inner", "outer"],
+        columns: Iterable[Name] | None = None,
+        *,
+        label: str | None = None,
+        index_unique: str | None = None,
+    ) -> ObsTable:
+        """Make a table of the rows of several, one after the other.
+
+        Parameters
+        ----------
+        tables
+            In the order of their rows; only where their columns come from is taken from them.
+        keys
+            A different text for each.
+        join
+            Of columns that not all have: "inner" leaves them out, "outer" gives missing values; one warning names them.
+        columns
+            The columns wanted; None for all.
+        label
+            A categorical column to add, of the key of each row.
+        index_unique
+            Put between the name of a row and its key, to make the names distinct; None leaves them.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+        ValueError
+            If a table has a column called ``label``.
+
+        Examples
+        --------
+        >>> tables = [ObsTable.from_frame(pd.DataFrame({"age": ages})) for ages in ([30], [40, 50])]
+        >>> ObsTable.joined(tables, ["a", "b"], "inner", label="source").take([2, 0])
+        {'obs_age': tensor([50, 30]), 'obs_source': ['b', 'a']}
+        """
+        asked = None if columns is None or isinstance(columns, str) else list(columns)
+        source = JoinedObsSource([table._source for table in tables], keys, join, label, index_unique)
+        if asked is not None:
+            source.check([name for name in asked if name != label])
+            asked += [label] if label is not None and label not in asked else []
+        table = cls(source, columns if asked is None else asked)
+        _ = table.columns
+        if asked is None:
+            source.check(None)
+        return table
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows (cells)."""
+        return self._source.n_rows
+
+    @property
+    def names(self) -> pd.Index[str]:
+        """The obs names, as strings; a file's are read when first asked for."""
+        return self._source.names
+
+    @property
+    def is_of_file(self) -> bool:
+        """Whether it is read from a file, and not from a DataFrame that may be edited."""
+        return self._source.is_of_file
+
+    @property
+    def column_names(self) -> list[Name]:
+        """All columns that there are, selected or not."""
+        return list(self._source.column_names)
+
+    @property
+    def columns(self) -> list[Name]:
+        """The columns selected, in the order asked for.
+
+        Raises UnknownNameError if one is not (or no longer) there, ValueError if two would have one key in a batch.
+        """
+        there = self._source.column_names
+        known = set(there)
+        columns = list(there) if self._asked is None else list(self._asked)
+        for name in columns:
+            if name not in known:
+                raise UnknownNameError(_unknown(name, self._source))
+        if len(known) < len(there) or len({f"obs_{name}" for name in columns}) < len(columns):
+            _check_distinct(columns, there, self._source.place)
+        return columns
+
+    @property
+    def categories(self) -> dict[Name, pd.Index[Any]]:
+        """What the codes of ``take(…, categories="code")`` stand for: an Index for each column that has codes.
+
+        Every selected column is read for this.
+        """
+        return {name: c.categories for name, c in self._columns() if isinstance(c, Labels)}
+
+    def frame(self) -> pd.DataFrame:
+        """Return the selected columns as a new DataFrame; one of a file is read anew at each call.
+
+        Examples
+        --------
+        >>> ObsTable.from_frame(pd.DataFrame({"a": [1], "b": [2]}), columns=["b"]).frame()
+           b
+        0  2
+        """
+        return self._source.frame(self.columns)
+
+    def column(self, name: Name) -> pd.Series[Any]:
+        """Return one column, selected or not, as it is in the file or the DataFrame, numbered by row.
+
+        The names of the rows are not read.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+
+        Examples
+        --------
+        >>> ObsTable.from_frame(pd.DataFrame({"a": [1], "b": [2]}), columns=["b"]).column("a").tolist()
+        [1]
+        """
+        self._check_known(name)
+        ((_, series),) = self._source.read([name])
+        return series.reset_index(drop=True)
+
+    def labels(self, name: Name) -> pd.Series[Any]:
+        """Return one column as `column` does, but texts of files as a categorical, of which the texts are not held.
+
+        Its categories are the different texts, in order of appearance.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+
+        Examples
+        --------
+        >>> ObsTable.from_frame(pd.DataFrame({"a": [1], "b": [2]})).labels("a").tolist()
+        [1]
+        """
+        self._check_known(name)
+        coded = self._source.coded(name)
+        return self.column(name) if coded is None else pd.Series(coded, name=name)
+
+    def _check_known(self, name: Name) -> None:
+        if name not in self._source.column_names:
+            raise UnknownNameError(_unknown(name, self._source))
+
+    def take(self, rows: npt.ArrayLike, categories: CategoriesAs = "str") -> dict[str, torch.Tensor | list[str]]:
+        """Return the selected columns at ``rows``, under the keys ``obs_<column>``.
+
+        Parameters
+        ----------
+        rows
+            int64 [n], row numbers from 0; any order, repeats allowed.
+        categories
+            "str" for texts, "code" for int64 codes; the class says which columns that concerns.
+
+        Raises
+        ------
+        IndexError
+            If a row number is negative or not below `n_rows`.
+        TypeError
+            If ``rows`` are not integers in one dimension.
+        ValueError
+            If ``categories`` is something else.
+        FormatError
+            If a column of the file cannot be read.
+
+        Examples
+        --------
+        >>> table = ObsTable.from_frame(pd.DataFrame({"sex": ["f", "m"], "age": [30, 40]}))
+        >>> table.take([1, 1], categories="code")
+        {'obs_sex': tensor([1, 1]), 'obs_age': tensor([40, 40])}
+        """
+        if categories not in ("str", "code"):
+            raise ValueError(f'categories must be "str" or "code", not {categories!r}')
+        index = _row_numbers(rows, self.n_rows, self._source.place)
+        columns = dict(self._columns())
+        # A column or an obs that was replaced was noticed; here, what was written into the arrays at these rows.
+        edited = [name for name, column in columns.items() if not self._holds(name, column, index)]
+        if edited:
+            for name in edited:
+                del self._converted[name]
+            columns = dict(self._columns())
+        return {f"obs_{name}": column.take(index, categories) for name, column in columns.items()}
+
+    def now(self) -> ObsTable | ObsColumns:
+        """Return what the obs holds at this moment, for an epoch: later edits do not reach it.
+
+        A file's columns are read when they are needed: a file that changed is another file.
+
+        Raises
+        ------
+        StaleDataError
+            If an AnnData has other cells than when the table was made.
+        UnknownNameError
+            If a column that was asked for is no longer there.
+
+        Examples
+        --------
+        >>> frame = pd.DataFrame({"sex": ["f", "m"]})
+        >>> before = ObsTable.from_frame(frame).now()
+        >>> frame.loc[0, "sex"] = "d"
+        >>> before.take(np.array([0])), ObsTable.from_frame(frame).take([0])
+        ({'obs_sex': ['f']}, {'obs_sex': ['d']})
+        """
+        if self._source.is_of_file:
+            return self
+        self.check_rows()
+        names = self.columns
+        computed = {name: self._source.computed(name) for name in names}
+        found = {name: column for name, column in computed.items() if column is not None}
+        with closing(self._source.read([name for name in names if name not in found])) as columns:
+            for name, series in columns:
+                found[name] = convert(series.copy(), f"{self._source.place}: column {name!r}")
+        return ObsColumns({name: found[name] for name in names})
+
+    def check_rows(self) -> None:
+        """Raise StaleDataError if an AnnData has other cells than when the table was made."""
+        self._source.check_rows()
+
+    def _holds(self, name: Name, column: Column, rows: Rows) -> bool:
+        """Whether a converted column is still what memory has at ``rows``."""
+        if self._source.is_of_file:
+            return True
+        if self._source.is_one_frame and column.is_of(self._converted[name][0]):
+            return True
+        return all(holds(column, rows[places], series) for places, series in self._source.live(name, rows))
+
+    def _columns(self) -> list[tuple[Name, Column]]:
+        names = self.columns
+        cache = self._converted
+        stale = [name for name in names if name not in cache or not self._source.still_holds(name, cache[name][0])]
+        for name in list(stale):
+            if (computed := self._source.computed(name)) is not None:
+                cache[name] = None, computed
+                stale.remove(name)
+        with closing(self._source.read(stale)) as columns:
+            for name, series in columns:
+                # The array is kept for `still_holds`, but not a file's: its column would be in memory twice.
+                array = None if self._source.is_of_file else series.array
+                cache[name] = array, convert(series, f"{self._source.place}: column {name!r}")
+        return [(name, cache[name][1]) for name in names]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the converted columns behind; an AnnData's obs is taken as it is now."""
+        return {"source": self._source.to_pickle(self.columns), "asked": self._asked}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Start with nothing read."""
+        self._source, self._asked, self._converted = state["source"], state["asked"], {}
+
+    def __repr__(self) -> str:
+        """Return where the obs is and what is selected."""
+        return f"ObsTable({self._source.place}, columns={'all' if self._asked is None else self._asked})"
+
+
+def _row_numbers(rows: npt.ArrayLike, n_rows: int, place: str) -> Rows:
+    index = np.asarray(rows)
+    if index.size == 0:
+        index = index.astype(np.int64)
+    if index.ndim != 1 or index.dtype.kind not in "iu":
+        raise TypeError(f"rows must be integers in one dimension, not {index.dtype} of shape {index.shape}")
+    if index.size and (index.min() < 0 or index.max() >= n_rows):
+        bad = index.min() if index.min() < 0 else index.max()
+        raise IndexError(f"{place}: row {bad} is outside 0..{n_rows - 1}")
+    return index.astype(np.int64, copy=False)
+
+
+def _check_distinct(columns: list[Name], there: list[Name], place: str) -> None:
+    keys = [f"obs_{name}" for name in columns]
+    for name, key in zip(columns, keys, strict=True):
+        if keys.count(key) > 1 or there.count(name) > 1:
+            raise ValueError(f"{place} has two columns for {key!r}; rename one, or select others")
+
+
+def _unknown(name: Name, source: Source) -> str:
+    texts = [str(n) for n in source.column_names]
+    lower = {t.lower(): t for t in texts}
+    near = difflib.get_close_matches(str(name).lower(), list(lower), n=3)
+    if near:
+        hint = f"did you mean {' or '.join(repr(lower[n]) for n in near)}?"
+    else:
+        more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+        hint = f"it has {', '.join(texts[:_LISTED]) or 'no columns'}{more}"
+    return f"{source.place} has no column {name!r}; {hint}"

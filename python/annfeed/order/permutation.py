@@ -1,0 +1,388 @@
+"""Keyed orders on demand: which row stands at which place of an epoch's stream.
+
+An epoch over 100 million rows must not cost a permutation of 100 million numbers in every process. Each class here
+answers `rows(start, stop)` for any stretch of its stream by arithmetic on a 64-bit key, in time and memory proportional
+to the stretch. All randomness is splitmix64 of a key and a counter, so the numbers depend on no library's version,
+no global generator and no earlier call. Neither ranks nor windows are known here (see `order/epoch.py`), and nothing here is
+fit for cryptography.
+"""
+
+from collections.abc import Iterable
+from itertools import pairwise
+from math import gcd, isqrt
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+_UInt64Array = npt.NDArray[np.uint64]
+
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_ROUNDS = 8
+# Below this many values a sorted table of hashes is cheap (32 KiB) and exact; a Feistel network with tiny halves is not
+# (with two odd sides it only makes even permutations).
+_TABLE_LIMIT = 4096
+
+
+class Order(Protocol):
+    """A stream of rows that can be entered anywhere."""
+
+    def rows(self, start: int, stop: int) -> Int64Array:
+        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+        ...
+
+
+class Bijection(Protocol):
+    """An order of 0..n-1 that can be asked both ways."""
+
+    def forward(self, places: Int64Array, /) -> Int64Array:
+        """The values at these places, int64 of the same length."""
+        ...
+
+    def inverse(self, values: Int64Array, /) -> Int64Array:
+        """The places of these values, int64 of the same length."""
+        ...
+
+
+def _mix(values: _UInt64Array) -> _UInt64Array:
+    """The finaliser of splitmix64: a bijection of 64 bits. Overwrites `values`."""
+    values ^= values >> np.uint64(30)
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
+
+
+def derive_key(*parts: int) -> int:
+    """Fold integers into one 64-bit key that changes with each of them and with their order.
+
+    Parameters
+    ----------
+    parts
+        Integers in 0 .. 2**64 - 1.
+
+    Examples
+    --------
+    >>> derive_key(0, 1) != derive_key(1, 0)
+    True
+    """
+    key = 0
+    for part in parts:
+        key = int(_mix(np.array([((key ^ part) + _GOLDEN) & _MASK], dtype=np.uint64))[0])
+    return key
+
+
+def hashes(key: int, start: int, stop: int) -> _UInt64Array:
+    """Numbers start..stop-1 of the splitmix64 sequence seeded with `key`; within one key they never repeat.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014; constants of Vigna's
+    public-domain `splitmix64.c`.
+
+    Parameters
+    ----------
+    key
+        Integer in 0 .. 2**64 - 1.
+    start, stop
+        Counters; the result is uint64 [stop - start].
+
+    Examples
+    --------
+    >>> hashes(1234567, 1, 2).tolist()
+    [3203168211198807973]
+    """
+    counters = np.arange(start + 1, stop + 1, dtype=np.uint64)
+    counters *= np.uint64(_GOLDEN)
+    counters += np.uint64(key)
+    return _mix(counters)
+
+
+def scattered(values: _UInt64Array, key: int) -> _UInt64Array:
+    """A number for each value, uint64 of the same shape: different values have different ones under one key.
+
+    Examples
+    --------
+    >>> int(scattered(np.array([1], dtype=np.uint64), 1234567)[0]) == int(hashes(1234567, 0, 1)[0])
+    True
+    """
+    return _mix(values * np.uint64(_GOLDEN) + np.uint64(key))
+
+
+def shuffled(n: int, key: int) -> Int64Array:
+    """The numbers 0..n-1 in the order of their hashes under `key`, int64 [n], in O(n log n).
+
+    Examples
+    --------
+    >>> sorted(shuffled(4, key=7).tolist())
+    [0, 1, 2, 3]
+    """
+    # Hashes under one key are distinct, so the result does not depend on the sorting algorithm.
+    return np.argsort(hashes(key, 0, n)).astype(np.int64, copy=False)
+
+
+class InOrder:
+    """The stream 0, 1, 2, ...
+
+    Examples
+    --------
+    >>> InOrder().rows(2, 5).tolist()
+    [2, 3, 4]
+    """
+
+    def rows(self, start: int, stop: int) -> Int64Array:
+        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+        return np.arange(start, stop, dtype=np.int64)
+
+
+class Permutation:
+    """A pseudo-random bijection of 0..n-1 that is computed, not stored.
+
+    Up to 4,096 values it is a table; above, an alternating Feistel network over two mixed-radix halves of about sqrt(n)
+    values each, with cycle walking for the few results that are not below n. Source: Black, Rogaway, "Ciphers with
+    arbitrary finite domains", CT-RSA 2002, method 3.
+
+    Parameters
+    ----------
+    n
+        Number of values, 0 <= n < 2**63.
+    key
+        Integer in 0 .. 2**64 - 1.
+
+    Examples
+    --------
+    >>> order = Permutation(100_000_000, key=1)
+    >>> places = np.array([0, 1, 99_999_999])
+    >>> order.inverse(order.forward(places)).tolist()
+    [0, 1, 99999999]
+    """
+
+    def __init__(self, n: int, key: int) -> None:
+        self._n = n
+        self._table: Int64Array | None = None
+        if n <= _TABLE_LIMIT:
+            self._table = shuffled(n, key)
+            self._inverse_table = np.argsort(self._table).astype(np.int64, copy=False)
+            return
+        left = isqrt(n - 1) + 1
+        self._sides = (left, -(-n // left))
+        self._round_keys = [derive_key(key, i) for i in range(_ROUNDS)]
+
+    def forward(self, places: Int64Array) -> Int64Array:
+        """The values at these places, int64 of the same length; places must lie in 0..n-1."""
+        return self._walk(places, inverse=False) if self._table is None else self._table[places]
+
+    def inverse(self, values: Int64Array) -> Int64Array:
+        """The places of these values, int64 of the same length; values must lie in 0..n-1."""
+        return self._walk(values, inverse=True) if self._table is None else self._inverse_table[values]
+
+    def rows(self, start: int, stop: int) -> Int64Array:
+        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+        return self.forward(np.arange(start, stop, dtype=np.int64))
+
+    def _walk(self, values: Int64Array, *, inverse: bool) -> Int64Array:
+        result = self._network(values.astype(np.uint64), inverse=inverse)
+        outside = np.flatnonzero(result >= self._n)
+        while outside.size:
+            result[outside] = self._network(result[outside], inverse=inverse)
+            outside = outside[result[outside] >= self._n]
+        return result.astype(np.int64)
+
+    def _network(self, values: _UInt64Array, *, inverse: bool) -> _UInt64Array:
+        width = np.uint64(self._sides[1])
+        left = values // width
+        halves = [left, values - left * width]
+        rounds: Iterable[int] = range(_ROUNDS - 1, -1, -1) if inverse else range(_ROUNDS)
+        for i in rounds:
+            moved, fixed = i % 2, 1 - i % 2
+            side = np.uint64(self._sides[moved])
+            # Multiply-shift maps 32 hash bits to 0..side-1; sides stay below 2**32 because n stays below 2**63.
+            shift = _mix(halves[fixed] * np.uint64(_GOLDEN) + np.uint64(self._round_keys[i])) >> np.uint64(32)
+            shift = (shift * side) >> np.uint64(32)
+            total = halves[moved] + (side - shift if inverse else shift)
+            halves[moved] = np.where(total >= side, total - side, total)
+        result: _UInt64Array = halves[0] * width + halves[1]
+        return result
+
+
+class EvenMix:
+    """A pseudo-random order of the numbers of several classes, in which every stretch has each class in its share.
+
+    The places are taken in steps of about the golden ratio, which fall evenly into any interval; which number of its
+    class comes at each is a `Permutation`. Source for the steps: Knuth, "The art of computer programming" 3, section
+    6.4, on Fibonacci hashing.
+
+    Parameters
+    ----------
+    starts
+        int64 [n_classes + 1], class c has the numbers starts[c] .. starts[c + 1] - 1; the first is 0.
+    key
+        Integer in 0 .. 2**64 - 1.
+
+    Examples
+    --------
+    >>> mix = EvenMix(np.array([0, 8, 12]), key=1)
+    >>> order = mix.forward(np.arange(12))
+    >>> (order >= 8).astype(int).tolist(), sorted(order.tolist()) == list(range(12))
+    ([0, 0, 1, 0, 1, 0, 0, 1, 0, 1, 0, 0], True)
+    """
+
+    def __init__(self, starts: Int64Array, key: int) -> None:
+        self._starts = starts
+        self._n = n = int(starts[-1])
+        step = max(1, round(n * (5**0.5 - 1) / 2))
+        while gcd(step, n) > 1:
+            step += 1
+        self._step, self._back = step, pow(step, -1, n)
+        self._first = derive_key(key, len(starts)) % n
+        self._classes = [
+            Permutation(end - begin, derive_key(key, number))
+            for number, (begin, end) in enumerate(pairwise(starts.tolist()))
+        ]
+
+    def forward(self, places: Int64Array) -> Int64Array:
+        """The numbers at these places, int64 of the same length; places must lie in 0..n-1."""
+        return self._within((places * self._step + self._first) % self._n, inverse=False)
+
+    def inverse(self, values: Int64Array) -> Int64Array:
+        """The places of these numbers, int64 of the same length; numbers must lie in 0..n-1."""
+        return (self._within(values, inverse=True) - self._first) * self._back % self._n
+
+    def _within(self, numbers: Int64Array, *, inverse: bool) -> Int64Array:
+        class_of = np.searchsorted(self._starts, numbers, side="right") - 1
+        result = np.empty_like(numbers)
+        for number in np.unique(class_of).tolist():
+            here, begin = class_of == number, int(self._starts[number])
+            order = self._classes[number]
+            result[here] = begin + (order.inverse if inverse else order.forward)(numbers[here] - begin)
+        return result
+
+
+class EqualBlocks:
+    """Blocks of `size` neighbouring rows (the last one may be short) in permuted order, found by arithmetic alone.
+
+    Parameters
+    ----------
+    n_rows
+        Rows of the file, at least one.
+    size
+        Rows of a block.
+    key
+        Integer in 0 .. 2**64 - 1.
+    blocks
+        The order of the blocks, a bijection of their numbers; None for a `Permutation` under ``key``.
+
+    Examples
+    --------
+    >>> EqualBlocks(5, 2, key=0).rows(0, 5).tolist()
+    [4, 2, 3, 0, 1]
+    """
+
+    def __init__(self, n_rows: int, size: int, key: int, blocks: Bijection | None = None) -> None:
+        n_blocks = -(-n_rows // size)
+        self._size = size
+        self._blocks = Permutation(n_blocks, key) if blocks is None else blocks
+        last_slot = int(self._blocks.inverse(np.array([n_blocks - 1], dtype=np.int64))[0])
+        # From the end of the short block on, the stream runs ahead of a grid of whole blocks by what that block lacks.
+        self._missing = n_blocks * size - n_rows
+        self._short_end = (last_slot + 1) * size - self._missing
+
+    def rows(self, start: int, stop: int) -> Int64Array:
+        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+        places = np.arange(start, stop, dtype=np.int64)
+        if not places.size:
+            return places
+        places[places >= self._short_end] += self._missing
+        slots = places // self._size
+        first = int(slots[0])
+        blocks = self._blocks.forward(np.arange(first, int(slots[-1]) + 1, dtype=np.int64))
+        rows: Int64Array = blocks[slots - first] * self._size + (places - slots * self._size)
+        return rows
+
+
+class GivenBlocks:
+    """Blocks with explicit borders in permuted order; keeps three int64 per block, and nothing per row.
+
+    Parameters
+    ----------
+    n_rows
+        Rows of the file.
+    starts
+        Integers [n_blocks], first row of each block: 0, then strictly increasing, below n_rows; empty for no rows.
+    key
+        Integer in 0 .. 2**64 - 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Starts that are no integers, or not as above.
+
+    Examples
+    --------
+    >>> GivenBlocks(5, [0, 1, 4], key=0).rows(0, 5).tolist()
+    [4, 1, 2, 3, 0]
+    """
+
+    def __init__(self, n_rows: int, starts: npt.ArrayLike, key: int) -> None:
+        first_rows = checked_starts(starts, n_rows)
+        order = shuffled(len(first_rows), key)  # held whole anyway, and sorting is faster than the network here
+        lengths = np.diff(first_rows, append=n_rows)[order]
+        self._first_rows = first_rows[order]
+        self._ends = np.cumsum(lengths)
+        self._begins = self._ends - lengths
+
+    def rows(self, start: int, stop: int) -> Int64Array:
+        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+        places = np.arange(start, stop, dtype=np.int64)
+        slots = np.searchsorted(self._ends, places, side="right")
+        rows: Int64Array = self._first_rows[slots] + (places - self._begins[slots])
+        return rows
+
+
+class Given:
+    """The positions of an array, as they are.
+
+    Examples
+    --------
+    >>> Given(np.array([7, 3, 7])).rows(1, 3).tolist()
+    [3, 7]
+    """
+
+    def __init__(self, positions: Int64Array) -> None:
+        self._positions = positions
+
+    def rows(self, start: int, stop: int) -> Int64Array:
+        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+        return self._positions[start:stop]
+
+
+def checked_starts(starts: npt.ArrayLike, n_rows: int) -> Int64Array:
+    """Return the first rows of blocks as int64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are no integers, or do not begin with 0, or do not increase up to at most n_rows - 1.
+
+    Examples
+    --------
+    >>> checked_starts([0, 3], n_rows=5)
+    array([0, 3])
+    """
+    array = np.asarray(starts)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"block_starts have dtype {array.dtype}; expected integers")
+    if array.ndim != 1:
+        raise ValueError(f"block_starts have shape {array.shape}; expected one dimension")
+    values = array.astype(np.int64)
+    first = values[:1].tolist()
+    if first != [0][: min(n_rows, 1)]:
+        raise ValueError(f"block_starts begin with {first}; expected 0, or no blocks for no rows")
+    steps = np.diff(values)
+    if (steps <= 0).any():
+        bad = int(np.argmax(steps <= 0)) + 1
+        raise ValueError(f"block_starts[{bad}] is {values[bad]} after {values[bad - 1]}; expected strictly increasing")
+    if values.size and values[-1] >= n_rows:
+        raise ValueError(f"block_starts end with {values[-1]}; expected at most {n_rows - 1}, the last row")
+    return values

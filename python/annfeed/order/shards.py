@@ -1,0 +1,56 @@
+"""One rank's share of an epoch's stream: where it begins, how many rows it has, how many of them are padding.
+
+Arithmetic on counts; rows and their order are order/epoch.py's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Uneven = Literal["pad", "drop", "keep"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A contiguous part of the stream.
+
+    Parameters
+    ----------
+    start
+        Its first place in the stream.
+    n_delivered
+        Rows that the rank delivers, padding included.
+    n_padding
+        Of these, the last 0 or 1 are repeats of another rank's rows.
+    """
+
+    start: int
+    n_delivered: int
+    n_padding: int
+
+
+def cut_shard(n: int, batch_size: int, rank: int, world: int, *, drop_last: bool, uneven: Uneven) -> Shard:
+    """Return the shard of a rank, so that every rank has the same number of batches, unless told to keep them.
+
+    Parameters
+    ----------
+    n
+        Length of the stream.
+    batch_size, rank, world, drop_last, uneven
+        As in `annfeed.order.epoch.EpochPlan`.
+
+    Examples
+    --------
+    >>> cut_shard(7, 3, rank=1, world=2, drop_last=False, uneven="pad")
+    Shard(start=4, n_delivered=4, n_padding=1)
+    """
+    share, extra = divmod(n, world)
+    size = share + (rank < extra)
+    padding = 0
+    if drop_last:
+        size = share // batch_size * batch_size
+    elif extra and share % batch_size == 0 and uneven != "keep":  # only here does one row more make one batch more
+        padding = int(uneven == "pad" and size == share)
+        size = share + (uneven == "pad")
+    return Shard(rank * share + min(rank, extra), size, padding)

@@ -1,0 +1,195 @@
+"""How often each row is due in an epoch whose rows are drawn by weight, and sums of it by neighbourhood.
+
+Of n draws a row of weight w is due ``x = n * w / sum(w)`` times. Nothing is drawn here (order/weighted.py), and where weights
+come from is loading/weights.py's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+Float64Array = npt.NDArray[np.float64]
+
+#: Rows whose draws are found together.
+UNIT = 64
+#: Rows looked at together while sums are made.
+_CHUNK = 1 << 20
+#: Nearer to one copy than this is one copy, where no row may come twice.
+_CERTAIN = 1 - 1e-9
+
+
+class Weighting:
+    """How often each row is due in an epoch of draws.
+
+    Parameters
+    ----------
+    weights
+        Real numbers [n_rows], finite and not negative, not all 0; kept by reference, not copied. With ``codes``:
+        [n_classes], the weight of each row of a class.
+    codes
+        Integers [n_rows], the class of each row.
+    n_samples
+        Draws in an epoch. None: n_rows with replacement; without, as many as leave every row's share in proportion to
+        its weight: the sum of the weights by the largest one (for equal shares of classes, the rarest class whole).
+    replacement
+        Whether a row may be due more than once. Where not, and one would be, it comes once, and the others share the
+        rest in proportion.
+
+    Raises
+    ------
+    TypeError
+        If weights are no real numbers.
+    ValueError
+        If weights are not as above, or n_samples is below 1 or, without replacement, above the number of rows with a
+        weight.
+
+    Examples
+    --------
+    >>> weighting = Weighting([1.0, 0.0, 3.0])
+    >>> weighting.copies(np.arange(3)).tolist()
+    [0.75, 0.0, 2.25]
+    >>> Weighting([1.0, 1.0, 2.0], replacement=False).n_samples
+    2
+    """
+
+    def __init__(
+        self,
+        weights: npt.ArrayLike,
+        *,
+        codes: npt.NDArray[Any] | None = None,
+        n_samples: int | None = None,
+        replacement: bool = True,
+    ) -> None:
+        self._values = _real(weights)
+        self._codes = codes
+        self.n_rows = len(self._values if codes is None else codes)
+        self.replacement = replacement
+        largest = self._check()
+        self._largest = largest
+        total = math.fsum(float(np.cumsum(part)[-1]) for part in self._parts(1.0))
+        if n_samples is None:
+            # A hair more, lest rounding errors make one less of a whole number.
+            n_samples = self.n_rows if replacement else min(self.n_rows, int(total * (1 + 1e-12)))
+        if n_samples < min(1, self.n_rows):
+            raise ValueError(f"n_samples is {n_samples}; expected at least 1")
+        self.n_samples = n_samples
+        self._scale = n_samples / total if total else 0.0
+        if not replacement:
+            self._scale = self._clipped_scale(total)
+        self._sum_cells()
+
+    def copies(self, rows: Int64Array) -> Float64Array:
+        """How often each of ``rows`` is due in an epoch, float64 of the same shape."""
+        return self._scaled(self._values[rows] if self._codes is None else self._values[self._codes[rows]])
+
+    @cached_property
+    def digest(self) -> str:
+        """A short text that differs for other weights."""
+        found = hashlib.blake2b(f"{self.n_rows} {self.n_samples} {self.replacement}".encode(), digest_size=8)
+        for array in (self._values, self._codes):
+            if array is not None:
+                found.update(array.dtype.str.encode())
+                found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        return found.hexdigest()
+
+    def _scaled(self, weights: npt.NDArray[Any]) -> Float64Array:
+        # By the largest first: neither tiny nor huge weights overflow.
+        due: Float64Array = np.divide(weights, self._largest, dtype=np.float64) * self._scale
+        if not self.replacement:
+            due[due > _CERTAIN] = 1.0
+        return due
+
+    def _check(self) -> float:
+        """The largest weight, having looked at each."""
+        what = "weights" if self._codes is None else "weights of classes"
+        largest = 0.0
+        for start in range(0, len(self._values), _CHUNK):
+            part = self._values[start : start + _CHUNK].astype(np.float64)
+            good = np.isfinite(part) & (part >= 0)
+            if not good.all():
+                bad = int(np.argmin(good))
+                raise ValueError(f"{what}[{start + bad}] is {part[bad]}; expected a finite number that is not negative")
+            largest = max(largest, float(part.max()))
+        if self.n_rows and not largest:
+            raise ValueError(f"all {len(self._values)} {what} are 0; expected at least one above")
+        return largest or 1.0
+
+    def _parts(self, scale: float) -> Iterator[Float64Array]:
+        """The weights of all rows by the largest one, times ``scale``, some rows at a time."""
+        for start in range(0, self.n_rows, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            values = self._values[part] if self._codes is None else self._values[self._codes[part]]
+            yield np.divide(values, self._largest, dtype=np.float64) * scale
+
+    def _clipped_scale(self, total: float) -> float:
+        """The scale at which rows, each at most once, are due ``n_samples`` times together."""
+        n_certain, scale = 0, self._scale
+        while True:
+            certain, rest, n_weighted = 0, [0.0], 0
+            for due in self._parts(scale):
+                above = due > _CERTAIN
+                certain += int(np.count_nonzero(above))
+                n_weighted += int(np.count_nonzero(due))
+                rest.append(float(np.cumsum(np.where(above, 0.0, due))[-1]))
+            if self.n_samples > n_weighted:
+                raise ValueError(
+                    f"n_samples is {self.n_samples}, but only {n_weighted} rows have a weight above 0; "
+                    "draw fewer, or with replacement=True"
+                )
+            if certain == n_certain:
+                return scale
+            n_certain, left = certain, math.fsum(rest)
+            scale *= (self.n_samples - certain) / left if left else 1.0
+
+    def _sum_cells(self) -> None:
+        """Sum what is due by cell: the rows of a unit that are due about equally often (the same power of two)."""
+        small = np.int32 if self.n_rows < 2**31 else np.int64
+        units: dict[int, list[npt.NDArray[Any]]] = {}
+        sums: dict[int, list[npt.NDArray[Any]]] = {}
+        for start in range(0, self.n_rows, _CHUNK):
+            rows = np.arange(start, min(start + _CHUNK, self.n_rows), dtype=np.int64)
+            due = self.copies(rows)
+            level = level_of(due)
+            n_levels = int(level.max()) + 1
+            # bincount adds in the order of rows, so the sums are the same on every machine.
+            found = np.bincount((rows - start) // UNIT * n_levels + level, weights=due)
+            for number in range(n_levels):
+                of_level = found[number::n_levels]
+                there = np.flatnonzero(of_level)
+                units.setdefault(number, []).append((start // UNIT + there).astype(small))
+                sums.setdefault(number, []).append(of_level[there])
+        there_are = range(max(units, default=-1) + 1)
+        #: Cells level by level: of level l those from level_starts[l] to level_starts[l + 1].
+        self.level_starts = np.cumsum([0, *(sum(map(len, units.get(number, []))) for number in there_are)])
+        #: The unit of each cell, and how often its rows are due together.
+        self.unit = np.concatenate([np.empty(0, small), *(p for level in there_are for p in units.pop(level, []))])
+        self.due = np.concatenate([np.empty(0), *(p for level in there_are for p in sums.pop(level, []))])
+
+
+def level_of(due: Float64Array) -> npt.NDArray[np.int16]:
+    """Return 0 where at most one copy is due, else the power of two that is above.
+
+    Examples
+    --------
+    >>> level_of(np.array([0.0, 0.7, 1.0, 1.5, 3.0, 4.5])).tolist()
+    [0, 0, 0, 1, 2, 3]
+    """
+    level: npt.NDArray[np.int16] = np.where(due > 1, np.frexp(due)[1], 0).astype(np.int16)
+    return level
+
+
+def _real(weights: npt.ArrayLike) -> npt.NDArray[Any]:
+    array = np.asarray(weights)
+    if array.dtype.kind not in "biuf" and array.size:
+        raise TypeError(f"weights have dtype {array.dtype}; expected real numbers")
+    if array.ndim != 1:
+        raise ValueError(f"weights have shape {array.shape}; expected one dimension, a weight for each row")
+    return array if array.dtype.kind in "biuf" else array.astype(np.float64)

@@ -1,0 +1,115 @@
+"""A window: rows that are read together, and their cut into batches; how large windows are as an epoch begins.
+
+Which rows they hold is order/epoch.py's and order/sampler_plan.py's.
+"""
+
+import operator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from annfeed.order.permutation import Int64Array
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Rows that are read together, in the order in which they are delivered, and their cut into batches.
+
+    Parameters
+    ----------
+    index
+        Number of the window in the epoch of this rank.
+    first_batch
+        Number of batches of this rank before this window.
+    rows
+        int64 [n], positions in the dataset; a position may occur more than once.
+    offsets
+        int64 [n_batches + 1], batch b is rows[offsets[b]:offsets[b + 1]].
+    n_padding
+        How many of ``rows``, the last ones, only fill up this rank's last batch; None in a process alone.
+
+    Examples
+    --------
+    >>> window = Window(0, 0, np.array([7, 3, 5]), np.array([0, 2, 3]))
+    >>> [batch.tolist() for batch in window.batches]
+    [[7, 3], [5]]
+    """
+
+    index: int
+    first_batch: int
+    rows: Int64Array
+    offsets: Int64Array
+    n_padding: int | None = None
+
+    @property
+    def n_batches(self) -> int:
+        """Number of batches in this window."""
+        return len(self.offsets) - 1
+
+    @property
+    def batches(self) -> list[Int64Array]:
+        """The rows of each batch, int64 views of `rows`."""
+        return [self.rows[start:stop] for start, stop in pairwise(self.offsets.tolist())]
+
+
+class Ramp:
+    """Row numbers at which windows start: whole batches, doubling from `first` rows up to `full` rows."""
+
+    def __init__(self, batch_size: int, window: int, first_window: int) -> None:
+        self._full = max(window // batch_size, 1) * batch_size
+        self._first = min(max(first_window // batch_size, 1) * batch_size, self._full)
+        self._n_small = (-(-self._full // self._first) - 1).bit_length()
+        self._small_rows = self._first * ((1 << self._n_small) - 1)
+
+    def start(self, index: int) -> int:
+        """First row of window `index`."""
+        if index <= self._n_small:
+            return self._first * ((1 << index) - 1)
+        return self._small_rows + (index - self._n_small) * self._full
+
+    def window_at(self, row: int) -> int:
+        """Index of the window that holds `row`."""
+        if row < self._small_rows:
+            return (row // self._first + 1).bit_length() - 1
+        return self._n_small + (row - self._small_rows) // self._full
+
+
+def joined(index: int, first_batch: int, batches: list[Int64Array], n_padding: int | None = None) -> Window:
+    """Return the window of some batches; the parameters are those of `Window`.
+
+    Examples
+    --------
+    >>> joined(0, 0, [np.array([7, 3]), np.array([5])]).offsets
+    array([0, 2, 3])
+    """
+    offsets = np.cumsum([0, *map(len, batches)], dtype=np.int64)
+    return Window(index, first_batch, np.concatenate(batches), offsets, n_padding)
+
+
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """Return a field of a plan as an int.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is out of range.
+
+    Examples
+    --------
+    >>> integer("epoch", np.int64(3), 0)
+    3
+    """
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r}; expected an integer")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected an integer") from None
+    if number < least or (most is not None and number > most):
+        wanted = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} is {number}; expected {wanted}")
+    return number

@@ -1,0 +1,268 @@
+"""Where results go: an AnnData, one .h5ad file, or the files of a dataset, each with its rows.
+
+What can be known beforehand is checked here, before anything is computed or opened for writing.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import anndata
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from annfeed.errors import FormatError, UnsupportedError
+from annfeed.h5ad.file import open_h5py
+from annfeed.sources.concat import JoinedSource
+from annfeed.sources.file import FileSource
+
+if TYPE_CHECKING:
+    from annfeed.dataset import AnnDataset
+
+Int64Array = npt.NDArray[np.int64]
+
+Where = Literal["obs", "obsm"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One file, or one AnnData, and which of all rows are its own.
+
+    Parameters
+    ----------
+    place
+        The words for it in messages.
+    source
+        An AnnData, or the path of a file.
+    prefix
+        Of the places in the file: "", or "mod/rna/".
+    rows
+        Of all rows.
+    """
+
+    place: str
+    source: Any
+    prefix: str
+    rows: range
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file."""
+        return not isinstance(self.source, anndata.AnnData)
+
+    def check(self, where: Where, key: str, overwrite: bool) -> None:
+        """Refuse what cannot be written, where that can be known."""
+        if self.is_file:
+            _check_file(self.source, self.prefix, where, key, overwrite)
+            return
+        adata = self.source
+        if adata.is_view and adata.isbacked:
+            raise ValueError(
+                f"{self.place} is a view of a backed one, to which anndata can add nothing. Write to the AnnData that "
+                "it is a view of, or to its file; or load the view with to_memory()"
+            )
+        if adata.n_obs != len(self.rows):
+            raise ValueError(
+                f"{self.place} has {adata.n_obs} cells; expected {len(self.rows)}, as when the dataset was made. Make "
+                "the dataset again"
+            )
+        if key in getattr(adata, where) and not overwrite:
+            raise ValueError(already_there(f"{self.place}: {where}[{key!r}]"))
+
+
+class Places:
+    """All rows that results can be of, and whose they are.
+
+    Parameters
+    ----------
+    places
+        In the order of their rows.
+    dataset
+        Whose rows they are; None for a file or an AnnData by itself.
+    """
+
+    def __init__(self, places: Sequence[Place], dataset: AnnDataset | None = None) -> None:
+        self.places = list(places)
+        self.place = self.places[0].place if len(self.places) == 1 else f"{len(self.places)} sources"
+        self.n_rows = self.places[-1].rows.stop
+        self._dataset = dataset
+
+    def check(self, where: Where, key: str, overwrite: bool) -> None:
+        """Refuse what cannot be written to one of them, where that can be known.
+
+        Raises
+        ------
+        ValueError
+            If the key is there, and not to be replaced.
+        OSError
+            If a file may not be written, or is not the one that the dataset was made from.
+        """
+        check_name(where, key)
+        for place in self.places:
+            place.check(where, key, overwrite)
+        for source in self._sources():
+            source.check_unchanged()
+
+    def _sources(self) -> Iterator[FileSource]:
+        """The files that the dataset reads, where results go into files."""
+        for matrix in self._dataset._matrices.values() if self._dataset is not None else ():
+            inner = matrix.source.matrices if isinstance(matrix.source, JoinedSource) else [matrix]
+            for part, place in zip(inner, self.places, strict=True):
+                if isinstance(part.source, FileSource) and place.is_file:
+                    yield part.source
+
+    def positions(self) -> Int64Array | None:
+        """Return the rows of the dataset, in its order; None for all rows in order."""
+        if self._dataset is None:
+            return None
+        return self._dataset.rows_at(np.arange(len(self._dataset), dtype=np.int64))
+
+    def names(self) -> pd.Index[str]:
+        """Return the names of all rows: of a dataset of several files those that it gives them."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> pd.Index[str]:
+        if self._dataset is not None:
+            return self._dataset._obs_table.names
+        place = self.places[0]
+        if place.is_file:
+            from annfeed.obs.table import ObsTable
+
+            return ObsTable.from_file(place.source, "obs", []).names
+        names: pd.Index[str] = place.source.obs_names
+        return names
+
+    @property
+    def folder(self) -> str | None:
+        """Where a temporary file may be made, where results go into files."""
+        files = [place.source for place in self.places if place.is_file]
+        return os.path.dirname(os.path.abspath(files[0])) if len(files) == len(self.places) else None
+
+
+def find_places(target: Any) -> Places:
+    """Return where results for ``target`` go.
+
+    Parameters
+    ----------
+    target
+        An AnnData, the path of an .h5ad file, or an AnnDataset.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    ValueError
+        If a dataset has a file twice, so that a row of the file is two of the dataset's.
+    FileNotFoundError
+        If there is no such file.
+    """
+    from annfeed.dataset import AnnDataset
+
+    if isinstance(target, AnnDataset):
+        return Places(_of_dataset(target), target)
+    if isinstance(target, anndata.AnnData):
+        return Places([Place("AnnData", target, "", range(target.n_obs))])
+    if not isinstance(target, str | os.PathLike):
+        raise TypeError(
+            f"path_or_adata is a {type(target).__name__}, where an AnnData, the path of an .h5ad file or an AnnDataset "
+            "was expected"
+        )
+    path = os.path.expanduser(os.fspath(target))
+    if glob.has_magic(str(path)) and not os.path.lexists(path):
+        raise FileNotFoundError(
+            2, "there is no such file; of many files pass the AnnDataset that was made of them", path
+        )
+    from annfeed.obs.table import ObsTable
+
+    with open_h5py(path) as file:
+        if "obs" not in file:
+            raise FormatError(f"{path} has no 'obs', where an .h5ad file was expected")
+    return Places([Place(str(path), path, "", range(ObsTable.from_file(path, "obs", []).n_rows))])
+
+
+def _of_dataset(dataset: AnnDataset) -> list[Place]:
+    origin = dataset._origin
+    places = [
+        Place(place, source, origin.obs.removesuffix("obs"), rows)
+        for place, source, rows in zip(dataset.sources, origin.sources, dataset.source_rows, strict=True)
+    ]
+    seen: set[Any] = set()
+    for place in places:
+        if place.source is None:
+            raise TypeError(f"{place.place} did not come with the copy of the dataset in this process; write elsewhere")
+        same = os.path.realpath(place.source) if place.is_file else id(place.source)
+        if same in seen:
+            raise ValueError(
+                f"the dataset has {place.place} twice, and a row of it two results; make a dataset of different files"
+            )
+        seen.add(same)
+    return places
+
+
+def check_name(where: Where, key: Any) -> None:
+    """Refuse names that anndata or HDF5 take for something else.
+
+    Raises
+    ------
+    ValueError
+        If it is one.
+    """
+    what = "key" if where == "obsm" else "column"
+    if not isinstance(key, str) or not key or "/" in key or key.startswith("."):
+        raise ValueError(f"{what} is {key!r}, where a name without '/' and not beginning with '.' was expected")
+    if where == "obs" and key in ("_index", "__categories"):
+        raise ValueError(f"column is {key!r}, which anndata keeps for itself; choose another name")
+
+
+def already_there(place: str) -> str:
+    """Say that something is there."""
+    return f"{place} is there already; pass overwrite=True to replace it, or choose another key"
+
+
+def _check_file(path: str, prefix: str, where: Where, key: str, overwrite: bool) -> None:
+    with open_h5py(path) as file:
+        obs, obsm = file.get(prefix + "obs"), file.get(prefix + "obsm")
+        if obs is None:
+            raise FormatError(f"{path} has no {prefix + 'obs'!r}, where an .h5ad file was expected")
+        group = obs if where == "obs" else obsm
+        if group is not None and not isinstance(group, h5py.Group):
+            raise UnsupportedError(
+                f"{path}: {prefix + where!r} is in the form of before anndata 0.7, to which nothing can be added; read "
+                "the file with anndata and write it again"
+            )
+        if where == "obs":
+            check_frame(path, group, key)
+        if group is not None and key in group and not overwrite:
+            raise ValueError(already_there(f"{path}: '{prefix}{where}/{key}'"))
+    if not os.access(path, os.W_OK):
+        raise PermissionError(13, "the file may not be written", path)
+
+
+def check_frame(path: str, group: Any, column: str) -> None:
+    """Refuse an obs that is no dataframe, and the column that holds its names.
+
+    Raises
+    ------
+    FormatError
+        If it is none.
+    ValueError
+        If it is that column.
+    """
+    kind = group.attrs.get("encoding-type", "")
+    kind = kind.decode() if isinstance(kind, bytes) else kind
+    if kind != "dataframe" or "column-order" not in group.attrs or "_index" not in group.attrs:
+        raise UnsupportedError(
+            f"{path}: {group.name.strip('/')!r} is not stored as a dataframe, as anndata since 0.7 does; read the file "
+            "with anndata and write it again"
+        )
+    index = group.attrs["_index"]
+    if column == (index.decode() if isinstance(index, bytes) else index):
+        raise ValueError(f"{path}: {column!r} holds the obs names, which are not replaced; choose another column")

@@ -1,0 +1,34 @@
+"""Which of a matrix's columns come as which of the columns delivered; it may lack some of them.
+
+Plain numbers; what they are made of is inputs/genes.py's, where they are obeyed is the core's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+
+#: A joined gene that a file does not have, where columns are numbered; the core knows it by this number.
+GAP = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Which of a file's columns come as which joined ones.
+
+    Parameters
+    ----------
+    columns
+        int64 ``[joined columns]``, the file's column for each, `GAP` where it has none; None for all as they are.
+    """
+
+    columns: Int64Array | None
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether the file lacks a joined column."""
+        return self.columns is not None and bool((self.columns == GAP).any())

@@ -1,0 +1,431 @@
+"""Where rows come from: sorted, distinct rows in, a decoded block out, whatever the matrix is stored as.
+
+Three kinds with one interface: the Rust reader, h5py for what it does not decode, and arrays in memory
+(sources/memory.py). Nothing here knows torch, the order of an epoch, or obs.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol, TypedDict, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from annfeed._core import Block, Reader, RowOps, StoredRows
+from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnsupportedError
+from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes, wait_for_own_write
+from annfeed.h5ad.open_files import OpenFiles, forget, make_room, use
+from annfeed.memory.budget import SharedBudget
+from annfeed.sources import cancel
+from annfeed.sources.h5py_fallback import H5pyMatrix
+
+Int64Array = npt.NDArray[np.int64]
+T = TypeVar("T")
+
+#: Seconds after which a progress bar shows.
+_PATIENCE = 2.0
+
+#: What `Source.stats` counts.
+STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
+
+
+#: Column and value of a number that a dtype does not hold, and how it was lost (`Block.dense` says how).
+Lost = tuple[int, str, str]
+
+
+class DecodedRows(Protocol):
+    """Rows, decoded: a `Block`, or the blocks of several files (sources/concat.py)."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+
+    def dense(
+        self,
+        positions: Int64Array,
+        out: npt.NDArray[np.generic],
+        dtype: str,
+        threads: int = 1,
+        ops: RowOps | None = None,
+    ) -> Lost | None:
+        """Write the rows at ``positions`` into ``out``; give what was lost."""
+
+    def totals(self, positions: Int64Array) -> npt.NDArray[np.float64]:
+        """Return what the rows at ``positions`` sum to over all columns of their matrix."""
+
+    def nnz(self, positions: Int64Array) -> int:
+        """Return how many values are stored in the rows at ``positions``."""
+
+    def csr(
+        self,
+        positions: Int64Array,
+        indptr: npt.NDArray[np.int32],
+        indices: npt.NDArray[np.int32],
+        data: npt.NDArray[np.generic],
+        dtype: str,
+        ops: RowOps | None = None,
+    ) -> Lost | None:
+        """Write the rows at ``positions`` as CSR; give what `dense` gives."""
+
+
+class Source(Protocol):
+    """A matrix that gives rows."""
+
+    @property
+    def place(self) -> str:
+        """File and element, or what it is in memory, for messages."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns as stored."""
+
+    @property
+    def is_part(self) -> bool:
+        """Whether columns are left out (or only put into another order)."""
+
+    def keep_totals(self) -> None:
+        """From now on, keep what rows sum to over all columns beside the wanted ones."""
+
+    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
+        """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
+
+    def unit_starts(self) -> Int64Array | None:
+        """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
+
+    def now(self, thorough: bool = True) -> Source:
+        """Return it with what AnnData objects hold now; itself where nothing changed, or nothing can."""
+
+    def stats(self) -> dict[str, int]:
+        """What reading did so far in this process, under the names of `STATS`."""
+
+    def close(self) -> None:
+        """Let go of file descriptors and memory."""
+
+
+class _Wanted(TypedDict):
+    """Which columns of a file are wanted, as readers take it."""
+
+    columns: Int64Array | None
+    totals: bool
+    total_over: Int64Array | None
+
+
+class FileSource:
+    """A matrix in an .h5ad file: by the Rust reader, or by h5py where that one declines (with one warning).
+
+    Pickles as path, identity of the file and options. A forked or spawned process opens its own descriptor at its first
+    read, and finds out there whether the file is still the same.
+
+    Parameters
+    ----------
+    path
+        The file.
+    elem
+        Where the matrix lies in it: "X", "raw/X", "layers/counts", "obsm/X_pca".
+    columns
+        int64, the wanted columns in order, `annfeed.sources.columns.GAP` for one that is not there; None for all.
+    cache
+        What decoded rows may take in memory, and a CSC matrix: as `annfeed.memory.budget.process_budget` reads it, or a budget
+        shared with other sources.
+    threads
+        Threads for opening.
+    strict
+        Raise UnsupportedError where h5py would be needed.
+    totals
+        Keep what rows sum to over all columns beside the wanted ones.
+    total_over
+        int64, the columns that are added up; None for all.
+    shape
+        Rows and columns, where they are known: the file is then opened at the first read. None opens it now.
+    open_files
+        Of the collection that it is part of; None for none. It counts among the files that the process has open
+        either way, and may be closed between reads.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    FormatError
+        If it is not what it says it is.
+    UnknownNameError
+        If it has no such element.
+    MemoryError
+        If a CSC matrix, which the first read turns into rows, does not fit ``cache``.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        elem: str,
+        *,
+        columns: Int64Array | None = None,
+        totals: bool = False,
+        total_over: Int64Array | None = None,
+        cache: str | int | SharedBudget = 0,
+        threads: int = 1,
+        strict: bool = False,
+        shape: tuple[int, int] | None = None,
+        open_files: OpenFiles | None = None,
+    ) -> None:
+        # A worker may run in another directory.
+        self.path = os.path.abspath(path)
+        self.elem = elem
+        self._columns = columns
+        self._totals, self._total_over = totals, total_over
+        self._budget = cache if isinstance(cache, SharedBudget) else SharedBudget(cache)
+        self._open_files = open_files
+        self._strict = strict
+        self._warned = False
+        self._reader: Reader | H5pyMatrix | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        self._n_opens = 0
+        # Read and decoded before the file was closed for a while.
+        self._counted = (0, 0)
+        # The one that the matrix was opened from, or would have been.
+        self._file = KnownFile(self.path) if shape is None else KnownFile.at(self.path)
+        self._shape = shape
+        if shape is None:
+            self._shape = self._open(threads).shape
+            use(self, open_files)
+
+    @property
+    def place(self) -> str:
+        """File and element."""
+        return f"{self.path}: '{self.elem}'"
+
+    @property
+    def identity(self) -> Identity | None:
+        """Which file it is, by now; None where it was not found yet."""
+        return self._file.now
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns in the file."""
+        assert self._shape is not None  # known from the first opening on
+        return self._shape
+
+    @property
+    def is_part(self) -> bool:
+        """Whether columns are left out."""
+        return self._columns is not None
+
+    def keep_totals(self) -> None:
+        """From now on, keep what rows sum to over all columns; rows that were kept without go."""
+        if not self._totals:
+            self._totals = True
+            self.set_aside()
+
+    @property
+    def reader(self) -> Reader | H5pyMatrix:
+        """The reader of this process, opened if need be."""
+        if self._closed:
+            raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
+        # Another thread may release it meanwhile; what is held here stays open as long as it is used.
+        reader = self._reader
+        if reader is not None and reader.identity != self._file.now:
+            self.set_aside()  # it was opened before we wrote to the file
+            reader = None
+        if self._pid != os.getpid():
+            self._n_opens, self._counted = 0, (0, 0)
+            if reader is not None:
+                # Forked: the parsed layout is shared memory, the descriptor should be ours.
+                self._file.check()
+                make_room()
+                reader = reader.reopen(self._budget.of_process())
+                self._reader, self._n_opens = reader, 1
+            self._pid = os.getpid()
+        if reader is None:
+            reader = self._open(1)
+        use(self, self._open_files)
+        return reader
+
+    def read(self, rows: Int64Array, threads: int) -> Block:
+        """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
+
+        def decoded() -> Block:
+            reader = self.reader
+            self._budget.make_room()
+            _convert(reader, threads)
+            return reader.read(rows, threads, cancel.current())
+
+        return self._despite_own_writes(decoded)
+
+    def release(self, path: str) -> None:
+        """Close the file until the next read, if h5py has it open and it is the one at ``path``."""
+        reader, found = self._reader, file_identity(path)
+        # By whatever name: device and inode tell.
+        if isinstance(reader, H5pyMatrix) and found is not None and reader.identity[:2] == found[:2]:
+            reader.close()
+            self.set_aside()
+
+    def stored(self, rows: Int64Array, dtype: str) -> StoredRows | None:
+        """``rows`` (sorted, distinct), left in the file where a dense batch of ``dtype`` needs no more than a copy."""
+
+        def left() -> StoredRows | None:
+            reader = self.reader
+            return reader.stored(rows, dtype) if isinstance(reader, Reader) else None
+
+        return self._despite_own_writes(left)
+
+    def _despite_own_writes(self, read: Callable[[], T]) -> T:
+        """Read; once more where annfeed wrote to the file meanwhile, which leaves its matrices as they were."""
+        known = self._file.now
+        try:
+            return read()
+        except StaleFileError:
+            wait_for_own_write()
+            if self._file.now == known:
+                raise
+        return read()
+
+    def unit_starts(self) -> Int64Array | None:
+        """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
+        return self.reader.unit_starts()
+
+    def now(self, thorough: bool = True) -> FileSource:
+        """Return itself: a file that changes is another file."""
+        return self
+
+    def stats(self) -> dict[str, int]:
+        """What reading did so far in this process."""
+        reader = self._reader
+        if self._pid != os.getpid():
+            return dict.fromkeys(STATS, 0)
+        n_read, n_decoded = self._counted
+        if reader is None:
+            return dict(zip(STATS, (self._n_opens, n_read, n_decoded, 0, 0, 0), strict=True))
+        n_read, n_decoded = n_read + reader.bytes_read, n_decoded + reader.bytes_decoded
+        return dict(zip(STATS, (self._n_opens, n_read, n_decoded, *reader.cache_stats), strict=True))
+
+    def check_unchanged(self) -> None:
+        """Raise StaleFileError if the file is no longer the one that the matrix was found in."""
+        self._file.check()
+
+    def set_aside(self) -> None:
+        """Close the file until the next read; layout, row pointers and cached rows go with it."""
+        reader, self._reader = self._reader, None
+        if reader is not None and self._pid == os.getpid():
+            self._counted = self._counted[0] + reader.bytes_read, self._counted[1] + reader.bytes_decoded
+
+    def close(self) -> None:
+        """Close the file; reading again is an error."""
+        if isinstance(self._reader, H5pyMatrix):
+            self._reader.close()
+        self._reader, self._closed = None, True
+        forget(self)
+
+    def _open(self, threads: int) -> Reader | H5pyMatrix:
+        # First: of another file the reader might say anything else.
+        self._file.check()
+        reader: Reader | H5pyMatrix
+        budget = self._budget.of_process()
+        wanted = _Wanted(columns=self._columns, totals=self._totals, total_over=self._total_over)
+        n_writes = n_own_writes()
+        make_room()
+        options: dict[str, Any] = {**wanted, "budget": budget, "threads": threads}
+        try:
+            try:
+                reader = Reader(self.path, self.elem, **options)
+            except FormatError as error:
+                if self._file.now is None or isinstance(error, UnsupportedError):
+                    raise
+                # A file that was right once is being exchanged, which the check tells, or was just put back.
+                self._file.check()
+                reader = Reader(self.path, self.elem, **options)
+        except UnsupportedError as error:
+            if self._strict:
+                raise
+            reader = H5pyMatrix(self.path, self.elem, **wanted, budget=budget)
+            if not self._warned:
+                warnings.warn(
+                    f"{error}. It is read through h5py instead, which is slower; strict=True makes this an error",
+                    AnnfeedWarning,
+                    stacklevel=2,
+                )
+        self._warned = True
+        self._file.check(reader.identity)
+        if self._shape not in (None, reader.shape):
+            raise FormatError(
+                f"{self.place} has shape {reader.shape}, where its attributes said {self._shape}. "
+                "The file is damaged or was written wrongly: write it again"
+            )
+        if self._file.now is None:
+            self._file = KnownFile(self.path, reader.identity, n_writes)
+        self._reader, self._pid = reader, os.getpid()
+        if isinstance(reader, H5pyMatrix):
+            holders.add(self)
+        self._n_opens += 1
+        return reader
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_reader": None, "_n_opens": 0, "_counted": (0, 0)}
+
+
+def _convert(reader: Reader | H5pyMatrix, threads: int) -> None:
+    """Turn a matrix that is stored by columns into rows, once, with a progress bar where that takes long."""
+    n = reader.unconverted
+    if n is None:
+        return
+    from tqdm import tqdm  # no need of it for other matrices
+
+    # Nothing on a screen that is none, nor where it is done at once.
+    options: dict[str, Any] = {"unit": " values", "unit_scale": True, "delay": _PATIENCE, "leave": False}
+    with tqdm(None, "annfeed: columns (CSC) into rows", n, disable=None, **options) as bar:
+        reader.convert(threads, cancel.current(), lambda done: bar.update(done - bar.n))
+
+
+def block_of(
+    rows: Any,
+    columns: Int64Array | None,
+    place: str,
+    *,
+    totals: bool = False,
+    total_over: Int64Array | None = None,
+) -> Block:
+    """Return a block of rows.
+
+    Parameters
+    ----------
+    rows
+        A numpy array or a scipy CSR matrix.
+    columns
+        The wanted ones, in order; None for all.
+    place
+        Where they lie, for messages.
+    totals, total_over
+        Whether to keep what rows sum to beside them, and over which columns (None for all).
+
+    Raises
+    ------
+    FormatError
+        If the parts of a CSR matrix do not fit together, or repeated columns sum to more than their dtype holds.
+    """
+    if isinstance(rows, np.ndarray):
+        data = _little_endian(rows)
+        n_rows, n_cols = rows.shape
+        flat = data.reshape(-1).view(np.uint8)
+        return Block.from_dense(n_rows, n_cols, flat, data.dtype.name, columns, totals, total_over)
+    indices, data = _little_endian(rows.indices), _little_endian(rows.data)
+    indptr = np.asarray(rows.indptr, dtype=np.int64)
+    try:
+        return Block.from_csr(
+            rows.shape[1],
+            indptr,
+            indices[: indptr[-1]].view(np.uint8),
+            indices.dtype.name,
+            data[: indptr[-1]].view(np.uint8),
+            data.dtype.name,
+            columns,
+            totals,
+            total_over,
+        )
+    except ValueError as error:
+        raise FormatError(f"{place}: {error}") from None
+
+
+def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))

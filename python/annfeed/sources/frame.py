@@ -1,0 +1,157 @@
+"""A DataFrame in ``obsm`` as a matrix: in a file each of its columns is an array of its own, read when first needed.
+
+Proteins of CITE-seq, mostly: tens or hundreds of columns. They are held in memory as one array, each process its own.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from anndata.io import read_elem
+
+from annfeed._core import Block
+from annfeed.errors import FormatError, UnsupportedError
+from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.identity import KnownFile
+from annfeed.sources.columns import GAP
+from annfeed.sources.file import STATS, block_of
+
+Int64Array = npt.NDArray[np.int64]
+
+
+def frame_columns(path: str, elem: str) -> pd.Index[Any] | None:
+    """Return the names of the columns of a DataFrame in a file; None where there is something else, or nothing."""
+    with open_h5py(path) as file:
+        node = file.get(elem)
+        if node is None or _text(node.attrs.get("encoding-type", "")) != "dataframe":
+            return None
+        return pd.Index([_text(name) for name in node.attrs["column-order"]])
+
+
+def frame_values(frame: pd.DataFrame, place: str) -> npt.NDArray[Any]:
+    """Return a DataFrame as one array, missing values as NaN.
+
+    Raises
+    ------
+    UnsupportedError
+        If a column holds no numbers.
+
+    Examples
+    --------
+    >>> frame_values(pd.DataFrame({"CD3": [1, 2], "CD4": pd.array([3, None], dtype="Int64")}), "obsm/protein").tolist()
+    [[1.0, 3.0], [2.0, nan]]
+    """
+    columns = [_numbers(frame.iloc[:, i], f"{place}: column {name!r}") for i, name in enumerate(frame.columns)]
+    if not columns:
+        return np.empty((len(frame), 0), np.float32)
+    return np.stack([column.astype(np.result_type(*columns), copy=False) for column in columns], axis=1)
+
+
+class FrameFileSource:
+    """A DataFrame in ``obsm`` of a file, as a source of rows.
+
+    Parameters
+    ----------
+    path, elem
+        The file and the place in it.
+    columns
+        int64, the wanted columns in order, `annfeed.sources.columns.GAP` for one that is not there; None for all.
+    """
+
+    def __init__(self, path: str, elem: str, *, columns: Int64Array | None = None) -> None:
+        self.path, self.elem = os.path.abspath(path), elem
+        self._columns = columns
+        self._file = KnownFile.at(self.path)
+        self._values: npt.NDArray[Any] | None = None
+        self._totals = False
+        self._closed = False
+        with open_h5py(self.path) as file:
+            node = file[elem]
+            self._names = [_text(name) for name in node.attrs["column-order"]]
+            index = node[_text(node.attrs["_index"])]
+            n_rows = index.shape[0] if hasattr(index, "shape") else len(read_elem(index))
+        self.shape = (int(n_rows), len(self._names))
+
+    @property
+    def place(self) -> str:
+        """File and element."""
+        return f"{self.path}: '{self.elem}'"
+
+    def read(self, rows: Int64Array, threads: int) -> Block:
+        """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
+        if self._closed:
+            raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
+        self._file.check()
+        if self._values is None:
+            self._values = self._load()
+        columns = self._columns if self._totals else None
+        return block_of(self._values[rows], columns, self.place, totals=self._totals)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether columns are left out (or only put into another order)."""
+        return self._columns is not None
+
+    def keep_totals(self) -> None:
+        """Let the blocks read from now on know the sums of whole rows, over all columns of the DataFrame."""
+        if not self._totals:
+            self._totals, self._values = True, None
+
+    def unit_starts(self) -> None:
+        """Any row can be taken by itself."""
+
+    def now(self, thorough: bool = True) -> FrameFileSource:
+        """Return itself: a file that changes is another file."""
+        return self
+
+    def stats(self) -> dict[str, int]:
+        """Not counted: h5py does not tell."""
+        return dict.fromkeys(STATS, 0)
+
+    def close(self) -> None:
+        """Let go of the values."""
+        self._values, self._closed = None, True
+
+    def _load(self) -> npt.NDArray[Any]:
+        # Totals need the others, too.
+        wanted = range(self.shape[1]) if self._columns is None or self._totals else self._columns.tolist()
+        there = [i for i in wanted if i != GAP]
+        with open_h5py(self.path) as file:
+            node = file[self.elem]
+            try:
+                frame = pd.DataFrame({i: pd.Series(read_elem(node[self._names[i]])) for i in there}, columns=there)
+            except (OSError, ValueError, KeyError) as error:
+                raise FormatError(f"{self.place} cannot be read: {error}. Write it again with anndata") from error
+        if len(there) and len(frame) != self.shape[0]:
+            raise FormatError(f"{self.place} has columns of {len(frame)} rows, but an index of {self.shape[0]}")
+        found = frame_values(frame.rename(columns=dict(enumerate(self._names))), self.place)
+        if len(there) == len(wanted):
+            return found
+        values = np.zeros((self.shape[0], len(wanted)), found.dtype)
+        values[:, [place for place, i in enumerate(wanted) if i != GAP]] = found
+        return values
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_values": None}
+
+
+def _numbers(column: Any, place: str) -> npt.NDArray[Any]:
+    dtype = column.dtype
+    if isinstance(dtype, pd.SparseDtype):
+        return _numbers(column.sparse.to_dense(), place)
+    is_number = pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype)
+    if isinstance(dtype, pd.CategoricalDtype) or not is_number or pd.api.types.is_complex_dtype(dtype):
+        raise UnsupportedError(f"{place} is {dtype}, where numbers were expected; leave it out with var_subset=")
+    if isinstance(dtype, np.dtype):
+        return np.asarray(column)
+    if column.isna().any():
+        return np.asarray(column.to_numpy(np.float64, na_value=np.nan))
+    return np.asarray(column.to_numpy(dtype.numpy_dtype))
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

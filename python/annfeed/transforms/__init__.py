@@ -1,0 +1,8 @@
+"""What is done to a batch: the public transforms, and which of them the core does while it makes a batch.
+
+Nothing here reads.
+"""
+
+from annfeed.transforms.base import Compose, Log1p, NormalizeTotal, Scale, Transform
+
+__all__ = ["Compose", "Log1p", "NormalizeTotal", "Scale", "Transform"]
