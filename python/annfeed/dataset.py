@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed.arrays import Int64Array
 from annfeed.batches.items import Collate, Item, Items, split
 from annfeed.batches.keys import check_keys
 from annfeed.batches.matrix import dtype_name
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
     from annfeed.inputs.paths import AnnDataOrPath
     from annfeed.obs.table import ObsTable
-
-Int64Array = npt.NDArray[np.int64]
 
 
 class AnnDataset(RowBatches):

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
+from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.keys import INDEX
 from annfeed.batches.window import LoadedWindow
@@ -18,8 +17,6 @@ from annfeed.batches.window import LoadedWindow
 if TYPE_CHECKING:
     from annfeed.batches.reader import RowBatches
     from annfeed.transforms.base import Transform
-
-Int64Array = npt.NDArray[np.int64]
 
 
 class IndexedDataset:

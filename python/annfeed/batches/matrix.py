@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 
 from annfeed._core import RowOps, StoredRows
+from annfeed.arrays import Int64Array, digest_of
 from annfeed.errors import AnnfeedWarning
-from annfeed.loading.state import digest_of
 from annfeed.memory.buffers import BatchMemory
 from annfeed.order.blocks import units_of_positions
 from annfeed.sources.file import DecodedRows, FileSource, Lost, Source
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from annfeed.inputs.held import HeldFrame, HeldMatrix
-
-Int64Array = npt.NDArray[np.int64]
 
 _NAMES = {
     torch.float16: "float16",

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from annfeed.arrays import Int64Array, digest_of
 from annfeed.batches.indexed import IndexedDataset
 from annfeed.batches.items import Batch, Item, apply_transform
 from annfeed.batches.matrix import Matrix
 from annfeed.batches.window import LoadedWindow
-from annfeed.loading.state import digest_of
 from annfeed.obs.columns import ObsColumns
 from annfeed.obs.labels import label_codes
 from annfeed.order.blocks import units_of_positions
@@ -32,8 +32,6 @@ from annfeed.transforms.fuse import Fused, fuse
 if TYPE_CHECKING:
     from annfeed._core import RowOps
     from annfeed.obs.table import ObsTable
-
-Int64Array = npt.NDArray[np.int64]
 
 #: Key of a batch between `LoadedWindow.batch` and `RowBatches.finish`, which no transform sees.
 _ROW_TOTALS = "annfeed: totals of the rows of X"

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from annfeed._core import StoredRows
+from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.keys import check_keys
 from annfeed.errors import StaleFileError
@@ -19,8 +17,6 @@ from annfeed.sources.file import DecodedRows
 
 if TYPE_CHECKING:
     from annfeed.batches.reader import RowBatches
-
-Int64Array = npt.NDArray[np.int64]
 
 
 class LoadedWindow:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import anndata
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
+from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import StaleDataError, UnknownNameError
 from annfeed.h5ad.file import check_not_replaced
@@ -29,8 +29,6 @@ from annfeed.sources.memory import FrameRows, MemorySource, digest_of_sparse
 
 if TYPE_CHECKING:
     from annfeed.h5ad.elem import Elem
-
-Int64Array = npt.NDArray[np.int64]
 
 _AGAIN = "Make the dataset again; to filter or reorder while one is in use, do it to a copy"
 

@@ -15,8 +15,6 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import anndata
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from tqdm import tqdm
 
@@ -45,8 +43,6 @@ from annfeed.memory.budget import SharedBudget
 from annfeed.obs.table import ObsTable
 from annfeed.sources.columns import Placed
 from annfeed.sources.concat import JoinedSource
-
-Int64Array = npt.NDArray[np.int64]
 
 #: Seconds after which a progress bar shows that files are being opened.
 _PATIENCE = 2.0

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from annfeed.arrays import Int64Array
 from annfeed.errors import UnknownNameError
 from annfeed.inputs.arrays import as_array, by_index, index_of, is_of, one_axis
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Int64Array = npt.NDArray[np.int64]
 #: Gives the names of rows or columns, which may have to be read.
 Names = Callable[[], "pd.Index[Any]"]
 

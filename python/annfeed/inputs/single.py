@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
@@ -32,7 +33,6 @@ from annfeed.sources.file import FileSource, Source
 from annfeed.sources.frame import FrameFileSource, frame_columns, frame_values
 from annfeed.sources.memory import MemorySource
 
-Int64Array = npt.NDArray[np.int64]
 AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 #: HDF5 filters that the core decodes beside those of every HDF5: LZF, LZ4, Zstandard.

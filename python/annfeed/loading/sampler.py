@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
+from annfeed.arrays import Int64Array
 from annfeed.inputs.arrays import as_array
 from annfeed.loading.state import Progress, order_of
 from annfeed.order.blocks import auto_blocks, describe, log
@@ -25,8 +25,6 @@ from annfeed.process.ranks import draw_seed, known_rank_and_world, rank_and_worl
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
-
-Int64Array = npt.NDArray[np.int64]
 
 
 class PlanSampler(DistributedSampler[int]):

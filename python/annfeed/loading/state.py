@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from annfeed.arrays import digest_of
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.order.weights import Weighting
@@ -127,19 +127,6 @@ def order_of(plan: EpochPlan | SamplerPlan, seed: int | None, world: int) -> dic
     in_windows = plan.shuffle and (plan.block_size > 1 or plan.block_starts is not None)
     order["chunk_size"] = plan.window if in_windows else None
     return order | {"seed": seed, "world": world}
-
-
-def digest_of(array: npt.NDArray[Any]) -> str:
-    """Return a short digest of an array's dtype, shape and values.
-
-    Examples
-    --------
-    >>> digest_of(np.arange(3)) == digest_of(np.array([0, 1, 2]))
-    True
-    """
-    found = hashlib.blake2b(f"{array.dtype.str} {array.shape} ".encode(), digest_size=8)
-    found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
-    return found.hexdigest()
 
 
 def _plain(value: Any) -> Any:

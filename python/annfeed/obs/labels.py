@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from annfeed.arrays import Int64Array
+
 if TYPE_CHECKING:
     import pandas as pd
-
-Int64Array = npt.NDArray[np.int64]
 
 #: Rows looked at together.
 _CHUNK = 1 << 20

@@ -8,9 +8,8 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
+from annfeed.arrays import Int64Array
 
 #: Runs of 16 rows train as well as true random order (benches/quality.py: macro-F1 0.030 against 0.030).
 LEAST_ROWS = 16

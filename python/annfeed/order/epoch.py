@@ -14,12 +14,12 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
+from annfeed.arrays import Int64Array
 from annfeed.order.permutation import (
     EqualBlocks,
     Given,
     GivenBlocks,
     InOrder,
-    Int64Array,
     Order,
     Permutation,
     checked_starts,

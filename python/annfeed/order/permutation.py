@@ -15,7 +15,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
+from annfeed.arrays import Int64Array
+
 _UInt64Array = npt.NDArray[np.uint64]
 
 _MASK = 2**64 - 1

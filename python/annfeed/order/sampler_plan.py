@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from annfeed.order.permutation import Int64Array
+from annfeed.arrays import Int64Array
 from annfeed.order.windows import Ramp, Window, integer, joined
 
 

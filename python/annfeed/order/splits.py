@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from annfeed.arrays import Int64Array
 from annfeed.order.permutation import derive_key, hashes, shuffled
 
-Int64Array = npt.NDArray[np.int64]
 Float64Array = npt.NDArray[np.float64]
 
 # Separate the streams of random numbers that one seed feeds.

@@ -14,17 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from annfeed.order.permutation import (
-    EqualBlocks,
-    EvenMix,
-    Int64Array,
-    Order,
-    Permutation,
-    derive_key,
-    hashes,
-    scattered,
-    shuffled,
-)
+from annfeed.arrays import Int64Array
+from annfeed.order.permutation import EqualBlocks, EvenMix, Order, Permutation, derive_key, hashes, scattered, shuffled
 from annfeed.order.weights import UNIT, Float64Array, Weighting, level_of
 
 #: Cells that stay neighbours when cells are put in random order: neighbours in the file are cheap to read together.

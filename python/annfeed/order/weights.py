@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
+from annfeed.arrays import Int64Array
+
 Float64Array = npt.NDArray[np.float64]
 
 #: Rows whose draws are found together.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from annfeed.order.permutation import Int64Array
+from annfeed.arrays import Int64Array
 
 
 @dataclass(frozen=True, eq=False)

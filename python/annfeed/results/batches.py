@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 
-Int64Array = npt.NDArray[np.int64]
+from annfeed.arrays import Int64Array
 
 #: What a dict may hold beside its values.
 _INDEX, _PADDING = "index", "is_padding"

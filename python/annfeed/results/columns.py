@@ -12,9 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from natsort import natsorted
 
+from annfeed.arrays import Int64Array
 from annfeed.results.rows import RowStore
-
-Int64Array = npt.NDArray[np.int64]
 
 _Kind = Literal["numbers", "labels", "nullable numbers"]
 

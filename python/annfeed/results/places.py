@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import anndata
 import h5py
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
 from annfeed.sources.concat import JoinedSource
@@ -25,8 +25,6 @@ from annfeed.sources.file import FileSource
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
-
-Int64Array = npt.NDArray[np.int64]
 
 Where = Literal["obs", "obsm"]
 

@@ -13,9 +13,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-Int64Array = npt.NDArray[np.int64]
+from annfeed.arrays import Int64Array
 
+Array = npt.NDArray[Any]
 #: Results of more bytes are collected in a temporary file, if they are to go into a file.
 SPOOL_BYTES = 64 << 20
 #: Bytes copied at a time from one temporary file to another.

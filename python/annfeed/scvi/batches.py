@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch.utils.data import Dataset, Subset
 
+from annfeed.arrays import Int64Array
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads
 from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
 from annfeed.scvi.same_cells import SameCells
 
-Int64Array = npt.NDArray[np.int64]
 Batch = dict[str, Any]
 
 

@@ -13,16 +13,14 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
+from annfeed.arrays import Int64Array, digest_of
 from annfeed.batches.items import Batch, Collate
 from annfeed.batches.window import LoadedWindow
 from annfeed.dataset import AnnDataset
 from annfeed.loading.loader import WindowLoader
-from annfeed.loading.state import digest_of
 from annfeed.memory.buffers import BatchMemory
 from annfeed.order.blocks import units_of_positions
 from annfeed.process.spawning import ThroughFile
-
-Int64Array = npt.NDArray[np.int64]
 
 
 def open_files(paths: list[str | os.PathLike[str]], **options: Any) -> list[AnnDataset]:

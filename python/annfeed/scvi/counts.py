@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from annfeed.arrays import Int64Array
 from annfeed.inputs.selection import row_indices
 from annfeed.scvi.batches import RegistryDataset
 
-Int64Array = npt.NDArray[np.int64]
 #: From rows of counts (a float64 array or a scipy matrix) and the places of these rows to something of their shape.
 Step = Callable[[Any, slice], Any]
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from annfeed.arrays import Int64Array
 from annfeed.dataset import AnnDataset
 from annfeed.inputs.selection import row_indices, row_subset
 from annfeed.inputs.single import find_obs
@@ -22,8 +23,6 @@ from annfeed.loading.loader import WindowLoader
 from annfeed.scvi.cells import CellDataset, open_files
 from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.registration import Registration, key_list
-
-Int64Array = npt.NDArray[np.int64]
 
 #: What scvi-tools from 1.5 on passes to `set_split` where its user said nothing.
 _UNSAID = (0.9, None, True)

@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.sources.file import DecodedRows, block_of
 from annfeed.sources.memory import MemorySource
-
-Int64Array = npt.NDArray[np.int64]
 
 #: What the core casts as numpy does. Everything else is read as it is stored and cast by numpy, as scvi-tools does.
 _FLOATS = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}

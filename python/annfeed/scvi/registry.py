@@ -22,8 +22,6 @@ from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, n
 from annfeed.scvi.sliced import SlicedSource
 from annfeed.sources.file import FileSource, Source
 
-Int64Array = npt.NDArray[np.int64]
-
 #: Keys of codes and positions; all others hold measurements.
 _INTEGER_KEYS = frozenset({"batch", "labels", "extra_categorical_covs", "ind_x"})
 #: How an AnnData was minified: a text in ``uns``, of no use in a batch.

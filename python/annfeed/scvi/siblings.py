@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import DataLoader, Sampler
 
+from annfeed.arrays import Int64Array
 from annfeed.inputs.selection import row_indices
 from annfeed.scvi.batches import RegistryDataset, RowSubset
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.order import BatchDistributedSampler
-
-Int64Array = npt.NDArray[np.int64]
 
 #: Further passes of a shorter loader over its cells, under ranks, are epochs this far from the real ones.
 _PASS = 1_000_003

@@ -12,14 +12,12 @@ from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from annfeed.arrays import Int64Array
 from annfeed.memory.transport import sendable
 from annfeed.process.spawning import ThroughFile
 from annfeed.scvi.batches import Batch, LoadedRows, RowSubset
-
-Int64Array = npt.NDArray[np.int64]
 
 #: Rows that each worker reads first; then twice as many, up to its share of the window.
 _FIRST = 512

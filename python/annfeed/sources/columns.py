@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-Int64Array = npt.NDArray[np.int64]
+from annfeed.arrays import Int64Array
 
 #: A joined gene that a file does not have, where columns are numbered; the core knows it by this number.
 GAP = -1

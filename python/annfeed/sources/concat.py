@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block, RowOps
+from annfeed.arrays import Int64Array
 from annfeed.order.blocks import LEAST_ROWS
 from annfeed.sources.columns import GAP, Placed
 from annfeed.sources.file import STATS, DecodedRows, Lost
 
 if TYPE_CHECKING:
     from annfeed.batches.matrix import Matrix
-
-Int64Array = npt.NDArray[np.int64]
 
 
 class JoinedSource:

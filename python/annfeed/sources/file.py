@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block, Reader, RowOps, StoredRows
+from annfeed.arrays import Int64Array
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnsupportedError
 from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes, wait_for_own_write
 from annfeed.h5ad.open_files import OpenFiles, forget, make_room, use
@@ -22,7 +23,6 @@ from annfeed.memory.budget import SharedBudget
 from annfeed.sources import cancel
 from annfeed.sources.h5py_fallback import H5pyMatrix
 
-Int64Array = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 #: Seconds after which a progress bar shows.

@@ -14,13 +14,12 @@ import pandas as pd
 from anndata.io import read_elem
 
 from annfeed._core import Block
+from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.identity import KnownFile
 from annfeed.sources.columns import GAP
 from annfeed.sources.file import STATS, block_of
-
-Int64Array = npt.NDArray[np.int64]
 
 
 def frame_columns(path: str, elem: str) -> pd.Index[Any] | None:

@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block, Budget
+from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.identity import file_identity
-
-Int64Array = npt.NDArray[np.int64]
 
 
 class H5pyMatrix:

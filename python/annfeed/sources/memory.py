@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block
+from annfeed.arrays import Int64Array
 from annfeed.process.threads import reading_threads
 from annfeed.sources.columns import GAP
 from annfeed.sources.file import STATS, block_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Int64Array = npt.NDArray[np.int64]
 
 #: Bytes that one thread digests at a time.
 _CHUNK = 16 << 20
