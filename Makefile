@@ -36,10 +36,11 @@ demo: $(VENV)/.demo $(CELLS) ## Train a classifier on 700 real cells (scanpy's P
 
 test: $(VENV)/.built lint test-rust types test-python ## Everything that must hold: the four parts below
 
-lint: $(VENV)/.tools ## rustfmt, clippy (with and without the bindings), ruff
+lint: $(VENV)/.tools ## rustfmt, ruff, which room imports which, clippy (with and without the bindings)
 	cargo fmt --check
 	ruff check .
 	ruff format --check .
+	PYTHONPATH=python lint-imports --no-logo
 	cargo clippy --locked --profile checked --all-targets -- -D warnings
 	cargo clippy --locked --profile checked --all-targets --features python -- -D warnings
 
@@ -99,7 +100,7 @@ $(VENV)/.tools:
 	@test -n "$(VERSION)" || { echo "Python 3.11 or later is needed; found: $$($(or $(PYTHON),python3) --version 2>&1)"; exit 1; }
 	@command -v cargo >/dev/null || { echo "cargo is needed: https://rustup.rs"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet 'cmake>=3.26' 'maturin>=1.9.4,<2' 'ruff>=0.9'
+	$(BIN)/python -m pip install --quiet 'cmake>=3.26' 'import-linter>=2.6' 'maturin>=1.9.4,<2' 'ruff>=0.9'
 	@touch $@
 
 # pip has no way to install a project's dependencies without building the project.

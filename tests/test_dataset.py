@@ -21,7 +21,7 @@ from toys import FORMS, assert_same, dense, flat, hand_over, rows_of, toy
 
 import annfeed
 from annfeed import AnnDataset, Transform
-from annfeed.sources.file import STATS
+from annfeed.sources.base import STATS
 
 KINDS = ("csr", "csc", "dense")
 #: Positions in no order, with repeats, the first and the last row among them.

@@ -23,3 +23,16 @@ def digest_of(array: npt.NDArray[Any]) -> str:
     found = hashlib.blake2b(f"{array.dtype.str} {array.shape} ".encode(), digest_size=8)
     found.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
     return found.hexdigest()
+
+
+def positions_of_slice(of: slice, n: int) -> Int64Array:
+    """Return the positions that a slice of ``n`` rows or columns stands for, as an array of its own.
+
+    A slice of an array would share its memory, with the slice's step; the core takes positions that lie side by side.
+
+    Examples
+    --------
+    >>> positions_of_slice(slice(None, None, -2), 5)
+    array([4, 2, 0])
+    """
+    return np.arange(*of.indices(n), dtype=np.int64)

@@ -27,8 +27,9 @@ from annfeed.memory.budget import cache_budget
 from annfeed.order.blocks import log
 from annfeed.order.shards import Uneven
 from annfeed.order.splits import split_rows
+from annfeed.sources.base import STATS
 from annfeed.sources.concat import JoinedSource
-from annfeed.sources.file import STATS, FileSource
+from annfeed.sources.file import FileSource
 from annfeed.transforms.base import Transform, needs_totals, steps_of
 
 if TYPE_CHECKING:

@@ -5,18 +5,35 @@ The index is put on after the transform, so that one which makes new dicts does 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 import torch
 
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.keys import INDEX
-from annfeed.batches.window import LoadedWindow
+from annfeed.batches.padding import Loaded, Loads
+from annfeed.transforms.base import Transform
 
-if TYPE_CHECKING:
-    from annfeed.batches.reader import RowBatches
-    from annfeed.transforms.base import Transform
+
+class Reads(Loads, Protocol):
+    """Rows as an epoch reads them."""
+
+    def finish(self, batch: Batch, /) -> Batch:
+        """Apply the transform to a batch as it was read."""
+
+    def with_transform(self, transform: Transform | None, /) -> Self:
+        """Return the same with another transform."""
+
+    def pin_batches(self, pinned: bool, /) -> None:
+        """Make the next batches in page-locked memory, or no longer."""
+
+
+class Numbered(Reads, Protocol):
+    """Rows as an epoch reads them, which know their numbers."""
+
+    def rows_at(self, positions: Int64Array, /) -> Int64Array:
+        """Return the rows of the file at ``positions``: what ``"index"`` is."""
 
 
 class IndexedDataset:
@@ -28,7 +45,7 @@ class IndexedDataset:
         Reads and transforms.
     """
 
-    def __init__(self, dataset: RowBatches) -> None:
+    def __init__(self, dataset: Numbered) -> None:
         self._dataset = dataset
 
     def load(self, positions: Int64Array) -> IndexedWindow:
@@ -60,7 +77,7 @@ class IndexedWindow:
         int64, their numbers.
     """
 
-    def __init__(self, loaded: LoadedWindow, rows: Int64Array) -> None:
+    def __init__(self, loaded: Loaded, rows: Int64Array) -> None:
         self._loaded = loaded
         self._rows = rows
 

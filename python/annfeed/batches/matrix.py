@@ -9,7 +9,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +20,13 @@ from annfeed.arrays import Int64Array, digest_of
 from annfeed.errors import AnnfeedWarning
 from annfeed.memory.buffers import BatchMemory
 from annfeed.order.blocks import units_of_positions
-from annfeed.sources.file import DecodedRows, FileSource, Lost, Source
+from annfeed.sources.base import DecodedRows, Lost, Source
+from annfeed.sources.file import FileSource
 from annfeed.sources.memory import MemorySource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from annfeed.inputs.held import HeldFrame, HeldMatrix
 
 _NAMES = {
     torch.float16: "float16",
@@ -64,6 +64,17 @@ def dtype_name(dtype: Any) -> str:
     raise TypeError(f"dtype is {dtype!r}, where one of {expected} was expected")
 
 
+class Held(Protocol):
+    """A matrix in an AnnData, whose user may replace it at any time."""
+
+    @property
+    def rows_in_file(self) -> Int64Array | None:
+        """Of a view of a backed AnnData: the row of each of its cells in the file; None for all others."""
+
+    def now(self, thorough: bool = True) -> Matrix:
+        """Return the matrix that the AnnData holds now; as `Matrix.now`."""
+
+
 @dataclass
 class Matrix:
     """A matrix of a dataset.
@@ -90,7 +101,7 @@ class Matrix:
     n_vars: int
     names: Callable[[], pd.Index[Any]]
     rows: Int64Array | None = None
-    held: HeldMatrix | HeldFrame | None = None
+    held: Held | None = None
     #: What losses were told of.
     _told: set[str] = field(default_factory=set, init=False)
     _memory: BatchMemory = field(default_factory=BatchMemory, init=False)

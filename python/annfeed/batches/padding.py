@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.keys import IS_PADDING
 from annfeed.order.windows import Window
@@ -21,6 +22,13 @@ class Loaded(Protocol):
 
     def batch(self, start: int, stop: int) -> Batch:
         """Return rows ``start`` to ``stop`` of the window as a batch."""
+
+
+class Loads(Protocol):
+    """What reads windows."""
+
+    def load(self, positions: Int64Array, /) -> Loaded:
+        """Read the rows at ``positions`` (any order, repeats allowed) together."""
 
 
 def batches_of(window: Window, loaded: Loaded) -> Iterator[Batch]:

@@ -5,7 +5,9 @@ It does no I/O; it is dropped when its last batch is made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
+
+import torch
 
 from annfeed._core import StoredRows
 from annfeed.arrays import Int64Array
@@ -13,10 +15,25 @@ from annfeed.batches.items import Batch
 from annfeed.batches.keys import check_keys
 from annfeed.errors import StaleFileError
 from annfeed.h5ad.identity import wait_for_own_write
-from annfeed.sources.file import DecodedRows
+from annfeed.sources.base import DecodedRows
 
-if TYPE_CHECKING:
-    from annfeed.batches.reader import RowBatches
+Blocks = dict[str, tuple[DecodedRows | StoredRows, Int64Array]]
+
+
+class MakesBatches(Protocol):
+    """A dataset, as its windows know it: dtype, output, obs and the transform are its own."""
+
+    def load_rows(self, rows: Int64Array, /) -> LoadedWindow:
+        """Read rows of obs together."""
+
+    def matrix_batch(self, key: str, block: DecodedRows | StoredRows, places: Int64Array, /) -> torch.Tensor:
+        """Return rows of a matrix as a tensor."""
+
+    def totals_batch(self, blocks: Blocks, start: int, stop: int, /) -> Batch:
+        """Return what the rows sum to, where the transform needs it."""
+
+    def obs_batch(self, rows: Int64Array, /) -> Batch:
+        """Return the obs of rows."""
 
 
 class LoadedWindow:
@@ -32,9 +49,7 @@ class LoadedWindow:
         By key: the rows of each matrix, decoded or as they are stored, and the place in it of each of ``rows``.
     """
 
-    def __init__(
-        self, dataset: RowBatches, rows: Int64Array, blocks: dict[str, tuple[DecodedRows | StoredRows, Int64Array]]
-    ) -> None:
+    def __init__(self, dataset: MakesBatches, rows: Int64Array, blocks: Blocks) -> None:
         self._dataset = dataset
         self._rows = rows
         self._blocks = blocks

@@ -1,7 +1,7 @@
-"""What an AnnData holds at the moment: looked up again whenever an epoch begins, as its user goes on working with it.
+"""The matrices that an AnnData holds at the moment: looked up again whenever an epoch begins.
 
 Another X, layer, obsm or raw is followed, and so is a view that became an AnnData of its own, or a backed one that came
-into memory. Other cells or other genes are refused: rows of a dataset are numbers, which would mean others now.
+into memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -21,63 +20,15 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import StaleDataError, UnknownNameError
 from annfeed.h5ad.file import check_not_replaced
+from annfeed.h5ad.held import AGAIN, HeldAnnData, positions_of, same, unchanged
 from annfeed.h5ad.identity import file_identity
-from annfeed.inputs.selection import near_matches, positions_of_slice
+from annfeed.inputs.selection import near_matches
 from annfeed.sources.columns import GAP
 from annfeed.sources.file import FileSource
 from annfeed.sources.memory import FrameRows, MemorySource, digest_of_sparse
 
 if TYPE_CHECKING:
     from annfeed.h5ad.elem import Elem
-
-_AGAIN = "Make the dataset again; to filter or reorder while one is in use, do it to a copy"
-
-
-class HeldAnnData:
-    """An AnnData that a dataset reads, and the cells that it had when the dataset was made.
-
-    Parameters
-    ----------
-    adata
-        In memory, backed, or a view.
-    place
-        The words for it in messages.
-
-    Raises
-    ------
-    StaleDataError
-        If it is a view, and the AnnData that it is of has other cells by now.
-    """
-
-    def __init__(self, adata: anndata.AnnData, place: str = "AnnData") -> None:
-        self.adata = adata
-        self.place = place
-        self._cells: pd.Index[Any] = adata.obs_names
-        # Of a view: what its rows were found from, and these.
-        self._found: tuple[Any, ...] = ()
-        self._rows: Int64Array | None = None
-        self.check()
-
-    def check(self) -> None:
-        """Raise StaleDataError if its cells are not those of then, or those of the AnnData that it is a view of."""
-        self._cells = unchanged(self._cells, self.adata.obs_names, "cells", self.place)
-        self.rows()
-
-    def rows(self) -> Int64Array | None:
-        """Of a view: the row of each of its cells in the AnnData that it is of; None for an AnnData that is none."""
-        view = self.adata
-        if not view.is_view:
-            return None
-        # anndata resolves views of views to positions in one that is no view.
-        found = (view._adata_ref, view._oidx, view._adata_ref.obs_names)
-        if not _same(found, self._found):
-            self._rows = _positions(view._oidx, found[2], view.obs_names, "cells", self.place)
-            self._found = found
-        return self._rows
-
-    def rows_in_file(self) -> Int64Array | None:
-        """Of a view of a backed AnnData: the row of each of its cells in the file; None for all others."""
-        return self.rows() if self.adata.isbacked else None
 
 
 class HeldFrame:
@@ -178,7 +129,7 @@ class HeldMatrix:
             self._genes = unchanged(self._genes, self._names(), "genes", self._held.place)
         on_disk = self._on_disk()
         key, value = self._file_key() if on_disk else self._key_in_memory()
-        if self._matrix is None or not _same(key, self._key) or (thorough and self._overwritten(value)):
+        if self._matrix is None or not same(key, self._key) or (thorough and self._overwritten(value)):
             self._matrix = self._of_file() if on_disk else self._in_memory(value, thorough)
             # A table's columns may be assigned to at any time, so nothing of it is kept.
             self._key = () if isinstance(value, pd.DataFrame) else key
@@ -298,7 +249,7 @@ class HeldMatrix:
         if self._genes is None and n_cols != self.n_cols:
             raise StaleDataError(
                 f"{source.place} has {n_cols} columns now; expected the {self.n_cols} that it had when the dataset was "
-                f"made. {_AGAIN}"
+                f"made. {AGAIN}"
             )
         n_vars = len(self._columns) if self._columns is not None else n_cols if viewed is None else len(viewed)
         n_obs = wanted if rows is not None else n_cells
@@ -322,7 +273,7 @@ class HeldMatrix:
             return None
         if isinstance(view._vidx, slice) and view._vidx == slice(None):
             return None
-        return _positions(view._vidx, view._adata_ref.var_names, view.var_names, "genes", self._held.place)
+        return positions_of(view._vidx, view._adata_ref.var_names, view.var_names, "genes", self._held.place)
 
     def _source_columns(self, viewed: Int64Array | None) -> Int64Array | None:
         if viewed is None or self._columns is None:
@@ -330,70 +281,8 @@ class HeldMatrix:
         return np.where(self._columns == GAP, GAP, viewed[self._columns])
 
 
-def unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) -> pd.Index[Any]:
-    """Return the names as they are now, which are those of before.
-
-    Parameters
-    ----------
-    before, now
-        Names of cells or genes.
-    what
-        "cells" or "genes".
-    place
-        The words for what has them, in messages.
-
-    Raises
-    ------
-    StaleDataError
-        If there are others, or in another order.
-
-    Examples
-    --------
-    >>> unchanged(pd.Index(["a", "b"]), pd.Index(["a", "b"]), "cells", "AnnData").tolist()
-    ['a', 'b']
-    """
-    if now is before or now.is_(before):
-        return before
-    if len(now) != len(before):
-        raise StaleDataError(
-            f"{place} has {len(now)} {what} now; expected the {len(before)} that it had when the dataset was made. "
-            f"{_AGAIN}"
-        )
-    if not now.equals(before):
-        first = int(np.flatnonzero(np.asarray(now) != np.asarray(before))[0])
-        raise StaleDataError(
-            f"{place} has other {what} now, or has them in another order: number {first} is {now[first]!r}; expected "
-            f"{before[first]!r}, as when the dataset was made. {_AGAIN}"
-        )
-    return now
-
-
-def _positions(index: Any, names: pd.Index[Any], of_view: pd.Index[Any], what: str, place: str) -> Int64Array:
-    """Where a view's cells or genes lie in the AnnData that it is of."""
-    positions: Int64Array | None = None
-    if isinstance(index, slice):
-        positions = positions_of_slice(index, len(names))
-    else:
-        index = np.asarray(index)
-        if index.dtype == bool or not index.size or index.max() < len(names):
-            positions = np.arange(len(names), dtype=np.int64)[index]
-    if positions is None or len(positions) != len(of_view) or not names[positions].equals(of_view):
-        raise StaleDataError(
-            f"{place} is a view of an AnnData whose {what} were filtered, reordered or renamed after it was made: "
-            f"they no longer are the {len(of_view)} {what} of the view. Make the view again, and the dataset"
-        )
-    return positions
-
-
 def _is_compressed(value: Any) -> bool:
     return sp.issparse(value) and value.format in ("csr", "csc")
-
-
-def _same(these: tuple[Any, ...], those: tuple[Any, ...]) -> bool:
-    return len(these) == len(those) and all(
-        a is b or (isinstance(a, str | tuple | slice) and a == b) or (isinstance(a, pd.Index) and a.is_(b))
-        for a, b in zip(these, those, strict=True)
-    )
 
 
 def _same_names(names: pd.Index[Any]) -> pd.Index[Any]:

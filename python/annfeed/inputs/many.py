@@ -1,7 +1,8 @@
 """Many sources as one: their rows one after the other, their genes matched by name, their obs united.
 
-It reads names, shapes and headers, no row and no obs value; each file is opened for that and closed again. The pieces
-are elsewhere: what users pass (inputs/paths.py), genes (inputs/genes.py), rows (sources/concat.py), obs (obs/concat.py).
+It reads names, shapes and headers, no row and no obs value; each file is opened for that and closed again. Which files
+they are is found in inputs/paths.py, which genes in inputs/genes.py; rows are read by sources/concat.py, obs by
+obs/concat.py.
 """
 
 from __future__ import annotations

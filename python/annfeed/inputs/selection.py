@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from annfeed.arrays import Int64Array
+from annfeed.arrays import Int64Array, positions_of_slice
 from annfeed.errors import UnknownNameError
 from annfeed.inputs.arrays import as_array, by_index, index_of, is_of, one_axis
 
@@ -140,19 +140,6 @@ def column_subset(subset: Any, n_cols: int, names: Names, place: str) -> Int64Ar
         twice = distinct[counts > 1][0]
         raise ValueError(f"var_subset asks for column {twice} twice; ask for each column once")
     return columns
-
-
-def positions_of_slice(of: slice, n: int) -> Int64Array:
-    """Return the positions that a slice of ``n`` rows or columns stands for, as an array of its own.
-
-    A slice of an array would share its memory, with the slice's step; the core takes positions that lie side by side.
-
-    Examples
-    --------
-    >>> positions_of_slice(slice(None, None, -2), 5)
-    array([4, 2, 0])
-    """
-    return np.arange(*of.indices(n), dtype=np.int64)
 
 
 def as_positions(indices: Any, n: int) -> Int64Array:

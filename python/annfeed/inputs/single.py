@@ -23,13 +23,15 @@ from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.held import HeldAnnData
 from annfeed.h5ad.identity import KnownFile
-from annfeed.inputs.held import HeldAnnData, HeldFrame, HeldMatrix
+from annfeed.inputs.held import HeldFrame, HeldMatrix
 from annfeed.inputs.selection import column_subset, near_matches
 from annfeed.memory.budget import SharedBudget
 from annfeed.obs.table import ObsTable
+from annfeed.sources.base import Source
 from annfeed.sources.columns import Placed
-from annfeed.sources.file import FileSource, Source
+from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameFileSource, frame_columns, frame_values
 from annfeed.sources.memory import MemorySource
 

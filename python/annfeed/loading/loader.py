@@ -1,6 +1,7 @@
 """`WindowLoader`: a torch DataLoader that reads windows, in the order of an `EpochPlan`, ahead of the model.
 
-The order comes from order/epoch.py, the rows from the dataset; here are epochs, seeds, ranks, workers and the read-ahead.
+The order comes from order/epoch.py, the rows from the dataset; epochs, seeds, ranks, workers and the read-ahead are
+settled here.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ from annfeed.order.windows import Window
 from annfeed.process.ranks import draw_seed, rank_and_world
 
 if TYPE_CHECKING:
-    from annfeed.dataset import AnnDataset
+    from annfeed.batches.indexed import Reads
+    from annfeed.loading.rows import Rows
 
 #: Keywords of torch's DataLoader that only concern worker processes and go to the loader that has them.
 _WORKER_KEYWORDS = (
@@ -86,7 +88,7 @@ class WindowLoader(DataLoader[Any]):
 
     def __init__(
         self,
-        dataset: AnnDataset,
+        dataset: Rows,
         batch_size: int | None = 32,
         shuffle: bool = True,
         sampler: Any = None,
@@ -175,7 +177,7 @@ class WindowLoader(DataLoader[Any]):
         self._workers_know: tuple[Any, ...] = ()  # what the persistent ones were made with
         self._prepared: Prepared | None = None
         super().__init__(
-            dataset,
+            dataset,  # type: ignore[arg-type]  # torch's word for it is Dataset
             num_workers=num_workers,
             collate_fn=LoaderCollate(dataset.get_collate_fn() if collate_fn is None else collate_fn),
             generator=generator,
@@ -252,7 +254,7 @@ class WindowLoader(DataLoader[Any]):
         """
         self._check_in_order()
         place = self._progress.at(self._next_epoch())
-        return as_state(place, self._order(), self.dataset.fingerprint(), rank_and_world()[0])  # type: ignore[attr-defined]
+        return as_state(place, self._order(), self._rows.fingerprint(), rank_and_world()[0])
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Let the next epoch be the rest of the one in which ``state_dict`` was saved.
@@ -267,7 +269,7 @@ class WindowLoader(DataLoader[Any]):
             what differs.
         """
         self._check_in_order()
-        data = self.dataset.fingerprint()  # type: ignore[attr-defined]
+        data = self._rows.fingerprint()
         rank = rank_and_world()[0]
         place = as_position(state_dict, self._order(), data, rank, repr(self.dataset))
         if self._plan is not None:
@@ -279,9 +281,8 @@ class WindowLoader(DataLoader[Any]):
         self._progress.load(place)
 
     def _epoch(self) -> Iterator[Any]:
-        dataset: AnnDataset = self.dataset  # type: ignore[assignment]
-        now = dataset.at_epoch()
-        reads = IndexedDataset(now) if self.return_index else now
+        now = self._rows.at_epoch()
+        reads: Reads = IndexedDataset(now) if self.return_index else now
         windows, seed, place, digests = self._begin()
         in_workers = self.num_workers > 0
         batches = self._from_workers(reads, windows, seed) if in_workers else self._from_threads(reads, windows)
@@ -311,7 +312,7 @@ class WindowLoader(DataLoader[Any]):
         digests = Digests()
         return windows_from(self._windows_of_sampler(), place, digests), seed, place, digests
 
-    def _from_threads(self, reads: Any, windows: Iterator[Window]) -> Generator[Any]:
+    def _from_threads(self, reads: Reads, windows: Iterator[Window]) -> Generator[Any]:
         pin = bool(self.pin_memory and torch.cuda.is_available())
         # Matrices are made in page-locked memory at once; obs, and what transforms made anew, is copied there.
         reads.pin_batches(pin)
@@ -351,6 +352,10 @@ class WindowLoader(DataLoader[Any]):
             return None
 
     @property
+    def _rows(self) -> Rows:
+        return self.dataset  # type: ignore[return-value]  # torch's word for it is Dataset
+
+    @property
     def _given_order(self) -> Any:
         return self.sampler if self._batch_sampler_given is None else self._batch_sampler_given
 
@@ -362,15 +367,15 @@ class WindowLoader(DataLoader[Any]):
         batched = self._batch_sampler_given
         return SamplerPlan(
             sampler=self._given_order,
-            n_rows=len(self.dataset),  # type: ignore[arg-type]
+            n_rows=len(self._rows),
             batch_size=self.batch_size if batched is None else None,
-            window=self.dataset.chunk_size,  # type: ignore[attr-defined]
+            window=self._rows.chunk_size,
             drop_last=self.drop_last and batched is None,
             world=rank_and_world()[1],
         )
 
-    def _from_workers(self, reads: Any, windows: Iterator[Window], seed: int) -> Generator[Any]:
-        dataset: AnnDataset = self.dataset  # type: ignore[assignment]
+    def _from_workers(self, reads: Reads, windows: Iterator[Window], seed: int) -> Generator[Any]:
+        dataset = self._rows
         # Persistent workers serve one epoch at a time; another one beside it gets workers of its own. They have the
         # dataset as it was when they were made, which an AnnData may not be any more.
         persistent = self.persistent_workers and dataset.is_of_file and not self._workers_busy
@@ -400,10 +405,10 @@ class WindowLoader(DataLoader[Any]):
             if persistent:
                 self._workers_busy = False
 
-    def _new_workers(self, reads: Any, transform: bytes | None) -> DataLoader[Any]:
+    def _new_workers(self, reads: Reads, transform: bytes | None) -> DataLoader[Any]:
         keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
         batches = PartBatches(reads, self._collate, transform)
-        order = PartOrder(self.dataset.row_bytes, transform)  # type: ignore[attr-defined]
+        order = PartOrder(self._rows.row_bytes, transform)
         return DataLoader(batches, batch_size=None, sampler=order, collate_fn=as_made, **keywords)
 
     def __getstate__(self) -> dict[str, Any]:

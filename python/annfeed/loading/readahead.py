@@ -16,14 +16,11 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from annfeed._core import Awaited, Cancel
 from annfeed.batches.items import Batch
-from annfeed.batches.padding import Loaded, batches_of
+from annfeed.batches.padding import Loaded, Loads, batches_of
 from annfeed.order.windows import Window
 from annfeed.sources.cancel import cancelled_by
 
@@ -51,13 +48,6 @@ def batches_ahead(batch_bytes: int) -> int:
     (4, 2)
     """
     return _AHEAD if batch_bytes < _LARGE else _AHEAD_LARGE
-
-
-class Loads(Protocol):
-    """A dataset that reads windows."""
-
-    def load(self, positions: npt.NDArray[np.int64], /) -> Loaded:
-        """Read the rows at ``positions`` together."""
 
 
 def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Generator[Batch]:

@@ -24,7 +24,7 @@ from annfeed.order.weights import Weighting
 from annfeed.process.ranks import draw_seed, known_rank_and_world, rank_and_world
 
 if TYPE_CHECKING:
-    from annfeed.dataset import AnnDataset
+    from annfeed.loading.rows import Rows
 
 
 class PlanSampler(DistributedSampler[int]):
@@ -46,7 +46,7 @@ class PlanSampler(DistributedSampler[int]):
 
     def __init__(
         self,
-        dataset: AnnDataset,
+        dataset: Rows,
         batch_size: int,
         shuffle: bool = True,
         block_size: int | Literal["auto"] = 1,
@@ -61,7 +61,7 @@ class PlanSampler(DistributedSampler[int]):
         if isinstance(block_size, str) and block_size != "auto":
             raise ValueError(f"block_size is {block_size!r}; expected a positive integer or 'auto'")
         # Not super().__init__: it wants the process group now, while ranks are settled at the first batch.
-        self.dataset = dataset
+        self.dataset: Any = dataset
         self.blocks = f"blocks of {block_size} neighbouring rows" if block_size != 1 else "single rows"
         self.epoch = 0
         #: Of the loader: here, where Lightning sets the epoch.
@@ -89,7 +89,7 @@ class PlanSampler(DistributedSampler[int]):
             weighting=weighting,
         )
 
-    def _auto_blocks(self, dataset: AnnDataset) -> Int64Array | None:
+    def _auto_blocks(self, dataset: Rows) -> Int64Array | None:
         units = dataset.unit_starts()
         if units is None or len(units) == 0:
             self.blocks = "single rows: any row can be read by itself"

@@ -14,14 +14,14 @@ from annfeed.inputs.selection import numbers_of_rows
 from annfeed.order.weights import Weighting
 
 if TYPE_CHECKING:
-    from annfeed.dataset import AnnDataset
+    from annfeed.loading.rows import Rows
 
 #: Rows counted together.
 _CHUNK = 1 << 20
 
 
 def find_weighting(
-    dataset: AnnDataset,
+    dataset: Rows,
     weights: Any,
     balance: str | None,
     temperature: float,

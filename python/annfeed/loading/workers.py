@@ -24,8 +24,7 @@ from annfeed.order.windows import Window
 from annfeed.process.spawning import ThroughFile
 
 if TYPE_CHECKING:
-    from annfeed.batches.indexed import IndexedDataset
-    from annfeed.dataset import AnnDataset
+    from annfeed.batches.indexed import Reads
     from annfeed.transforms.base import Transform
 
 #: Bytes of batches that a worker sends at once, unless one batch alone is larger.
@@ -107,7 +106,7 @@ class PartBatches(ThroughFile, Dataset[Any]):
         The dataset's, pickled; None as in `PartOrder`.
     """
 
-    def __init__(self, dataset: AnnDataset | IndexedDataset, collate_fn: Any, transform: bytes | None) -> None:
+    def __init__(self, dataset: Reads, collate_fn: Any, transform: bytes | None) -> None:
         self._dataset = dataset
         self._collate_fn = collate_fn
         self._transform = transform
@@ -134,7 +133,7 @@ def packed(transform: Transform | None) -> bytes | None:
         return None
 
 
-def finished(dataset: AnnDataset | IndexedDataset, batch: Batch, collate_fn: Any) -> Any:
+def finished(dataset: Reads, batch: Batch, collate_fn: Any) -> Any:
     """Return a batch transformed and collated; a user's collate function sees a sequence of items."""
     marks = {key: batch.pop(key) for key in (IS_PADDING,) if key in batch}  # beside whatever a transform makes
     done = {**dataset.finish(batch), **marks}

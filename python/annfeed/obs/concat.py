@@ -1,6 +1,6 @@
 """The obs of several files or AnnData objects as one, a column at a time; files open for one read each.
 
-Which types and categories columns are united to is obs/dtypes.py's; conversion to tensors is obs/table.py's, as for one file.
+Types and categories are united in obs/dtypes.py; columns become tensors in obs/table.py, as for one file.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from anndata.io import read_elem
 
 from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.held import HeldAnnData
 from annfeed.h5ad.identity import KnownFile
-from annfeed.inputs.held import HeldAnnData
 from annfeed.obs.columns import Column, Labels, Rows
 from annfeed.obs.text_codes import read_text_codes
 

@@ -3,8 +3,8 @@
 An epoch over 100 million rows must not cost a permutation of 100 million numbers in every process. Each class here
 answers `rows(start, stop)` for any stretch of its stream by arithmetic on a 64-bit key, in time and memory proportional
 to the stretch. All randomness is splitmix64 of a key and a counter, so the numbers depend on no library's version,
-no global generator and no earlier call. Neither ranks nor windows are known here (see `order/epoch.py`), and nothing here is
-fit for cryptography.
+no global generator and no earlier call. Neither ranks nor windows are known here (see `order/epoch.py`), and nothing
+here is fit for cryptography.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """How often each row is due in an epoch whose rows are drawn by weight, and sums of it by neighbourhood.
 
-Of n draws a row of weight w is due ``x = n * w / sum(w)`` times. Nothing is drawn here (order/weighted.py), and where weights
-come from is loading/weights.py's.
+Of n draws a row of weight w is due ``x = n * w / sum(w)`` times. Nothing is drawn here (see
+order/weighted.py); weights come from loading/weights.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What Linux' control groups leave to this process: the limits of containers, Slurm jobs and systemd units.
 
-Reads files of the kernel only; what to do with the figures is memory/budget.py's (memory) and process/threads.py's (cores).
+Reads files of the kernel only. memory/budget.py uses the figures of memory, process/threads.py those of cores.
 """
 
 from __future__ import annotations

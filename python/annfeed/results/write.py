@@ -1,7 +1,7 @@
 """Puts what a model made of the rows back beside them: into ``obsm`` or ``obs`` of an .h5ad file, an AnnData, or many.
 
-Which row is which is told by the ``"index"`` of batches. What results may look like is in results/batches.py, where they
-go in results/places.py, and how a file is changed in results/h5ad.py.
+Which row is which is told by the ``"index"`` of batches. What results may look like is in results/batches.py, where
+they go in results/places.py, and how a file is changed in results/h5ad.py.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 
 from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
-from annfeed.sources.file import DecodedRows, block_of
+from annfeed.sources.base import DecodedRows, block_of
 from annfeed.sources.memory import MemorySource
 
 #: What the core casts as numpy does. Everything else is read as it is stored and cast by numpy, as scvi-tools does.

@@ -20,7 +20,8 @@ from annfeed.h5ad.file import check_not_replaced
 from annfeed.memory.budget import cache_budget
 from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
 from annfeed.scvi.sliced import SlicedSource
-from annfeed.sources.file import FileSource, Source
+from annfeed.sources.base import Source
+from annfeed.sources.file import FileSource
 
 #: Keys of codes and positions; all others hold measurements.
 _INTEGER_KEYS = frozenset({"batch", "labels", "extra_categorical_covs", "ind_x"})

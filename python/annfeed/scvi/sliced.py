@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import Block
-from annfeed.sources.file import STATS, block_of
+from annfeed.sources.base import STATS, block_of
 
 
 class SlicedSource:

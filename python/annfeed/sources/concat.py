@@ -1,7 +1,7 @@
 """The rows of several matrices, one after the other, as one source: each file is read, batches put its rows together.
 
-Which of its columns a file has, and where they go, is settled by whoever makes it (inputs/genes.py); which file a row is in is
-arithmetic on offsets, so that nothing is held per row.
+Which of its columns a file has, and where they go, is settled by whoever makes it (inputs/genes.py); which file a
+row is in is arithmetic on offsets, so that nothing is held per row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,33 @@ import numpy.typing as npt
 from annfeed._core import Block, RowOps
 from annfeed.arrays import Int64Array
 from annfeed.order.blocks import LEAST_ROWS
+from annfeed.sources.base import STATS, DecodedRows, Lost, Source
 from annfeed.sources.columns import GAP, Placed
-from annfeed.sources.file import STATS, DecodedRows, Lost
 
-if TYPE_CHECKING:
-    from annfeed.batches.matrix import Matrix
+
+class SourceRows(Protocol):
+    """The rows of one source, in the order of its obs."""
+
+    @property
+    def elem(self) -> str:
+        """Where the matrix lies."""
+
+    @property
+    def n_obs(self) -> int:
+        """Rows."""
+
+    @property
+    def source(self) -> Source:
+        """Gives blocks of its rows."""
+
+    def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
+        """Decode ``rows`` (any order, repeats allowed), each once; also give the place of each in the block."""
+
+    def unit_starts(self) -> Int64Array | None:
+        """First row of each run that is decoded together; None where any row can be read by itself."""
+
+    def now(self, thorough: bool = True) -> SourceRows:
+        """Return it with what its AnnData holds now; itself where nothing changed."""
 
 
 class JoinedSource:
@@ -45,7 +67,7 @@ class JoinedSource:
     tensor([0., 1.])
     """
 
-    def __init__(self, matrices: Sequence[Matrix], placed: Sequence[Placed], n_vars: int) -> None:
+    def __init__(self, matrices: Sequence[SourceRows], placed: Sequence[Placed], n_vars: int) -> None:
         self.matrices = list(matrices)
         self.placed = list(placed)
         self.offsets = np.cumsum([0, *(matrix.n_obs for matrix in matrices)], dtype=np.int64)

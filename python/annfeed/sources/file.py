@@ -1,108 +1,26 @@
-"""Where rows come from: sorted, distinct rows in, a decoded block out, whatever the matrix is stored as.
-
-Three kinds with one interface: the Rust reader, h5py for what it does not decode, and arrays in memory
-(sources/memory.py). Nothing here knows torch, the order of an epoch, or obs.
-"""
+"""Rows of a matrix in an .h5ad file: by the Rust reader, or by h5py for what that one does not decode."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from annfeed._core import Block, Reader, RowOps, StoredRows
+from annfeed._core import Block, Reader, StoredRows
 from annfeed.arrays import Int64Array
 from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnsupportedError
 from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes, wait_for_own_write
 from annfeed.h5ad.open_files import OpenFiles, forget, make_room, use
 from annfeed.memory.budget import SharedBudget
 from annfeed.sources import cancel
+from annfeed.sources.base import STATS
 from annfeed.sources.h5py_fallback import H5pyMatrix
 
 T = TypeVar("T")
 
 #: Seconds after which a progress bar shows.
 _PATIENCE = 2.0
-
-#: What `Source.stats` counts.
-STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
-
-
-#: Column and value of a number that a dtype does not hold, and how it was lost (`Block.dense` says how).
-Lost = tuple[int, str, str]
-
-
-class DecodedRows(Protocol):
-    """Rows, decoded: a `Block`, or the blocks of several files (sources/concat.py)."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory held."""
-
-    def dense(
-        self,
-        positions: Int64Array,
-        out: npt.NDArray[np.generic],
-        dtype: str,
-        threads: int = 1,
-        ops: RowOps | None = None,
-    ) -> Lost | None:
-        """Write the rows at ``positions`` into ``out``; give what was lost."""
-
-    def totals(self, positions: Int64Array) -> npt.NDArray[np.float64]:
-        """Return what the rows at ``positions`` sum to over all columns of their matrix."""
-
-    def nnz(self, positions: Int64Array) -> int:
-        """Return how many values are stored in the rows at ``positions``."""
-
-    def csr(
-        self,
-        positions: Int64Array,
-        indptr: npt.NDArray[np.int32],
-        indices: npt.NDArray[np.int32],
-        data: npt.NDArray[np.generic],
-        dtype: str,
-        ops: RowOps | None = None,
-    ) -> Lost | None:
-        """Write the rows at ``positions`` as CSR; give what `dense` gives."""
-
-
-class Source(Protocol):
-    """A matrix that gives rows."""
-
-    @property
-    def place(self) -> str:
-        """File and element, or what it is in memory, for messages."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns as stored."""
-
-    @property
-    def is_part(self) -> bool:
-        """Whether columns are left out (or only put into another order)."""
-
-    def keep_totals(self) -> None:
-        """From now on, keep what rows sum to over all columns beside the wanted ones."""
-
-    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
-        """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
-
-    def unit_starts(self) -> Int64Array | None:
-        """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
-
-    def now(self, thorough: bool = True) -> Source:
-        """Return it with what AnnData objects hold now; itself where nothing changed, or nothing can."""
-
-    def stats(self) -> dict[str, int]:
-        """What reading did so far in this process, under the names of `STATS`."""
-
-    def close(self) -> None:
-        """Let go of file descriptors and memory."""
 
 
 class _Wanted(TypedDict):
@@ -128,8 +46,8 @@ class FileSource:
     columns
         int64, the wanted columns in order, `annfeed.sources.columns.GAP` for one that is not there; None for all.
     cache
-        What decoded rows may take in memory, and a CSC matrix: as `annfeed.memory.budget.process_budget` reads it, or a budget
-        shared with other sources.
+        What decoded rows may take in memory, and a CSC matrix: as `annfeed.memory.budget.process_budget` reads it, or a
+        budget shared with other sources.
     threads
         Threads for opening.
     strict
@@ -376,56 +294,3 @@ def _convert(reader: Reader | H5pyMatrix, threads: int) -> None:
     options: dict[str, Any] = {"unit": " values", "unit_scale": True, "delay": _PATIENCE, "leave": False}
     with tqdm(None, "annfeed: columns (CSC) into rows", n, disable=None, **options) as bar:
         reader.convert(threads, cancel.current(), lambda done: bar.update(done - bar.n))
-
-
-def block_of(
-    rows: Any,
-    columns: Int64Array | None,
-    place: str,
-    *,
-    totals: bool = False,
-    total_over: Int64Array | None = None,
-) -> Block:
-    """Return a block of rows.
-
-    Parameters
-    ----------
-    rows
-        A numpy array or a scipy CSR matrix.
-    columns
-        The wanted ones, in order; None for all.
-    place
-        Where they lie, for messages.
-    totals, total_over
-        Whether to keep what rows sum to beside them, and over which columns (None for all).
-
-    Raises
-    ------
-    FormatError
-        If the parts of a CSR matrix do not fit together, or repeated columns sum to more than their dtype holds.
-    """
-    if isinstance(rows, np.ndarray):
-        data = _little_endian(rows)
-        n_rows, n_cols = rows.shape
-        flat = data.reshape(-1).view(np.uint8)
-        return Block.from_dense(n_rows, n_cols, flat, data.dtype.name, columns, totals, total_over)
-    indices, data = _little_endian(rows.indices), _little_endian(rows.data)
-    indptr = np.asarray(rows.indptr, dtype=np.int64)
-    try:
-        return Block.from_csr(
-            rows.shape[1],
-            indptr,
-            indices[: indptr[-1]].view(np.uint8),
-            indices.dtype.name,
-            data[: indptr[-1]].view(np.uint8),
-            data.dtype.name,
-            columns,
-            totals,
-            total_over,
-        )
-    except ValueError as error:
-        raise FormatError(f"{place}: {error}") from None
-
-
-def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))

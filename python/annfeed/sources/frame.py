@@ -18,8 +18,8 @@ from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.identity import KnownFile
+from annfeed.sources.base import STATS, block_of
 from annfeed.sources.columns import GAP
-from annfeed.sources.file import STATS, block_of
 
 
 def frame_columns(path: str, elem: str) -> pd.Index[Any] | None:

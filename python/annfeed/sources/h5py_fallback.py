@@ -115,7 +115,7 @@ class H5pyMatrix:
 
     def read(self, rows: Int64Array, threads: int = 1, cancel: object = None) -> Block:
         """Read ``rows`` (sorted, distinct) into a block of the wanted columns; h5py cannot be cancelled."""
-        from annfeed.sources.file import block_of
+        from annfeed.sources.base import block_of
 
         self.convert()
         if file_identity(self._path) != self.identity:

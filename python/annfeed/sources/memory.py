@@ -13,8 +13,8 @@ import numpy.typing as npt
 from annfeed._core import Block
 from annfeed.arrays import Int64Array
 from annfeed.process.threads import reading_threads
+from annfeed.sources.base import STATS, block_of
 from annfeed.sources.columns import GAP
-from annfeed.sources.file import STATS, block_of
 
 if TYPE_CHECKING:
     import pandas as pd
