@@ -61,8 +61,8 @@ class _Script:
     def __init__(self, script: Path, arguments: tuple[object, ...], env: dict[str, str], files: Path) -> None:
         self.command = [str(script), *map(str, arguments)]
         self._files = files
-        # One thread: torch's own would wait for each other on a busy machine.
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+        # One thread: torch's own would wait for each other on a busy machine. And no GPU, of which each rank wants one.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **env}
         self.process = multiprocessing.get_context("forkserver").Process(
             target=_be, args=(self.command, environment, os.getcwd(), str(files))
         )
