@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import re
 from itertools import chain
 from pathlib import Path
@@ -525,6 +526,11 @@ def test_paths_come_in_any_container(path: Path, make: Any) -> None:
     assert SCVIDataModule(make([str(path), str(path)])).n_obs == 2 * N
 
 
+def test_paths_of_bytes(path: Path, parts: list[Path]) -> None:
+    assert SCVIDataModule(os.fsencode(path)).n_obs == N
+    assert SCVIDataModule([os.fsencode(part) for part in parts]).n_obs == N
+
+
 def test_a_missing_category_is_an_error(tmp_path: Path) -> None:
     adata = toy(N)
     adata.obs["donor"] = adata.obs["donor"].where(adata.obs_names != "cell7")
@@ -591,6 +597,20 @@ def test_files_that_do_not_go_together(path: Path, tmp_path: Path) -> None:
     assert SCVIDataModule([tmp_path / "fewer.h5ad", path]).n_vars == 4
     with pytest.raises(ValueError, match="path_or_paths is empty"):
         SCVIDataModule([])
+
+
+@pytest.mark.parametrize("genes", [[True, False, True, True, False, False], [3, 0], slice(5, None, -2), ["g2", "g0"]])
+def test_genes_chosen_of_the_first_file_go_by_name_in_the_others(path: Path, tmp_path: Path, genes: Any) -> None:
+    other = toy(30)[:, ::-1].copy()
+    more = anndata.concat([other, anndata.AnnData(np.ones((30, 2), "float32"), other.obs)], axis=1, merge="first")
+    more.write_h5ad(tmp_path / "more.h5ad")
+    data = SCVIDataModule([path, tmp_path / "more.h5ad"], var_subset=genes, batch_size=N + 30)
+    first = anndata.read_h5ad(path)
+    chosen = list(first.var_names[genes] if not isinstance(genes, list) or genes[0] != "g2" else genes)
+    assert list(data.var_names) == chosen
+    (batch,) = data.inference_dataloader()
+    x = [part[:, chosen].to_df().to_numpy() for part in (first, more)]
+    np.testing.assert_array_equal(batch["X"].to_dense().numpy(), np.vstack(x))
 
 
 def test_table_of_models_is_what_can_be_made(path: Path) -> None:

@@ -36,6 +36,7 @@ from managers import assert_same, backed, cells, manager, toy
 from processes import run_ranks
 
 from annfeed import AnnDataLoader, StaleFileError
+from annfeed.scvi.counts import StreamedCounts
 
 N = 43
 FORMS = ("memory", "backed")
@@ -87,6 +88,7 @@ def test_order_asked_for_is_the_order_delivered(registered: Any, name: str) -> N
     assert loader.indices.tolist() == expected
     assert loader.indices.dtype == np.int64
     assert len(loader) == -(-len(expected) // 3)
+    assert cells(loader.dataset.dataset[indices]) == expected
 
 
 def test_all_keys_are_of_the_same_cells(registered: Any) -> None:
@@ -118,6 +120,22 @@ def test_all_keys_are_of_the_same_cells(registered: Any) -> None:
 def test_indices_that_cannot_be_meant(registered: Any, indices: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         AnnDataLoader(registered, indices=indices)
+    with pytest.raises(error, match=message):
+        AnnDataLoader(registered).dataset.dataset[indices]
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dense"])
+def test_statistics_of_counts_on_disk(kind: str, tmp_path: Path) -> None:
+    adata = toy(kind=kind)
+    x = np.asarray(adata.X if kind == "dense" else adata.X.toarray(), np.float64)
+    on_disk = StreamedCounts(manager(backed(adata, tmp_path)), "X", 10)
+    for axis in (0, 1, None):
+        np.testing.assert_allclose(np.ravel(on_disk.sum(axis=axis)), np.ravel(x.sum(axis=axis)))
+    np.testing.assert_allclose(on_disk.sum(), x.sum())
+    np.testing.assert_allclose(on_disk[[3, 1]].mean(axis=0), x[[3, 1]].mean(axis=0))
+    with pytest.warns(RuntimeWarning):  # as numpy's, of no rows
+        np.testing.assert_array_equal(on_disk[[]][:, [0, 2]].mean(axis=0), [np.nan, np.nan])
+    assert on_disk[[]].shape == (0, 6)
 
 
 @pytest.mark.parametrize("window", [1, 7, 10, 1000])

@@ -46,6 +46,15 @@ def steps(loader: Any) -> list[list[list[int]]]:
     return [[cells(batch) for batch in step] for step in loader]
 
 
+@pytest.mark.parametrize("batches", [0, 1])
+def test_a_loader_that_ends_early_ends_the_epoch(adata: Any, batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one with a sampler of the user's may."""
+    loader = ConcatDataLoader(manager(adata), LISTS, batch_size=2)
+    passes = iter([list(loader.dataloaders[1])[:batches]])
+    monkeypatch.setattr(loader.dataloaders[1], "epoch_of", lambda _: iter(next(passes, [])))
+    assert steps(loader) == [[[9, 2], [1, 0], [40, 41]]][:batches]
+
+
 def test_steps_of_lists_of_unequal_length(adata: Any) -> None:
     loader = ConcatDataLoader(manager(adata), LISTS, batch_size=2)
     assert len(loader) == 4

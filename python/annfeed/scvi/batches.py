@@ -9,10 +9,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch.utils.data import Dataset, Subset
 
 from annfeed.arrays import Int64Array
+from annfeed.inputs.selection import row_indices
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads
 from annfeed.scvi.fields import Field, StreamedField
@@ -114,12 +114,24 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         return self._n_obs
 
     def __getitem__(self, index: int | Sequence[int] | Int64Array | slice) -> Batch:
-        """Return a batch of the rows ``index``: numpy arrays ``[B, ...]`` (and sparse tensors) by key."""
-        if isinstance(index, slice):
-            rows = np.arange(*index.indices(self._n_obs), dtype=np.int64)
-        else:
-            rows = np.atleast_1d(np.asarray(index, dtype=np.int64))
-            rows = np.where(rows < 0, rows + self._n_obs, rows)
+        """Return a batch of the rows ``index``: numpy arrays ``[B, ...]`` (and sparse tensors) by key.
+
+        Parameters
+        ----------
+        index
+            One position or several, a slice, or a mask of the AnnData's length; negative positions count from the end.
+
+        Raises
+        ------
+        TypeError
+            If it is none of these.
+        IndexError
+            If a position is out of range.
+        """
+        adata = None if self.adata_manager is None else self.adata_manager.adata
+        names = None if adata is None else lambda: adata.obs_names
+        one = isinstance(index, int) or getattr(index, "ndim", None) == 0
+        rows = row_indices([index] if one else index, self._n_obs, names)
         return self.at_epoch().load(rows).batch(0, len(rows))
 
     def load(self, rows: Int64Array) -> LoadedRows:

@@ -5,7 +5,6 @@ Each file is an `AnnDataset`; here their rows are numbered through, and batches 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,15 @@ from annfeed.arrays import Int64Array, digest_of
 from annfeed.batches.items import Batch, Collate
 from annfeed.batches.window import LoadedWindow
 from annfeed.dataset import AnnDataset
+from annfeed.h5ad.elem import Elem
+from annfeed.inputs.single import find_names
 from annfeed.loading.loader import WindowLoader
 from annfeed.memory.buffers import BatchMemory
 from annfeed.order.blocks import units_of_positions
 from annfeed.process.spawning import ThroughFile
 
 
-def open_files(paths: list[str | os.PathLike[str]], **options: Any) -> list[AnnDataset]:
+def open_files(paths: list[Any], **options: Any) -> list[AnnDataset]:
     """Return the datasets of the files, all with the genes of the first, in its order.
 
     Raises
@@ -31,12 +32,15 @@ def open_files(paths: list[str | os.PathLike[str]], **options: Any) -> list[AnnD
     KeyError
         If a file lacks one of them.
     """
-    files: list[AnnDataset] = []
-    for path in paths:
-        file = AnnDataset(path, obs_columns=[], **options)
-        if files and not file.var_names.equals(files[0].var_names):
-            file = AnnDataset(path, obs_columns=[], **{**options, "var_subset": list(files[0].var_names)})
-        files.append(file)
+    first, *others = paths
+    files = [AnnDataset(first, obs_columns=[], **options)]
+    elem = Elem.parse(options["elem"])
+    names = find_names(first, elem) if others else None
+    for path in others:
+        # A mask or positions say which genes of the first file; in a file of others, these go by name.
+        same = find_names(path, elem).equals(names)
+        chosen = options | ({} if same else {"var_subset": list(files[0].var_names)})
+        files.append(AnnDataset(path, obs_columns=[], **chosen))
     return files
 
 

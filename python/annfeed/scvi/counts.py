@@ -56,9 +56,11 @@ class StreamedCounts:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._matrix, name)
 
-    def sum(self, axis: int) -> npt.NDArray[Any]:
-        """Return the sum of each row (1), [n_rows, 1], or of each column (0), [1, n_columns]."""
+    def sum(self, axis: int | None = None) -> Any:
+        """Return the sum of each row (1), [n_rows, 1], of each column (0), [1, n_columns], or of all (None)."""
         rows = RowsOfCounts(self, np.arange(self.shape[0], dtype=np.int64))
+        if axis is None:
+            return rows.sums().sum().astype(self.dtype)
         if axis == 0:
             return rows.sums()[None, :].astype(self.dtype)
         sums = [np.asarray(counts.sum(axis=1)).reshape(-1, 1) for counts, _ in rows.windows()]
@@ -103,7 +105,8 @@ class RowsOfCounts:
 
     def windows(self) -> Any:
         """Give the rows, a window at a time, each with its place among them."""
-        for start in range(0, len(self._row_numbers), self._counts.window):
+        # Of no rows, too, a window: it has the columns.
+        for start in range(0, max(len(self._row_numbers), 1), self._counts.window):
             place = slice(start, min(start + self._counts.window, len(self._row_numbers)))
             counts = self._counts.read(self._row_numbers[place])
             for step in self._steps:

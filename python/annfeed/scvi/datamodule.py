@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import lightning.pytorch as pl
 import numpy as np
@@ -23,6 +23,8 @@ from annfeed.loading.loader import WindowLoader
 from annfeed.scvi.cells import CellDataset, open_files
 from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.registration import Registration, key_list
+
+FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 #: What scvi-tools from 1.5 on passes to `set_split` where its user said nothing.
 _UNSAID = (0.9, None, True)
@@ -91,7 +93,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
 
     def __init__(
         self,
-        path_or_paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        path_or_paths: FilePath | Sequence[FilePath],
         *,
         layer: str | None = None,
         batch_key: str | None = None,
@@ -320,14 +322,14 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         self.val_idx, self.train_idx, self.test_idx = np.split(cells, [n_val, n_val + n_train])
 
 
-def _paths(path_or_paths: Any) -> list[str | os.PathLike[str]]:
+def _paths(path_or_paths: Any) -> list[FilePath]:
     """The paths as a list, of which there is one at least."""
-    several = isinstance(path_or_paths, Iterable) and not isinstance(path_or_paths, str)
+    several = isinstance(path_or_paths, Iterable) and not isinstance(path_or_paths, str | bytes)
     paths = list(path_or_paths) if several else [path_or_paths]
     if not paths:
         raise ValueError("path_or_paths is empty, where at least one path was expected")
     for i, path in enumerate(paths):
-        if not isinstance(path, str | os.PathLike):
+        if not isinstance(path, str | bytes | os.PathLike):
             where = f"path_or_paths[{i}]" if several else "path_or_paths"
             raise TypeError(
                 f"found {where} of type {type(path).__name__}; expected a path. A model of an AnnData, "

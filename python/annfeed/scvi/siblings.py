@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -108,8 +108,8 @@ class ConcatDataLoader(DataLoader[Any]):
         cycles = [
             batches if loader is self.largest_dl else _repeated(loader, batches, now) for loader, batches in begun
         ]
-        for _ in range(len(self)):
-            yield tuple(map(next, cycles))
+        # A loader that has no batch left, as one whose sampler ends early, ends the epoch.
+        yield from islice(zip(*cycles, strict=False), len(self))
 
     def _loader(self, indices: Any) -> AnnDataLoader:
         loader = AnnDataLoader(
@@ -227,7 +227,9 @@ def _repeated(loader: AnnDataLoader, batches: Iterator[Any], now: RegistryDatase
     for number in count(1):
         with _as_pass(loader, number):
             again = _begun(loader, now)
-            first = next(again)
+            first = next(again, None)
+        if first is None:
+            return
         yield first
         yield from again
 
