@@ -16,7 +16,7 @@ import pytest
 import torch
 from toys import hand_over, rows_of, toy
 
-from annfeed import AnnDataset, StaleFileError, check_writable, write_obs, write_obsm
+from annfeed import AnnDataset, StaleDataError, StaleFileError, check_writable, write_obs, write_obsm
 from annfeed.results.rows import SPOOL_BYTES
 
 N = 40
@@ -125,8 +125,87 @@ def test_an_anndata_that_was_filtered_after_the_dataset_was_made() -> None:
     dataset = AnnDataset(adata)
     adata._inplace_subset_obs(np.arange(30))  # as sc.pp.filter_cells does
     for write in (lambda: write_obsm(dataset, "X_model", VALUES), lambda: check_writable(dataset, obs="new")):
-        with pytest.raises(ValueError, match=r"30 cells; expected 40.*Make the dataset again"):
+        with pytest.raises(StaleDataError, match=r"Make the dataset again"):
             write()
+
+
+def reorder(adata: anndata.AnnData) -> None:
+    if adata.isbacked:  # whose rows stay in the file, so that only names can be exchanged
+        adata.obs = adata.obs[::-1]
+    else:
+        adata._inplace_subset_obs(np.arange(adata.n_obs)[::-1].copy())  # what sc.pp.filter_cells calls
+
+
+@pytest.mark.parametrize("form", ["alone", "view", "in a list", "backed"])
+def test_an_anndata_that_was_reordered_gets_no_results(tmp_path: Path, form: str) -> None:
+    adata = toy()
+    target: Any = adata
+    if form == "view":
+        target = adata[5:30]
+    elif form == "in a list":
+        target = [toy(), adata]
+    elif form == "backed":
+        target = adata = anndata.read_h5ad(hand_over(toy(), "path", tmp_path), backed="r")
+    dataset = AnnDataset(target)
+    found = list(predictions(dataset))
+    reorder(adata)
+    for write in (
+        lambda: write_obsm(dataset, "X_model", found),
+        lambda: write_obs(dataset, "new", np.arange(len(dataset))),
+        lambda: check_writable(dataset, obsm="X_model"),
+    ):
+        with pytest.raises(StaleDataError, match=r"Make the (dataset|view) again"):
+            write()
+    assert "X_model" not in adata.obsm
+    assert "new" not in adata.obs
+
+
+@pytest.mark.parametrize("target", ["the dataset", "the AnnData", "a list"])
+def test_an_anndata_that_is_reordered_while_results_come(target: str) -> None:
+    adata = toy()
+    dataset = AnnDataset([adata, toy(3)] if target == "a list" else adata)
+
+    def results() -> Iterator[Any]:
+        yield from predictions(dataset)
+        reorder(adata)
+
+    with pytest.raises(StaleDataError):
+        write_obsm(adata if target == "the AnnData" else dataset, "X_model", results())
+    assert "X_model" not in adata.obsm
+
+
+def test_a_file_that_is_replaced_while_results_come(path: Path, tmp_path: Path) -> None:
+    for target in (path, AnnDataset(path), AnnDataset([path])):
+
+        def results(target: Any = target) -> Iterator[Any]:
+            yield from predictions(AnnDataset(path))
+            reordered = toy()
+            reorder(reordered)
+            reordered.write_h5ad(tmp_path / "other.h5ad")
+            os.replace(tmp_path / "other.h5ad", path)
+
+        with pytest.raises(StaleFileError, match=r"toy\.h5ad"):
+            write_obsm(target, "X_model", results())
+        assert "X_model" not in anndata.read_h5ad(path).obsm
+
+
+@pytest.mark.parametrize("elem", ["obsm/protein", {"X": "X", "protein": "obsm/protein"}])
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_file_of_a_frame_that_was_replaced(path: Path, elem: Any, listed: bool) -> None:
+    def with_proteins() -> anndata.AnnData:
+        adata = toy()
+        adata.obsm["protein"] = pd.DataFrame({"CD3": np.arange(N, dtype=float)}, index=adata.obs_names)
+        return adata
+
+    with_proteins().write_h5ad(path)
+    dataset = AnnDataset([path] if listed else path, elem=elem)
+    other = with_proteins()
+    reorder(other)
+    other.write_h5ad(path)
+    for write in (lambda: write_obsm(dataset, "X_model", VALUES), lambda: check_writable(dataset, obs="new")):
+        with pytest.raises(StaleFileError, match=r"toy\.h5ad.*Make the dataset again"):
+            write()
+    assert "X_model" not in anndata.read_h5ad(path).obsm
 
 
 def test_a_modality_of_a_nested_file(tmp_path: Path) -> None:

@@ -142,6 +142,10 @@ class JoinedObsSource:
         for part in self._parts:
             part.check_rows()
 
+    def check_unchanged(self) -> None:
+        for part in self._parts:
+            part.check_unchanged()
+
     def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
         starts = np.cumsum([0, *self._lengths])
         part_of = np.searchsorted(starts, rows, side="right") - 1

@@ -72,7 +72,10 @@ class Source(Protocol):
         """Return a column of text as codes and texts, of which no more is held at a time; None for any other column."""
 
     def check_rows(self) -> None:
-        """Raise StaleDataError if rows are no longer those of when it was made."""
+        """Raise StaleDataError if rows are no longer those of when it was made; files are looked at when read."""
+
+    def check_unchanged(self) -> None:
+        """Do as `check_rows`, and raise StaleFileError if a file is another one."""
 
     def still_holds(self, column: Name, array: object) -> bool:
         """Whether ``array``, from an earlier `read`, is still the column's."""
@@ -124,6 +127,9 @@ class FrameSource:
 
     def check_rows(self) -> None:
         """Nobody else has the frame."""
+
+    def check_unchanged(self) -> None:
+        self.check_rows()
 
     def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
         series = cast("pd.Series[Any]", self._now()[column])
@@ -261,7 +267,10 @@ class FileSource:
             return found
 
     def check_rows(self) -> None:
-        """A file that changes is another file."""
+        """A file that changes is another file, which each read tells."""
+
+    def check_unchanged(self) -> None:
+        self._file.check()
 
     def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
         return iter(())

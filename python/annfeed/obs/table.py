@@ -390,6 +390,13 @@ class ObsTable:
         """Raise StaleDataError if an AnnData has other cells than when the table was made."""
         self._source.check_rows()
 
+    def check_unchanged(self) -> None:
+        """Raise StaleDataError or StaleFileError if rows are no longer those of when the table was made.
+
+        Unlike `check_rows` it looks at each file, which an epoch does when it reads from it.
+        """
+        self._source.check_unchanged()
+
     def _holds(self, name: Name, column: Column, rows: Rows) -> bool:
         """Whether a converted column is still what memory has at ``rows``."""
         if self._source.is_of_file:

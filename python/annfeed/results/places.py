@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import anndata
@@ -20,11 +19,10 @@ import pandas as pd
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
-from annfeed.sources.concat import JoinedSource
-from annfeed.sources.file import FileSource
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
+    from annfeed.obs.table import ObsTable
 
 Where = Literal["obs", "obsm"]
 
@@ -66,11 +64,6 @@ class Place:
                 f"{self.place} is a view of a backed one, to which anndata can add nothing. Write to the AnnData that "
                 "it is a view of, or to its file; or load the view with to_memory()"
             )
-        if adata.n_obs != len(self.rows):
-            raise ValueError(
-                f"{self.place} has {adata.n_obs} cells; expected {len(self.rows)}, as when the dataset was made. Make "
-                "the dataset again"
-            )
         if key in getattr(adata, where) and not overwrite:
             raise ValueError(already_there(f"{self.place}: {where}[{key!r}]"))
 
@@ -82,14 +75,17 @@ class Places:
     ----------
     places
         In the order of their rows.
+    obs
+        Of all rows, as it was when they were counted.
     dataset
         Whose rows they are; None for a file or an AnnData by itself.
     """
 
-    def __init__(self, places: Sequence[Place], dataset: AnnDataset | None = None) -> None:
+    def __init__(self, places: Sequence[Place], obs: ObsTable, dataset: AnnDataset | None = None) -> None:
         self.places = list(places)
         self.place = self.places[0].place if len(self.places) == 1 else f"{len(self.places)} sources"
         self.n_rows = self.places[-1].rows.stop
+        self._obs = obs
         self._dataset = dataset
 
     def check(self, where: Where, key: str, overwrite: bool) -> None:
@@ -100,21 +96,26 @@ class Places:
         ValueError
             If the key is there, and not to be replaced.
         OSError
-            If a file may not be written, or is not the one that the dataset was made from.
+            If a file may not be written, or (StaleFileError) is not the one that the dataset was made from.
+        StaleDataError
+            If an AnnData has other cells than when the dataset was made, or in another order.
         """
         check_name(where, key)
+        self.check_rows()
         for place in self.places:
             place.check(where, key, overwrite)
-        for source in self._sources():
-            source.check_unchanged()
 
-    def _sources(self) -> Iterator[FileSource]:
-        """The files that the dataset reads, where results go into files."""
-        for matrix in self._dataset._matrices.values() if self._dataset is not None else ():
-            inner = matrix.source.matrices if isinstance(matrix.source, JoinedSource) else [matrix]
-            for part, place in zip(inner, self.places, strict=True):
-                if isinstance(part.source, FileSource) and place.is_file:
-                    yield part.source
+    def check_rows(self) -> None:
+        """Refuse rows that are no longer the cells that they were.
+
+        Raises
+        ------
+        StaleDataError
+            If an AnnData has other cells, or in another order.
+        StaleFileError
+            If there is another file.
+        """
+        self._obs.check_unchanged()
 
     def positions(self) -> Int64Array | None:
         """Return the rows of the dataset, in its order; None for all rows in order."""
@@ -124,19 +125,7 @@ class Places:
 
     def names(self) -> pd.Index[str]:
         """Return the names of all rows: of a dataset of several files those that it gives them."""
-        return self._names
-
-    @cached_property
-    def _names(self) -> pd.Index[str]:
-        if self._dataset is not None:
-            return self._dataset._obs_table.names
-        place = self.places[0]
-        if place.is_file:
-            from annfeed.obs.table import ObsTable
-
-            return ObsTable.from_file(place.source, "obs", []).names
-        names: pd.Index[str] = place.source.obs_names
-        return names
+        return self._obs.names
 
     @property
     def folder(self) -> str | None:
@@ -165,9 +154,11 @@ def find_places(target: Any) -> Places:
     from annfeed.dataset import AnnDataset
 
     if isinstance(target, AnnDataset):
-        return Places(_of_dataset(target), target)
+        return Places(_of_dataset(target), target._obs_table, target)
+    from annfeed.obs.table import ObsTable
+
     if isinstance(target, anndata.AnnData):
-        return Places([Place("AnnData", target, "", range(target.n_obs))])
+        return Places([Place("AnnData", target, "", range(target.n_obs))], ObsTable.from_anndata(target, []))
     if not isinstance(target, str | os.PathLike):
         raise TypeError(
             f"path_or_adata is a {type(target).__name__}, where an AnnData, the path of an .h5ad file or an AnnDataset "
@@ -178,12 +169,11 @@ def find_places(target: Any) -> Places:
         raise FileNotFoundError(
             2, "there is no such file; of many files pass the AnnDataset that was made of them", path
         )
-    from annfeed.obs.table import ObsTable
-
     with open_h5py(path) as file:
         if "obs" not in file:
             raise FormatError(f"{path} has no 'obs', where an .h5ad file was expected")
-    return Places([Place(str(path), path, "", range(ObsTable.from_file(path, "obs", []).n_rows))])
+    obs = ObsTable.from_file(path, "obs", [])
+    return Places([Place(str(path), path, "", range(obs.n_rows))], obs)
 
 
 def _of_dataset(dataset: AnnDataset) -> list[Place]:

@@ -67,7 +67,10 @@ def write_obsm(
     TypeError
         If results or index are no numbers.
     OSError
-        If a file is open elsewhere, cannot be written, or the disk is full.
+        If a file is open elsewhere, cannot be written, or the disk is full; `StaleFileError` if it is another
+        file than the one that the dataset was made from.
+    StaleDataError
+        If an AnnData has other cells than when the dataset was made, or in another order.
     FormatError
         If it is no .h5ad file.
 
@@ -136,7 +139,10 @@ def write_obs(
     TypeError
         If results are of mixed or other types.
     OSError
-        If a file is open elsewhere, cannot be written, or the disk is full.
+        If a file is open elsewhere, cannot be written, or the disk is full; `StaleFileError` if it is another
+        file than the one that the dataset was made from.
+    StaleDataError
+        If an AnnData has other cells than when the dataset was made, or in another order.
     FormatError
         If it is no .h5ad file; `UnsupportedError` if its obs is stored as before anndata 0.7.
 
@@ -184,6 +190,8 @@ def check_writable(
         If the key or column is there, or is no name.
     OSError
         If a file is not there, may not be written, or is not the one that the dataset was made from.
+    StaleDataError
+        If an AnnData has other cells than when the dataset was made, or in another order.
     FormatError
         If it is no .h5ad file, or stored as before anndata 0.7.
 
@@ -269,6 +277,7 @@ def _write(target: Places, where: Where, key: str, value: Any, overwrite: bool) 
         names = _names_of(place)
         return pd.DataFrame({name: pd.Series(column[rows], index=names) for name, column in value.items()}, index=names)
 
+    target.check_rows()  # results of a generator may have come for hours
     done: list[str] = []
     for place in target.places:
         try:
