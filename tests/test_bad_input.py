@@ -17,6 +17,7 @@ import scipy.sparse as sp
 import torch
 from h5ad_files import FOREIGN, PIPELINES, Layout, Storage, Stored, dense, dense_matrix, put, put_frame, write_h5ad
 from processes import run
+from toys import toy
 
 from annfeed import (
     AnnDataset,
@@ -645,3 +646,16 @@ def test_files_spoilt_at_random(tmp_path):
     # Neither all refused nor all unharmed, or nothing was tried.
     for what in ("FormatError", "rows, as they were written", "rows, as h5py reads them"):
         assert what in done.stdout
+
+
+@pytest.mark.parametrize("elem", ["X", "layers/counts", "obsm/X_pca"])
+def test_a_masked_array_is_refused(elem):
+    adata = toy(kind="dense")
+    masked = np.ma.masked_less(adata.X.copy(), 3)
+    if elem == "X":
+        adata.X = masked
+    else:
+        kind, name = elem.split("/")
+        getattr(adata, kind)[name] = masked
+    with pytest.raises(TypeError, match=rf"AnnData: '{elem}' is a masked array.*filled\(0\)"):
+        AnnDataset(adata, elem=elem)

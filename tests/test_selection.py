@@ -86,7 +86,9 @@ def test_row_subset(written: Any, expected: list[int]) -> None:
 
 @pytest.mark.parametrize(("written", "expected"), [case for case in POSITIONS if case[1] != [3, 0, 3]])
 def test_column_subset_of_positions(written: Any, expected: list[int]) -> None:
-    columns = column_subset(fresh(written), 5, no_names, "f.h5ad")
+    # The default index of a Series of numbers may be one of names, too.
+    names = (lambda: NAMES) if isinstance(written, pd.Series) else no_names
+    columns = column_subset(fresh(written), 5, names, "f.h5ad")
     assert columns is not None
     assert columns.dtype == np.int64
     assert columns.tolist() == expected
@@ -235,6 +237,29 @@ def test_an_index_of_numbers_is_one_of_names(ask: Any) -> None:
 
 
 @pytest.mark.parametrize("ask", ASKS)
+def test_a_default_index_and_names_that_are_its_numbers_in_another_order(ask: Any) -> None:
+    # As after adata[[3, 1, 0, 2]], where nobody gave the cells names.
+    mask = pd.Series([True, False, False, False])
+    with pytest.raises(ValueError, match=r"are these numbers in another order.*to_numpy\(\)"):
+        ask(mask, pd.Index(["3", "1", "0", "2"]))
+    assert ask(mask.to_numpy(), pd.Index(["3", "1", "0", "2"])) == [0]
+    assert ask(mask.set_axis(["0", "1", "2", "3"]), pd.Index(["3", "1", "0", "2"])) == [2]
+    for others in (["0", "1", "2", "3"], ["5", "1", "0", "2"], ["3", "1", "0", "1"], ["a", "b", "c", "d"]):
+        assert ask(mask, pd.Index(others)) == [0]
+
+
+@pytest.mark.parametrize("ask", [ask_rows, ask_numbers])
+def test_masked_arrays_and_bfloat16(ask: Any) -> None:
+    names = pd.Index(["a", "b", "c"])
+    with pytest.raises(ValueError, match="with a missing value at place 1"):
+        ask(np.ma.array([True, True, False], mask=[False, True, False]), names)
+    assert ask(np.ma.array([True, False, True]), names) == [0, 2]
+    assert numbers_of_rows("weights", torch.tensor([0.5, 3], dtype=torch.bfloat16), 2, no_names).tolist() == [0.5, 3]
+    with pytest.raises(TypeError, match="obs_subset holds float32, where integer positions or a boolean mask"):
+        row_subset(torch.ones(3, dtype=torch.bfloat16), 3)
+
+
+@pytest.mark.parametrize("ask", ASKS)
 @pytest.mark.parametrize(
     "index",
     [
@@ -266,7 +291,7 @@ def test_numbers_of_all_names_are_no_positions(ask: Any) -> None:
 
 def test_numbers_of_rows_in_every_type() -> None:
     for values in ([0.5, 2], (0.5, 2), pd.array([0.5, 2], dtype="Float64"), pd.Series([0.5, 2], dtype=object)):
-        found = numbers_of_rows("weights", values, 2, no_names)
+        found = numbers_of_rows("weights", values, 2, lambda: NAMES[:2])
         assert (found.dtype, found.tolist()) == (np.float64, [0.5, 2.0])
     with pytest.raises(ValueError, match=r"weights holds .* missing value at place 1"):
         numbers_of_rows("weights", pd.array([0.5, None], dtype="Float64"), 2, no_names)

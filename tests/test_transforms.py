@@ -4,6 +4,7 @@ import pickle
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy
 import scipy.sparse
@@ -281,6 +282,19 @@ def test_scale_equals_scanpy(max_value):
     assert max_value is None or (got.max().item(), got.min().item()) == pytest.approx((max_value, -max_value))
 
 
+@pytest.mark.parametrize("index", [["c", "a", "b"], [2, 1, 0], None])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "Float64", "object"])
+def test_scale_takes_the_columns_of_var(index, dtype):
+    """By position, whatever their index is."""
+    mean, std = (pd.Series(values, index=index, dtype=dtype) for values in ([1.0, 2.0, 3.0], [2.0, 0.0, 4.0]))
+    got, want = Scale(mean, std), Scale(mean.tolist(), std.tolist())
+    assert torch.equal(got.mean, want.mean)
+    assert torch.equal(got.std, want.std)
+    assert torch.equal(Scale(mean, std.tolist()).mean, want.mean)
+    with pytest.raises(ValueError, match="Series with different indexes"):
+        Scale(mean, std[::-1] if index else std.set_axis(["x", "y", "z"]))
+
+
 SCALE_ERRORS = [
     (([1.0, 2.0], [1.0]), {}, "mean has 2 values and std 1"),
     (([[1.0]], [[1.0]]), {}, r"mean must have one value a gene, shape \[n_vars\], not \(1, 1\)"),
@@ -307,6 +321,11 @@ def test_what_scale_refuses(arguments, keywords, text):
 def test_an_x_that_scale_refuses(x, text):
     with pytest.raises(ValueError, match=text):
         Scale([0.0, 0.0], [1.0, 1.0])({"X": x})
+
+
+def test_scanpys_target_sum_of_none_is_told():
+    with pytest.raises(TypeError, match=r"found target_sum=None.* median .*expected a number"):
+        NormalizeTotal(None)
 
 
 @pytest.mark.parametrize("target_sum", [0, -1, float("inf"), float("nan")])

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from annfeed.arrays import Int64Array, positions_of_slice
 from annfeed.errors import UnknownNameError
-from annfeed.inputs.arrays import as_array, by_index, index_of, is_of, one_axis
+from annfeed.user_arrays import as_array, by_index, index_of, is_of, one_axis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +69,7 @@ def row_subset(
     values, index = one_axis(what, subset), index_of(subset)
     if values.dtype == bool:
         _check_length(what, values, n_rows, "rows", index)
-        return _true(by_index(what, values, index, names, named))
+        return _true(by_index(what, values, subset, names, named))
     _refuse_numbers_of_all(what, values, index, n_rows, names)
     positions = _integers(what, values, "of names, use adata.obs_names.get_indexer(names)")
     _check_range(
@@ -127,7 +127,7 @@ def column_subset(subset: Any, n_cols: int, names: Names, place: str) -> Int64Ar
     values, index = one_axis("var_subset", subset), index_of(subset)
     if values.dtype == bool:
         _check_length("var_subset", values, n_cols, "columns", index)
-        return _true(by_index("var_subset", values, index, names, "adata.var_names"))
+        return _true(by_index("var_subset", values, subset, names, "adata.var_names"))
     if values.dtype.kind in "OU":
         columns = _find_names([str(v) for v in values], names(), place)
     else:
@@ -198,13 +198,13 @@ def numbers_of_rows(what: str, values: Any, n_rows: int, names: Names) -> npt.ND
     >>> numbers_of_rows("weights", pd.Series({"b": 1.0, "a": 2.0}), 2, lambda: pd.Index(["a", "b"]))
     array([2., 1.])
     """
-    array, index = as_array(what, values), index_of(values)
+    array = as_array(what, values)
     if array.shape != (n_rows,):
         raise ValueError(
             f"{what} have shape {array.shape}; expected ({n_rows},), one for each row of the dataset "
             "(of its obs_subset, where there is one)"
         )
-    return by_index(what, array, index, names, "dataset.obs_names")
+    return by_index(what, array, values, names, "dataset.obs_names")
 
 
 def near_matches(name: str, names: Iterable[Any]) -> str:

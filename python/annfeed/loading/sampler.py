@@ -15,13 +15,13 @@ import torch
 from torch.utils.data.distributed import DistributedSampler
 
 from annfeed.arrays import Int64Array
-from annfeed.inputs.arrays import as_array
 from annfeed.loading.state import Progress, order_of
 from annfeed.order.blocks import auto_blocks, describe, log
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.shards import Uneven
 from annfeed.order.weights import Weighting
 from annfeed.process.ranks import draw_seed, known_rank_and_world, rank_and_world
+from annfeed.user_arrays import as_array
 
 if TYPE_CHECKING:
     from annfeed.loading.rows import Rows

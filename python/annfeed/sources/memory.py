@@ -40,7 +40,7 @@ class MemorySource:
     Raises
     ------
     TypeError
-        If it is neither, or holds no numbers.
+        If it is neither, is a masked array, or holds no numbers.
 
     Examples
     --------
@@ -61,6 +61,11 @@ class MemorySource:
         if sp.issparse(matrix):
             # Rows of a CSC matrix lie everywhere in it; so do those of the rarer formats.
             self._matrix = matrix if matrix.format == "csr" else matrix.tocsr()
+        elif isinstance(matrix, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} is a masked array, where numbers without a mask were expected. Pass matrix.filled(0), or "
+                "another value for what is masked"
+            )
         elif isinstance(matrix, np.ndarray) and matrix.ndim == 2:
             self._matrix = np.asarray(matrix)
         elif isinstance(matrix, FrameRows):

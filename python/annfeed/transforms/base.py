@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from annfeed.errors import AnnfeedWarning, UnknownNameError
+from annfeed.user_arrays import as_array, is_series
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -151,6 +152,11 @@ class NormalizeTotal(StepOnX):
 
     def __init__(self, target_sum: float = 1e4, over: Literal["all", "delivered"] = "all") -> None:
         """Keep the target."""
+        if target_sum is None:
+            raise TypeError(
+                "NormalizeTotal: found target_sum=None, with which scanpy takes the median of the totals of all cells; "
+                "expected a number, as a batch knows its own cells only. Pass the median of the training cells' totals"
+            )
         self.target_sum = float(target_sum)
         if not 0 < self.target_sum < float("inf"):
             raise ValueError(f"NormalizeTotal: target_sum must be a positive number, not {target_sum!r}")
@@ -207,15 +213,16 @@ class Scale(StepOnX):
     Parameters
     ----------
     mean, std
-        [n_vars], a number for each gene, computed on the training cells; a std of 0 counts as 1.
+        [n_vars], a number for each gene, computed on the training cells; a std of 0 counts as 1. They go by position,
+        in the order of the genes of ``X``; the index of a Series is not looked at, but must be the same in both.
     max_value
         Clip to -max_value..max_value; None does not clip.
 
     Raises
     ------
     ValueError
-        If the lengths differ, mean or std are not finite, std is negative or max_value is not positive; when called, if
-        ``X`` has another number of genes or is sparse (centring would fill it).
+        If the lengths or indexes differ, mean or std are not finite, std is negative or max_value is not positive; when
+        called, if ``X`` has another number of genes or is sparse (centring would fill it).
 
     Examples
     --------
@@ -235,6 +242,11 @@ class Scale(StepOnX):
         std_vector = _vector("std", std)
         if self.mean.shape != std_vector.shape:
             raise ValueError(f"Scale: mean has {len(self.mean)} values and std {len(std_vector)}; give one a gene")
+        if is_series(mean) and is_series(std) and not mean.index.equals(std.index):
+            raise ValueError(
+                "Scale: found mean and std as Series with different indexes; expected the same genes in the same "
+                "order. Pass std.reindex(mean.index)"
+            )
         if (std_vector < 0).any():
             raise ValueError("Scale: std has negative values")
         if max_value is not None and not max_value > 0:
@@ -491,9 +503,12 @@ def _with_values(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 
 
 def _vector(name: str, values: Any) -> torch.Tensor:
-    vector = torch.as_tensor(values, device="cpu").detach().to(torch.float64).clone()
-    if vector.ndim != 1:
-        raise ValueError(f"Scale: {name} must have one value a gene, shape [n_vars], not {tuple(vector.shape)}")
+    array = as_array(f"Scale: {name}", values)
+    if array.ndim != 1:
+        raise ValueError(f"Scale: {name} must have one value a gene, shape [n_vars], not {array.shape}")
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"Scale: {name} holds {array.dtype}, where numbers were expected")
+    vector = torch.from_numpy(array.astype("float64"))
     if not torch.isfinite(vector).all():
         raise ValueError(f"Scale: {name} has values that are not finite")
     return vector

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, KeysView, Mapping
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,7 @@ def as_array(what: str, values: Any) -> Array:
     (array([ True, False]), array(['CD4'], dtype=object))
     """
     if hasattr(values, "detach"):
-        values = values.detach().cpu().numpy()
+        values = _of_tensor(values)
     if isinstance(values, str | bytes):
         raise TypeError(f"{what} is the text {values!r}, where a list or an array was expected")
     if isinstance(values, AbstractSet | Mapping) and not isinstance(values, KeysView):
@@ -51,6 +51,10 @@ def as_array(what: str, values: Any) -> Array:
         raise TypeError(f"{what} is a {kind}, where a list or an array was expected; pass a list, as sorted(…) gives")
     if isinstance(values, KeysView) or (not hasattr(values, "__len__") and hasattr(values, "__iter__")):
         values = list(values)
+    if isinstance(values, np.ma.MaskedArray):
+        gaps = np.ma.getmaskarray(values)
+        if gaps.any():
+            raise _with_a_gap(what, values, int(np.argmax(gaps.reshape(-1))))
     # Before numpy has it: some of pandas' types become floats there where a value is missing.
     missing = np.asarray(values.isna()) if hasattr(values, "isna") else None
     array = np.asarray(values)
@@ -96,24 +100,50 @@ def index_of(values: Any) -> pd.Index[Any] | None:
     >>> index_of(pd.Series([True])) is None, index_of(pd.Series([True], index=["a"])).tolist(), index_of([True]) is None
     (True, ['a'], True)
     """
-    if not (hasattr(values, "iloc") and getattr(values, "ndim", 0) == 1):
+    if not is_series(values):
         return None
     index: pd.Index[Any] = values.index
     is_default = index.dtype.kind in "iu" and np.array_equal(index.to_numpy(), np.arange(len(index)))
     return None if is_default else index
 
 
-def by_index(
-    what: str, array: Array, index: pd.Index[Any] | None, names: Callable[[], pd.Index[Any]] | None, named: str
-) -> Array:
+def is_series(values: Any) -> TypeGuard[pd.Series[Any]]:
+    """Whether ``values`` have an index that may say which rows they are of: a Series of pandas.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> is_series(pd.Series([True])), is_series(np.array([True]))
+    (True, False)
+    """
+    return hasattr(values, "iloc") and getattr(values, "ndim", 0) == 1
+
+
+def are_renumbered(names: pd.Index[Any]) -> bool:
+    """Whether names are 0, 1, 2, … in another order, so that a default index says other rows than positions do.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> [are_renumbered(pd.Index(names)) for names in (["1", "0"], ["0", "1"], ["1", "7"], ["a", "b"])]
+    [True, False, False, False]
+    """
+    if not len(names) or not str(names[0]).isdecimal():
+        return False
+    numbers = np.arange(len(names)).astype(str)
+    texts = np.asarray(names.astype(str), dtype=object)
+    return not np.array_equal(texts, numbers) and set(texts.tolist()) == set(numbers.tolist())
+
+
+def by_index(what: str, array: Array, values: Any, names: Callable[[], pd.Index[Any]] | None, named: str) -> Array:
     """Return the values of a Series in the order of ``names``; as they are where its index is the default one.
 
     Parameters
     ----------
     what
         The argument, for messages.
-    array, index
-        Its values, and what `index_of` says.
+    array, values
+        Its values, and the Series itself; anything else has no index, and stays as it is.
     names
         Gives the names of rows or columns; None where they are not known.
     named
@@ -122,16 +152,23 @@ def by_index(
     Raises
     ------
     ValueError
-        If the index is not the names, in some order.
+        If the index is not the names, in some order; or it is the default one, and names are 0, 1, … in another order.
 
     Examples
     --------
     >>> import pandas as pd
     >>> mask = pd.Series([True, False], index=["b", "a"])
-    >>> by_index("mask", mask.to_numpy(), mask.index, lambda: pd.Index(["a", "b"]), "adata.obs_names")
+    >>> by_index("mask", mask.to_numpy(), mask, lambda: pd.Index(["a", "b"]), "adata.obs_names")
     array([False,  True])
     """
+    index = index_of(values)
     if index is None:
+        if is_series(values) and names is not None and are_renumbered(names()):
+            raise ValueError(
+                f"{what} is a Series with the index 0, 1, 2, …, but {named} {_some(names())} are these numbers in "
+                "another order: by position and by name its values are those of different ones. Pass series.to_numpy() "
+                "to go by position, or series.set_axis(series.index.astype(str)) to go by name"
+            )
         return array
     known = None if names is None else names()
     if known is not None:
@@ -170,6 +207,15 @@ def _order_of(index: pd.Index[Any], names: pd.Index[Any]) -> npt.NDArray[np.int6
         return None
     order: npt.NDArray[np.int64] = texts.get_indexer(known).astype(np.int64)
     return order if (order >= 0).all() else None
+
+
+def _of_tensor(tensor: Any) -> Array:
+    tensor = tensor.detach().cpu()
+    try:
+        array: Array = tensor.numpy()
+    except TypeError:  # numpy has no bfloat16
+        array = tensor.float().numpy()
+    return array
 
 
 def _of_one_kind(array: Array) -> Array:
