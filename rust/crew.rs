@@ -2,8 +2,8 @@
 //!
 //! Each calling thread has helpers of its own, from its first shared work until it ends. They come to work that is under
 //! way; a helper that wakes up too late, because the processor is busy with other things, is not waited for. A thread that
-//! works ahead of somebody calls them only once its work is waited for ([`ahead_of`]): until then they would only take cores
-//! away from him. After a fork the child has no helpers, and starts its own; the shorter-lived threads of matrix/workers.rs
+//! makes batches ahead calls them only once the consumer waits for its work ([`ahead_of`]): until then they would take cores
+//! away from the consumer. After a fork the child has no helpers, and starts its own; the shorter-lived threads of matrix/workers.rs
 //! need no such care.
 
 use std::any::Any;

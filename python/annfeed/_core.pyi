@@ -49,9 +49,9 @@ class Cancel:
 
 @final
 class Awaited:
-    """Whether a consumer waits for the batch that a thread is making ahead of him.
+    """Whether the consumer waits for the batch that a thread makes ahead.
 
-    In a ``with`` block of that thread, batches are made on one core until he waits, and on all of them from then on.
+    In a ``with`` block of that thread, batches are made on one core until the consumer waits, then on all of them.
     """
 
     def __new__(cls) -> Awaited: ...

@@ -1,7 +1,7 @@
 """What users pass as an array (lists, numpy, pandas, torch), as plain numpy; a Series goes by its index.
 
 pandas has several types for one thing: objects after a merge, nullable and pyarrow-backed ones. They are told apart
-here only. What the values mean is inputs/selection.py's and loading/weights.py's.
+here only. Who asks for the array knows what its values mean.
 """
 
 from __future__ import annotations

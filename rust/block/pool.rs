@@ -1,6 +1,6 @@
 //! Recycled memory for batches: a new 15 MB batch costs more in page faults than in writing it.
 //!
-//! A buffer goes back to its pool when its last owner drops it, so a batch that the user keeps stays his. The most recently
+//! A buffer goes back to its pool when its last owner drops it, so a batch that is kept is not written over. The most recently
 //! freed one is handed out first: it may still be in the processor's cache.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! `Awaited`: whether somebody waits for what a thread makes ahead of him.
+//! `Awaited`: whether the consumer waits for what a thread makes ahead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 
 use crate::crew::ahead_of;
 
-/// Whether a consumer waits for the batch that a thread is making ahead of him.
+/// Whether the consumer waits for the batch that a thread makes ahead.
 ///
-/// In a `with` block of that thread, batches are made on one core until he waits, and on all of them from then on.
+/// In a `with` block of that thread, batches are made on one core until the consumer waits, then on all of them.
 #[pyclass(frozen, module = "annfeed._core", name = "Awaited")]
 pub struct PyAwaited {
     awaited: Arc<AtomicBool>,

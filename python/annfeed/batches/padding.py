@@ -1,6 +1,6 @@
 """The batches of a window that was read, and with several ranks the mark of rows that only fill up the last batch.
 
-Which rows these are is order/epoch.py's to say; here they get their key in the batch.
+order/epoch.py decides which rows these are; here they get their key in the batch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`PlanSampler`: the epoch's plan in the shape that torch and Lightning expect of a sampler.
 
-It counts epochs and settles seed and rank; the order itself is order/epoch.py's.
+It counts epochs and settles seed and rank. The order itself is made in order/epoch.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""From what the user passed (weights of rows, or a column to balance) to a `Weighting`; every mistake is told here.
+"""From what the user passed (weights of rows, or a column to balance) to a `Weighting`; bad input is refused here.
 
-It decides how much each row weighs; which rows an epoch draws is order/weights.py's.
+How much each row weighs is decided here; which rows an epoch draws, in order/weighted.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Obs columns, converted once, whole: numbers as arrays, texts as codes and what they stand for.
 
-Conversion and look-up only; where columns come from is obs/sources.py's.
+Conversion and look-up only; columns are read in obs/sources.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One obs column of several files as one: a dtype that holds all of it, the same code for the same label.
 
-Pure functions of Series; which files and columns is obs/concat.py's. Categories are united as `anndata.concat` does.
+Pure functions of Series; obs/concat.py knows the files and columns. Categories are united as `anndata.concat` does.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An obs column as codes, for what goes by its labels: splits and balanced orders.
 
-Codes here are numbered by first appearance and mean nothing outside; those that batches carry are obs/columns.py's.
+Codes here are numbered by first appearance and mean nothing outside; batches carry those of obs/columns.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An epoch whose order comes from a sampler of the user's: positions in, windows out.
 
-Our own orders are order/epoch.py's.
+Our own orders are in order/epoch.py.
 """
 
 import operator

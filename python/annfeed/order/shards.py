@@ -1,6 +1,6 @@
 """One rank's share of an epoch's stream: where it begins, how many rows it has, how many of them are padding.
 
-Arithmetic on counts; rows and their order are order/epoch.py's.
+Arithmetic on counts; rows and their order are in order/epoch.py.
 """
 
 from __future__ import annotations

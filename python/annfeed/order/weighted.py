@@ -5,7 +5,7 @@ all rows together come exactly n times: systematic sampling with unequal probabi
 (Hartley and Rao, "Sampling with unequal probabilities and without replacement", Annals of Mathematical Statistics 33,
 1962). So shares of classes are as close to the weights as with independent draws, or closer. There is no limit at 2**24
 rows, as torch.multinomial has, and no draw is held: an epoch costs some numbers for 64 rows. Windows and ranks are
-order/epoch.py's.
+cut in order/epoch.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A window: rows that are read together, and their cut into batches; how large windows are as an epoch begins.
 
-Which rows they hold is order/epoch.py's and order/sampler_plan.py's.
+Which rows they hold is decided in order/epoch.py and order/sampler_plan.py.
 """
 
 import operator

@@ -1,6 +1,6 @@
 """What a registry key holds, as rows for a batch: something in memory, or a matrix streamed from disk.
 
-A field reads the rows of a window together, then gives slices of that window. Where a key lies is registry.py's.
+A field reads the rows of a window together, then gives slices of that window. scvi/registry.py finds where a key lies.
 """
 
 from __future__ import annotations

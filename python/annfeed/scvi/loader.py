@@ -1,7 +1,7 @@
 """`AnnDataLoader`: scvi-tools' loader with the data left on disk, in the order asked for.
 
-Which rows make a batch is order.py's, what a batch holds batches.py's; here they become a torch DataLoader: windows,
-read-ahead, workers, and the same use of torch's generators as the stock class makes.
+scvi/order.py decides which rows make a batch, scvi/batches.py what a batch holds. Here they become a torch DataLoader:
+windows, read-ahead, workers, and the same use of torch's generators as the stock class makes.
 """
 
 from __future__ import annotations

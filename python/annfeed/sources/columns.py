@@ -1,6 +1,6 @@
 """Which of a matrix's columns come as which of the columns delivered; it may lack some of them.
 
-Plain numbers; what they are made of is inputs/genes.py's, where they are obeyed is the core's.
+Plain numbers: inputs/genes.py makes them, the core and the sources go by them.
 """
 
 from __future__ import annotations
