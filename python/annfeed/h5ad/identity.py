@@ -1,8 +1,9 @@
 """What tells one file from another, as the Rust core sees it (``rust/matrix/file.rs``), and which changes were our own.
 
-A file that changed is stale. Where it was annfeed that added to it, its matrices are as they were, and whoever knew it
-before goes on with the new identity. Only who knew it then does so: who comes later takes the file as it is, also where
-it looks like one that was written over before, as a copy that was put back does.
+A file that changed is stale. Where it was annfeed that wrote to it, all but the element that it wrote is as it was, and
+whoever knew the file before goes on with the new identity, and is told of an element that was replaced. Only who knew
+it then does so: who comes later takes the file as it is, also where it looks like one that was written over before, as
+a copy that was put back does.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ class Holder(Protocol):
 holders: WeakSet[Holder] = WeakSet()
 
 _writing = threading.RLock()
-#: What each write of this process made of which file, in their order.
-_writes: list[tuple[Identity, Identity]] = []
+#: What each write of this process made of which file, in their order, and the element that it wrote.
+_writes: list[tuple[Identity, Identity, str | None]] = []
 
 
 def file_identity(path: str) -> Identity | None:
@@ -71,8 +72,9 @@ class KnownFile:
 
     def __init__(self, path: str, identity: Identity | None = None, n_writes: int | None = None) -> None:
         self.path = path
-        # One value, so that threads see both or neither.
-        self._known = identity, len(_writes) if n_writes is None else n_writes
+        # One value, so that threads see all or nothing: the number of the last write of each element, too.
+        self._known: tuple[Identity | None, int, dict[str, int]]
+        self._known = identity, len(_writes) if n_writes is None else n_writes, {}
 
     @classmethod
     def at(cls, path: str) -> KnownFile:
@@ -89,13 +91,44 @@ class KnownFile:
     @property
     def now(self) -> Identity | None:
         """What the file is, unless somebody else changed it."""
-        identity, n_seen = self._known
+        return self._up_to_date()[0]
+
+    def is_replaced(self, elem: str, since: int = 0) -> bool:
+        """Whether annfeed replaced an element after it had made ``since`` writes, and the file was known then.
+
+        Examples
+        --------
+        >>> KnownFile("/no/such/file", (1, 2, 3, 4)).is_replaced("obsm/X_pca")
+        False
+        """
+        return self._up_to_date()[1].get(elem, -1) >= since
+
+    def check_kept(self, elem: str, since: int = 0) -> None:
+        """Refuse an element that annfeed replaced.
+
+        Raises
+        ------
+        StaleFileError
+            If it did.
+        """
+        if self.is_replaced(elem, since):
+            raise StaleFileError(
+                f"{self.path}: '{elem}' was replaced by write_obsm or write_obs with overwrite=True while a dataset "
+                "read it. Make the dataset again to read the new one"
+            )
+
+    def _up_to_date(self) -> tuple[Identity | None, dict[str, int]]:
+        identity, n_seen, replaced = self._known
         n_writes = len(_writes)
         if n_seen < n_writes:
-            for before, after in _writes[n_seen:n_writes]:
-                identity = after if before == identity else identity
-            self._known = identity, n_writes
-        return identity
+            for number in range(n_seen, n_writes):
+                before, after, elem = _writes[number]
+                if before == identity:
+                    identity = after
+                    if elem is not None:
+                        replaced = {**replaced, elem: number}
+            self._known = identity, n_writes, replaced
+        return identity, replaced
 
     def check(self, found: Identity | None = None) -> None:
         """Refuse a file that somebody changed; one that is not known yet is whatever it is.
@@ -120,26 +153,43 @@ class KnownFile:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "identity": self.now}
+        identity, replaced = self._up_to_date()
+        return {"path": self.path, "identity": identity, "replaced": list(replaced)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Know it as of now."""
-        self.path, self._known = state["path"], (state["identity"], len(_writes))
+        n_writes = len(_writes)
+        self.path = state["path"]
+        self._known = state["identity"], n_writes, dict.fromkeys(state["replaced"], 0)
 
 
 @contextmanager
-def own_write(path: str) -> Iterator[None]:
-    """Note that the change which the file undergoes meanwhile leaves its matrices as they are; one write at a time."""
+def own_write(path: str, elem: str) -> Iterator[None]:
+    """Note that the change which the file undergoes meanwhile leaves all but one element as it is; one at a time.
+
+    Parameters
+    ----------
+    path
+        The file.
+    elem
+        What is written, new or in place of another; an exception means that the old one is as it was.
+    """
     with _writing:
         for holder in list(holders):
             holder.release(path)
         before = file_identity(path)
+        written = None
         try:
             yield
+            written = elem
         finally:
             after = file_identity(path)
+            if after is not None and after == before and written is not None:
+                # Within one tick of the file system's clock: the change must show.
+                os.utime(path, ns=(os.stat(path).st_atime_ns, after[3] + 1))
+                after = file_identity(path)
             if before is not None and after is not None and before != after:
-                _writes.append((before, after))
+                _writes.append((before, after, written))
 
 
 def wait_for_own_write() -> None:

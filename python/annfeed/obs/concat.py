@@ -146,6 +146,9 @@ class JoinedObsSource:
         for part in self._parts:
             part.check_unchanged()
 
+    def is_replaced(self, column: Name, since: int) -> bool:
+        return column != self._label and any(part.is_replaced(column, since) for part in self._parts)
+
     def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
         starts = np.cumsum([0, *self._lengths])
         part_of = np.searchsorted(starts, rows, side="right") - 1

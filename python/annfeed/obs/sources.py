@@ -77,6 +77,9 @@ class Source(Protocol):
     def check_unchanged(self) -> None:
         """Do as `check_rows`, and raise StaleFileError if a file is another one."""
 
+    def is_replaced(self, column: Name, since: int) -> bool:
+        """Whether annfeed wrote another column in its place, in a file, after so many writes of its own."""
+
     def still_holds(self, column: Name, array: object) -> bool:
         """Whether ``array``, from an earlier `read`, is still the column's."""
 
@@ -130,6 +133,9 @@ class FrameSource:
 
     def check_unchanged(self) -> None:
         self.check_rows()
+
+    def is_replaced(self, column: Name, since: int) -> bool:
+        return False  # what is in memory is compared
 
     def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
         series = cast("pd.Series[Any]", self._now()[column])
@@ -271,6 +277,9 @@ class FileSource:
 
     def check_unchanged(self) -> None:
         self._file.check()
+
+    def is_replaced(self, column: Name, since: int) -> bool:
+        return self._file.is_replaced(f"{self._group}/{column}", since)
 
     def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
         return iter(())

@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from annfeed.errors import UnknownNameError
-from annfeed.h5ad.identity import KnownFile
+from annfeed.errors import StaleFileError, UnknownNameError
+from annfeed.h5ad.identity import KnownFile, n_own_writes
 from annfeed.obs.columns import CategoriesAs, Column, Labels, ObsColumns, Rows, convert, holds
 from annfeed.obs.concat import JoinedObsSource
 from annfeed.obs.sources import AnnDataSource, FileSource, FrameSource, Name, Source
@@ -59,6 +59,8 @@ class ObsTable:
         self._source = source
         self._asked = None if columns is None else list(dict.fromkeys(columns))
         self._converted: dict[Name, tuple[object, Column]] = {}
+        self._n_writes = n_own_writes()  # up to which columns were looked at again
+        self._of_epoch = False
 
     @classmethod
     def from_file(
@@ -358,7 +360,8 @@ class ObsTable:
     def now(self) -> ObsTable | ObsColumns:
         """Return what the obs holds at this moment, for an epoch: later edits do not reach it.
 
-        A file's columns are read when they are needed: a file that changed is another file.
+        A file's columns are read when they are needed: a file that changed is another file. A column that annfeed
+        itself replaces meanwhile is the old one to the end of the epoch, or, where it was not read yet, an error.
 
         Raises
         ------
@@ -376,7 +379,10 @@ class ObsTable:
         ({'obs_sex': ['f']}, {'obs_sex': ['d']})
         """
         if self._source.is_of_file:
-            return self
+            self._look_again()
+            now = ObsTable(self._source, self._asked)
+            now._converted, now._n_writes, now._of_epoch = self._converted, self._n_writes, True
+            return now
         self.check_rows()
         names = self.columns
         computed = {name: self._source.computed(name) for name in names}
@@ -405,10 +411,31 @@ class ObsTable:
             return True
         return all(holds(column, rows[places], series) for places, series in self._source.live(name, rows))
 
+    def _look_again(self) -> None:
+        """Forget columns that annfeed replaced in files; what epochs under way hold of them stays theirs."""
+        n_writes = n_own_writes()
+        if self._n_writes == n_writes or self._of_epoch:
+            return
+        replaced = {name for name in self._converted if self._source.is_replaced(name, self._n_writes)}
+        if replaced:
+            self._converted = {name: of for name, of in self._converted.items() if name not in replaced}
+        self._n_writes = n_writes
+
+    def _check_kept(self, names: list[Name]) -> None:
+        """Refuse to read in mid-epoch what is no longer what it was when the epoch began."""
+        for name in names if self._of_epoch and self._n_writes != n_own_writes() else ():
+            if self._source.is_replaced(name, self._n_writes):
+                raise StaleFileError(
+                    f"{self._source.place}: column {name!r} was replaced by write_obs in mid-epoch, before it was "
+                    "read. Begin the epoch again"
+                )
+
     def _columns(self) -> list[tuple[Name, Column]]:
+        self._look_again()
         names = self.columns
         cache = self._converted
         stale = [name for name in names if name not in cache or not self._source.still_holds(name, cache[name][0])]
+        self._check_kept(stale)
         for name in list(stale):
             if (computed := self._source.computed(name)) is not None:
                 cache[name] = None, computed
@@ -427,6 +454,7 @@ class ObsTable:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start with nothing read."""
         self._source, self._asked, self._converted = state["source"], state["asked"], {}
+        self._n_writes, self._of_epoch = n_own_writes(), False
 
     def __repr__(self) -> str:
         """Return where the obs is and what is selected."""

@@ -46,12 +46,13 @@ def write_value(path: str, prefix: str, where: Where, key: str, value: Any, over
     ValueError
         If the key is there.
     """
-    name = f"'{prefix}{where}/{key}'"
+    elem = f"{prefix}{where}/{key}"
+    name = f"'{elem}'"
     n_bytes = _bytes_of(value)
     free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
     if free < n_bytes + _SLACK:
         raise OSError(28, f"{n_bytes} bytes to write and {free} free on the disk; the file is as it was", path)
-    with own_write(path), _open(path) as file:
+    with own_write(path, elem), _open(path) as file:
         from anndata.io import write_elem
 
         if f"{prefix}{where}" not in file:

@@ -142,6 +142,7 @@ class FileSource:
         """The reader of this process, opened if need be."""
         if self._closed:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
+        self._file.check_kept(self.elem)
         # Another thread may release it meanwhile; what is held here stays open as long as it is used.
         reader = self._reader
         if reader is not None and reader.identity != self._file.now:
@@ -266,6 +267,7 @@ class FileSource:
                 )
         self._warned = True
         self._file.check(reader.identity)
+        self._file.check_kept(self.elem)
         if self._shape not in (None, reader.shape):
             raise FormatError(
                 f"{self.place} has shape {reader.shape}, where its attributes said {self._shape}. "

@@ -85,6 +85,7 @@ class FrameFileSource:
         if self._closed:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
         self._file.check()
+        self._file.check_kept(self.elem)
         if self._values is None:
             self._values = self._load()
         columns = self._columns if self._totals else None
