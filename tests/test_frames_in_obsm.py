@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from toys import FORMS, hand_over, toy
 
-from annfeed import AnnDataset, StaleFileError, UnknownNameError, UnsupportedError
+from annfeed import AnnDataset, NormalizeTotal, StaleFileError, UnknownNameError, UnsupportedError
+from annfeed.sources import frame
 
 PROTEINS = ["CD3", "CD19", "CD4", "IgG"]
 
@@ -18,10 +19,10 @@ PROTEINS = ["CD3", "CD19", "CD4", "IgG"]
 def with_proteins(n_obs: int = 40, columns: list[str] = PROTEINS, first: int = 0) -> anndata.AnnData:
     adata = toy(n_obs)
     values = np.arange(first, first + n_obs * len(columns)).reshape(n_obs, -1)
-    frame = pd.DataFrame(values, index=adata.obs_names, columns=columns)
-    frame[columns[0]] = frame[columns[0]].astype("float32")
-    frame[columns[1]] = frame[columns[1]].astype("Int64")
-    adata.obsm["protein"] = frame
+    proteins = pd.DataFrame(values, index=adata.obs_names, columns=columns)
+    proteins[columns[0]] = proteins[columns[0]].astype("float32")
+    proteins[columns[1]] = proteins[columns[1]].astype("Int64")
+    adata.obsm["protein"] = proteins
     return adata
 
 
@@ -86,17 +87,55 @@ def test_a_frame_here_and_an_array_there(tmp_path: Path) -> None:
         AnnDataset([with_proteins(), other], elem="obsm/protein")
 
 
-@pytest.mark.parametrize("form", ["memory", "path"])
+@pytest.mark.parametrize("form", [*FORMS, "view"])
 def test_columns_that_are_no_numbers(tmp_path: Path, form: str) -> None:
     adata = with_proteins()
     adata.obsm["protein"]["IgG"] = pd.Categorical(["low", "high"] * 20)
     adata.obsm["protein"].loc["cell1", "CD19"] = pd.NA
-    given = hand_over(adata, form, tmp_path)
-    with pytest.raises(UnsupportedError, match="column 'IgG' is category, where numbers were expected"):
+    given = adata[:, :] if form == "view" else hand_over(adata, form, tmp_path)
+    with pytest.raises(UnsupportedError, match="column 'IgG' is category, where numbers were expected; leave it out"):
         AnnDataset(given, elem="obsm/protein")[0]
-    if form == "path":
-        found = read(AnnDataset(given, elem="obsm/protein", var_subset=["CD19", "CD3"]))
-        np.testing.assert_array_equal(found, wanted(adata, ["CD19", "CD3"]))
+    some: dict[str, Any] = {"elem": "obsm/protein", "var_subset": ["CD19", "CD3"]}
+    for dataset in (AnnDataset(given, **some), AnnDataset([given, given], **some).subset(slice(40))):
+        np.testing.assert_array_equal(read(dataset), wanted(adata, ["CD19", "CD3"]))
+        np.testing.assert_array_equal(dataset[2]["X"], wanted(adata, ["CD19", "CD3"])[2])
+        assert pickle.loads(pickle.dumps(dataset))[3]["X"].tolist() == wanted(adata, ["CD19", "CD3"])[3].tolist()
+    with pytest.raises(UnsupportedError, match=r"'IgG' is category.* sums over all columns.*over='delivered'"):
+        AnnDataset(given, **some, transform=NormalizeTotal(10))[3]
+    over = AnnDataset(given, **some, transform=NormalizeTotal(10, over="delivered"))[3]["X"]
+    np.testing.assert_allclose(over, 10 * (x := wanted(adata, ["CD19", "CD3"])[3]) / x.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("columns", [["CD4", "CD3"], None])
+@pytest.mark.parametrize("of", [slice(None), slice(None, None, -2), [5, 3, 30]])
+def test_an_item_of_memory_turns_only_its_row_into_numbers(
+    columns: list[str] | None, of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adata = with_proteins()[of]
+    values = wanted(adata, columns or PROTEINS)
+    dataset = AnnDataset(adata, elem={"X": "X", "protein": "obsm/protein"}, var_subset={"protein": columns})
+    lengths, numbers = [], frame._numbers
+
+    def counted(column: Any, *rest: Any) -> Any:
+        lengths.append(len(column))
+        return numbers(column, *rest)
+
+    monkeypatch.setattr(frame, "_numbers", counted)
+    np.testing.assert_array_equal(dataset[2]["protein"], values[2])
+    np.testing.assert_array_equal(dataset[[1, 0]][0]["protein"], values[1])
+    assert 0 < max(lengths) <= 2
+
+
+def test_columns_assigned_in_mid_epoch_are_those_of_the_next() -> None:
+    adata = with_proteins()
+    before = wanted(adata, ["CD4"])
+    loader = AnnDataset(adata, elem="obsm/protein", var_subset=["CD4"]).get_optimized_dataloader(10, shuffle=False)
+    found = []
+    for batch in loader:
+        found.append(batch["X"].numpy())
+        adata.obsm["protein"]["CD4"] = -np.arange(40)
+    np.testing.assert_array_equal(np.concatenate(found), before)
+    np.testing.assert_array_equal(np.concatenate([batch["X"] for batch in loader])[:, 0], -np.arange(40))
 
 
 def test_in_workers_and_over_a_change(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from annfeed.h5ad.identity import file_identity
 from annfeed.inputs.selection import near_matches
 from annfeed.sources.columns import GAP
 from annfeed.sources.file import FileSource
-from annfeed.sources.memory import FrameRows, MemorySource, digest_of_sparse
+from annfeed.sources.frame import FrameRows
+from annfeed.sources.memory import MemorySource, digest_of_sparse
 
 if TYPE_CHECKING:
     from annfeed.h5ad.elem import Elem
@@ -39,10 +40,10 @@ class HeldFrame:
     held
         The AnnData.
     make
-        Makes a matrix of what is there now.
+        Makes a matrix of what is there now; told whether of a copy, as columns may be assigned to while it is read.
     """
 
-    def __init__(self, held: HeldAnnData, make: Callable[[], Matrix]) -> None:
+    def __init__(self, held: HeldAnnData, make: Callable[[bool], Matrix]) -> None:
         self._held = held
         self._make = make
 
@@ -52,9 +53,9 @@ class HeldFrame:
         return self._held.rows_in_file()
 
     def now(self, thorough: bool = True) -> Matrix:
-        """Return the matrix that the AnnData holds now."""
+        """Return the matrix that the AnnData holds now; ``thorough``: as a copy, which serves for an epoch."""
         self._held.check()
-        matrix = self._make()
+        matrix = self._make(thorough)
         matrix.held = self
         return matrix
 
@@ -177,12 +178,11 @@ class HeldMatrix:
     def _missing(self) -> UnknownNameError:
         elem = self._elem.path
         kind, _, name = elem.partition("/")
+        place = "the AnnData" if self._held.place == "AnnData" else self._held.place
         if kind in ("layers", "obsm"):
             names = [key for key in getattr(self._held.adata, kind) if key is not None]  # None is X, in anndata 0.13
-            return UnknownNameError(f"the AnnData has no {kind}[{name!r}]. {near_matches(name, names)}")
-        return UnknownNameError(
-            f"the AnnData has no {elem!r}. Pass elem= with a matrix that it has, as 'layers/counts'"
-        )
+            return UnknownNameError(f"{place} has no {kind}[{name!r}]. {near_matches(name, names)}")
+        return UnknownNameError(f"{place} has no {elem!r}. Pass elem= with a matrix that it has, as 'layers/counts'")
 
     def _key_in_memory(self) -> tuple[tuple[Any, ...], Any]:
         value = self._value()
@@ -196,7 +196,7 @@ class HeldMatrix:
         rows, viewed = self._view_rows(), self._view_columns()
         columns = self._source_columns(viewed)
         if isinstance(value, pd.DataFrame):
-            value = value.to_numpy(copy=True) if thorough else FrameRows(value)
+            value = FrameRows(value.copy() if thorough else value, f"{self._held.place}: '{self._elem.path}'")
         self._digest = None
         if sp.issparse(value):
             if value.format == "csr":

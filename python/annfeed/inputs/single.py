@@ -32,7 +32,7 @@ from annfeed.obs.table import ObsTable
 from annfeed.sources.base import Source
 from annfeed.sources.columns import Placed
 from annfeed.sources.file import FileSource
-from annfeed.sources.frame import FrameFileSource, frame_columns, frame_values
+from annfeed.sources.frame import FrameFileSource, FrameRows, frame_columns
 from annfeed.sources.memory import MemorySource
 
 AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
@@ -101,33 +101,40 @@ def find_matrix(
     if elem.var is None:
         names = find_frame_names(adata_or_path, elem)
         if names is not None:
-            matrix = _of_frame(adata_or_path, elem, var_subset, names, place)
-            if isinstance(adata_or_path, anndata.AnnData):
-                again = partial(_frame_again, adata_or_path, elem, var_subset, names, place)
-                matrix.held = HeldFrame(HeldAnnData(adata_or_path, place), again)
+            if not isinstance(adata_or_path, anndata.AnnData):
+                return _of_frame_in_file(as_path(adata_or_path), elem, var_subset, names)
+            held = HeldAnnData(adata_or_path, place)
+            matrix = _of_frame(held, elem, var_subset, names, copied=False)
+            matrix.held = HeldFrame(held, partial(_frame_again, held, elem, var_subset, names))
             return matrix
     if isinstance(adata_or_path, anndata.AnnData):
         return _of_anndata(adata_or_path, elem, var_subset, open_file, place)
     return _of_file(as_path(adata_or_path), elem, var_subset, open_file)
 
 
-def _frame_again(adata: anndata.AnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], place: str) -> Matrix:
-    now = find_frame_names(adata, elem)
-    if elem.path.removeprefix("obsm/") not in adata.obsm:
+def _frame_again(held: HeldAnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], copied: bool) -> Matrix:
+    place, now = held.place, find_frame_names(held.adata, elem)
+    if now is None and _in_obsm(held.adata, elem) is None:
         raise UnknownNameError(f"{place} has no {elem.path!r} any more. Put it back, or make the dataset again")
     if now is None or not now.equals(names):
         raise StaleDataError(
             f"{place}: '{elem.path}' has other columns now; expected those that it had when the dataset was made. Make "
             "the dataset again"
         )
-    return _of_frame(adata, elem, var_subset, names, place)
+    return _of_frame(held, elem, var_subset, names, copied=copied)
+
+
+def _in_obsm(adata: anndata.AnnData, elem: Elem) -> Any:
+    """What lies there; None for nothing. Of a view, that of the AnnData that it is of: anndata would copy its rows."""
+    whole: Any = adata
+    return (whole._adata_ref if whole.is_view else whole).obsm.get(elem.path.removeprefix("obsm/"))
 
 
 def find_frame_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any] | None:
     """Return the names of the columns of a DataFrame in obsm; None where it is something else, or is not there."""
     if not isinstance(adata_or_path, anndata.AnnData):
         return frame_columns(as_path(adata_or_path), elem.path)
-    frame = adata_or_path.obsm.get(elem.path.removeprefix("obsm/"))
+    frame = _in_obsm(adata_or_path, elem)
     return frame.columns.astype(str) if isinstance(frame, pd.DataFrame) else None
 
 
@@ -275,18 +282,20 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
     return _matrix(elem, source, columns, names)
 
 
-def _of_frame(adata_or_path: AnnDataOrPath, elem: Elem, var_subset: Any, names: pd.Index[Any], place: str) -> Matrix:
+def _of_frame(held: HeldAnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], *, copied: bool) -> Matrix:
     """The matrix of a DataFrame in obsm, whose columns have names as genes have."""
-    source: Source
-    if isinstance(adata_or_path, anndata.AnnData):
-        words = f"{place}: '{elem.path}'"
-        columns = _columns(place, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
-        values = frame_values(adata_or_path.obsm[elem.path.removeprefix("obsm/")], words)
-        source = MemorySource(values, columns=columns, name=words)
-    else:
-        path = as_path(adata_or_path)
-        columns = _columns(path, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
-        source = FrameFileSource(path, elem.path, columns=columns)
+    words = f"{held.place}: '{elem.path}'"
+    columns = _columns(held.place, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
+    frame, rows = _in_obsm(held.adata, elem), held.rows()
+    source = MemorySource(FrameRows(frame.copy() if copied else frame, words), columns=columns, name=words)
+    picked = names if columns is None else names[columns]
+    n_obs = source.shape[0] if rows is None else len(rows)
+    return Matrix(elem.path, source, n_obs, len(picked), partial(_same, picked), rows)
+
+
+def _of_frame_in_file(path: str, elem: Elem, var_subset: Any, names: pd.Index[Any]) -> Matrix:
+    columns = _columns(path, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
+    source = FrameFileSource(path, elem.path, columns=columns)
     picked = names if columns is None else names[columns]
     return Matrix(elem.path, source, source.shape[0], len(picked), partial(_same, picked))
 

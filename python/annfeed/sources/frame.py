@@ -31,8 +31,17 @@ def frame_columns(path: str, elem: str) -> pd.Index[Any] | None:
         return pd.Index([_text(name) for name in node.attrs["column-order"]])
 
 
-def frame_values(frame: pd.DataFrame, place: str) -> npt.NDArray[Any]:
+def frame_values(frame: pd.DataFrame, place: str, *, totals: bool = False) -> npt.NDArray[Any]:
     """Return a DataFrame as one array, missing values as NaN.
+
+    Parameters
+    ----------
+    frame
+        Its columns are numbers.
+    place
+        Where it lies, for messages.
+    totals
+        Whether columns are wanted for the sums of rows, also those that are left out: for messages.
 
     Raises
     ------
@@ -44,10 +53,56 @@ def frame_values(frame: pd.DataFrame, place: str) -> npt.NDArray[Any]:
     >>> frame_values(pd.DataFrame({"CD3": [1, 2], "CD4": pd.array([3, None], dtype="Int64")}), "obsm/protein").tolist()
     [[1.0, 3.0], [2.0, nan]]
     """
-    columns = [_numbers(frame.iloc[:, i], f"{place}: column {name!r}") for i, name in enumerate(frame.columns)]
+    advice = "leave it out with var_subset="
+    if totals:
+        advice = "NormalizeTotal() sums over all columns; NormalizeTotal(over='delivered') over those of var_subset="
+    columns = [_numbers(frame.iloc[:, i], f"{place}: column {name!r}", advice) for i, name in enumerate(frame.columns)]
     if not columns:
         return np.empty((len(frame), 0), np.float32)
     return np.stack([column.astype(np.result_type(*columns), copy=False) for column in columns], axis=1)
+
+
+class FrameRows:
+    """The values of a DataFrame in memory, turned into an array a few rows at a time.
+
+    Parameters
+    ----------
+    frame
+        Kept by reference.
+    place
+        Where it lies, for messages.
+
+    Examples
+    --------
+    >>> FrameRows(pd.DataFrame({"CD3": [1, 2], "CD8": [0.5, 0.0]}), "obsm/protein").read(np.array([1]), None)
+    array([[2., 0.]])
+    """
+
+    def __init__(self, frame: pd.DataFrame, place: str) -> None:
+        self._frame, self._place = frame, place
+        self.shape = frame.shape
+
+    def read(self, rows: Int64Array, columns: Int64Array | None, *, totals: bool = False) -> npt.NDArray[Any]:
+        """Return ``rows`` of ``columns``, zeros for `GAP`; of all columns where it is None.
+
+        Raises
+        ------
+        UnsupportedError
+            If one of these columns holds no numbers.
+        """
+        frame = self._frame.iloc[rows]
+        if columns is None:
+            return frame_values(frame, self._place, totals=totals)
+        there = columns != GAP
+        return _spread(frame_values(frame.iloc[:, columns[there]], self._place), there)
+
+    def check(self, columns: Int64Array | None, *, totals: bool = False) -> None:
+        """Raise what reading ``columns`` would raise for what kind of values they hold."""
+        self.read(np.empty(0, np.int64), columns, totals=totals)
+
+    def part(self, rows: Int64Array) -> FrameRows:
+        """Return a copy of ``rows``."""
+        return FrameRows(self._frame.iloc[rows], self._place)
 
 
 class FrameFileSource:
@@ -120,6 +175,7 @@ class FrameFileSource:
         # Totals need the others, too.
         wanted = range(self.shape[1]) if self._columns is None or self._totals else self._columns.tolist()
         there = [i for i in wanted if i != GAP]
+        others = self._totals and self._columns is not None
         with open_h5py(self.path) as file:
             node = file[self.elem]
             try:
@@ -128,24 +184,29 @@ class FrameFileSource:
                 raise FormatError(f"{self.place} cannot be read: {error}. Write it again with anndata") from error
         if len(there) and len(frame) != self.shape[0]:
             raise FormatError(f"{self.place} has columns of {len(frame)} rows, but an index of {self.shape[0]}")
-        found = frame_values(frame.rename(columns=dict(enumerate(self._names))), self.place)
-        if len(there) == len(wanted):
-            return found
-        values = np.zeros((self.shape[0], len(wanted)), found.dtype)
-        values[:, [place for place, i in enumerate(wanted) if i != GAP]] = found
-        return values
+        found = frame_values(frame.rename(columns=dict(enumerate(self._names))), self.place, totals=others)
+        return _spread(found, np.asarray(wanted, np.int64) != GAP)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_values": None}
 
 
-def _numbers(column: Any, place: str) -> npt.NDArray[Any]:
+def _spread(values: npt.NDArray[Any], there: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Columns, and zeros where one is not ``there``."""
+    if there.all():
+        return values
+    spread = np.zeros((len(values), len(there)), values.dtype)
+    spread[:, there] = values
+    return spread
+
+
+def _numbers(column: Any, place: str, advice: str) -> npt.NDArray[Any]:
     dtype = column.dtype
     if isinstance(dtype, pd.SparseDtype):
-        return _numbers(column.sparse.to_dense(), place)
+        return _numbers(column.sparse.to_dense(), place, advice)
     is_number = pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype)
     if isinstance(dtype, pd.CategoricalDtype) or not is_number or pd.api.types.is_complex_dtype(dtype):
-        raise UnsupportedError(f"{place} is {dtype}, where numbers were expected; leave it out with var_subset=")
+        raise UnsupportedError(f"{place} is {dtype}, where numbers were expected; {advice}")
     if isinstance(dtype, np.dtype):
         return np.asarray(column)
     if column.isna().any():

@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from annfeed._core import Block
 from annfeed.arrays import Int64Array
 from annfeed.process.threads import reading_threads
 from annfeed.sources.base import STATS, block_of
 from annfeed.sources.columns import GAP
-
-if TYPE_CHECKING:
-    import pandas as pd
+from annfeed.sources.frame import FrameRows
 
 #: Bytes that one thread digests at a time.
 _CHUNK = 16 << 20
@@ -69,11 +66,16 @@ class MemorySource:
         elif isinstance(matrix, np.ndarray) and matrix.ndim == 2:
             self._matrix = np.asarray(matrix)
         elif isinstance(matrix, FrameRows):
+            matrix.check(columns)
             self._matrix = matrix
         else:
+            shape = f" of shape {matrix.shape}" if hasattr(matrix, "shape") else ""
             raise TypeError(
-                f"{name} is a {type(matrix).__name__}, where a 2-D numpy array or a scipy sparse matrix was expected"
+                f"{name} is a {type(matrix).__name__}{shape}, where a 2-D numpy array or a scipy sparse matrix was "
+                "expected"
             )
+        if isinstance(matrix, FrameRows):
+            return
         if self._matrix.dtype.kind not in "biuf" or self._matrix.dtype.itemsize > 8:
             raise TypeError(f"{name} has dtype {self._matrix.dtype}, where bool, integers or floats were expected")
 
@@ -90,11 +92,17 @@ class MemorySource:
 
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns."""
+        if isinstance(self._matrix, FrameRows):
+            self._matrix.check(None, totals=self.is_part)
         self._totals = True
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
         columns, matrix = self._columns, self._matrix
+        if isinstance(matrix, FrameRows):
+            if not self._totals:
+                return block_of(matrix.read(rows, columns), None, self.place)
+            matrix, rows = matrix.read(rows, None, totals=self.is_part), np.arange(len(rows))
         if columns is None or self._totals or not isinstance(matrix, np.ndarray) or matrix.shape[1] == 0:
             return block_of(matrix[rows], columns, self.place, totals=self._totals, total_over=self._total_over)
         # Not whole rows: a view may have few of many genes.
@@ -105,7 +113,7 @@ class MemorySource:
     def part(self, rows: Int64Array) -> MemorySource:
         """Return a copy of ``rows`` (any order, repeats allowed), as a source of the same columns."""
         part = copy.copy(self)
-        part._matrix = self._matrix[rows]
+        part._matrix = self._matrix.part(rows) if isinstance(self._matrix, FrameRows) else self._matrix[rows]
         return part
 
     def unit_starts(self) -> None:
@@ -121,31 +129,6 @@ class MemorySource:
 
     def close(self) -> None:
         """Nothing to close: the matrix is the user's."""
-
-
-class FrameRows:
-    """The values of a DataFrame of numbers, taken out a few rows at a time.
-
-    Parameters
-    ----------
-    frame
-        Kept by reference.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> FrameRows(pd.DataFrame({"CD3": [1, 2], "CD8": [0.5, 0.0]}))[np.array([1])]
-    array([[2., 0.]])
-    """
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self._frame = frame
-        self.shape = frame.shape
-        self.dtype: np.dtype[Any] = frame.iloc[:0].to_numpy().dtype
-
-    def __getitem__(self, rows: Int64Array) -> npt.NDArray[Any]:
-        """Return the rows as an array, in the dtype of the whole."""
-        return self._frame.iloc[rows].to_numpy(self.dtype)
 
 
 def digest_of_sparse(matrix: Any) -> str:
