@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annfeed.order.epoch import EpochPlan
-from annfeed.order.permutation import Permutation, hashes, shuffled
+from annfeed.order.permutation import Permutation, shuffled
+from annfeed.order.random import hashes
 from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.order.weights import Weighting
 from annfeed.order.windows import Window

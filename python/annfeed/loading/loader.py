@@ -34,7 +34,7 @@ from annfeed.loading.state import (
 )
 from annfeed.loading.weights import find_weighting
 from annfeed.loading.workers import PartBatches, PartOrder, as_made, begin_with_workers, finished, packed
-from annfeed.order.permutation import derive_key
+from annfeed.order.random import EpochStream, derive_key
 from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.order.shards import Uneven
 from annfeed.order.windows import Window
@@ -56,9 +56,6 @@ _WORKER_KEYWORDS = (
     "pin_memory_device",
     "in_order",
 )
-
-# Separates workers' random numbers from those that make the order (order/epoch.py).
-_WORKERS = 2
 
 
 class WindowLoader(DataLoader[Any]):
@@ -300,7 +297,7 @@ class WindowLoader(DataLoader[Any]):
             plan = self._plan.begin()
             place = self._progress.begin(plan.epoch, plan.seed, plan.n_batches)
             check_positions(plan, place)
-            seed = derive_key(plan.seed, plan.epoch, _WORKERS, plan.rank, *_if_any(place.batch))
+            seed = derive_key(plan.seed, plan.epoch, EpochStream.WORKERS, plan.rank, *_if_any(place.batch))
             return windows_from(plan, place, None), seed, place, None
         # The order is the sampler's; a seed is for workers only.
         drawn = draw_seed(self.generator, 1) if self.seed is None else self.seed
@@ -308,7 +305,7 @@ class WindowLoader(DataLoader[Any]):
         self._progress.set_epoch(epoch)
         place = self._progress.begin(epoch, None, self._n_batches())
         self._n_begun += 1
-        seed = derive_key(drawn, self._n_begun, _WORKERS, rank_and_world()[0], *_if_any(place.batch))
+        seed = derive_key(drawn, self._n_begun, EpochStream.WORKERS, rank_and_world()[0], *_if_any(place.batch))
         digests = Digests()
         return windows_from(self._windows_of_sampler(), place, digests), seed, place, digests
 

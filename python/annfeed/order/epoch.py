@@ -23,16 +23,15 @@ from annfeed.order.permutation import (
     Order,
     Permutation,
     checked_starts,
-    derive_key,
     shuffled,
 )
+from annfeed.order.random import EpochStream, derive_key
 from annfeed.order.shards import Shard, Uneven, cut_shard
 from annfeed.order.weighted import WeightedOrder
 from annfeed.order.weights import Weighting
 from annfeed.order.windows import Ramp, Window, integer
 
 # Separate the streams of random numbers that one (seed, epoch) feeds.
-_STREAM, _RESHUFFLE = 0, 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -209,7 +208,7 @@ class EpochPlan:
         own_end = min(end, self.n_delivered - self.n_padding)
         rows = self._order.rows(self._shard.start + begin, self._shard.start + own_end)
         if isinstance(self._order, EqualBlocks | GivenBlocks) or (self.weighting is not None and self.block_size > 1):
-            rows = rows[shuffled(len(rows), derive_key(self.seed, self.epoch, _RESHUFFLE, self.rank, index))]
+            rows = rows[shuffled(len(rows), derive_key(self.seed, self.epoch, EpochStream.RESHUFFLE, self.rank, index))]
         if end > own_end:
             rows = np.concatenate([rows, self._padding()])
         offsets = np.append(np.arange(0, len(rows), self.batch_size, dtype=np.int64), len(rows))
@@ -236,7 +235,7 @@ class EpochPlan:
         return self._make_order()
 
     def _make_order(self) -> Order:
-        key = derive_key(self.seed, self.epoch, _STREAM)
+        key = derive_key(self.seed, self.epoch, EpochStream.ORDER)
         if self.positions is not None:
             return Given(self.positions)
         if self.weighting is not None and self.n_rows:

@@ -2,9 +2,7 @@
 
 An epoch over 100 million rows must not cost a permutation of 100 million numbers in every process. Each class here
 answers `rows(start, stop)` for any stretch of its stream by arithmetic on a 64-bit key, in time and memory proportional
-to the stretch. All randomness is splitmix64 of a key and a counter, so the numbers depend on no library's version,
-no global generator and no earlier call. Neither ranks nor windows are known here (see `order/epoch.py`), and nothing
-here is fit for cryptography.
+to the stretch. Neither ranks nor windows are known here (see `order/epoch.py`).
 """
 
 from collections.abc import Iterable
@@ -16,11 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed.arrays import Int64Array
+from annfeed.order.random import GOLDEN, UInt64Array, derive_key, hashes, mix
 
-_UInt64Array = npt.NDArray[np.uint64]
-
-_MASK = 2**64 - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 _ROUNDS = 8
 # Below this many values a sorted table of hashes is cheap (32 KiB) and exact; a Feistel network with tiny halves is not
 # (with two odd sides it only makes even permutations).
@@ -45,70 +40,6 @@ class Bijection(Protocol):
     def inverse(self, values: Int64Array, /) -> Int64Array:
         """The places of these values, int64 of the same length."""
         ...
-
-
-def _mix(values: _UInt64Array) -> _UInt64Array:
-    """The finaliser of splitmix64: a bijection of 64 bits. Overwrites `values`."""
-    values ^= values >> np.uint64(30)
-    values *= np.uint64(0xBF58476D1CE4E5B9)
-    values ^= values >> np.uint64(27)
-    values *= np.uint64(0x94D049BB133111EB)
-    values ^= values >> np.uint64(31)
-    return values
-
-
-def derive_key(*parts: int) -> int:
-    """Fold integers into one 64-bit key that changes with each of them and with their order.
-
-    Parameters
-    ----------
-    parts
-        Integers in 0 .. 2**64 - 1.
-
-    Examples
-    --------
-    >>> derive_key(0, 1) != derive_key(1, 0)
-    True
-    """
-    key = 0
-    for part in parts:
-        key = int(_mix(np.array([((key ^ part) + _GOLDEN) & _MASK], dtype=np.uint64))[0])
-    return key
-
-
-def hashes(key: int, start: int, stop: int) -> _UInt64Array:
-    """Numbers start..stop-1 of the splitmix64 sequence seeded with `key`; within one key they never repeat.
-
-    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014; constants of Vigna's
-    public-domain `splitmix64.c`.
-
-    Parameters
-    ----------
-    key
-        Integer in 0 .. 2**64 - 1.
-    start, stop
-        Counters; the result is uint64 [stop - start].
-
-    Examples
-    --------
-    >>> hashes(1234567, 1, 2).tolist()
-    [3203168211198807973]
-    """
-    counters = np.arange(start + 1, stop + 1, dtype=np.uint64)
-    counters *= np.uint64(_GOLDEN)
-    counters += np.uint64(key)
-    return _mix(counters)
-
-
-def scattered(values: _UInt64Array, key: int) -> _UInt64Array:
-    """A number for each value, uint64 of the same shape: different values have different ones under one key.
-
-    Examples
-    --------
-    >>> int(scattered(np.array([1], dtype=np.uint64), 1234567)[0]) == int(hashes(1234567, 0, 1)[0])
-    True
-    """
-    return _mix(values * np.uint64(_GOLDEN) + np.uint64(key))
 
 
 def shuffled(n: int, key: int) -> Int64Array:
@@ -190,7 +121,7 @@ class Permutation:
             outside = outside[result[outside] >= self._n]
         return result.astype(np.int64)
 
-    def _network(self, values: _UInt64Array, *, inverse: bool) -> _UInt64Array:
+    def _network(self, values: UInt64Array, *, inverse: bool) -> UInt64Array:
         width = np.uint64(self._sides[1])
         left = values // width
         halves = [left, values - left * width]
@@ -199,11 +130,11 @@ class Permutation:
             moved, fixed = i % 2, 1 - i % 2
             side = np.uint64(self._sides[moved])
             # Multiply-shift maps 32 hash bits to 0..side-1; sides stay below 2**32 because n stays below 2**63.
-            shift = _mix(halves[fixed] * np.uint64(_GOLDEN) + np.uint64(self._round_keys[i])) >> np.uint64(32)
+            shift = mix(halves[fixed] * np.uint64(GOLDEN) + np.uint64(self._round_keys[i])) >> np.uint64(32)
             shift = (shift * side) >> np.uint64(32)
             total = halves[moved] + (side - shift if inverse else shift)
             halves[moved] = np.where(total >= side, total - side, total)
-        result: _UInt64Array = halves[0] * width + halves[1]
+        result: UInt64Array = halves[0] * width + halves[1]
         return result
 
 

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed.arrays import Int64Array
-from annfeed.order.permutation import derive_key, hashes, shuffled
+from annfeed.order.permutation import shuffled
+from annfeed.order.random import SplitStream, derive_key, hashes
 
 Float64Array = npt.NDArray[np.float64]
 
 # Separate the streams of random numbers that one seed feeds.
-_ROWS, _STRATA, _GROUPS = 0, 1, 2
 
 
 def check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
@@ -112,7 +112,7 @@ def split_rows(
 
 def _by_row(strata: Int64Array, shares: Sequence[float], seed: int) -> Int64Array:
     n_strata = int(strata.max()) + 1 if len(strata) else 0
-    order = shuffled(len(strata), derive_key(seed, _ROWS))
+    order = shuffled(len(strata), derive_key(seed, SplitStream.ROWS))
     # Few strata fit narrow integers, of which numpy sorts 100 million in a second.
     narrow = strata.astype(np.min_scalar_type(n_strata))
     order = order[np.argsort(narrow[order], kind="stable")]
@@ -120,7 +120,7 @@ def _by_row(strata: Int64Array, shares: Sequence[float], seed: int) -> Int64Arra
     part_of = np.empty(len(strata), dtype=np.int64)
     owed = [0.0] * len(shares)
     # By chance, so that it is not always the same strata whose odd rows go to the small parts.
-    for stratum in shuffled(n_strata, derive_key(seed, _STRATA)).tolist():
+    for stratum in shuffled(n_strata, derive_key(seed, SplitStream.STRATA)).tolist():
         begin, end = int(ends[stratum - 1]) if stratum else 0, int(ends[stratum])
         sizes = _sizes(end - begin, shares, owed)
         part_of[order[begin:end]] = np.repeat(np.arange(len(shares)), sizes)
@@ -151,7 +151,7 @@ def _by_group(groups: Int64Array, strata: Int64Array, shares: Sequence[float], s
     empty = set(range(len(shares)))
     sizes = counts.sum(axis=1)
     # Groups of about one size in an order of chance; large ones first, while there is room for them.
-    order = np.lexsort((hashes(derive_key(seed, _GROUPS), 0, n_groups), -np.frexp(sizes)[1]))
+    order = np.lexsort((hashes(derive_key(seed, SplitStream.GROUPS), 0, n_groups), -np.frexp(sizes)[1]))
     order = order[sizes[order] > 0]
     for place, group in enumerate(order.tolist()):
         size = counts[group]

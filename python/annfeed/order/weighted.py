@@ -15,7 +15,8 @@ from itertools import pairwise
 import numpy as np
 
 from annfeed.arrays import Int64Array
-from annfeed.order.permutation import EqualBlocks, EvenMix, Order, Permutation, derive_key, hashes, scattered, shuffled
+from annfeed.order.permutation import EqualBlocks, EvenMix, Order, Permutation, shuffled
+from annfeed.order.random import DrawStream, derive_key, hashes, scattered
 from annfeed.order.weights import UNIT, Float64Array, Weighting, level_of
 
 #: Cells that stay neighbours when cells are put in random order: neighbours in the file are cheap to read together.
@@ -24,7 +25,6 @@ _RUN = 16
 _CELLS = 4096
 
 # Separate the streams of random numbers that one epoch's key feeds.
-_START, _ROWS, _PLACES, _RUNS = 0, 1, 2, 3
 
 
 class WeightedOrder:
@@ -51,13 +51,13 @@ class WeightedOrder:
 
     def __init__(self, weighting: Weighting, key: int, block_size: int) -> None:
         self._weighting = weighting
-        self._key = derive_key(key, _ROWS)
+        self._key = derive_key(key, DrawStream.ROWS)
         self._block_size = block_size
         n = weighting.n_samples
         # Cells in random order, so that no regularity of the file meets the regular steps of systematic sampling.
         borders = weighting.level_starts
         runs = [
-            (begin + _in_runs(end - begin, derive_key(key, _RUNS, level))).astype(weighting.unit.dtype)
+            (begin + _in_runs(end - begin, derive_key(key, DrawStream.RUNS, level))).astype(weighting.unit.dtype)
             for level, (begin, end) in enumerate(pairwise(borders.tolist()))
         ]
         self._cells = np.concatenate(runs)
@@ -67,7 +67,7 @@ class WeightedOrder:
         ends = np.cumsum(whole.astype(np.int64))
         short = n - int(ends[-1]) - float(filled[-1])  # rounding errors
         # Between rounded numbers, so that no sum of weights meets it.
-        start = (int(hashes(derive_key(key, _START), 0, 1)[0]) >> 32) * 2.0**-32 + 2.0**-33
+        start = (int(hashes(derive_key(key, DrawStream.START), 0, 1)[0]) >> 32) * 2.0**-32 + 2.0**-33
         start = min(max(start, short), 1 + min(short, 0) - 2.0**-33)
         filled += start
         np.floor(filled, out=whole)
@@ -77,7 +77,7 @@ class WeightedOrder:
         filled -= whole
         self._odd = np.append(start, filled)
         self._level_starts = self._ends[borders]
-        place_key = derive_key(key, _PLACES)
+        place_key = derive_key(key, DrawStream.PLACES)
         self._places: Order = Permutation(n, place_key)
         if block_size > 1:
             # Every window gets blocks of rare and of common rows in their shares, not by chance.

@@ -1,0 +1,106 @@
+"""Random numbers of a key and a counter: the same on every machine, whatever was drawn before.
+
+All of them are splitmix64. They depend on no library's version and on no global generator; nothing here is fit for
+cryptography. The enums name the streams that are made of one key, so that no two share their numbers. Orders, splits
+and saved states depend on these numbers: they never change.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+UInt64Array = npt.NDArray[np.uint64]
+
+_MASK = 2**64 - 1
+#: The step of splitmix64's counter.
+GOLDEN = 0x9E3779B97F4A7C15
+
+
+class EpochStream(IntEnum):
+    """Streams of an epoch's key: seed and number of the epoch."""
+
+    ORDER = 0
+    RESHUFFLE = 1
+    WORKERS = 2
+
+
+class DrawStream(IntEnum):
+    """Streams of the key of an epoch's order, where rows are drawn by weight."""
+
+    START = 0
+    ROWS = 1
+    PLACES = 2
+    RUNS = 3
+
+
+class SplitStream(IntEnum):
+    """Streams of a split's seed."""
+
+    ROWS = 0
+    STRATA = 1
+    GROUPS = 2
+
+
+def mix(values: UInt64Array) -> UInt64Array:
+    """The finaliser of splitmix64: a bijection of 64 bits. Overwrites `values`."""
+    values ^= values >> np.uint64(30)
+    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values ^= values >> np.uint64(27)
+    values *= np.uint64(0x94D049BB133111EB)
+    values ^= values >> np.uint64(31)
+    return values
+
+
+def derive_key(*parts: int) -> int:
+    """Fold integers into one 64-bit key that changes with each of them and with their order.
+
+    Parameters
+    ----------
+    parts
+        Integers in 0 .. 2**64 - 1.
+
+    Examples
+    --------
+    >>> derive_key(0, 1) != derive_key(1, 0)
+    True
+    """
+    key = 0
+    for part in parts:
+        key = int(mix(np.array([((key ^ part) + GOLDEN) & _MASK], dtype=np.uint64))[0])
+    return key
+
+
+def hashes(key: int, start: int, stop: int) -> UInt64Array:
+    """Numbers start..stop-1 of the splitmix64 sequence seeded with `key`; within one key they never repeat.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014; constants of Vigna's
+    public-domain `splitmix64.c`.
+
+    Parameters
+    ----------
+    key
+        Integer in 0 .. 2**64 - 1.
+    start, stop
+        Counters; the result is uint64 [stop - start].
+
+    Examples
+    --------
+    >>> hashes(1234567, 1, 2).tolist()
+    [3203168211198807973]
+    """
+    counters = np.arange(start + 1, stop + 1, dtype=np.uint64)
+    counters *= np.uint64(GOLDEN)
+    counters += np.uint64(key)
+    return mix(counters)
+
+
+def scattered(values: UInt64Array, key: int) -> UInt64Array:
+    """A number for each value, uint64 of the same shape: different values have different ones under one key.
+
+    Examples
+    --------
+    >>> int(scattered(np.array([1], dtype=np.uint64), 1234567)[0]) == int(hashes(1234567, 0, 1)[0])
+    True
+    """
+    return mix(values * np.uint64(GOLDEN) + np.uint64(key))
