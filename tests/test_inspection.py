@@ -1,6 +1,8 @@
 """What `inspect` and the command line say about files whose layout is known."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,7 @@ import scipy.sparse as sp
 from anndata.io import write_elem
 
 import annfeed
-from annfeed import AnnDataset, AnnfeedWarning, UnknownNameError
+from annfeed import AnnDataset, AnnfeedWarning, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.cli import main
 from annfeed.inspection import inspect_file
 
@@ -197,6 +199,40 @@ def test_the_text_for_people(path: Path) -> None:
 def test_in_memory_there_is_nothing_to_inspect() -> None:
     with pytest.raises(ValueError, match="in memory"):
         AnnDataset(anndata.AnnData(np.eye(3, dtype=np.float32))).inspect()
+
+
+@pytest.mark.parametrize("window", [0, -5])
+def test_a_window_has_rows(path: Path, window: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=f"window is {window}, where a positive number of rows was expected"):
+        inspect_file(path, "X", window)
+    assert main(["inspect", str(path), "--window", str(window)]) == 1
+    assert f"window is {window}" in capsys.readouterr().err
+
+
+def test_a_dataframe_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adata = anndata.AnnData(np.eye(3, dtype=np.float32))
+    adata.obsm["p"] = pd.DataFrame(np.eye(3), index=adata.obs_names, columns=["a", "b", "c"])
+    adata.write_h5ad(tmp_path / "p.h5ad")
+    path = str(tmp_path / "p.h5ad")
+    words = r"p.h5ad: 'obsm/p' is a DataFrame.*AnnDataset reads it"
+    for given in (path, [path, path]):
+        with pytest.raises(UnsupportedError, match=words):
+            AnnDataset(given, elem="obsm/p", obs_columns=[]).inspect()
+    assert main(["inspect", path, "--elem", "obsm/p"]) == 1
+    assert re.search(words, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("elem", ["X", "obsm/p"])
+def test_a_file_that_was_replaced_is_not_described_as_the_one_before(tmp_path: Path, elem: str) -> None:
+    adata = anndata.AnnData(np.eye(3, dtype=np.float32), obsm={"p": np.eye(3)})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    one, several = (AnnDataset(given, elem=elem) for given in (tmp_path / "a.h5ad", [tmp_path / "a.h5ad"] * 2))
+    assert one.inspect().shape == (3, 3)
+    adata[:2].copy().write_h5ad(tmp_path / "b.h5ad")
+    os.replace(tmp_path / "b.h5ad", tmp_path / "a.h5ad")
+    for dataset in (one, several):
+        with pytest.raises(StaleFileError, match="the file changed"):
+            dataset.inspect()
 
 
 def test_no_such_element(path: Path) -> None:

@@ -185,6 +185,52 @@ def test_columns_without_names_must_be_equally_many(tmp_path: Path) -> None:
         AnnDataset(adatas, elem="obsm/X_pca")
 
 
+@pytest.mark.parametrize("elem", ["X", "raw/X", "layers/counts", "obsm/array", "obsm/frame"])
+def test_what_one_of_several_lacks_is_told_with_its_name(tmp_path: Path, elem: str) -> None:
+    def made(whole: bool) -> anndata.AnnData:
+        obs, var = (pd.DataFrame(index=list("abc")) for _ in range(2))
+        if not whole:
+            return anndata.AnnData(obs=obs, var=var)
+        obsm = {"array": np.eye(3), "frame": pd.DataFrame(np.eye(3), index=obs.index, columns=["x", "y", "z"])}
+        adata = anndata.AnnData(np.eye(3), obs, var, layers={"counts": np.eye(3)}, obsm=obsm)
+        adata.raw = adata.copy()
+        return adata
+
+    for order in ((True, False), (False, True)):
+        parts = {f"donor {i}": made(whole) for i, whole in enumerate(order)}
+        lacks = f"AnnData 'donor {order.index(False)}' has no "
+        with pytest.raises(UnknownNameError, match=lacks):
+            AnnDataset(parts, elem=elem)
+        for name, part in parts.items():
+            part.write_h5ad(tmp_path / f"{name}.h5ad")
+        with pytest.raises((UnknownNameError, FormatError), match=rf"donor {order.index(False)}\.h5ad"):
+            AnnDataset({name: tmp_path / f"{name}.h5ad" for name in parts}, elem=elem)
+
+
+def test_an_array_of_three_axes_is_told_with_its_shape(tmp_path: Path) -> None:
+    adata = anndata.AnnData(np.eye(3), obsm={"deep": np.ones((3, 2, 2))})
+    adata.write_h5ad(tmp_path / "deep.h5ad")
+    for given in (adata, [adata, adata], tmp_path / "deep.h5ad"):
+        with pytest.raises((TypeError, ValueError), match=r"'obsm/deep'.* of shape [\[(]3, 2, 2"):
+            AnnDataset(given, elem="obsm/deep")
+
+
+@pytest.mark.parametrize("breaks", [[0, 1, 2, 3], [0.5, 1, 2, 3], pd.date_range("2020", periods=4)])
+@pytest.mark.parametrize("join", ["inner", "outer"])
+def test_intervals_that_one_source_lacks(breaks: Any, join: Any) -> None:
+    adatas = [anndata.AnnData(np.eye(3)) for _ in range(2)]
+    adatas[0].obs["iv"] = pd.arrays.IntervalArray.from_breaks(breaks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = AnnDataset(adatas, join=join, categories="code")
+        wanted = anndata.concat(adatas, join=join).obs
+    assert list(dataset.obs.columns) == list(wanted.columns) == (["iv"] if join == "outer" else [])
+    if join == "outer":
+        assert dataset.obs["iv"].tolist()[:3] == wanted["iv"].tolist()[:3]
+        assert dataset.obs["iv"].isna().tolist() == wanted["iv"].isna().tolist() == [False] * 3 + [True] * 3
+        assert [item["obs_iv"].item() for item in dataset[[0, 1, 2, 3, 4, 5]]] == [0, 1, 2, -1, -1, -1]
+
+
 def test_genes_that_a_file_has_twice_are_named(tmp_path: Path) -> None:
     adatas = [anndata.AnnData(np.eye(4), var=pd.DataFrame(index=list(names))) for names in ("abcd", "abca")]
     adatas[1].write_h5ad(tmp_path / "twice.h5ad")

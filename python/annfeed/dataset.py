@@ -30,6 +30,7 @@ from annfeed.order.splits import split_rows
 from annfeed.sources.base import STATS
 from annfeed.sources.concat import JoinedSource
 from annfeed.sources.file import FileSource
+from annfeed.sources.frame import FrameFileSource
 from annfeed.transforms.base import Transform, needs_totals, steps_of
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class AnnDataset(RowBatches):
         The obs columns to deliver; None for all, ``[]`` for none.
     var_subset
         The genes to deliver, in this order: names, integer positions, or a boolean mask (a Series by its index); None
-        for all. It concerns matrices over genes; or, where there is none, a DataFrame in obsm, by the names of its
-        columns. ``{key: subset}`` for each matrix its own. A `NormalizeTotal` still sums over all genes of the matrix.
+        for all. It concerns matrices over genes; or, where there is none, those in obsm: a DataFrame's columns have
+        names there, an array's have none. ``{key: subset}`` for each matrix its own. A `NormalizeTotal` still sums over
+        all genes of the matrix.
     categories
         "str": text and categorical columns are delivered as text. "code": as int64 codes, -1 where missing;
         `categories` lists what they stand for.
@@ -580,6 +582,10 @@ class AnnDataset(RowBatches):
         ------
         ValueError
             If the matrix is in memory.
+        UnsupportedError
+            If it is a DataFrame in obsm, whose columns are read whole.
+        StaleFileError
+            If the file is no longer the one that the dataset was made from.
 
         Examples
         --------
@@ -590,13 +596,16 @@ class AnnDataset(RowBatches):
         1.0
         """
         source = self._first.source
-        if isinstance(source, JoinedSource):
-            files = [(m.source.path, m.source.elem) for m in source.matrices if isinstance(m.source, FileSource)]
-            if files:
-                return inspect_files(files, self.chunk_size)
-        if not isinstance(source, FileSource):
+        of_files = FileSource | FrameFileSource
+        parts = [m.source for m in source.matrices] if isinstance(source, JoinedSource) else [source]
+        found = [part for part in parts if isinstance(part, of_files)]
+        if not found:
             raise ValueError(f"{source.place} is in memory, where a file was expected; there is nothing to inspect")
-        return inspect_file(source.path, source.elem, self.chunk_size)
+        for part in found:
+            part.check_unchanged()
+        if isinstance(source, JoinedSource):
+            return inspect_files([(part.path, part.elem) for part in found], self.chunk_size)
+        return inspect_file(found[0].path, found[0].elem, self.chunk_size)
 
     def close(self) -> None:
         """Close the files; a closed dataset cannot be read any more."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from annfeed._core import Reader
+from annfeed.errors import UnsupportedError
 from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.foreign import recognised
@@ -169,6 +170,10 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
         If the file cannot be read.
     UnknownNameError
         If it has no such element.
+    UnsupportedError
+        If it is a DataFrame in obsm: its columns are read whole, so that all orders cost the same.
+    ValueError
+        If ``window`` is not positive.
 
     Examples
     --------
@@ -179,7 +184,11 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     'dense'
     """
     file, where = os.fsdecode(path), Elem.parse(elem)
+    if window < 1:
+        raise ValueError(f"window is {window}, where a positive number of rows was expected")
     with recognised(file):
+        if where.var is None:
+            _refuse_frame(file, where.path)
         facts = Reader.describe(file, where.path)
     encoding, shape = facts["format"], facts["shape"]
     values, *others = facts["arrays"]
@@ -214,6 +223,16 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
         conversion_bytes=facts["conversion_bytes"],
         obs_columns=_obs_columns(file, where.obs),
     )
+
+
+def _refuse_frame(path: str, elem: str) -> None:
+    from annfeed.sources.frame import frame_columns  # which takes a second: of obsm only
+
+    if frame_columns(path, elem) is not None:
+        raise UnsupportedError(
+            f"{path}: '{elem}' is a DataFrame, where an array or a sparse matrix was expected. AnnDataset reads it: "
+            "each column is an array of its own, held in memory from the first read on; every order costs the same"
+        )
 
 
 def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyInspections:

@@ -178,7 +178,8 @@ class _Union:
                     is_file = not isinstance(source, anndata.AnnData)
                     shape = find_shape(as_path(source), elem) if is_file else None
                     shapes[key].append(shape)
-                    found = self._names(source, elem) if elem.var is not None else self._frame_names(source, elem)
+                    named = elem.var is not None
+                    found = self._names(number, elem) if named else self._frame_names(source, elem)
                     names[key].append(found)
                     if elem.var is not None and found is not None and shape is not None:
                         check_columns(f"{self._parts.place(number)}: '{elem.path}'", elem.var, shape[1], len(found))
@@ -204,13 +205,14 @@ class _Union:
         with tqdm(sources, "annfeed: opening", unit="file", delay=_PATIENCE, leave=False, disable=None) as bar:
             yield from enumerate(bar)
 
-    def _names(self, source: Any, elem: Elem) -> pd.Index[Any]:
+    def _names(self, number: int, elem: Elem) -> pd.Index[Any]:
         """The names of a source's genes: the same Index for the same names."""
+        source = self._parts.sources[number]
         stored = None if isinstance(source, anndata.AnnData) else find_raw_names(as_path(source), elem)
         raw = None if stored is None else tuple(stored)
         if raw is not None and raw in self._by_raw_names:
             return self._by_raw_names[raw]
-        names = find_names(source, elem)
+        names = find_names(source, elem, self._parts.place(number))
         names = self._by_names.setdefault(tuple(names), names)
         if raw is not None:
             self._by_raw_names[raw] = names
@@ -230,18 +232,25 @@ class _Union:
         names = [index for index in found_names if index is not None]
         if names and len(names) < len(found_names):
             with_names, without = (
-                self._parts.place(next(i for i, index in enumerate(found_names) if (index is None) is lacks))
-                for lacks in (False, True)
+                next(i for i, index in enumerate(found_names) if (index is None) is lacks) for lacks in (False, True)
             )
+            self._open(without, elem, None, None)  # which tells if there is nothing
             raise ValueError(
-                f"'{elem.path}' is a DataFrame in {with_names} and an array in {without}; expected one kind, as "
+                f"'{elem.path}' is a DataFrame in {self._parts.place(with_names)} and an array in "
+                f"{self._parts.place(without)}; expected one kind, as "
                 "columns with names and without cannot be matched"
             )
         if not names:
             matrices = [self._open(i, elem, None, shape) for i, shape in enumerate(shapes)]
             _check_widths(matrices)
-            source = JoinedSource(matrices, [Placed(None)] * len(matrices), matrices[0].n_vars)
-            return matrices, self._matrix(elem, source, matrices[0].names())
+            numbers = _numbered(matrices[0].n_vars)
+            place = f"{self._parts.place(0)}: '{elem.path}'"
+            of_all = Placed(column_subset(var_subset, len(numbers), None, place))
+            if of_all.columns is not None:
+                matrices = [self._open(i, elem, of_all, shape) for i, shape in enumerate(shapes)]
+                numbers = numbers[of_all.columns]
+            source = JoinedSource(matrices, [of_all] * len(matrices), len(numbers))
+            return matrices, self._matrix(elem, source, numbers)
         wanted = join_names(names, self._joining.join, lambda i: f"{self._parts.place(i)}: '{elem.var or elem.path}'")
         columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources")
         if columns is not None:

@@ -85,7 +85,7 @@ def row_subset(
     return np.where(positions < 0, positions + n_rows, positions)
 
 
-def column_subset(subset: Any, n_cols: int, names: Names, place: str) -> Int64Array | None:
+def column_subset(subset: Any, n_cols: int, names: Names | None, place: str) -> Int64Array | None:
     """Return the columns that ``var_subset`` names, in its order; None for all.
 
     Parameters
@@ -96,7 +96,7 @@ def column_subset(subset: Any, n_cols: int, names: Names, place: str) -> Int64Ar
     n_cols
         Columns that there are.
     names
-        Gives their names; called only if ``subset`` is of names, or a Series whose index is not the default one.
+        Gives their names; called only if ``subset`` is of names, or a Series. None where they have none.
     place
         Where they are, for messages.
 
@@ -127,8 +127,14 @@ def column_subset(subset: Any, n_cols: int, names: Names, place: str) -> Int64Ar
     values, index = one_axis("var_subset", subset), index_of(subset)
     if values.dtype == bool:
         _check_length("var_subset", values, n_cols, "columns", index)
-        return _true(by_index("var_subset", values, subset, names, "adata.var_names"))
+        named = f"range({n_cols})" if names is None else "adata.var_names"
+        return _true(by_index("var_subset", values, subset, names, named))
     if values.dtype.kind in "OU":
+        if names is None:
+            raise UnknownNameError(
+                f"var_subset holds {values.tolist()[0]!r}, but the columns of {place} have no names; expected "
+                "positions, a slice or a mask. Of several matrices give each its own: var_subset={key: …}"
+            )
         columns = _find_names([str(v) for v in values], names(), place)
     else:
         _refuse_numbers_of_all("var_subset", values, index, n_cols, names)

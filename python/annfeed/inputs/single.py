@@ -47,7 +47,7 @@ def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]
     Parameters
     ----------
     var_subset
-        Of the matrices over genes, or, where there is none, of the DataFrames in obsm; or ``{key: subset}``.
+        Of the matrices over genes, or, where there is none, of those in obsm; or ``{key: subset}``.
     elems
         The matrices by key.
 
@@ -83,7 +83,7 @@ def find_matrix(
     open_file: Callable[..., FileSource],
     place: str = "AnnData",
 ) -> Matrix:
-    """Return a matrix of one source, with ``var_subset`` applied if it is over genes.
+    """Return a matrix of one source, with ``var_subset`` applied.
 
     Parameters
     ----------
@@ -143,10 +143,10 @@ def file_opener(budget: SharedBudget, threads: int, strict: bool, **options: Any
     return partial(FileSource, cache=budget, threads=threads, strict=strict, **options)
 
 
-def find_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any]:
-    """Return the names of the columns of a matrix over genes."""
+def find_names(adata_or_path: AnnDataOrPath, elem: Elem, place: str = "AnnData") -> pd.Index[Any]:
+    """Return the names of the columns of a matrix over genes; ``place`` are the words for an AnnData in messages."""
     if isinstance(adata_or_path, anndata.AnnData):
-        return HeldMatrix(HeldAnnData(adata_or_path), elem, FileSource).names()
+        return HeldMatrix(HeldAnnData(adata_or_path, place), elem, FileSource).names()
     return _names_in_file(as_path(adata_or_path), elem)
 
 
@@ -279,7 +279,7 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
     names = partial(_names_in_file, path, elem, KnownFile.at(os.path.abspath(path)))
     columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
     source = open_file(path, elem.path, columns=columns)
-    return _matrix(elem, source, columns, names)
+    return _matrix(elem, source, columns, names if elem.var is not None else partial(_numbered, source.shape[1]))
 
 
 def _of_frame(held: HeldAnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], *, copied: bool) -> Matrix:
@@ -308,8 +308,6 @@ def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
 
 def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]) -> Matrix:
     n_obs, n_vars = source.shape
-    if elem.var is None:
-        return Matrix(elem.path, source, n_obs, n_vars, partial(_numbered, n_vars))
     if columns is None:
         return Matrix(elem.path, source, n_obs, n_vars, names)
     return Matrix(elem.path, source, n_obs, len(columns), partial(_picked, names, columns))
@@ -318,10 +316,12 @@ def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Calla
 def _columns(
     place: str, elem: Elem, var_subset: Any, names: Callable[[], pd.Index[Any]], n_cols: Callable[[], int]
 ) -> Int64Array | None:
-    if var_subset is None or elem.var is None:
+    if var_subset is None:
         return None
     if isinstance(var_subset, Placed):
         return var_subset.columns
+    if elem.var is None:  # an array in obsm
+        return column_subset(var_subset, n_cols(), None, f"{place}: '{elem.path}'")
     return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -115,8 +115,14 @@ def _common_dtype(columns: Sequence[pd.Series[Any]], has_gaps: bool, where: str)
             return np.dtype(object)
         return np.result_type(*(dtype if isinstance(dtype, np.dtype) else np.float64 for dtype in dtypes))
     if all(dtype == dtypes[0] for dtype in dtypes):
-        return dtypes[0]
+        return _with_missing(dtypes[0]) if has_gaps else dtypes[0]
     return np.dtype(object)
+
+
+def _with_missing(dtype: Any) -> Any:
+    """Intervals of integers, of which none can be missing, as those of floats; any other type as it is."""
+    is_of_integers = isinstance(dtype, pd.IntervalDtype) and np.dtype(dtype.subtype).kind in "iu"
+    return pd.IntervalDtype(np.float64, dtype.closed) if is_of_integers else dtype
 
 
 def _common_categories(dtypes: Sequence[pd.CategoricalDtype]) -> Any:
@@ -161,7 +167,8 @@ def _missing(n: int, dtype: Any) -> pd.Series[Any]:
     if isinstance(dtype, pd.CategoricalDtype):
         return pd.Series(pd.Categorical.from_codes(np.full(n, -1, np.int8), dtype=dtype))
     if not isinstance(dtype, np.dtype):
-        return cast("pd.Series[Any]", pd.Series(pd.NA, index=pd.RangeIndex(n), dtype=dtype))
+        nothing: Any = pd.array([], dtype=dtype)
+        return pd.Series(nothing.take(np.full(n, -1), allow_fill=True))
     if dtype.kind in "mM":
         return pd.Series(np.full(n, "NaT", dtype))
     # A type that cannot say "missing" was chosen only if nothing is.

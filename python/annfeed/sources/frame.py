@@ -53,6 +53,9 @@ def frame_values(frame: pd.DataFrame, place: str, *, totals: bool = False) -> np
     >>> frame_values(pd.DataFrame({"CD3": [1, 2], "CD4": pd.array([3, None], dtype="Int64")}), "obsm/protein").tolist()
     [[1.0, 3.0], [2.0, nan]]
     """
+    dtypes = frame.dtypes.tolist()
+    if dtypes and all(isinstance(dtype, np.dtype) and dtype.kind in "biuf" for dtype in dtypes):
+        return frame.to_numpy(np.result_type(*dtypes), copy=True)  # column by column takes 50 times as long
     advice = "leave it out with var_subset="
     if totals:
         advice = "NormalizeTotal() sums over all columns; NormalizeTotal(over='delivered') over those of var_subset="
@@ -155,6 +158,10 @@ class FrameFileSource:
         """Let the blocks read from now on know the sums of whole rows, over all columns of the DataFrame."""
         if not self._totals:
             self._totals, self._values = True, None
+
+    def check_unchanged(self) -> None:
+        """Raise StaleFileError if the file is no longer the one that the DataFrame was found in."""
+        self._file.check()
 
     def unit_starts(self) -> None:
         """Any row can be taken by itself."""
