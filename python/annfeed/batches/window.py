@@ -14,7 +14,7 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.keys import check_keys
 from annfeed.errors import StaleFileError
-from annfeed.h5ad.identity import wait_for_own_write
+from annfeed.h5ad.turns import reading
 from annfeed.sources.base import DecodedRows
 
 Blocks = dict[str, tuple[DecodedRows | StoredRows, Int64Array]]
@@ -65,9 +65,9 @@ class LoadedWindow:
             return self._batch(start, stop)
         except StaleFileError:
             # Rows left in the file while annfeed itself wrote to it; of any other change the second read tells again.
-            wait_for_own_write()
-            self._blocks = self._dataset.load_rows(self._rows)._blocks
-        return self._batch(start, stop)
+            with reading():
+                self._blocks = self._dataset.load_rows(self._rows)._blocks
+                return self._batch(start, stop)
 
     def _batch(self, start: int, stop: int) -> Batch:
         batch: dict[str, Any] = {

@@ -7,16 +7,34 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from annfeed.errors import FormatError, StaleFileError
 from annfeed.h5ad.open_files import make_room
+from annfeed.h5ad.turns import reading
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
-def open_h5py(path: str) -> Any:
+@contextmanager
+def open_h5py(path: str) -> Iterator[Any]:
+    """Give the `h5py.File` at ``path``, open for reading within the block, in which annfeed writes to no file.
+
+    Raises
+    ------
+    OSError, FormatError
+        As `open_to_stay` does.
+    """
+    with reading(), open_to_stay(path) as file:
+        yield file
+
+
+def open_to_stay(path: str) -> Any:
     """Return the `h5py.File` at ``path``, open for reading; files that were read long ago may be closed for it.
+
+    Whoever keeps it lets go before a write (`annfeed.h5ad.identity.holders`).
 
     Raises
     ------

@@ -9,13 +9,13 @@ a copy that was put back does.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import WeakSet
 
 from annfeed.errors import StaleFileError
+from annfeed.h5ad.turns import reading, writing
 
 Identity = tuple[int, int, int, int]
 
@@ -24,13 +24,12 @@ class Holder(Protocol):
     """Something that keeps a file open with h5py, which would not let this process write to it."""
 
     def release(self, path: str) -> None:
-        """Close the file at ``path`` until it is read again."""
+        """Close the file at ``path`` until it is read again; nothing reads meanwhile."""
 
 
 #: Those that must let go before a write.
 holders: WeakSet[Holder] = WeakSet()
 
-_writing = threading.RLock()
 #: What each write of this process made of which file, in their order, and the element that it wrote.
 _writes: list[tuple[Identity, Identity, str | None]] = []
 
@@ -85,8 +84,8 @@ class KnownFile:
         >>> KnownFile.at("/no/such/file").now is None
         True
         """
-        n_writes = len(_writes)
-        return cls(path, file_identity(path), n_writes)
+        with reading():
+            return cls(path, file_identity(path), len(_writes))
 
     @property
     def now(self) -> Identity | None:
@@ -143,11 +142,9 @@ class KnownFile:
         StaleFileError
             If it is not the file that is known.
         """
-        if self.now is None or (file_identity(self.path) if found is None else found) == self.now:
-            return
-        wait_for_own_write()  # of which one was under way, maybe
-        if (file_identity(self.path) if found is None else found) == self.now:
-            return
+        with reading():
+            if self.now is None or (file_identity(self.path) if found is None else found) == self.now:
+                return
         raise StaleFileError(
             f"{self.path}: the file changed since the dataset was made. Make the dataset again to read the new file"
         )
@@ -165,7 +162,9 @@ class KnownFile:
 
 @contextmanager
 def own_write(path: str, elem: str) -> Iterator[None]:
-    """Note that the change which the file undergoes meanwhile leaves all but one element as it is; one at a time.
+    """Note that the change which the file undergoes meanwhile leaves all but one element as it is.
+
+    Nothing of annfeed reads in this process meanwhile, and files that it has open with h5py are closed.
 
     Parameters
     ----------
@@ -174,7 +173,7 @@ def own_write(path: str, elem: str) -> Iterator[None]:
     elem
         What is written, new or in place of another; an exception means that the old one is as it was.
     """
-    with _writing:
+    with writing():
         for holder in list(holders):
             holder.release(path)
         before = file_identity(path)
@@ -190,12 +189,6 @@ def own_write(path: str, elem: str) -> Iterator[None]:
                 after = file_identity(path)
             if before is not None and after is not None and before != after:
                 _writes.append((before, after, written))
-
-
-def wait_for_own_write() -> None:
-    """Return when no write of our own is under way."""
-    with _writing:
-        pass
 
 
 def n_own_writes() -> int:

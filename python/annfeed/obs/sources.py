@@ -24,6 +24,7 @@ from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.held import HeldAnnData
 from annfeed.h5ad.identity import KnownFile
+from annfeed.h5ad.turns import reading
 from annfeed.obs.columns import Column, Labels, Rows
 from annfeed.obs.text_codes import read_text_codes
 
@@ -324,7 +325,7 @@ class FileSource:
                 f"{self.place} is in a form from before anndata 0.7, known only for the obs of a whole file; read the "
                 "file with anndata and write it again"
             )
-        with _quiet(), _told(self.place):
+        with reading(), _quiet(), _told(self.place):
             # Categories of compound frames lie in uns; anndata joins them only when it reads the whole file.
             adata = anndata.read_h5ad(self._path, backed="r")
             try:

@@ -21,6 +21,7 @@ import torch
 
 from annfeed.errors import StaleFileError, UnknownNameError
 from annfeed.h5ad.identity import KnownFile, n_own_writes
+from annfeed.h5ad.turns import reading
 from annfeed.obs.columns import CategoriesAs, Column, Labels, ObsColumns, Rows, convert, holds
 from annfeed.obs.concat import JoinedObsSource
 from annfeed.obs.sources import AnnDataSource, FileSource, FrameSource, Name, Source
@@ -435,17 +436,20 @@ class ObsTable:
         names = self.columns
         cache = self._converted
         stale = [name for name in names if name not in cache or not self._source.still_holds(name, cache[name][0])]
-        self._check_kept(stale)
-        for name in list(stale):
-            if (computed := self._source.computed(name)) is not None:
-                cache[name] = None, computed
-                stale.remove(name)
-        with closing(self._source.read(stale)) as columns:
+        if stale:
+            with reading():
+                self._check_kept(stale)
+                self._convert(stale, cache)
+        return [(name, cache[name][1]) for name in names]
+
+    def _convert(self, names: list[Name], cache: dict[Name, tuple[object, Column]]) -> None:
+        computed = {name: column for name in names if (column := self._source.computed(name)) is not None}
+        cache.update({name: (None, column) for name, column in computed.items()})
+        with closing(self._source.read([name for name in names if name not in computed])) as columns:
             for name, series in columns:
                 # The array is kept for `still_holds`, but not a file's: its column would be in memory twice.
                 array = None if self._source.is_of_file else series.array
                 cache[name] = array, convert(series, f"{self._source.place}: column {name!r}")
-        return [(name, cache[name][1]) for name in names]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the converted columns behind; an AnnData's obs is taken as it is now."""

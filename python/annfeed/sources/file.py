@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 from annfeed._core import Block, Reader, StoredRows
 from annfeed.arrays import Int64Array
-from annfeed.errors import AnnfeedWarning, FormatError, StaleFileError, UnsupportedError
-from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes, wait_for_own_write
+from annfeed.errors import AnnfeedWarning, FormatError, UnsupportedError
+from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes
 from annfeed.h5ad.open_files import OpenFiles, forget, make_room, use
+from annfeed.h5ad.turns import reading, writing
 from annfeed.memory.budget import SharedBudget
 from annfeed.sources import cancel
 from annfeed.sources.base import STATS
 from annfeed.sources.h5py_fallback import H5pyMatrix
-
-T = TypeVar("T")
 
 #: Seconds after which a progress bar shows.
 _PATIENCE = 2.0
@@ -107,7 +105,8 @@ class FileSource:
         self._file = KnownFile(self.path) if shape is None else KnownFile.at(self.path)
         self._shape = shape
         if shape is None:
-            self._shape = self._open(threads).shape
+            with reading():
+                self._shape = self._open(threads).shape
             use(self, open_files)
 
     @property
@@ -164,14 +163,11 @@ class FileSource:
 
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
-
-        def decoded() -> Block:
+        with reading():
             reader = self.reader
             self._budget.make_room()
             _convert(reader, threads)
             return reader.read(rows, threads, cancel.current())
-
-        return self._despite_own_writes(decoded)
 
     def release(self, path: str) -> None:
         """Close the file until the next read, if h5py has it open and it is the one at ``path``."""
@@ -183,27 +179,14 @@ class FileSource:
 
     def stored(self, rows: Int64Array, dtype: str) -> StoredRows | None:
         """``rows`` (sorted, distinct), left in the file where a dense batch of ``dtype`` needs no more than a copy."""
-
-        def left() -> StoredRows | None:
+        with reading():
             reader = self.reader
             return reader.stored(rows, dtype) if isinstance(reader, Reader) else None
 
-        return self._despite_own_writes(left)
-
-    def _despite_own_writes(self, read: Callable[[], T]) -> T:
-        """Read; once more where annfeed wrote to the file meanwhile, which leaves its matrices as they were."""
-        known = self._file.now
-        try:
-            return read()
-        except StaleFileError:
-            wait_for_own_write()
-            if self._file.now == known:
-                raise
-        return read()
-
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
-        return self.reader.unit_starts()
+        with reading():
+            return self.reader.unit_starts()
 
     def now(self, thorough: bool = True) -> FileSource:
         """Return itself: a file that changes is another file."""
@@ -232,9 +215,11 @@ class FileSource:
 
     def close(self) -> None:
         """Close the file; reading again is an error."""
-        if isinstance(self._reader, H5pyMatrix):
-            self._reader.close()
-        self._reader, self._closed = None, True
+        reader, self._closed = self._reader, True
+        if isinstance(reader, H5pyMatrix):
+            with writing():  # whoever reads through it is done
+                reader.close()
+        self._reader = None
         forget(self)
 
     def _open(self, threads: int) -> Reader | H5pyMatrix:

@@ -18,6 +18,7 @@ from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.identity import KnownFile
+from annfeed.h5ad.turns import reading
 from annfeed.sources.base import STATS, block_of
 from annfeed.sources.columns import GAP
 
@@ -142,12 +143,13 @@ class FrameFileSource:
         """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
         if self._closed:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
-        self._file.check()
-        self._file.check_kept(self.elem)
-        if self._values is None:
-            self._values = self._load()
+        with reading():
+            self._file.check()
+            self._file.check_kept(self.elem)
+            values = self._load() if self._values is None else self._values
+            self._values = values
         columns = self._columns if self._totals else None
-        return block_of(self._values[rows], columns, self.place, totals=self._totals)
+        return block_of(values[rows], columns, self.place, totals=self._totals)
 
     @property
     def is_part(self) -> bool:

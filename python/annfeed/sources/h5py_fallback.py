@@ -16,7 +16,7 @@ import numpy.typing as npt
 from annfeed._core import Block, Budget
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
-from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.file import open_to_stay
 from annfeed.h5ad.identity import file_identity
 
 
@@ -60,7 +60,7 @@ class H5pyMatrix:
         self._path, self._elem, self._columns, self._budget = path, elem, columns, budget
         self._totals, self._total_over = totals, total_over
         identity = file_identity(path)
-        self._file = open_h5py(path)
+        self._file = open_to_stay(path)
         if identity is None:
             raise StaleFileError(f"{path}: the file was replaced while it was opened. Open the dataset again")
         self.identity = identity
