@@ -185,15 +185,11 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     'dense'
     """
     file, where = os.fsdecode(path), Elem.parse(elem)
-<<<<<<< HEAD
     if window < 1:
         raise ValueError(f"window is {window}, where a positive number of rows was expected")
-    with recognised(file):
+    with reading(), recognised(file):
         if where.var is None:
             _refuse_frame(file, where.path)
-=======
-    with reading(), recognised(file):
->>>>>>> a2aee39 (Reads and writes of a process take turns at files, so that no thread meets half a write)
         facts = Reader.describe(file, where.path)
     encoding, shape = facts["format"], facts["shape"]
     values, *others = facts["arrays"]
