@@ -1,5 +1,6 @@
 """Labels and numbers that a model made of the rows, written back into obs as anndata itself would write them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,93 @@ def test_forms_to_which_nothing_can_be_added(path: Path, tmp_path: Path) -> None
         pass
     with pytest.raises(FormatError, match="no 'obs'"):
         write_obs(tmp_path / "empty.h5ad", "new", TEXTS)
+
+
+# --- one type for all batches ----------------------------------------------------------------------------------------
+
+KINDS = ([True, False], [1, 2], [0.5, 1.0], ["1", "2"])
+MASKED = np.ma.array([1, 7, 3], mask=[False, True, False])
+
+
+@pytest.mark.parametrize("form", ["memory", "file"])
+@pytest.mark.parametrize(
+    ("results", "dtype", "wanted"),
+    [
+        ([1, None, 3], "Int64", [1, pd.NA, 3]),
+        ([1, pd.NA, 3], "Int64", [1, pd.NA, 3]),
+        ((True, None, False), "boolean", [True, pd.NA, False]),
+        ([([0, 1], [1, None]), ([2], [3])], "Int64", [1, pd.NA, 3]),
+        ([([2], [3]), ([0, 1], [1, None])], "Int64", [1, pd.NA, 3]),
+        (MASKED, "Int64", [1, pd.NA, 3]),
+        ([1.5, None, 3], "float64", [1.5, np.nan, 3]),
+        ([1.5, pd.NA, 3], "float64", [1.5, np.nan, 3]),
+        ([([0, 1], pd.array([1, None], dtype="Int64")), ([2], np.array([2.5]))], "float64", [1, np.nan, 2.5]),
+        ([([2], np.array([2.5])), ([0, 1], pd.array([1, None], dtype="Int64"))], "float64", [1, np.nan, 2.5]),
+        ([([0], np.array([1.0])), ([2], pd.array([7], dtype="Int64"))], "float64", [1, np.nan, 7]),
+    ],
+)
+def test_numbers_of_which_some_are_missing(tmp_path: Path, form: str, results: Any, dtype: str, wanted: Any) -> None:
+    target = adata = anndata.AnnData(np.eye(3))
+    if form == "file":
+        target = os.fsencode(tmp_path / "a.h5ad")
+        adata.write_h5ad(tmp_path / "a.h5ad")
+    write_obs(target, "new", results)
+    column = (adata if form == "memory" else anndata.read_h5ad(tmp_path / "a.h5ad")).obs["new"]
+    pd.testing.assert_series_equal(column, pd.Series(wanted, index=column.index, dtype=dtype, name="new"))
+
+
+@pytest.mark.parametrize("labels", KINDS)
+@pytest.mark.parametrize("others", KINDS)
+def test_labels_of_two_kinds(labels: Any, others: Any) -> None:
+    adata = anndata.AnnData(np.eye(3))
+    batches = [([0, 1], pd.Categorical(labels)), ([2], pd.Categorical(others[1:], categories=others))]
+    if labels is others:
+        write_obs(adata, "new", batches)
+        assert adata.obs["new"].tolist() == [*labels, others[1]]
+        return
+    with pytest.raises(TypeError, match=r"result 1 has the label .*, those before are of .*: all must be of one kind"):
+        write_obs(adata, "new", batches)
+
+
+@pytest.mark.parametrize("labels", [pd.date_range("2020", periods=3), [("a", 1), ("b", 2)], pd.interval_range(0, 3)])
+def test_labels_that_a_file_cannot_hold_are_refused_at_once(path: Path, labels: Any) -> None:
+    before, taken = contents(path), []
+
+    def results() -> Any:
+        for i in range(N):
+            taken.append(i)
+            yield [i], pd.Categorical([labels[0]], categories=labels)
+
+    with pytest.raises(TypeError, match=r"result 0 has the label .* where a file can hold labels of text, integer"):
+        write_obs(path, "new", results())
+    assert taken == [0]
+    with pytest.raises(TypeError, match=r"categories has the label .* where a file can hold"):
+        write_obs(path, "new", [([0], [0])], categories=pd.CategoricalDtype(labels))
+    assert contents(path) == before
+    adata = anndata.AnnData(np.eye(3))
+    write_obs(adata, "new", pd.Categorical([labels[0]] * 3))
+    assert adata.obs["new"].tolist() == [labels[0]] * 3
+
+
+def test_a_default_index_beside_obs_names_that_are_its_numbers_in_another_order() -> None:
+    adata = anndata.AnnData(np.eye(4))[[3, 1, 0, 2]].copy()
+    scores = pd.Series([0.5, 1.5, 2.5, 3.5])
+    for write, results in ((write_obs, scores), (annfeed.write_obsm, pd.DataFrame({"score": scores}))):
+        with pytest.raises(ValueError, match="obs names are these numbers in another order"):
+            write(adata, "new", results)
+    write_obs(adata, "by_position", scores.to_numpy())
+    write_obs(adata, "by_name", scores.set_axis(scores.index.astype(str)))
+    assert adata.obs["by_position"].tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert adata.obs["by_name"].tolist() == [3.5, 1.5, 0.5, 2.5]
+
+
+def test_masked_values_are_no_results_of_obsm() -> None:
+    adata = anndata.AnnData(np.eye(3))
+    for results in (MASKED, [([0, 1, 2], MASKED)]):
+        with pytest.raises(ValueError, match="is an array with masked values"):
+            annfeed.write_obsm(adata, "new", results)
+    annfeed.write_obsm(adata, "new", MASKED.filled(0))
+    assert adata.obsm["new"].ravel().tolist() == [1, 0, 3]
 
 
 # --- failures --------------------------------------------------------------------------------------------------------

@@ -15,9 +15,8 @@ import pandas as pd
 import torch
 
 from annfeed.arrays import Int64Array
-
-#: What a dict may hold beside its values.
-_INDEX, _PADDING = "index", "is_padding"
+from annfeed.batches.keys import INDEX, IS_PADDING
+from annfeed.user_arrays import are_renumbered
 
 
 class Rows(Protocol):
@@ -107,7 +106,7 @@ def _is_whole(results: Any, of_column: bool) -> bool:
 
 def _whole(results: Any, index: Any, target: Rows, of_column: bool) -> Piece:
     if not of_column and not isinstance(results, pd.DataFrame | pd.Series | torch.Tensor):
-        results = np.asarray(results)
+        results = np.asanyarray(results)  # a masked array stays one
     n = _length("results", results)
     if index is not None:
         return _checked(Piece("results", _row_numbers(index, n, ""), results), target)
@@ -126,10 +125,16 @@ def _whole(results: Any, index: Any, target: Rows, of_column: bool) -> Piece:
 def _rows_of_labels(frame: Any, target: Rows) -> Int64Array | None:
     """Rows by the names that a Series or a DataFrame has as its index; None where it counts them."""
     labels = frame.index
-    if labels.equals(pd.RangeIndex(len(labels))):
-        return None
     names, positions = target.names(), target.positions()
     own = names if positions is None else names[positions]
+    if labels.equals(pd.RangeIndex(len(labels))):
+        if len(own) == len(labels) and are_renumbered(own):
+            raise ValueError(
+                f"{target.place}: the index of results is 0, 1, 2, …, but obs names are these numbers in another "
+                "order: by position and by name results are of different rows. Pass results.to_numpy() to go by "
+                "position, or results.set_axis(results.index.astype(str)) to go by name"
+            )
+        return None
     if len(own) == len(labels) and (own == labels).all():
         return None
     if labels.is_unique and names.is_unique:
@@ -157,12 +162,12 @@ def _of_batch(what: str, batch: Any, key: str) -> tuple[Any, Any]:
 
 
 def _of_dict(what: str, batch: Mapping[Any, Any], key: str) -> tuple[Any, Any]:
-    if _INDEX not in batch:
+    if INDEX not in batch:
         raise TypeError(
             f"{what} is a dict with {_listed(batch)}; expected 'index', the rows, as predict_loader and "
             "return_index=True put it into batches"
         )
-    others = [name for name in batch if name not in (_INDEX, _PADDING)]
+    others = [name for name in batch if name not in (INDEX, IS_PADDING)]
     if key in others:
         others = [key]
     if len(others) != 1:
@@ -170,10 +175,10 @@ def _of_dict(what: str, batch: Mapping[Any, Any], key: str) -> tuple[Any, Any]:
             f"{what} is a dict with {_listed(batch)}; expected 'index' and one more, the values. Give them under the "
             f"key {key!r}"
         )
-    rows, values = batch[_INDEX], batch[others[0]]
-    if _PADDING in batch:
+    rows, values = batch[INDEX], batch[others[0]]
+    if IS_PADDING in batch:
         # Rows that came twice to make ranks even.
-        own = ~np.asarray(_numpy(batch[_PADDING]), bool)
+        own = ~np.asarray(_numpy(batch[IS_PADDING]), bool)
         places = np.flatnonzero(own)
         rows = np.asarray(_numpy(rows))[own]
         values = (

@@ -18,6 +18,10 @@ from annfeed.results.rows import RowStore
 _Kind = Literal["numbers", "labels", "nullable numbers"]
 
 
+#: Of labels; anndata writes no others.
+_KINDS_IN_FILES = ("text", "integer", "float", "bool")
+
+
 class ResultColumn:
     """The results of a column.
 
@@ -29,6 +33,8 @@ class ResultColumn:
         The words for them in messages.
     categories
         What integers stand for, -1 for missing; or the labels that there may be. None: integers are numbers.
+    to_file
+        Whether labels must be such that a file can hold them.
 
     Examples
     --------
@@ -39,9 +45,12 @@ class ResultColumn:
     Categories (2, object): ['B', 'T']
     """
 
-    def __init__(self, n_rows: int, place: str, categories: Any = None) -> None:
-        self._n_rows, self._place = n_rows, place
+    def __init__(self, n_rows: int, place: str, categories: Any = None, *, to_file: bool = False) -> None:
+        self._n_rows, self._place, self._to_file = n_rows, place, to_file
         self._fixed = None if categories is None else _dtype_of(categories)
+        self._label_kind: str | None = None
+        if self._fixed is not None:
+            self._check_labels("categories", self._fixed.categories.tolist())
         self._store = RowStore(n_rows, place)
         self._nulls = RowStore(n_rows, place)
         self._kind: _Kind | None = None
@@ -126,6 +135,9 @@ class ResultColumn:
         if len(missing):
             self._nulls.fill(fill is None, missing)
         null = self._nulls.whole()[:, 0].astype(bool)
+        if values.dtype.kind == "f":  # of integers with some missing, and of floats
+            values[null] = np.nan
+            return values
         return pd.arrays.BooleanArray(values, null) if values.dtype == bool else pd.arrays.IntegerArray(values, null)
 
     def _kind_of(self, what: str, column: pd.Series[Any]) -> _Kind:
@@ -165,8 +177,25 @@ class ResultColumn:
                     f"expected one of {_some(self._fixed.categories)}"
                 )
         else:
+            self._check_labels(what, labels)
             place = np.array([self._codes.setdefault((type(n), n), len(self._codes)) for n in labels], np.int64)
         return np.append(place, -1)[codes].astype(np.int32)
+
+    def _check_labels(self, what: str, labels: list[Any]) -> None:
+        for label in labels:
+            kind = _kind_of_label(label)
+            if self._to_file and kind not in _KINDS_IN_FILES:
+                raise TypeError(
+                    f"{what} has the label {label!r}, a {kind}, where a file can hold labels of "
+                    f"{', '.join(_KINDS_IN_FILES)} only. Make texts of them, as with str(label)"
+                )
+            if self._label_kind is None:
+                self._label_kind = kind
+            if kind != self._label_kind:
+                raise TypeError(
+                    f"{what} has the label {label!r}, a {kind}, those before are of {self._label_kind}: all must be of "
+                    "one kind"
+                )
 
     def _given_codes(self, what: str, column: pd.Series[Any]) -> npt.NDArray[np.int32]:
         assert self._fixed is not None
@@ -183,12 +212,10 @@ class ResultColumn:
         if len(missing):
             self._store.fill(-1, missing)
         codes = self._store.whole()[:, 0]
-        if self._dtype is not None:
+        labels = [label for _, label in self._codes]
+        if self._dtype is not None and (self._fixed is not None or labels == self._dtype.categories.tolist()):
             dtype = self._dtype
-            if self._fixed is None:  # our codes count labels in the order of the categories
-                assert [label for _, label in self._codes] == dtype.categories.tolist()
         else:
-            labels = [label for _, label in self._codes]
             # In the order in which anndata puts the categories that it makes of text.
             order = natsorted(range(len(labels)), key=lambda code: labels[code])
             place = np.empty(len(labels) + 1, np.int32)
@@ -227,7 +254,7 @@ def no_result(place: str, missing: Int64Array, n_rows: int, dtype: Any = "") -> 
 
 def _typed(what: str, values: Any) -> Any:
     """Values as a Series of a numpy number, a nullable number, a categorical, or object with text."""
-    column: Any = values if isinstance(values, pd.Series) else pd.Series(values)
+    column: Any = values if isinstance(values, pd.Series) else _series(values)
     dtype = column.dtype
     if isinstance(dtype, pd.SparseDtype):
         column = column.sparse.to_dense()
@@ -245,9 +272,30 @@ def _typed(what: str, values: Any) -> Any:
     if is_object and kind in ("boolean", "integer"):
         return column.astype("boolean" if kind == "boolean" else "Int64")
     if is_object and kind in ("floating", "mixed-integer-float"):
-        return column.astype(np.float64)
+        return column.astype("Float64").astype(np.float64)
     found = f"{kind} values" if is_object else f"dtype {dtype}"
     raise TypeError(f"{what} has {found}, where numbers, bools or text were expected")
+
+
+def _series(values: Any) -> Any:
+    """A Series in which integers stay integers where a value is missing: pandas itself makes floats of them."""
+    if isinstance(values, list | tuple) and any(value is None or value is pd.NA for value in values):
+        return pd.Series(values, dtype=object)
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "biu":
+        nullable: Any = pd.array(values.data).copy()
+        nullable[np.ma.getmaskarray(values)] = pd.NA
+        return pd.Series(nullable)
+    return pd.Series(values)
+
+
+def _kind_of_label(label: Any) -> str:
+    if isinstance(label, bool | np.bool_):
+        return "bool"
+    if isinstance(label, int | np.integer):
+        return "integer"
+    if isinstance(label, float | np.floating):
+        return "float"
+    return "text" if isinstance(label, str) else type(label).__name__
 
 
 def _dtype_of(categories: Any) -> pd.CategoricalDtype:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from annfeed.results.batches import Piece
     from annfeed.results.places import Place, Places, Where
 
-    Target: TypeAlias = "str | os.PathLike[str] | anndata.AnnData | AnnDataset"
+    Target: TypeAlias = "str | bytes | os.PathLike[str] | anndata.AnnData | AnnDataset"
 
 Array = npt.NDArray[Any]
 
@@ -85,7 +85,7 @@ def write_obsm(
     from annfeed.results.batches import pieces
     from annfeed.results.places import find_places
 
-    target = find_places(path_or_adata)
+    target = find_places(_decoded(path_or_adata))
     target.check("obsm", key, overwrite)
     gathered = _Matrix(target)
     for piece in pieces(results, index, key, target, of_column=False):
@@ -158,9 +158,9 @@ def write_obs(
     from annfeed.results.columns import ResultColumn
     from annfeed.results.places import find_places
 
-    target = find_places(path_or_adata)
+    target = find_places(_decoded(path_or_adata))
     target.check("obs", column, overwrite)
-    gathered = ResultColumn(target.n_rows, target.place, categories)
+    gathered = ResultColumn(target.n_rows, target.place, categories, to_file=_is_to_file(target))
     for piece in pieces(results, index, column, target, of_column=True):
         gathered.put(piece.what, piece.rows, _one_value(piece))
     _write(target, "obs", column, gathered.finish(fill), overwrite)
@@ -206,7 +206,7 @@ def check_writable(
     """
     from annfeed.results.places import find_places
 
-    target = find_places(path_or_adata)
+    target = find_places(_decoded(path_or_adata))
     if obsm is not None:
         target.check("obsm", obsm, overwrite)
     if obs is not None:
@@ -236,7 +236,10 @@ class _Matrix:
             if len(set(names)) < len(names) or not names:
                 raise ValueError(f"{piece.what} has the columns {names}, where different names were expected")
             columns = piece.values.columns
-            self._columns = {name: ResultColumn(self._target.n_rows, self._target.place) for name in columns}
+            self._columns = {
+                name: ResultColumn(self._target.n_rows, self._target.place, to_file=_is_to_file(self._target))
+                for name in columns
+            }
         self._first = False
         if is_frame != (self._columns is not None):
             kinds = ("a DataFrame", "arrays") if is_frame else ("an array", "DataFrames")
@@ -265,6 +268,14 @@ class _Matrix:
                 raise ValueError(no_result(self._target.place, missing, self._target.n_rows))
             self._array.fill(fill, missing)
         return self._array.whole()
+
+
+def _decoded(target: Any) -> Any:
+    return os.fsdecode(target) if isinstance(target, bytes) else target
+
+
+def _is_to_file(target: Places) -> bool:
+    return any(place.is_file for place in target.places)
 
 
 def _write(target: Places, where: Where, key: str, value: Any, overwrite: bool) -> None:
@@ -343,6 +354,11 @@ def _of_tensor(values: torch.Tensor) -> Array:
 
 
 def _numbers(what: str, values: Any) -> Array:
+    if np.ma.is_masked(values):
+        raise ValueError(
+            f"{what} is an array with masked values, where each row needs its numbers. Pass "
+            "array.filled(float('nan')), or another value for what is masked"
+        )
     array = np.asarray(_of_tensor(values) if isinstance(values, torch.Tensor) else values)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{what} has dtype {array.dtype}, where numbers were expected")
