@@ -161,6 +161,16 @@ def test_what_is_added_or_not_delivered_disturbs_no_epoch(path: Path) -> None:
     assert set(dataset.obs_column("other")) == {"r"}
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_new_column_is_not_delivered_by_a_copy_either(path: Path, listed: bool) -> None:
+    """What goes to a spawned worker delivers what the dataset does."""
+    dataset = AnnDataset([path] if listed else path)
+    keys = list(dataset[0])
+    write_obs(path, "new", np.arange(N))
+    assert list(dataset[0]) == list(pickle.loads(pickle.dumps(dataset))[0]) == keys
+    assert "obs_new" in AnnDataset(path)[0]
+
+
 def test_a_write_within_one_tick_of_the_clock_is_seen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On file systems that count time coarsely a file can change and keep size and time."""
     from annfeed.h5ad import identity

@@ -453,7 +453,9 @@ class ObsTable:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the converted columns behind; an AnnData's obs is taken as it is now."""
-        return {"source": self._source.to_pickle(self.columns), "asked": self._asked}
+        columns = self.columns
+        # To a file a column may have been added since.
+        return {"source": self._source.to_pickle(columns), "asked": columns if self.is_of_file else self._asked}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start with nothing read."""
