@@ -16,7 +16,7 @@ from typing import Any
 from annfeed._core import Reader
 from annfeed.errors import UnsupportedError
 from annfeed.h5ad.elem import Elem
-from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.turns import reading
 from annfeed.order.blocks import LEAST_BLOCKS, LEAST_ROWS
@@ -347,7 +347,7 @@ def _obs_columns(path: str, group: str) -> dict[str, str]:
         obs = file[group]
         if obs.dtype.names if hasattr(obs, "dtype") else False:  # anndata before 0.7
             return {name: str(obs.dtype[name]) for name in obs.dtype.names if name != "index"}
-        names = [name.decode() if isinstance(name, bytes) else str(name) for name in obs.attrs["column-order"]]
+        names = [text_of(name) for name in obs.attrs["column-order"]]
         return {name: _kind_of_column(obs[name]) for name in names}
     return {}
 

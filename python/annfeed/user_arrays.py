@@ -163,9 +163,10 @@ def by_index(what: str, array: Array, values: Any, names: Callable[[], pd.Index[
     """
     index = index_of(values)
     if index is None:
-        if is_series(values) and names is not None and are_renumbered(names()):
+        known = names() if is_series(values) and names is not None else None
+        if known is not None and are_renumbered(known):
             raise ValueError(
-                f"{what} is a Series with the index 0, 1, 2, …, but {named} {_some(names())} are these numbers in "
+                f"{what} is a Series with the index 0, 1, 2, …, but {named} [{first_few(known)}] are these numbers in "
                 "another order: by position and by name its values are those of different ones. Pass series.to_numpy() "
                 "to go by position, or series.set_axis(series.index.astype(str)) to go by name"
             )
@@ -175,9 +176,9 @@ def by_index(what: str, array: Array, values: Any, names: Callable[[], pd.Index[
         order = _order_of(index, known)
         if order is not None:
             return array[order]
-    found = "" if known is None else f" {_some(known)}"
+    found = "" if known is None else f" [{first_few(known)}]"
     raise ValueError(
-        f"{what} is a Series whose index {_some(index)} is not {named}{found}: by position its values "
+        f"{what} is a Series whose index [{first_few(index)}] is not {named}{found}: by position its values "
         f"would be those of others. Pass series.reindex({named}), or series.to_numpy() to go by "
         "position"
     )
@@ -232,7 +233,7 @@ def _of_one_kind(array: Array) -> Array:
             return array.astype(np.float64)
     if kinds <= {"integer", "float"}:
         return array.astype(np.float64)
-    return np.array([_text(v) for v in array.tolist()], object) if kinds <= {"text", "bytes"} else array
+    return np.array([as_text(v) for v in array.tolist()], object) if kinds <= {"text", "bytes"} else array
 
 
 def _kind(value: object) -> str:
@@ -246,7 +247,14 @@ def _kind(value: object) -> str:
     return next((name for name, types in kinds.items() if isinstance(value, types)), "other")
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a user's value as text; bytes that are no UTF-8 as what they would be written as.
+
+    Examples
+    --------
+    >>> as_text(b"CD4"), as_text(7)
+    ('CD4', '7')
+    """
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
@@ -267,5 +275,13 @@ def _with_a_gap(what: str, array: Any, place: int, rest: Array | None = None) ->
     return error(f"{what} holds {array.dtype} {found}, where a value was expected in each place. Drop or fill it first")
 
 
-def _some(names: pd.Index[Any]) -> str:
-    return f"[{', '.join(map(repr, names[:3].tolist()))}{', …' if len(names) > 3 else ''}]"
+def first_few(values: Any, limit: int = 3, form: Callable[[Any], str] = repr) -> str:
+    """Return the first values and how many more there are, for a message.
+
+    Examples
+    --------
+    >>> first_few(["CD4", "CD8A", "CD3E", "GNLY"]), first_few([1, 2])
+    ("'CD4', 'CD8A', 'CD3E' and 1 more", '1, 2')
+    """
+    more = f" and {len(values) - limit} more" if len(values) > limit else ""
+    return ", ".join(map(form, values[:limit])) + more

@@ -124,3 +124,14 @@ def _told(path: str, failed: OSError | None) -> Exception:
     if "truncated" in text:
         return FormatError(f"{shown}: '/': the file is truncated ({text}). {copy_again}")
     return FormatError(f"{shown}: '/': HDF5 cannot open the file ({text}). {copy_again}")
+
+
+def text_of(value: Any) -> str:
+    """Return an attribute or a name as text: files written by Julia have fixed-length ones, which h5py gives as bytes.
+
+    Examples
+    --------
+    >>> text_of(b"_index"), text_of("_index")
+    ('_index', '_index')
+    """
+    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

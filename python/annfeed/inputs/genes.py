@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from annfeed.sources.columns import Placed
+from annfeed.user_arrays import first_few
 
 Join = Literal["inner", "outer"]
 
@@ -78,10 +79,9 @@ def place_columns(names: pd.Index[Any], wanted: pd.Index[Any]) -> Placed:
 def _check_unique(names: pd.Index[Any], place: str) -> None:
     twice = names[names.duplicated()].unique()
     if len(twice):
-        some = ", ".join(map(repr, twice[:5])) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
         raise ValueError(
-            f"{place} has several genes of one name: {some}; files are joined by the names of their genes, so "
-            "that each may be there once. Make them distinct, as with adata.var_names_make_unique()"
+            f"{place} has several genes of one name: {first_few(twice, 5)}; files are joined by the names of their "
+            "genes, so that each may be there once. Make them distinct, as with adata.var_names_make_unique()"
         )
 
 
@@ -89,10 +89,7 @@ def _nothing_common(names: Sequence[pd.Index[Any]], where: Callable[[int], str])
     first = names[0]
     other = next((i for i, index in enumerate(names) if len(first.intersection(index)) == 0), len(names) - 1)
     return (
-        f"no gene is in all {len(names)} files: {where(0)} has {_some(first)}, {where(other)} has "
-        f"{_some(names[other])}. Are some named by symbol and others by id? join='outer' takes the genes of any file"
+        f"no gene is in all {len(names)} files: {where(0)} has {first_few(first)}, {where(other)} has "
+        f"{first_few(names[other])}. Are some named by symbol and others by id? join='outer' takes the genes of any "
+        "file"
     )
-
-
-def _some(names: pd.Index[Any]) -> str:
-    return ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")

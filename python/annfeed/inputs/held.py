@@ -22,6 +22,8 @@ from annfeed.errors import StaleDataError, UnknownNameError
 from annfeed.h5ad.file import check_not_replaced
 from annfeed.h5ad.held import AGAIN, HeldAnnData, positions_of, same, unchanged
 from annfeed.h5ad.identity import file_identity
+from annfeed.inputs.names import numbered, picked
+from annfeed.inputs.names import same as same_names
 from annfeed.inputs.selection import near_matches
 from annfeed.sources.columns import GAP
 from annfeed.sources.file import FileSource
@@ -104,7 +106,7 @@ class HeldMatrix:
 
     def names(self) -> pd.Index[Any]:
         """Return the names of its columns: genes, or numbers."""
-        return pd.RangeIndex(self.n_cols).astype(str) if self._genes is None else self._genes
+        return numbered(self.n_cols) if self._genes is None else self._genes
 
     def select(self, columns: Int64Array | None) -> None:
         """Deliver ``columns`` (`annfeed.sources.columns.GAP` for one that is not there); None for all."""
@@ -253,8 +255,10 @@ class HeldMatrix:
             )
         n_vars = len(self._columns) if self._columns is not None else n_cols if viewed is None else len(viewed)
         n_obs = wanted if rows is not None else n_cells
-        picked = partial(_same_names, names) if self._columns is None else partial(_picked, names, self._columns)
-        return Matrix(self._elem.path, source, n_obs, n_vars, picked, rows, self)
+        delivered = partial(same_names, names)
+        if self._columns is not None:
+            delivered = partial(picked, delivered, self._columns)
+        return Matrix(self._elem.path, source, n_obs, n_vars, delivered, rows, self)
 
     def _view_rows(self) -> Int64Array | None:
         """The row of the source of each row; None where they are the same."""
@@ -283,11 +287,3 @@ class HeldMatrix:
 
 def _is_compressed(value: Any) -> bool:
     return sp.issparse(value) and value.format in ("csr", "csc")
-
-
-def _same_names(names: pd.Index[Any]) -> pd.Index[Any]:
-    return names
-
-
-def _picked(names: pd.Index[Any], columns: Int64Array) -> pd.Index[Any]:
-    return names[columns]

@@ -25,6 +25,7 @@ from annfeed.h5ad.elem import Elem, parse_places
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.open_files import OpenFiles
 from annfeed.inputs.genes import Join, join_names, place_columns
+from annfeed.inputs.names import numbered, same
 from annfeed.inputs.paths import Parts, find_parts
 from annfeed.inputs.selection import column_subset
 from annfeed.inputs.single import (
@@ -243,7 +244,7 @@ class _Union:
         if not names:
             matrices = [self._open(i, elem, None, shape) for i, shape in enumerate(shapes)]
             _check_widths(matrices)
-            numbers = _numbered(matrices[0].n_vars)
+            numbers = numbered(matrices[0].n_vars)
             place = f"{self._parts.place(0)}: '{elem.path}'"
             of_all = Placed(column_subset(var_subset, len(numbers), None, place))
             if of_all.columns is not None:
@@ -270,10 +271,10 @@ class _Union:
         n_obs, n_cols = file.shape
         n_vars = n_cols if columns is None else len(columns)
         # Its own names are those of the joined columns, or nobody's.
-        return Matrix(elem.path, file, n_obs, n_vars, partial(_numbered, n_vars))
+        return Matrix(elem.path, file, n_obs, n_vars, partial(numbered, n_vars))
 
     def _matrix(self, elem: Elem, source: JoinedSource, names: pd.Index[Any]) -> Matrix:
-        return Matrix(elem.path, source, *source.shape, partial(_same, names))
+        return Matrix(elem.path, source, *source.shape, partial(same, names))
 
 
 def _recognised(source: Any) -> AbstractContextManager[None]:
@@ -302,11 +303,3 @@ def _check_widths(matrices: Sequence[Matrix]) -> None:
 def _as_source(source: Any) -> Any:
     # A worker may run in another directory.
     return source if isinstance(source, anndata.AnnData) else os.path.abspath(as_path(source))
-
-
-def _numbered(n: int) -> pd.Index[Any]:
-    return pd.RangeIndex(n).astype(str)
-
-
-def _same(names: pd.Index[Any]) -> pd.Index[Any]:
-    return names

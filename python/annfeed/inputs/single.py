@@ -22,10 +22,11 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
-from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.held import HeldAnnData
 from annfeed.h5ad.identity import KnownFile
 from annfeed.inputs.held import HeldFrame, HeldMatrix
+from annfeed.inputs.names import numbered, picked, same
 from annfeed.inputs.selection import column_subset, near_matches
 from annfeed.memory.budget import SharedBudget
 from annfeed.obs.table import ObsTable
@@ -211,7 +212,7 @@ def find_shape(path: str, elem: Elem) -> tuple[int, int] | None:
 def _is_matrix(node: Any) -> bool:
     """Whether encoding, dtypes and filters are ones that a reader knows, as far as the headers tell."""
     encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format"))
-    encoding = encoding.decode() if isinstance(encoding, bytes) else encoding
+    encoding = None if encoding is None else text_of(encoding)
     if isinstance(node, h5py.Dataset):
         return encoding in (None, "array") and node.ndim == 2 and _is_array(node, "biuf")
     parts = {"data": "biuf", "indices": "iu", "indptr": "iu"}
@@ -279,25 +280,25 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
     names = partial(_names_in_file, path, elem, KnownFile.at(os.path.abspath(path)))
     columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
     source = open_file(path, elem.path, columns=columns)
-    return _matrix(elem, source, columns, names if elem.var is not None else partial(_numbered, source.shape[1]))
+    return _matrix(elem, source, columns, names if elem.var is not None else partial(numbered, source.shape[1]))
 
 
 def _of_frame(held: HeldAnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], *, copied: bool) -> Matrix:
     """The matrix of a DataFrame in obsm, whose columns have names as genes have."""
     words = f"{held.place}: '{elem.path}'"
-    columns = _columns(held.place, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
+    columns = _columns(held.place, replace(elem, var=elem.path), var_subset, partial(same, names), lambda: len(names))
     frame, rows = _in_obsm(held.adata, elem), held.rows()
     source = MemorySource(FrameRows(frame.copy() if copied else frame, words), columns=columns, name=words)
-    picked = names if columns is None else names[columns]
+    delivered = names if columns is None else names[columns]
     n_obs = source.shape[0] if rows is None else len(rows)
-    return Matrix(elem.path, source, n_obs, len(picked), partial(_same, picked), rows)
+    return Matrix(elem.path, source, n_obs, len(delivered), partial(same, delivered), rows)
 
 
 def _of_frame_in_file(path: str, elem: Elem, var_subset: Any, names: pd.Index[Any]) -> Matrix:
-    columns = _columns(path, replace(elem, var=elem.path), var_subset, partial(_same, names), lambda: len(names))
+    columns = _columns(path, replace(elem, var=elem.path), var_subset, partial(same, names), lambda: len(names))
     source = FrameFileSource(path, elem.path, columns=columns)
-    picked = names if columns is None else names[columns]
-    return Matrix(elem.path, source, source.shape[0], len(picked), partial(_same, picked))
+    delivered = names if columns is None else names[columns]
+    return Matrix(elem.path, source, source.shape[0], len(delivered), partial(same, delivered))
 
 
 def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
@@ -310,7 +311,7 @@ def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Calla
     n_obs, n_vars = source.shape
     if columns is None:
         return Matrix(elem.path, source, n_obs, n_vars, names)
-    return Matrix(elem.path, source, n_obs, len(columns), partial(_picked, names, columns))
+    return Matrix(elem.path, source, n_obs, len(columns), partial(picked, names, columns))
 
 
 def _columns(
@@ -323,10 +324,6 @@ def _columns(
     if elem.var is None:  # an array in obsm
         return column_subset(var_subset, n_cols(), None, f"{place}: '{elem.path}'")
     return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'")
-
-
-def _numbered(n: int) -> pd.Index[Any]:
-    return pd.RangeIndex(n).astype(str)
 
 
 def _names_in_file(path: str, elem: Elem, known: KnownFile | None = None) -> pd.Index[Any]:
@@ -353,11 +350,3 @@ def _of_anndata(
         check_columns(f"{held.place}: '{elem.path}'", elem.var, _width(held.place, elem, open_file), n_names)
     held.select(_columns(held.place, elem, var_subset, held.names, lambda: held.n_cols))
     return held.now()
-
-
-def _picked(names: Callable[[], pd.Index[Any]], columns: Int64Array) -> pd.Index[Any]:
-    return names()[columns]
-
-
-def _same(names: pd.Index[Any]) -> pd.Index[Any]:
-    return names

@@ -15,12 +15,13 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from annfeed.obs.dtypes import check_int64
+from annfeed.user_arrays import as_text
+
 CategoriesAs = Literal["str", "code"]
 Rows = npt.NDArray[np.int64]
 
 MISSING = "nan"
-
-_INT64_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,13 @@ def convert(column: pd.Series[Any], where: str) -> Column:
     if isinstance(dtype, pd.CategoricalDtype):
         # First: pandas calls a categorical of bools a bool column.
         codes = cast(Any, column.array).codes
-        return Labels(codes, [_text(c) for c in dtype.categories], dtype.categories)
+        return Labels(codes, [as_text(c) for c in dtype.categories], dtype.categories)
     if isinstance(dtype, pd.SparseDtype):
         return convert(cast(Any, column).sparse.to_dense(), where)
     if pd.api.types.is_bool_dtype(dtype):
         return Numbers(*_without_missing(column, np.dtype(bool), torch.bool))
     if pd.api.types.is_integer_dtype(dtype):
-        if pd.api.types.is_unsigned_integer_dtype(dtype) and (column > _INT64_MAX).any():
-            raise ValueError(f"{where} has values above {_INT64_MAX}, which int64 cannot hold; store text")
+        check_int64(column, where)
         return Numbers(*_without_missing(column, None, torch.int64))
     if pd.api.types.is_float_dtype(dtype):
         values = column.to_numpy() if isinstance(dtype, np.dtype) else column.to_numpy(np.float64, na_value=np.nan)
@@ -151,7 +151,7 @@ def _native(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def _labels_of(column: pd.Series[Any]) -> Labels:
     codes, values = pd.factorize(as_labels(column))
-    return Labels(codes.astype(np.int32) if len(codes) < 2**31 else codes, [_text(v) for v in values], None)
+    return Labels(codes.astype(np.int32) if len(codes) < 2**31 else codes, [as_text(v) for v in values], None)
 
 
 def as_labels(column: pd.Series[Any]) -> pd.Series[Any]:
@@ -166,9 +166,5 @@ def as_labels(column: pd.Series[Any]) -> pd.Series[Any]:
         return column
     # As values 1, 1.0 and True would be one, and lists cannot be hashed.
     missing = column.isna().to_numpy()
-    texts = [None if m else _text(v) for m, v in zip(missing, column, strict=True)]
+    texts = [None if m else as_text(v) for m, v in zip(missing, column, strict=True)]
     return pd.Series(texts, dtype=object, name=column.name)
-
-
-def _text(value: object) -> str:
-    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)

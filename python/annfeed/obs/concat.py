@@ -19,6 +19,7 @@ from annfeed.obs.columns import Labels, Rows
 from annfeed.obs.dtypes import join_column
 from annfeed.obs.sources import Name, Read, Source
 from annfeed.obs.text_codes import joined
+from annfeed.user_arrays import first_few
 
 #: So many columns and files a warning names.
 _NAMED = 5
@@ -188,10 +189,10 @@ class JoinedObsSource:
         if self._join == "inner" and asked is not None:
             name, places = next(iter(lacking.items()))
             raise UnknownNameError(
-                f"{_some(places)} has no column {name!r}, which other sources have; join='outer' gives missing values "
+                f"{_few(places)} has no column {name!r}, which other sources have; join='outer' gives missing values "
                 "there, or leave it out of obs_columns"
             )
-        told = "; ".join(f"{name!r} is not in {_some(lacking[name])}" for name in list(lacking)[:_NAMED])
+        told = "; ".join(f"{name!r} is not in {_few(lacking[name])}" for name in list(lacking)[:_NAMED])
         more = f"; and {len(lacking) - _NAMED} more columns" if len(lacking) > _NAMED else ""
         what = (
             "are left out, as join='inner' takes those that all have; join='outer' takes them"
@@ -223,5 +224,5 @@ class _SourceOfRow:
         return np.searchsorted(self._ends, rows, side="right").astype(np.int64)
 
 
-def _some(places: Sequence[str]) -> str:
-    return ", ".join(places[:_NAMED]) + (f" and {len(places) - _NAMED} more" if len(places) > _NAMED else "")
+def _few(places: Sequence[str]) -> str:
+    return first_few(places, _NAMED, str)

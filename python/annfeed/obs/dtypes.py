@@ -14,7 +14,24 @@ import numpy as np
 import pandas as pd
 from natsort import natsorted
 
+#: The largest that int64 holds.
 _INT64_MAX = 2**63 - 1
+
+
+def check_int64(column: pd.Series[Any], where: str) -> None:
+    """Raise where int64 cannot hold the integers of a column; ``where`` names it.
+
+    Raises
+    ------
+    ValueError
+        If one is too large.
+
+    Examples
+    --------
+    >>> check_int64(pd.Series([7], dtype="uint64"), "obs column 'n'")
+    """
+    if pd.api.types.is_unsigned_integer_dtype(column.dtype) and (column > _INT64_MAX).any():
+        raise ValueError(f"{where} has values above {_INT64_MAX}, which int64 cannot hold; store text")
 
 
 def join_column(parts: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[Any]:
@@ -145,9 +162,8 @@ def _common_integer(columns: Sequence[pd.Series[Any]], has_gaps: bool, where: st
     unsigned = [pd.api.types.is_unsigned_integer_dtype(dtype) for dtype in dtypes]
     if all(unsigned):
         return pd.UInt64Dtype() if nullable else np.result_type(*dtypes)  # type: ignore[arg-type]
-    for column, is_unsigned in zip(columns, unsigned, strict=True):
-        if is_unsigned and (column > _INT64_MAX).any():
-            raise ValueError(f"{where} has values above {_INT64_MAX}, which int64 cannot hold; store text")
+    for column in columns:
+        check_int64(column, where)
     return pd.Int64Dtype() if nullable else np.dtype(np.int64)
 
 

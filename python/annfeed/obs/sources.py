@@ -21,7 +21,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from annfeed.errors import FormatError, UnknownNameError
-from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.held import HeldAnnData
 from annfeed.h5ad.identity import KnownFile
 from annfeed.h5ad.turns import reading
@@ -233,7 +233,7 @@ class FileSource:
                 if isinstance(obs, h5py.Dataset):
                     # Before anndata 0.7; of a var or raw.var only the names are known how to read.
                     with _told(self.place):
-                        return pd.Index([_str(name) for name in obs[obs.dtype.names[0]]], name=obs.dtype.names[0])
+                        return pd.Index([text_of(name) for name in obs[obs.dtype.names[0]]], name=obs.dtype.names[0])
             return self._whole().index
         with self._open() as obs, _told(f"{self.place}/{index}"):
             names = cast(Any, read_elem(obs[index]))
@@ -301,8 +301,8 @@ class FileSource:
                     raise FormatError(f"it is an array of {obs.dtype}, not a dataframe")
                 return _Header(list(obs.dtype.names[1:]), len(obs), None)
             if kind == "dataframe":
-                columns = [_str(c) for c in obs.attrs["column-order"]]
-                index = _str(obs.attrs["_index"])
+                columns = [text_of(c) for c in obs.attrs["column-order"]]
+                index = text_of(obs.attrs["_index"])
                 # In older frames a lone categorical would come back as its bare codes.
                 alone = _at_least(version, (0, 2))
                 return _Header(columns, _length(obs[index]), index if alone else None)
@@ -397,12 +397,7 @@ def _length(column: Any) -> int:
 
 
 def _attribute(obs: Any, name: str) -> str:
-    return _str(obs.attrs.get(name, ""))
-
-
-def _str(value: Any) -> str:
-    # Files written by Julia have fixed-length attributes, which h5py gives as bytes.
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    return text_of(obs.attrs.get(name, ""))
 
 
 def _at_least(version: str, wanted: tuple[int, ...]) -> bool:

@@ -14,6 +14,7 @@ from natsort import natsorted
 
 from annfeed.arrays import Int64Array
 from annfeed.results.rows import RowStore
+from annfeed.user_arrays import first_few
 
 _Kind = Literal["numbers", "labels", "nullable numbers"]
 
@@ -174,7 +175,7 @@ class ResultColumn:
             if (place < 0).any():
                 raise ValueError(
                     f"{what} has the label {labels[int(np.argmin(place))]!r}, which is not among the categories; "
-                    f"expected one of {_some(self._fixed.categories)}"
+                    f"expected one of {first_few(self._fixed.categories, 8)}"
                 )
         else:
             self._check_labels(what, labels)
@@ -237,7 +238,7 @@ class ResultColumn:
         if fill in labels:
             return dtype
         if self._fixed is not None:
-            known = _some(dtype.categories)
+            known = first_few(dtype.categories, 8)
             raise ValueError(f"fill is {fill!r}, which is not among the categories; expected one of {known}")
         return pd.CategoricalDtype(_categories([*labels, fill]), dtype.ordered)
 
@@ -322,8 +323,3 @@ def _number(fill: Any) -> float:
     if isinstance(fill, bool | int | float | np.number | np.bool_):
         return fill  # type: ignore[return-value]
     raise TypeError(f"fill is {fill!r}, where a number was expected, as the results are numbers")
-
-
-def _some(labels: pd.Index[Any]) -> str:
-    more = f" and {len(labels) - 8} more" if len(labels) > 8 else ""
-    return ", ".join(repr(label) for label in labels[:8]) + more

@@ -10,6 +10,7 @@ import shutil
 from contextlib import suppress
 from typing import Any
 
+from annfeed.h5ad.file import text_of
 from annfeed.h5ad.identity import own_write
 from annfeed.results.places import Where, already_there, check_frame
 
@@ -103,7 +104,7 @@ def _clear(group: Any, undone: str | None = None) -> None:
 
 
 def _add_to_order(group: Any, column: str) -> None:
-    order = [name.decode() if isinstance(name, bytes) else str(name) for name in group.attrs["column-order"]]
+    order = [text_of(name) for name in group.attrs["column-order"]]
     if column not in order:
         group.attrs["column-order"] = [*order, column]
 

@@ -16,7 +16,7 @@ from anndata.io import read_elem
 from annfeed._core import Block
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
-from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.identity import KnownFile
 from annfeed.h5ad.turns import reading
 from annfeed.sources.base import STATS, block_of
@@ -27,9 +27,9 @@ def frame_columns(path: str, elem: str) -> pd.Index[Any] | None:
     """Return the names of the columns of a DataFrame in a file; None where there is something else, or nothing."""
     with open_h5py(path) as file:
         node = file.get(elem)
-        if node is None or _text(node.attrs.get("encoding-type", "")) != "dataframe":
+        if node is None or text_of(node.attrs.get("encoding-type", "")) != "dataframe":
             return None
-        return pd.Index([_text(name) for name in node.attrs["column-order"]])
+        return pd.Index([text_of(name) for name in node.attrs["column-order"]])
 
 
 def frame_values(frame: pd.DataFrame, place: str, *, totals: bool = False) -> npt.NDArray[Any]:
@@ -129,8 +129,8 @@ class FrameFileSource:
         self._closed = False
         with open_h5py(self.path) as file:
             node = file[elem]
-            self._names = [_text(name) for name in node.attrs["column-order"]]
-            index = node[_text(node.attrs["_index"])]
+            self._names = [text_of(name) for name in node.attrs["column-order"]]
+            index = node[text_of(node.attrs["_index"])]
             n_rows = index.shape[0] if hasattr(index, "shape") else len(read_elem(index))
         self.shape = (int(n_rows), len(self._names))
 
@@ -221,7 +221,3 @@ def _numbers(column: Any, place: str, advice: str) -> npt.NDArray[Any]:
     if column.isna().any():
         return np.asarray(column.to_numpy(np.float64, na_value=np.nan))
     return np.asarray(column.to_numpy(dtype.numpy_dtype))
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from annfeed._core import Block, Budget
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
-from annfeed.h5ad.file import open_to_stay
+from annfeed.h5ad.file import open_to_stay, text_of
 from annfeed.h5ad.identity import file_identity
 
 
@@ -161,7 +161,7 @@ class H5pyMatrix:
         attrs: dict[str, Any] = dict(group.attrs)
         encoding = attrs.get("encoding-type", attrs.get("h5sparse_format", ""))
         # Julia writes bytes.
-        self.format = (encoding.decode() if isinstance(encoding, bytes) else str(encoding))[:3]
+        self.format = text_of(encoding)[:3]
         shape: Any = attrs.get("shape", attrs.get("h5sparse_shape"))
         self.shape = (int(shape[0]), int(shape[1]))
         arrays = [self._checked(group.get(name), f"{self._elem}/{name}", 1) for name in ("data", "indices", "indptr")]
