@@ -130,7 +130,7 @@ class FrameSource:
         return None  # it is in memory
 
     def check_rows(self) -> None:
-        """Nobody else has the frame."""
+        """Rows are those that the frame has: of a dataset it is a copy, made when the dataset was pickled."""
 
     def check_unchanged(self) -> None:
         self.check_rows()
