@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 
+from annfeed.memory.sparse import compressed
 from annfeed.memory.transport import sendable
 from annfeed.transforms.base import RowTotals, Transform, is_on_x, run_steps, steps_of
 
@@ -334,6 +335,4 @@ def _concat_csr(values: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _csr(crow: torch.Tensor, columns: torch.Tensor, values: torch.Tensor, n_rows: int, n_columns: int) -> torch.Tensor:
-    # The parts come out of a valid CSR tensor, so checking them again would only cost time.
-    size = (n_rows, n_columns)
-    return torch.sparse_csr_tensor(crow, columns, values, size=size, device=values.device, check_invariants=False)
+    return compressed(crow, columns, values, (n_rows, n_columns))

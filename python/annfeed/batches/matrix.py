@@ -19,6 +19,7 @@ from annfeed._core import RowOps, StoredRows
 from annfeed.arrays import Int64Array, digest_of
 from annfeed.errors import AnnfeedWarning
 from annfeed.memory.buffers import BatchMemory
+from annfeed.memory.sparse import compressed
 from annfeed.order.blocks import units_of_positions
 from annfeed.sources.base import DecodedRows, Lost, Source
 from annfeed.sources.file import FileSource
@@ -216,15 +217,8 @@ class Matrix:
         self, block: DecodedRows, places: Int64Array, dtype: torch.dtype, ops: RowOps | None
     ) -> tuple[torch.Tensor, Lost | None]:
         indptr, indices, values, lost = self._csr_parts(block, places, dtype, ops)
-        batch = torch.sparse_csr_tensor(
-            indptr,
-            indices,
-            values,
-            size=(len(places), self.n_vars),
-            device="cpu",
-            # The core makes valid CSR; its tests run torch's own check.
-            check_invariants=False,
-        )
+        # The core makes valid CSR; its tests run torch's own check.
+        batch = compressed(indptr, indices, values, (len(places), self.n_vars))
         return batch, lost
 
     def _csr_parts(

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 import torch
 
 from annfeed.memory.shared import Bytes, Name, piece_at, received
+from annfeed.memory.sparse import compressed
 
 T = TypeVar("T")
 #: What of shared memory a batch lies in: bytes, and the memory itself until the receiver has it.
@@ -84,9 +85,7 @@ class _Csr:
 
     def unpack(self, memory: dict[Name, Bytes]) -> torch.Tensor:
         crow, columns, values = [part.unpack(memory) if isinstance(part, _Tensor) else part for part in self._parts]
-        return torch.sparse_csr_tensor(
-            crow, columns, values, size=self._size, device=values.device, check_invariants=False
-        )
+        return compressed(crow, columns, values, self._size)
 
 
 def _packed(value: Any, pieces: Pieces) -> Any:

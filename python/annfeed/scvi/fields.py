@@ -13,6 +13,7 @@ import torch
 
 from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
+from annfeed.memory.sparse import compressed
 from annfeed.sources.base import DecodedRows, block_of
 from annfeed.sources.memory import MemorySource
 
@@ -116,9 +117,8 @@ class SparseField:
         # scipy knows of a matrix once it has looked, and not of rows of it.
         if not self.matrix.has_canonical_format and not rows.has_canonical_format:
             rows.sum_duplicates()  # torch wants sorted, distinct indices
-        make = torch.sparse_csr_tensor if rows.format == "csr" else torch.sparse_csc_tensor
-        indptr, indices, data = map(torch.as_tensor, (rows.indptr, rows.indices, rows.data))
-        return make(indptr, indices, data, size=rows.shape, check_invariants=False)
+        indptr, indices, data = map(torch.from_numpy, (rows.indptr, rows.indices, rows.data))
+        return compressed(indptr, indices, data, rows.shape, rows.format)
 
 
 class LargeBatches:
@@ -190,9 +190,7 @@ class StreamedField:
         if self._dtype.name in _FLOATS:
             return batch
         values = torch.from_numpy(batch.values().numpy().astype(self._dtype))
-        return torch.sparse_csr_tensor(
-            batch.crow_indices(), batch.col_indices(), values, size=batch.shape, device="cpu", check_invariants=False
-        )
+        return compressed(batch.crow_indices(), batch.col_indices(), values, batch.shape)
 
 
 def no_names() -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from annfeed.errors import AnnfeedWarning, UnknownNameError
+from annfeed.memory.sparse import compressed
 from annfeed.user_arrays import as_array, is_series
 
 if TYPE_CHECKING:
@@ -496,10 +497,7 @@ def _tell_of_infinities(x: torch.Tensor, y: torch.Tensor, steps: Sequence[StepOn
 
 
 def _with_values(x: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    # The pattern is x's own, so checking it again would only cost time.
-    return torch.sparse_csr_tensor(
-        x.crow_indices(), x.col_indices(), values, size=x.shape, device=values.device, check_invariants=False
-    )
+    return compressed(x.crow_indices(), x.col_indices(), values, x.shape)
 
 
 def _vector(name: str, values: Any) -> torch.Tensor:
