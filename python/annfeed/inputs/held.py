@@ -113,20 +113,7 @@ class HeldMatrix:
         self._columns = columns
 
     def now(self, thorough: bool = True) -> Matrix:
-        """Return the matrix that the AnnData holds now.
-
-        Parameters
-        ----------
-        thorough
-            Also look whether numbers were overwritten in place, where they were copied to be read.
-
-        Raises
-        ------
-        StaleDataError
-            If the AnnData has other cells or genes than when the dataset was made.
-        UnknownNameError
-            If the matrix is no longer there.
-        """
+        """Return the matrix that the AnnData holds now; parameters and errors as of `Matrix.now`."""
         self._held.check()
         if self._genes is not None:
             self._genes = unchanged(self._genes, self._names(), "genes", self._held.place)
