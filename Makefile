@@ -80,7 +80,7 @@ wheel: ## Build the wheel into dist/ and try it in an empty environment
 	PATH="$(SYSTEM_PATH)" $(TRIAL)/venv/bin/python -m pip wheel --no-deps --wheel-dir dist .
 	$(TRIAL)/venv/bin/python -m pip install --progress-bar off dist/*.whl
 	mkdir $(TRIAL)/empty
-	cp tests/wheel_smoke.py $(TRIAL)
+	cp tests/scripts/wheel_smoke.py $(TRIAL)
 	cd $(TRIAL)/empty && ../venv/bin/python -I ../wheel_smoke.py
 	rm -rf $(TRIAL)
 	@ls -l dist

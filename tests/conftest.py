@@ -14,12 +14,12 @@ import pytest
 import torch
 from hypothesis import settings
 
-CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
+from tests.support.places import CORPUS
 
 # Not a module with examples; and pytest would import it under the name of the other conftest.
 collect_ignore = ["conftest.py"]
 # Run by tests in processes of their own; some need what may not be installed.
-collect_ignore_glob = ["*_script.py"]
+collect_ignore_glob = ["scripts/*", "golden/*"]
 
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("usual", max_examples=100, deadline=None)

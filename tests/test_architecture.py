@@ -12,8 +12,8 @@ import pytest
 
 import annfeed
 from annfeed import AnnDataset, Compose, Log1p, NormalizeTotal
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "architecture.md").read_text()
 PACKAGE = Path(annfeed.__file__).parent
 ROOMS, WALK = TEXT.split("## The walk of a row")

@@ -14,7 +14,6 @@ import pytest
 import scipy.sparse as sp
 import torch
 from anndata.io import write_elem
-from toys import FORMS, hand_over, toy
 
 from annfeed import AnnDataset
 from annfeed.batches.window import LoadedWindow
@@ -23,6 +22,7 @@ from annfeed.loading.workers import parts
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.weighted import WeightedOrder
 from annfeed.order.weights import Weighting
+from tests.support.toys import FORMS, hand_over, toy
 
 
 def sparse(path: Path, values: Any, n_values: int = 160, n_rows: int = 500) -> Path:

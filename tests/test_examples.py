@@ -16,11 +16,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from processes import run, run_ranks
 
 from annfeed import write_obsm
+from tests.support.places import ROOT
+from tests.support.processes import run, run_ranks
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 CLASSIFIER = EXAMPLES / "train_classifier.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import run
+
+from tests.support.processes import run
 
 # Run in a process of its own, with torch and numpy loaded: what each statement changes.
 PROBE = """

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5ad_files as h5ad
 import h5py
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ import annfeed
 from annfeed import AnnDataset, AnnfeedWarning, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.cli import main
 from annfeed.inspection import inspect_file
+from tests.support import h5ad_files as h5ad
 
 
 @pytest.fixture

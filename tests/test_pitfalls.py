@@ -12,153 +12,154 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import toy
 
 from annfeed import AnnDataset, Transform
+from tests.support.places import ROOT
+from tests.support.toys import toy
 
 #: What goes wrong elsewhere, and where that is tested: "file::test", all in this folder.
 PITFALLS: dict[str, list[str]] = {
     "pitfall 1: the same order in every epoch": [
-        "test_loader::test_epochs_differ_and_come_again",
-        "test_torchrun::test_every_epoch_has_an_order_of_its_own",
-        "test_lightning_epochs::test_every_epoch_has_an_order_of_its_own_without_a_strategy",
-        "test_lightning_epochs::test_every_epoch_has_an_order_of_its_own_under_ddp",
+        "loading/test_loader::test_epochs_differ_and_come_again",
+        "loading/test_torchrun::test_every_epoch_has_an_order_of_its_own",
+        "lightning/test_lightning_epochs::test_every_epoch_has_an_order_of_its_own_without_a_strategy",
+        "lightning/test_lightning_epochs::test_every_epoch_has_an_order_of_its_own_under_ddp",
     ],
     "pitfall 2: ranks or workers that overlap or leave rows out": [
-        "test_torchrun::test_ranks_together_deliver_each_row_once",
-        "test_ranks::test_ranks_deliver_each_row_once",
-        "test_splits::test_other_processes_split_alike",
+        "loading/test_torchrun::test_ranks_together_deliver_each_row_once",
+        "loading/test_ranks::test_ranks_deliver_each_row_once",
+        "order/test_splits::test_other_processes_split_alike",
     ],
     "pitfall 3: workers with the same random numbers": [
-        "test_workers::test_random_transforms_differ_everywhere_and_come_again",
-        "test_workers::test_random_transforms_differ_between_ranks",
+        "loading/test_workers::test_random_transforms_differ_everywhere_and_come_again",
+        "loading/test_workers::test_random_transforms_differ_between_ranks",
     ],
     "pitfall 4: unequal numbers of batches on ranks": [
-        "test_torchrun::test_every_rank_has_the_same_number_of_batches",
-        "test_ranks::test_ranks_deliver_equally_many_batches",
-        "test_epoch::test_every_rank_delivers_the_same_number_of_batches_and_len_tells_it",
+        "loading/test_torchrun::test_every_rank_has_the_same_number_of_batches",
+        "loading/test_ranks::test_ranks_deliver_equally_many_batches",
+        "order/test_epoch::test_every_rank_delivers_the_same_number_of_batches_and_len_tells_it",
     ],
     "pitfall 5: padding that nobody can tell from data": [
-        "test_ranks::test_padding_is_marked",
-        "test_torchrun::test_uneven_shares",
+        "loading/test_ranks::test_padding_is_marked",
+        "loading/test_torchrun::test_uneven_shares",
     ],
     "pitfall 6: the user's order is changed": [
-        "test_loader::test_sampler",
-        "test_loader::test_without_shuffle_the_datasets_order",
-        "test_ranks::test_an_order_is_delivered_as_it_is",
+        "loading/test_loader::test_sampler",
+        "loading/test_loader::test_without_shuffle_the_datasets_order",
+        "loading/test_ranks::test_an_order_is_delivered_as_it_is",
     ],
     "pitfall 7: repeated rows refused, lost or clustered": [
-        "test_loader::test_sampler",
-        "test_weighting::test_copies_are_spread_over_the_epoch",
+        "loading/test_loader::test_sampler",
+        "order/test_weighting::test_copies_are_spread_over_the_epoch",
     ],
     "pitfall 8: a file opened or read for every row": [
-        "test_dataset::test_one_open_for_any_number_of_batches",
-        "test_workers::test_a_forked_worker_opens_the_file_once",
-        "test_loader::test_chunk_size_rows_are_read_together",
+        "dataset/test_dataset::test_one_open_for_any_number_of_batches",
+        "loading/test_workers::test_a_forked_worker_opens_the_file_once",
+        "loading/test_loader::test_chunk_size_rows_are_read_together",
     ],
     "pitfall 9: rows or errors that get lost silently": [
-        "test_loader::test_corrupt_chunk_is_told_after_the_windows_before_it",
-        "test_loader::test_slow_consumer_loses_nothing",
-        "test_loader::test_len_is_what_is_delivered",
+        "loading/test_loader::test_corrupt_chunk_is_told_after_the_windows_before_it",
+        "loading/test_loader::test_slow_consumer_loses_nothing",
+        "loading/test_loader::test_len_is_what_is_delivered",
     ],
     "pitfall 10: one label with several codes": [
-        "test_many_files::test_one_code_for_a_label_pitfall_10",
-        "test_obs::test_unused_categories_and_missing_values_keep_their_codes",
-        "test_dataset::test_codes_are_those_of_the_whole_column_for_any_subset",
+        "inputs/test_many_files::test_one_code_for_a_label_pitfall_10",
+        "obs/test_obs::test_unused_categories_and_missing_values_keep_their_codes",
+        "dataset/test_dataset::test_codes_are_those_of_the_whole_column_for_any_subset",
     ],
     "pitfall 11: weights that are too few or of other rows": [
-        "test_weighting::test_options_that_are_refused",
-        "test_weighting::test_weights_are_of_the_datasets_rows",
-        "test_weighting::test_weights_under_the_names_of_cells_are_theirs",
+        "order/test_weighting::test_options_that_are_refused",
+        "order/test_weighting::test_weights_are_of_the_datasets_rows",
+        "order/test_weighting::test_weights_under_the_names_of_cells_are_theirs",
     ],
     "pitfall 12: a split that delivers rows of another part": [
-        "test_splits::test_parts_deliver_their_rows_and_only_these",
-        "test_dataset::test_train_and_test_split_share_no_row",
+        "order/test_splits::test_parts_deliver_their_rows_and_only_these",
+        "dataset/test_dataset::test_train_and_test_split_share_no_row",
     ],
     "pitfall 13: offsets beyond 32 bits": [
-        "test_huge_files::test_offsets_beyond_31_and_32_bits_pitfall_13",
-        "test_layouts::test_elements_beyond_what_32_bits_count",
-        "test_layouts::test_index_types",
+        "sources/test_huge_files::test_offsets_beyond_31_and_32_bits_pitfall_13",
+        "sources/test_layouts::test_elements_beyond_what_32_bits_count",
+        "sources/test_layouts::test_index_types",
     ],
     "pitfall 14: dtypes that surprise": [
-        "test_layouts::test_every_dtype_to_every_other",
-        "test_obs::test_table_of_dtypes",
-        "test_dataset::test_counts_that_float32_rounds_are_told_once",
+        "sources/test_layouts::test_every_dtype_to_every_other",
+        "obs/test_obs::test_table_of_dtypes",
+        "dataset/test_dataset::test_counts_that_float32_rounds_are_told_once",
     ],
     "pitfall 15: sparse batches of varying width": [
-        "test_dataset::test_sparse_batches_are_valid_csr_of_full_width",
+        "dataset/test_dataset::test_sparse_batches_are_valid_csr_of_full_width",
     ],
     "pitfall 16: raw by default, and zeros for what was not measured": [
-        "test_dataset::test_x_is_the_default_though_there_is_raw",
-        "test_many_files::test_which_genes_were_measured_pitfall_16",
+        "dataset/test_dataset::test_x_is_the_default_though_there_is_raw",
+        "inputs/test_many_files::test_which_genes_were_measured_pitfall_16",
     ],
     "pitfall 17: one file handle in several processes": [
-        "test_workers::test_data_that_the_parent_has_read_is_read_by_workers",
-        "test_many_files_reading::test_workers_pitfall_17",
+        "loading/test_workers::test_data_that_the_parent_has_read_is_read_by_workers",
+        "inputs/test_many_files_reading::test_workers_pitfall_17",
     ],
     "pitfall 18: shuffled only within a rank's part of the file": [
-        "test_ranks::test_each_rank_sees_rows_of_the_whole_file",
-        "test_epoch::test_each_rank_sees_blocks_of_the_whole_file",
+        "loading/test_ranks::test_each_rank_sees_rows_of_the_whole_file",
+        "order/test_epoch::test_each_rank_sees_blocks_of_the_whole_file",
     ],
     "pitfall 19: permutations of all rows in memory": [
-        "test_epoch::test_a_plan_of_100_million_rows_holds_no_permutation",
-        "test_weighting::test_no_draw_is_held",
+        "order/test_epoch::test_a_plan_of_100_million_rows_holds_no_permutation",
+        "order/test_weighting::test_no_draw_is_held",
     ],
     "pitfall 20: caches that mix up or hand out what they hold": [
-        "test_cache::test_a_batch_that_was_changed_does_not_change_the_cache",
-        "test_cache::test_other_columns_are_another_cache",
-        "test_cache::test_the_budget_is_kept",
+        "sources/test_cache::test_a_batch_that_was_changed_does_not_change_the_cache",
+        "sources/test_cache::test_other_columns_are_another_cache",
+        "sources/test_cache::test_the_budget_is_kept",
     ],
     "pitfall 21: opening loads what nobody asked for": [
-        "test_dataset::test_memory_stays_flat_beside_a_large_unused_matrix",
-        "test_obs::test_columns_not_asked_for_are_not_read",
-        "test_many_files_reading::test_opening_reads_no_obs_and_no_layer_pitfall_21",
+        "dataset/test_dataset::test_memory_stays_flat_beside_a_large_unused_matrix",
+        "obs/test_obs::test_columns_not_asked_for_are_not_read",
+        "inputs/test_many_files_reading::test_opening_reads_no_obs_and_no_layer_pitfall_21",
     ],
     "pitfall 22: a length that is not what is delivered": [
-        "test_loader::test_len_is_what_is_delivered",
-        "test_loader::test_len_is_what_workers_deliver",
-        "test_epoch::test_every_rank_delivers_the_same_number_of_batches_and_len_tells_it",
+        "loading/test_loader::test_len_is_what_is_delivered",
+        "loading/test_loader::test_len_is_what_workers_deliver",
+        "order/test_epoch::test_every_rank_delivers_the_same_number_of_batches_and_len_tells_it",
     ],
     "pitfall 23: short batches in mid-epoch": [
-        "test_torchrun::test_every_rank_has_the_same_number_of_batches",
-        "test_loader::test_len_is_what_workers_deliver",
+        "loading/test_torchrun::test_every_rank_has_the_same_number_of_batches",
+        "loading/test_loader::test_len_is_what_workers_deliver",
     ],
     "pitfall 24: one row, no rows, batches of one": [
-        "test_dataset::test_empty_and_tiny",
-        "test_dataset::test_empty_rows_are_rows",
-        "test_epoch::test_edges",
+        "dataset/test_dataset::test_empty_and_tiny",
+        "dataset/test_dataset::test_empty_rows_are_rows",
+        "order/test_epoch::test_edges",
     ],
     "pitfall 25: keys and missing values lost in collation": [
-        "test_collate::test_keys_may_be_added_changed_and_left_out",
-        "test_collate::test_a_key_that_only_some_items_get_is_an_error_not_zero",
-        "test_obs::test_table_of_codes",
+        "batches/test_collate::test_keys_may_be_added_changed_and_left_out",
+        "batches/test_collate::test_a_key_that_only_some_items_get_is_an_error_not_zero",
+        "obs/test_obs::test_table_of_codes",
     ],
     "pitfall 26: an import that changes global state": [
         "test_import::test_import_changes_no_global_state",
-        "test_loader::test_with_a_seed_no_generator_is_touched",
-        "test_loader::test_without_a_seed_one_draw_from_torch_an_epoch",
+        "loading/test_loader::test_with_a_seed_no_generator_is_touched",
+        "loading/test_loader::test_without_a_seed_one_draw_from_torch_an_epoch",
     ],
     "pitfall 27: a file that changed is read on": [
-        "test_bad_input::test_a_file_that_changes_is_stale",
-        "test_bad_input::test_a_worker_finds_a_changed_file_stale",
-        "test_many_files_reading::test_a_file_that_changes_is_named_pitfall_27",
+        "sources/test_bad_input::test_a_file_that_changes_is_stale",
+        "sources/test_bad_input::test_a_worker_finds_a_changed_file_stale",
+        "inputs/test_many_files_reading::test_a_file_that_changes_is_named_pitfall_27",
     ],
     "pitfall 28: unsorted or repeated column indices": [
-        "test_dataset::test_unsorted_and_repeated_columns_are_summed_as_scipy_does",
-        "test_layouts::test_rows_as_scipy_understands_them",
+        "dataset/test_dataset::test_unsorted_and_repeated_columns_are_summed_as_scipy_does",
+        "sources/test_layouts::test_rows_as_scipy_understands_them",
     ],
     "pitfall 29: LOCAL_RANK for the rank": [
-        "test_ranks::test_rank_and_world",
-        "test_ranks::test_a_rank_that_cannot_be_known_is_an_error",
-        "test_ranks::test_local_rank_alone_takes_no_share",
+        "loading/test_ranks::test_rank_and_world",
+        "loading/test_ranks::test_a_rank_that_cannot_be_known_is_an_error",
+        "loading/test_ranks::test_local_rank_alone_takes_no_share",
     ],
     "pitfall 30: no more than 2**24 weights": [
-        "test_weighting::test_20_million_weights",
+        "order/test_weighting::test_20_million_weights",
     ],
     "pitfall 31: a loader that is used up, or leaves threads behind": [
-        "test_loader::test_iterate_twice",
-        "test_loader::test_early_break_leaves_no_thread_and_no_window",
-        "test_loader::test_early_break_leaves_no_worker",
+        "loading/test_loader::test_iterate_twice",
+        "loading/test_loader::test_early_break_leaves_no_thread_and_no_window",
+        "loading/test_loader::test_early_break_leaves_no_worker",
     ],
     "pitfall 32: parameters that do nothing": [
         "test_pitfalls::test_every_parameter_of_the_dataset_has_its_effect",
@@ -166,8 +167,6 @@ PITFALLS: dict[str, list[str]] = {
         "test_readme::test_parameter_tables_are_the_signatures",
     ],
 }
-
-HERE = Path(__file__).parent
 
 
 def test_all_32_rows_are_here() -> None:
@@ -178,7 +177,7 @@ def test_all_32_rows_are_here() -> None:
 def test_the_tests_of_a_row_are_there(pitfall: str) -> None:
     for place in PITFALLS[pitfall]:
         file, name = place.split("::")
-        tree = ast.parse((HERE / f"{file}.py").read_text())
+        tree = ast.parse((ROOT / "tests" / f"{file}.py").read_text())
         assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, place
 
 
@@ -244,13 +243,13 @@ OF_DATASET: dict[str, str | tuple[Callable[..., Any], str, dict[str, Any], dict[
     "dtype": (seen, "one", {}, {"dtype": torch.float64}),
     "cache": (hits, "one", {}, {"cache": 0}),
     "threads": (lambda path, **options: AnnDataset(path, **options).n_threads, "one", {}, {"threads": 7}),
-    "strict": "test_fallback::test_foreign_filters",
+    "strict": "sources/test_fallback::test_foreign_filters",
     "return_index": (seen, "one", {}, {"return_index": True}),
     "join": (seen, "two", {}, {"join": "outer"}),
     "label": (seen, "two", {"obs_columns": None}, {"label": "source"}),
     "keys": (seen, "two", {"obs_columns": None, "label": "source"}, {"keys": ["a", "b"]}),
     "index_unique": (names, "two", {}, {"index_unique": "-"}),
-    "max_open_files": "test_many_files_reading::test_no_more_files_are_open_than_allowed",
+    "max_open_files": "inputs/test_many_files_reading::test_no_more_files_are_open_than_allowed",
 }
 
 WEIGHTS = np.arange(400)
@@ -259,11 +258,11 @@ WEIGHTS = np.arange(400)
 OF_LOADER: dict[str, str | tuple[dict[str, Any], dict[str, Any]]] = {
     "batch_size": ({}, {"batch_size": 5}),
     "shuffle": ({}, {"shuffle": False}),
-    "num_workers": "test_workers::test_workers_take_windows_in_turn",
+    "num_workers": "loading/test_workers::test_workers_take_windows_in_turn",
     "block_size": ({}, {"block_size": 2}),
     "seed": ({}, {"seed": 2}),
     "drop_last": ({"batch_size": 7}, {"drop_last": True}),
-    "prefetch_batches": "test_loader::test_early_break_leaves_no_thread_and_no_window",
+    "prefetch_batches": "loading/test_loader::test_early_break_leaves_no_thread_and_no_window",
     "return_index": ({}, {"return_index": True}),
     "weights": ({}, {"weights": WEIGHTS}),
     "balance": ({}, {"balance": "label"}),
@@ -271,7 +270,7 @@ OF_LOADER: dict[str, str | tuple[dict[str, Any], dict[str, Any]]] = {
     "replacement": ({"weights": WEIGHTS, "n_samples": 300}, {"replacement": False}),
     "n_samples": ({"weights": WEIGHTS}, {"n_samples": 300}),
     "order": ({}, {"order": lambda epoch: [epoch, 7]}),
-    "uneven": "test_ranks::test_every_batch_of_several_ranks_has_the_mark",
+    "uneven": "loading/test_ranks::test_every_batch_of_several_ranks_has_the_mark",
 }
 
 
@@ -282,7 +281,7 @@ def parameters_of(function: Callable[..., Any]) -> list[str]:
 
 def check_there(place: str) -> None:
     file, name = place.split("::")
-    assert f"def {name}(" in (HERE / f"{file}.py").read_text()
+    assert f"def {name}(" in (ROOT / "tests" / f"{file}.py").read_text()
 
 
 @pytest.mark.parametrize("name", parameters_of(AnnDataset.__init__))

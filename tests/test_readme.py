@@ -13,8 +13,8 @@ import torch
 
 import annfeed
 from annfeed import AnnDataset
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
 

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from toys import dense
 
 import annfeed
+from tests.support.places import SHARED
+from tests.support.toys import dense
 
-SPEC = Path(__file__).parents[2] / "shared" / "spec" / "AnnDataset.md"
+SPEC = SHARED / "spec" / "AnnDataset.md"
 
 CREATE = """
 import anndata as ad

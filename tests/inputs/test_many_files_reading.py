@@ -1,0 +1,516 @@
+"""Reading many files: windows that cross them, descriptors, caches, workers, files that change or are damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import pickle
+import shutil
+import threading
+import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import torch
+import torch.distributed as dist
+from tests.support.atlas import FILES, adata_of, write
+from tests.support.toys import dense, hand_over, toy
+
+from annfeed import AnnDataset, AnnfeedWarning, StaleFileError, Transform
+from annfeed.errors import FormatError
+from annfeed.h5ad.open_files import OpenFiles
+
+pytestmark = pytest.mark.filterwarnings("ignore:obs columns that not all")
+FDS = Path("/proc/self/fd")
+SHARDS, ROWS = 12, 25
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the atlas's files."""
+    folder = tmp_path_factory.mktemp("atlas")
+    write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Many small files; row i of all holds i in its first gene and in obs."""
+    folder = tmp_path_factory.mktemp("shards")
+    paths = []
+    for i in range(SHARDS):
+        x = np.zeros((ROWS, 4), "float32")
+        x[:, 0] = numbers = np.arange(i * ROWS, (i + 1) * ROWS)
+        x[:, 1 + i % 3] = 1
+        obs = pd.DataFrame({"row": numbers}, index=[f"cell{n}" for n in numbers])
+        paths.append(folder / f"{i:02}.h5ad")
+        anndata.AnnData(sp.csr_matrix(x), obs=obs).write_h5ad(paths[-1], compression="gzip")
+    return paths
+
+
+def rows_of(batches: Any) -> list[int]:
+    """The rows of all batches, having checked X against obs."""
+    found = []
+    for batch in batches:
+        assert dense(batch["X"])[:, 0].tolist() == batch["obs_row"].tolist()
+        found += batch["obs_row"].tolist()
+    return found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> None:
+    """Files are counted in the process: those of datasets that tests before have left go first."""
+    gc.collect()
+
+
+def open_shards(folder: Path | None = None) -> int:
+    """How many shards this process has open, of all folders or of one."""
+    links = []
+    for fd in FDS.iterdir():
+        try:
+            links.append(os.readlink(fd))
+        except OSError:
+            continue
+    return sum(link.endswith(".h5ad") and (folder is None or Path(link).parent == folder) for link in links)
+
+
+def stored_bytes(path: Path) -> int:
+    """Bytes that the values of X and their columns take in a file."""
+    with h5py.File(path) as file:
+        return sum(file["X"][name].id.get_storage_size() for name in ("data", "indices"))
+
+
+# --- order ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block_size", [1, 7, "auto"])
+@pytest.mark.parametrize("settings", [{}, {"chunk_size": 10}, {"threads": 1, "max_open_files": 1}], ids=str)
+def test_each_row_once_and_the_order_that_one_file_has(
+    shards: list[Path], tmp_path: Path, block_size: Any, settings: dict[str, Any]
+) -> None:
+    dataset = AnnDataset(shards, **settings)
+    loader = dataset.get_optimized_dataloader(batch_size=16, seed=4, block_size=block_size)
+    first, second = rows_of(loader), rows_of(loader)
+    assert sorted(first) == sorted(second) == list(range(SHARDS * ROWS))
+    assert first != second
+    if block_size != "auto":  # which is cut where the files' chunks are
+        whole = AnnDataset(anndata.concat([anndata.read_h5ad(path) for path in shards]), **{**settings})
+        assert first == rows_of(whole.get_optimized_dataloader(batch_size=16, seed=4, block_size=block_size))
+
+
+def test_blocks_are_cut_at_the_borders_of_files(atlas: Path) -> None:
+    dataset = AnnDataset([*write(atlas, "a"), adata_of("b"), *write(atlas, "d")])
+    starts = dataset.unit_starts()
+    assert starts is not None
+    in_a = AnnDataset(write(atlas, "a")[0]).unit_starts()
+    assert in_a is not None
+    # Rows in memory can be read singly: there are borders every 16 rows.
+    assert starts.tolist() == [*in_a.tolist(), 40, 56, 70]
+    assert AnnDataset([adata_of("a"), adata_of("b")]).unit_starts() is None
+    subset = AnnDataset([*write(atlas, "a"), adata_of("b")], obs_subset=[0, 1, 39, 40, 41, 69, 3])
+    assert 3 in subset.unit_starts().tolist()
+
+
+def test_plain_dataloader(shards: list[Path]) -> None:
+    dataset = AnnDataset(shards)
+    loader = torch.utils.data.DataLoader(dataset, batch_size=32, shuffle=True, collate_fn=dataset.get_collate_fn())
+    assert sorted(rows_of(loader)) == list(range(SHARDS * ROWS))
+
+
+def test_rows_know_their_file(shards: list[Path]) -> None:
+    dataset = AnnDataset(shards, obs_subset=range(299, -1, -1))
+    assert dataset.source_rows == [range(i * ROWS, (i + 1) * ROWS) for i in range(SHARDS)]
+    for batch in dataset.predict_loader(batch_size=64):
+        assert batch["index"].tolist() == batch["obs_row"].tolist()
+
+
+def test_split_of_many_files(shards: list[Path]) -> None:
+    parts = AnnDataset(shards).split({"train": 0.7, "test": 0.3}, seed=1)
+    found = [rows_of(part.get_optimized_dataloader(32, seed=0)) for part in parts.values()]
+    assert sorted(found[0] + found[1]) == list(range(SHARDS * ROWS))
+
+
+# --- descriptors ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not FDS.is_dir(), reason="only Linux lists a process's descriptors")
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_no_more_files_are_open_than_allowed(shards: list[Path], limit: int) -> None:
+    before = open_shards()
+    dataset = AnnDataset(shards, max_open_files=limit, chunk_size=40, cache=0)
+    assert open_shards() == before
+    assert dataset.stats()["opens"] == 0
+    dataset[30]
+    assert open_shards() == before + 1
+    counts = []
+    for batch in dataset.get_optimized_dataloader(batch_size=10, seed=0, prefetch_batches=0):
+        rows_of([batch])
+        counts.append(open_shards() - before)
+    assert max(counts) == min(limit, SHARDS)
+    stats = dataset.stats()
+    assert stats["opens"] == SHARDS if limit == 100 else stats["opens"] > SHARDS
+    # Bytes of files that were closed meanwhile are counted, too.
+    assert stats["bytes_read"] >= sum(stored_bytes(path) for path in shards)
+    dataset.close()
+    assert open_shards() == before
+    with pytest.raises(ValueError, match="closed"):
+        dataset[0]
+
+
+def test_two_threads_with_one_file_open(shards: list[Path]) -> None:
+    dataset = AnnDataset(shards, max_open_files=1, cache=0)
+    wrong = []
+
+    def read(seed: int) -> None:
+        rows = np.random.default_rng(seed).permutation(SHARDS * ROWS)
+        for row in rows.tolist():
+            if int(dataset[row]["X"][0]) != row:
+                wrong.append(row)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert dataset.stats()["opens"] > SHARDS
+
+
+@pytest.mark.parametrize(("limit", "error"), [(0, ValueError), (-1, ValueError), (True, TypeError), ("3", TypeError)])
+def test_limits_that_are_none(shards: list[Path], limit: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"max_open_files is .* positive integer"):
+        AnnDataset(shards, max_open_files=limit)
+
+
+def test_the_limit_follows_the_process() -> None:
+    import resource
+
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert OpenFiles().limit == (4096 if soft in (resource.RLIM_INFINITY, -1) else min(soft // 2, 4096))
+
+
+def n_open() -> int:
+    """The .h5ad files that this process has open."""
+    found = 0
+    for number in os.listdir(FDS):
+        with contextlib.suppress(OSError):
+            found += os.readlink(FDS / number).endswith(".h5ad")
+    return found
+
+
+class Open(Transform):
+    """Adds how many files the process has open that makes a batch."""
+
+    batched = True
+
+    def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
+        return {**data_dict, "open": [n_open()] * len(data_dict["X"])}
+
+
+def several(folder: Path, limits: list[Any], ulimit: int, num_workers: int) -> int:
+    """The largest number of open files, in a process of its own, which may open few."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ulimit, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    # A process that a fork server started would start its workers like that.
+    workers = {"num_workers": num_workers, "multiprocessing_context": "fork"} if num_workers else {}
+    kept: list[AnnDataset] = []
+    counts: list[int] = []
+    for limit in limits:
+        if limit == "files":  # datasets on one file each
+            kept += [AnnDataset(path, transform=Open()) for path in sorted(folder.iterdir())]
+        else:
+            kept.append(AnnDataset(f"{folder}/*.h5ad", max_open_files=limit, transform=Open(), chunk_size=40))
+        for dataset in kept:
+            loader = dataset.get_optimized_dataloader(batch_size=10, seed=0, prefetch_batches=0, **workers)
+            for batch in loader:
+                counts += batch["open"]
+        counts.append(n_open())
+    return max(counts)
+
+
+@pytest.mark.skipif(not FDS.is_dir(), reason="only Linux lists a process's descriptors")
+@pytest.mark.parametrize(
+    ("limits", "ulimit", "num_workers", "most"),
+    [
+        ([4, 4], 256, 0, 4),
+        ([7, 3, None], 256, 0, 7),  # 7 until the one of 3 is made
+        ([None, None, None], 40, 0, 20),
+        ([None, "files"], 40, 0, 20),
+        ([4, 4], 256, 1, 4),
+    ],
+    ids=str,
+)
+def test_limits_are_of_the_process(tmp_path: Path, limits: list[Any], ulimit: int, num_workers: int, most: int) -> None:
+    """Several collections in one process, training and validation: their files together are no more than allowed."""
+    first = hand_over(toy(20), "path", tmp_path, "000")
+    for number in range(1, 24):
+        shutil.copy(first, tmp_path / f"{number:03d}.h5ad")
+    with ProcessPoolExecutor(1, multiprocessing.get_context("forkserver")) as process:
+        assert process.submit(several, tmp_path, limits, ulimit, num_workers).result(timeout=200) == most
+
+
+def test_the_smallest_limit_of_the_collections_alive_holds(shards: list[Path]) -> None:
+    folder = shards[0].parent
+    large = AnnDataset(shards, max_open_files=5, cache=0)
+    for row in range(0, SHARDS * ROWS, ROWS):
+        large[row]
+    assert open_shards(folder) == min(5, SHARDS)
+    small = AnnDataset(shards, max_open_files=2, cache=0)
+    assert open_shards(folder) == 2
+    large[0]
+    small[ROWS]
+    large[2 * ROWS]
+    assert open_shards(folder) == 2
+    del small
+    for row in range(0, SHARDS * ROWS, ROWS):
+        large[row]
+    assert open_shards(folder) == min(5, SHARDS)
+
+
+# --- workers, pitfall 17 ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_workers_pitfall_17(shards: list[Path], method: str) -> None:
+    # Row 17: handles shared through fork; the parent has files open already.
+    dataset = AnnDataset([*shards[:-1], anndata.read_h5ad(shards[-1], backed="r")], max_open_files=5, chunk_size=60)
+    alone = rows_of(dataset.get_optimized_dataloader(batch_size=20, seed=2))
+    loader = dataset.get_optimized_dataloader(
+        batch_size=20,
+        seed=2,
+        num_workers=1 if method == "spawn" else 2,  # it takes seconds to start
+        multiprocessing_context=multiprocessing.get_context(method),
+    )
+    assert rows_of(loader) == alone
+    assert rows_of(dataset.get_optimized_dataloader(batch_size=20, seed=2)) == alone
+
+
+def test_pickle_holds_no_file_and_opens_none(shards: list[Path]) -> None:
+    dataset = AnnDataset(shards, obs_columns=["row"], label="file", max_open_files=4)
+    rows_of(dataset.get_optimized_dataloader(64, seed=0))
+    travelled = pickle.loads(pickle.dumps(dataset))
+    assert travelled.stats()["opens"] == 0
+    assert len(pickle.dumps(dataset)) < 20_000
+    assert travelled.obs["file"].tolist() == dataset.obs["file"].tolist()
+    assert rows_of([travelled.__getitems__([299, 0, 150]).batch]) == [299, 0, 150]
+    assert travelled.stats()["opens"] == 3
+
+
+def _rank(rank: int, world: int, paths: list[Path], port: str, results: str) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    loader = AnnDataset(paths, max_open_files=2).get_optimized_dataloader(batch_size=16, block_size=5, seed=3)
+    torch.save([rows_of(loader), rows_of(loader)], f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="torch is built without torch.distributed")
+def test_two_ranks_share_the_files(shards: list[Path], tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    torch.multiprocessing.start_processes(
+        _rank, args=(2, shards, port, str(tmp_path)), nprocs=2, start_method="forkserver"
+    )
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for epoch in range(2):
+        assert sorted(first[epoch] + second[epoch]) == list(range(SHARDS * ROWS))
+    # Blocks are dealt over all files before ranks get their share.
+    assert len({row // ROWS for row in first[0]}) == SHARDS
+
+
+# --- cache, pitfall 20 ------------------------------------------------------------------------------------------------
+
+
+def test_one_budget_for_all_files_pitfall_20(shards: list[Path], tmp_path: Path) -> None:
+    # Row 20: caches keyed by file and element, within bounds, and no tensors of it handed out.
+    shards = [Path(shutil.copy(path, tmp_path)) for path in shards]
+    roomy = AnnDataset(shards, cache="10MiB")
+    for _ in range(2):
+        rows_of(roomy.get_optimized_dataloader(64, seed=0))
+    needed = roomy.stats()["cache_bytes"]
+    assert roomy.stats()["cache_misses"] == SHARDS * ROWS
+    assert needed > 0
+    first = roomy.__getitems__(range(300)).batch["X"]
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(roomy.__getitems__(range(300)).batch["X"], kept)
+    roomy.close()
+    budget = needed // 3
+    tight = AnnDataset(shards, cache=budget)
+    for _ in range(2):
+        rows_of(tight.get_optimized_dataloader(64, seed=0))
+    assert 0 < tight.stats()["cache_bytes"] <= budget
+
+
+# --- what opening reads, pitfall 21 -----------------------------------------------------------------------------------
+
+
+def test_opening_reads_no_obs_and_no_layer_pitfall_21(tmp_path: Path) -> None:
+    # Row 21: memory stays flat when the files have large unused columns and layers.
+    n = 40_000
+    obs = pd.DataFrame({"row": np.arange(n, dtype="int32"), "barcode": [f"{i:060}" for i in range(n)]})
+    adata = anndata.AnnData(sp.csr_matrix((n, 3), dtype="float32"), obs=obs.set_axis([f"{i:040}" for i in range(n)]))
+    adata.layers["large"] = np.ones((n, 3))
+    paths = [tmp_path / f"{i}.h5ad" for i in range(3)]
+    adata.write_h5ad(paths[0])
+    for path in paths[1:]:
+        shutil.copy(paths[0], path)
+    AnnDataset(paths[:1], obs_columns=["row"])[0]  # imports
+    tracemalloc.start()
+    try:
+        dataset = AnnDataset(paths, obs_columns=["row"])
+        dataset.__getitems__([0, n, 3 * n - 1])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * 3 * n * 3  # the column of int32, its parts, and little else; the barcodes would take 12 MB
+
+
+def test_a_progress_bar_where_it_takes_long(
+    shards: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from annfeed.inputs import many as collection
+
+    AnnDataset(shards)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(collection, "_PATIENCE", 0)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    AnnDataset(shards)
+    assert f"/{SHARDS}" in capsys.readouterr().err
+
+
+# --- files that change or are damaged ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "while it is open", "while it is closed again"])
+def test_a_file_that_changes_is_named_pitfall_27(shards: list[Path], tmp_path: Path, when: str) -> None:
+    # Row 27: stale metadata after a file changed.
+    paths = [Path(shutil.copy(path, tmp_path)) for path in shards[:3]]
+    n_open = 1 if when == "while it is closed again" else 9
+    dataset, with_obs = AnnDataset(paths, max_open_files=n_open, obs_columns=[]), AnnDataset(paths)
+    if when != "before it is opened":
+        dataset[30], dataset[0]
+    shutil.copy(shards[7], paths[1])
+    assert int(dataset[0]["X"][0]) == 0
+    with pytest.raises(StaleFileError, match=rf"{paths[1].name}"):
+        with_obs[0]  # the columns of all files are read together
+    with pytest.raises(StaleFileError, match=rf"{paths[1].name}"):
+        dataset[30]
+    with pytest.raises(StaleFileError, match=rf"{paths[1].name}"):
+        pickle.loads(pickle.dumps(dataset))[30]  # as in a worker
+
+
+def test_a_damaged_file_is_named_where_its_rows_are_wanted(shards: list[Path], tmp_path: Path) -> None:
+    paths = [Path(shutil.copy(path, tmp_path)) for path in shards[:3]]
+    with h5py.File(paths[1], "r") as file:
+        chunk = file["X/data"].id.get_chunk_info(0)
+    with paths[1].open("r+b") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(b"\0" * chunk.size)
+    dataset = AnnDataset(paths)
+    assert int(dataset[0]["X"][0]) == 0
+    with pytest.raises(FormatError, match=r"01\.h5ad.*'X/data'"):
+        dataset[30]
+
+
+@pytest.mark.parametrize("missing", ["file", "matrix", "obs", "not HDF5"])
+def test_a_file_that_cannot_be_opened_is_named(shards: list[Path], tmp_path: Path, missing: str) -> None:
+    bad = tmp_path / "bad.h5ad"
+    if missing == "not HDF5":
+        bad.write_bytes(b"no HDF5" * 100)
+    elif missing != "file":
+        shutil.copy(shards[0], bad)
+        with h5py.File(bad, "r+") as file:
+            del file["X" if missing == "matrix" else "obs"]
+    with pytest.raises((OSError, ValueError, KeyError), match=r"bad\.h5ad"):
+        AnnDataset([shards[0], bad, shards[1]])
+
+
+def test_files_read_through_h5py_are_told_once(shards: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / "odd.h5ad"
+    with h5py.File(shards[1]) as file, h5py.File(odd, "w") as copy:
+        for name in file:
+            file.copy(name, copy)
+        values = copy["X/data"][()]
+        del copy["X/data"]
+        copy["X"].create_dataset("data", data=values, chunks=(10,), scaleoffset=2)
+        copy.attrs.update(dict(file.attrs))
+    dataset = AnnDataset([shards[0], odd, shards[2]], max_open_files=1)
+    with pytest.warns(AnnfeedWarning, match=r"odd\.h5ad.*h5py") as caught:
+        found = rows_of(dataset.__getitems__([70, 30, 5, 49]).batch for _ in range(2))
+    assert found == [70, 30, 5, 49] * 2
+    assert len(caught) == 1
+    with pytest.raises(FormatError, match=r"odd\.h5ad"):
+        AnnDataset([shards[0], odd], strict=True).__getitems__([30])
+
+
+# --- what a collection says -------------------------------------------------------------------------------------------
+
+
+def test_inspect_tells_of_each_file(atlas: Path) -> None:
+    many = AnnDataset(write(atlas)).inspect()
+    assert [file.encoding for file in many.files] == ["csr", "dense", "csc", "csr"]
+    assert many.cost["file order"] == 1
+    text = str(many)
+    assert "4 files, 91 rows" in text and "b.h5ad" in text and "dense, int32, 30 x 6" in text
+    mixed = AnnDataset([write(atlas)[0], adata_of("b")]).inspect()
+    assert len(mixed.files) == 1
+    with pytest.raises(ValueError, match="in memory"):
+        AnnDataset([adata_of("a"), adata_of("b")]).inspect()
+
+
+def test_what_users_pass_that_is_wrong(tmp_path: Path, shards: list[Path]) -> None:
+    wrong: list[tuple[Any, type[Exception], str]] = [
+        ([], ValueError, "there are no sources"),
+        ({}, ValueError, "there are no sources"),
+        (str(tmp_path / "*.h5ad"), FileNotFoundError, r"no file matches the pattern.*\*\.h5ad"),
+        ([shards[0], 3], TypeError, "a source is a int"),
+        ({str(shards[0])}, TypeError, "a set, which has no order"),
+        (tmp_path, OSError, "not a regular file|directory"),
+    ]
+    for sources, error, message in wrong:
+        with pytest.raises(error, match=message):
+            AnnDataset(sources)
+    for options, error in [({"join": "left"}, ValueError), ({"label": 3}, TypeError), ({"keys": "ab"}, TypeError)]:
+        with pytest.raises(error):
+            AnnDataset(shards[:2], **options)  # type: ignore[arg-type]
+
+
+def test_patterns_are_sorted_and_literal_names_are_kept(tmp_path: Path, shards: list[Path]) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    places = ["b.h5ad", "a.h5ad", "10.h5ad", "2.h5ad", "deep/er/c.h5ad", "[x].h5ad"]
+    for place, shard in zip(places, shards, strict=False):
+        shutil.copy(shard, tmp_path / place)
+    found = AnnDataset(str(tmp_path / "?.h5ad")).sources
+    assert [Path(path).name for path in found] == ["2.h5ad", "a.h5ad", "b.h5ad"]
+    found = AnnDataset(tmp_path / "**" / "*.h5ad").sources
+    assert [Path(path).name for path in found] == ["10.h5ad", "2.h5ad", "[x].h5ad", "a.h5ad", "b.h5ad", "c.h5ad"]
+    assert int(AnnDataset(tmp_path / "[x].h5ad")[0]["X"][0]) == 5 * ROWS
+    listed = AnnDataset([tmp_path / "b.h5ad", str(tmp_path / "*[0-9].h5ad")]).sources
+    assert [Path(path).name for path in listed] == ["b.h5ad", "10.h5ad", "2.h5ad"]
+
+
+def test_files_without_rows(tmp_path: Path, atlas: Path) -> None:
+    empty = adata_of("a")[:0].copy()
+    empty.write_h5ad(tmp_path / "empty.h5ad")
+    dataset = AnnDataset([tmp_path / "empty.h5ad", *write(atlas, "ad"), tmp_path / "empty.h5ad"], keys=list("wxyz"))
+    wanted = anndata.concat([adata_of("a"), adata_of("d")])
+    assert dataset.shape == wanted.shape
+    batch = dataset.__getitems__([40, 0, 39]).batch
+    np.testing.assert_array_equal(batch["X"].numpy(), dense(wanted.X)[[40, 0, 39]])
+    assert batch["obs_label"] == [str(label) for label in wanted.obs["label"].astype(object).iloc[[40, 0, 39]]]
+    assert AnnDataset([empty, empty], output="csr").__getitems__([]).batch["X"].shape == (0, 6)
+    assert len(FILES) == 4
