@@ -31,28 +31,28 @@ def pytest_report_header() -> list[str]:
 
 #: Files whose tests take longest, most of them in processes that they start.
 _LONGEST = (
-    "test_examples.py",
-    "test_bad_input.py",
-    "test_lightning.py",
-    "test_changed_files.py",
-    "test_layouts.py",
-    "test_handover.py",
-    "test_workers.py",
-    "test_scvi_loader.py",
-    "test_ends.py",
-    "test_scvi_datamodule.py",
-    "test_torchrun.py",
-    "test_dataset.py",
-    "test_dead_workers.py",
-    "test_corpus.py",
-    "test_cache_tree.py",
-    "test_scvi_parity.py",
-    "test_lightning_epochs.py",
-    "test_trainers.py",
+    "tests/test_examples.py",
+    "tests/sources/test_bad_input.py",
+    "tests/lightning/test_lightning.py",
+    "tests/h5ad/test_changed_files.py",
+    "tests/sources/test_layouts.py",
+    "tests/memory/test_handover.py",
+    "tests/loading/test_workers.py",
+    "tests/scvi/test_loader.py",
+    "tests/loading/test_ends.py",
+    "tests/scvi/test_datamodule.py",
+    "tests/loading/test_torchrun.py",
+    "tests/dataset/test_dataset.py",
+    "tests/loading/test_dead_workers.py",
+    "tests/sources/test_corpus.py",
+    "tests/memory/test_cache_tree.py",
+    "tests/scvi/test_parity.py",
+    "tests/lightning/test_lightning_epochs.py",
+    "tests/loading/test_trainers.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that the processes that share the tests end together."""
     place = {name: i for i, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+    items.sort(key=lambda item: place.get(item.path.relative_to(item.config.rootpath).as_posix(), len(place)))
