@@ -15,6 +15,7 @@ import torch
 from hypothesis import settings
 
 from tests.support.places import CORPUS
+from tests.support.toys import hand_over, toy
 
 # Not a module with examples; and pytest would import it under the name of the other conftest.
 collect_ignore = ["conftest.py"]
@@ -41,6 +42,18 @@ def corpus() -> Path:
     """Return the folder of real .h5ad files; where it is absent, a test that uses it is skipped (see below)."""
     assert CORPUS.is_dir(), "a test that asks for the corpus by getfixturevalue is marked: pytest.mark.corpus"
     return CORPUS
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for files that many tests read and none writes to."""
+    return tmp_path_factory.mktemp("shelf")
+
+
+@pytest.fixture(scope="module")
+def path(shelf: Path) -> Path:
+    """Return a file of `toy` that no test writes to; rooms have their own where theirs do."""
+    return hand_over(toy(), "path", shelf)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

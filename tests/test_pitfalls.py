@@ -20,7 +20,7 @@ from tests.support.toys import toy
 #: What goes wrong elsewhere, and where that is tested: "file::test", all in this folder.
 PITFALLS: dict[str, list[str]] = {
     "pitfall 1: the same order in every epoch": [
-        "loading/test_loader::test_epochs_differ_and_come_again",
+        "loading/test_loader_order::test_epochs_differ_and_come_again",
         "loading/test_torchrun::test_every_epoch_has_an_order_of_its_own",
         "lightning/test_lightning_epochs::test_every_epoch_has_an_order_of_its_own_without_a_strategy",
         "lightning/test_lightning_epochs::test_every_epoch_has_an_order_of_its_own_under_ddp",
@@ -44,16 +44,16 @@ PITFALLS: dict[str, list[str]] = {
         "loading/test_torchrun::test_uneven_shares",
     ],
     "pitfall 6: the user's order is changed": [
-        "loading/test_loader::test_sampler",
-        "loading/test_loader::test_without_shuffle_the_datasets_order",
+        "loading/test_loader_keywords::test_sampler",
+        "loading/test_loader_order::test_without_shuffle_the_datasets_order",
         "loading/test_ranks::test_an_order_is_delivered_as_it_is",
     ],
     "pitfall 7: repeated rows refused, lost or clustered": [
-        "loading/test_loader::test_sampler",
+        "loading/test_loader_keywords::test_sampler",
         "order/test_weighting::test_copies_are_spread_over_the_epoch",
     ],
     "pitfall 8: a file opened or read for every row": [
-        "dataset/test_dataset::test_one_open_for_any_number_of_batches",
+        "dataset/test_life_of_a_file::test_one_open_for_any_number_of_batches",
         "loading/test_workers::test_a_forked_worker_opens_the_file_once",
         "loading/test_loader::test_chunk_size_rows_are_read_together",
     ],
@@ -64,8 +64,8 @@ PITFALLS: dict[str, list[str]] = {
     ],
     "pitfall 10: one label with several codes": [
         "inputs/test_many_files::test_one_code_for_a_label_pitfall_10",
-        "obs/test_obs::test_unused_categories_and_missing_values_keep_their_codes",
-        "dataset/test_dataset::test_codes_are_those_of_the_whole_column_for_any_subset",
+        "obs/test_obs_of_files::test_unused_categories_and_missing_values_keep_their_codes",
+        "dataset/test_items::test_codes_are_those_of_the_whole_column_for_any_subset",
     ],
     "pitfall 11: weights that are too few or of other rows": [
         "order/test_weighting::test_options_that_are_refused",
@@ -74,23 +74,23 @@ PITFALLS: dict[str, list[str]] = {
     ],
     "pitfall 12: a split that delivers rows of another part": [
         "order/test_splits::test_parts_deliver_their_rows_and_only_these",
-        "dataset/test_dataset::test_train_and_test_split_share_no_row",
+        "dataset/test_inputs::test_train_and_test_split_share_no_row",
     ],
     "pitfall 13: offsets beyond 32 bits": [
         "sources/test_huge_files::test_offsets_beyond_31_and_32_bits_pitfall_13",
         "sources/test_layouts::test_elements_beyond_what_32_bits_count",
-        "sources/test_layouts::test_index_types",
+        "sources/test_value_types::test_index_types",
     ],
     "pitfall 14: dtypes that surprise": [
-        "sources/test_layouts::test_every_dtype_to_every_other",
-        "obs/test_obs::test_table_of_dtypes",
-        "dataset/test_dataset::test_counts_that_float32_rounds_are_told_once",
+        "sources/test_value_types::test_every_dtype_to_every_other",
+        "obs/test_obs_dtypes::test_table_of_dtypes",
+        "dataset/test_outputs::test_counts_that_float32_rounds_are_told_once",
     ],
     "pitfall 15: sparse batches of varying width": [
-        "dataset/test_dataset::test_sparse_batches_are_valid_csr_of_full_width",
+        "dataset/test_outputs::test_sparse_batches_are_valid_csr_of_full_width",
     ],
     "pitfall 16: raw by default, and zeros for what was not measured": [
-        "dataset/test_dataset::test_x_is_the_default_though_there_is_raw",
+        "dataset/test_items::test_x_is_the_default_though_there_is_raw",
         "inputs/test_many_files::test_which_genes_were_measured_pitfall_16",
     ],
     "pitfall 17: one file handle in several processes": [
@@ -111,8 +111,8 @@ PITFALLS: dict[str, list[str]] = {
         "sources/test_cache::test_the_budget_is_kept",
     ],
     "pitfall 21: opening loads what nobody asked for": [
-        "dataset/test_dataset::test_memory_stays_flat_beside_a_large_unused_matrix",
-        "obs/test_obs::test_columns_not_asked_for_are_not_read",
+        "dataset/test_life_of_a_file::test_memory_stays_flat_beside_a_large_unused_matrix",
+        "obs/test_obs_of_files::test_columns_not_asked_for_are_not_read",
         "inputs/test_many_files_reading::test_opening_reads_no_obs_and_no_layer_pitfall_21",
     ],
     "pitfall 22: a length that is not what is delivered": [
@@ -125,27 +125,27 @@ PITFALLS: dict[str, list[str]] = {
         "loading/test_loader::test_len_is_what_workers_deliver",
     ],
     "pitfall 24: one row, no rows, batches of one": [
-        "dataset/test_dataset::test_empty_and_tiny",
-        "dataset/test_dataset::test_empty_rows_are_rows",
+        "dataset/test_inputs::test_empty_and_tiny",
+        "dataset/test_inputs::test_empty_rows_are_rows",
         "order/test_epoch::test_edges",
     ],
     "pitfall 25: keys and missing values lost in collation": [
         "batches/test_collate::test_keys_may_be_added_changed_and_left_out",
         "batches/test_collate::test_a_key_that_only_some_items_get_is_an_error_not_zero",
-        "obs/test_obs::test_table_of_codes",
+        "obs/test_obs_dtypes::test_table_of_codes",
     ],
     "pitfall 26: an import that changes global state": [
         "test_import::test_import_changes_no_global_state",
-        "loading/test_loader::test_with_a_seed_no_generator_is_touched",
-        "loading/test_loader::test_without_a_seed_one_draw_from_torch_an_epoch",
+        "loading/test_loader_order::test_with_a_seed_no_generator_is_touched",
+        "loading/test_loader_order::test_without_a_seed_one_draw_from_torch_an_epoch",
     ],
     "pitfall 27: a file that changed is read on": [
-        "sources/test_bad_input::test_a_file_that_changes_is_stale",
-        "sources/test_bad_input::test_a_worker_finds_a_changed_file_stale",
+        "sources/test_stale_files::test_a_file_that_changes_is_stale",
+        "sources/test_stale_files::test_a_worker_finds_a_changed_file_stale",
         "inputs/test_many_files_reading::test_a_file_that_changes_is_named_pitfall_27",
     ],
     "pitfall 28: unsorted or repeated column indices": [
-        "dataset/test_dataset::test_unsorted_and_repeated_columns_are_summed_as_scipy_does",
+        "dataset/test_outputs::test_unsorted_and_repeated_columns_are_summed_as_scipy_does",
         "sources/test_layouts::test_rows_as_scipy_understands_them",
     ],
     "pitfall 29: LOCAL_RANK for the rank": [
@@ -249,7 +249,7 @@ OF_DATASET: dict[str, str | tuple[Callable[..., Any], str, dict[str, Any], dict[
     "label": (seen, "two", {"obs_columns": None}, {"label": "source"}),
     "keys": (seen, "two", {"obs_columns": None, "label": "source"}, {"keys": ["a", "b"]}),
     "index_unique": (names, "two", {}, {"index_unique": "-"}),
-    "max_open_files": "inputs/test_many_files_reading::test_no_more_files_are_open_than_allowed",
+    "max_open_files": "inputs/test_many_files_open::test_no_more_files_are_open_than_allowed",
 }
 
 WEIGHTS = np.arange(400)

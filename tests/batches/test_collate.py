@@ -4,10 +4,10 @@ import pickle
 
 import numpy as np
 import pytest
-import scipy.sparse
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.toys import as_csr
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from annfeed.batches.items import Collate, Items, apply_transform, split, stack
@@ -21,12 +21,6 @@ def batch_of(n=3):
         "obs_b": torch.arange(n) % 2 == 0,
         "obs_t": [f"t{i}" for i in range(n)],
     }
-
-
-def csr(x):
-    m = scipy.sparse.csr_matrix(np.asarray(x, dtype=np.float32))
-    parts = [torch.from_numpy(a) for a in (m.indptr, m.indices, m.data)]
-    return torch.sparse_csr_tensor(*parts, size=m.shape, check_invariants=True)
 
 
 def assert_same(found, wanted):
@@ -80,7 +74,7 @@ def test_a_batch_with_values_that_have_no_rows_cannot_be_split(batch, text):
 
 def test_sparse_items_are_one_row_each():
     x = [[0, 1, 0, 2], [0, 0, 0, 0], [3, 0, 0, 0]]
-    items = split({"X": csr(x)})
+    items = split({"X": as_csr(x)})
     for item, row in zip(items, x, strict=True):
         assert item["X"].layout is torch.sparse_csr
         assert item["X"].to_dense().tolist() == [row]
@@ -142,8 +136,8 @@ REFUSED = [
     ([{"a": torch.zeros(1)}, {"a": torch.zeros(1)}, {"a": torch.zeros(())}], r"\(1,\) in item 0, \(\) in item 2"),
     ([{"a": torch.zeros(1)}, {"a": "nan"}], "'a' is a Tensor in item 0 .*'str'"),
     ([{"a": "x"}, {"a": float("nan")}], "'a' is a str in item 0 .*'float'"),
-    ([{"a": csr([[1]])}, {"a": torch.ones(1, 1)}], "'a' is sparse in some items"),
-    ([{"a": csr([[1]])}, {"a": csr([[1, 0]])}], r"\(1, 1\) in item 0, \(1, 2\) in item 1"),
+    ([{"a": as_csr([[1]])}, {"a": torch.ones(1, 1)}], "'a' is sparse in some items"),
+    ([{"a": as_csr([[1]])}, {"a": as_csr([[1, 0]])}], r"\(1, 1\) in item 0, \(1, 2\) in item 1"),
     ([{"a": 1}, [1]], "item 1 of the batch is a list, not a dict"),
     ([], "no items to collate"),
 ]
@@ -157,7 +151,7 @@ def test_what_is_never_filled_or_mixed(items, text):
 
 @given(st.integers(1, 6), st.integers(0, 5), st.integers(0, 2**32))
 def test_sparse_batches_survive_splitting_and_stacking(rows, genes, seed):
-    x = csr(np.random.default_rng(seed).integers(0, 2, (rows, genes)))
+    x = as_csr(np.random.default_rng(seed).integers(0, 2, (rows, genes)))
     again = stack(split({"X": x}))["X"]
     assert again.shape == (rows, genes)
     assert again.crow_indices().dtype is x.crow_indices().dtype
@@ -318,7 +312,7 @@ def test_sparse_items_for_a_transform_per_item():
             assert data_dict["X"].shape == (1, 3)
             return {"X": data_dict["X"] * 2}
 
-    out = apply_transform(Double(), {"X": csr([[0, 1, 2], [0, 0, 0]])})["X"]
+    out = apply_transform(Double(), {"X": as_csr([[0, 1, 2], [0, 0, 0]])})["X"]
     assert out.layout is torch.sparse_csr
     assert out.to_dense().tolist() == [[0, 2, 4], [0, 0, 0]]
 

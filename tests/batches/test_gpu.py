@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import torch
-from tests.support.toys import hand_over, rows_of, toy
+from tests.support.toys import rows_of
 
 from annfeed import AnnDataset, Compose, Log1p, NormalizeTotal, Scale, densify, write_obs, write_obsm
 
@@ -17,11 +17,6 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 
 #: Batches of this many rows and genes are larger than what torch's allocator gives in one piece of recycled memory.
 N_ROWS, N_GENES = 600, 3000
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hand_over(toy(), "path", tmp_path_factory.mktemp("shelf"))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.support.places import SCRIPTS
 from tests.support.processes import run, run_ranks
-from tests.support.toys import flat, hand_over, rows_of, toy
+from tests.support.toys import flat, rows_of
 
 from annfeed import AnnDataset, write_obsm
 
@@ -20,11 +20,6 @@ from annfeed.lightning import AnnDataModule  # noqa: E402
 
 SCRIPT = SCRIPTS / "lightning_script.py"
 FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hand_over(toy(), "path", tmp_path_factory.mktemp("shelf"))
 
 
 class Model(pl.LightningModule):

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.orders import planned
 from tests.support.places import SCRIPTS
 from tests.support.processes import run_ranks
-from tests.support.toys import flat, hand_over, toy
+from tests.support.toys import flat
 
-from annfeed.order.epoch import EpochPlan
 from annfeed.order.weights import Weighting
 
 pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
@@ -19,23 +19,13 @@ from tests.scripts.ddp_epochs_script import LOADERS, fit
 SCRIPT = SCRIPTS / "ddp_epochs_script.py"
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hand_over(toy(), "path", tmp_path_factory.mktemp("shelf"))
-
-
-def planned(**fields: Any) -> list[list[int]]:
-    plan = EpochPlan(**{"n_rows": 40, "batch_size": 4, "window": 8, "seed": 3, **fields})
-    return [batch.tolist() for window in plan.windows() for batch in window.batches]
-
-
 @pytest.mark.parametrize("name", LOADERS)
 def test_every_epoch_has_an_order_of_its_own_without_a_strategy(path: Path, name: str) -> None:
     """Pitfall 1: under Lightning on one device, with no workers, persistent ones, and new ones in each epoch."""
     epochs = fit(str(path), LOADERS[name], devices=1).seen
     assert len({tuple(flat(rows)) for rows in epochs}) == 3
     if name in ("rows", "workers", "fresh workers"):
-        assert epochs == [planned(epoch=epoch) for epoch in range(3)]
+        assert epochs == [planned(seed=3, epoch=epoch) for epoch in range(3)]
     if "order" not in name and name != "weights":
         assert all(sorted(flat(rows)) == list(range(40)) for rows in epochs)
 
@@ -71,7 +61,7 @@ def test_orders_of_ddp_are_the_plans(ranks: list[dict[str, Any]]) -> None:
     cases = {"rows": {}, "workers": {}, "blocks": {"block_size": 3}, "weights": {"weighting": weighting}}
     for name, fields in cases.items():
         for rank, found in enumerate(ranks):
-            wanted = [planned(rank=rank, world=2, epoch=epoch, **fields) for epoch in range(3)]
+            wanted = [planned(**{"seed": 3, "rank": rank, "world": 2, "epoch": epoch, **fields}) for epoch in range(3)]
             assert found[name]["epochs"] == wanted
 
 

@@ -5,17 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.support.toys import hand_over, rows_of, toy
+from tests.support.toys import rows_of
 
 from annfeed import AnnDataset
 
 pl = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hand_over(toy(), "path", tmp_path_factory.mktemp("shelf"))
 
 
 class Rows(pl.LightningModule):

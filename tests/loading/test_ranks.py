@@ -10,18 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from tests.support.toys import flat, hand_over, rows_of, toy
+from tests.support.toys import flat, rows_of
 
 from annfeed import AnnDataset, Transform, WindowLoader
 from annfeed.errors import AnnfeedWarning
 from annfeed.order.epoch import EpochPlan
 from annfeed.process import ranks
 from annfeed.process.ranks import draw_seed, rank_and_world
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hand_over(toy(), "path", tmp_path_factory.mktemp("shelf"))
 
 
 def on_rank(monkeypatch: pytest.MonkeyPatch, rank: int, world: int) -> None:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch.distributed as dist
 from tests.scripts.cases import EPOCHS, cases, rotated
+from tests.support.orders import planned
 from tests.support.places import SCRIPTS
 from tests.support.processes import run_ranks
-from tests.support.toys import flat, hand_over, toy
+from tests.support.toys import flat
 
 from annfeed import AnnDataset
-from annfeed.order.epoch import EpochPlan
 from annfeed.order.weights import Weighting
 
 pytestmark = pytest.mark.skipif(not dist.is_available(), reason="torch is built without torch.distributed")
@@ -27,11 +27,6 @@ UNEVEN = [name for name in CASES if name[0].isdigit()]
 
 #: By rank, epoch, batch: (rows, marks of padding or None).
 Found = list[list[list[tuple[list[int], list[bool] | None]]]]
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return hand_over(toy(), "path", tmp_path_factory.mktemp("shelf"))
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -58,22 +53,6 @@ def rows_of_epoch(found: Found, epoch: int, *, padding: bool = True) -> list[lis
          if padding or not mark]
         for rank in found
     ]  # fmt: skip
-
-
-def planned(world: int, rank: int, epoch: int, **fields: Any) -> list[list[int]]:
-    plan = EpochPlan(
-        **{
-            "n_rows": 40,
-            "batch_size": 4,
-            "window": 8,
-            "seed": 3,
-            "rank": rank,
-            "world": world,
-            "epoch": epoch,
-            **fields,
-        }
-    )
-    return [batch.tolist() for window in plan.windows() for batch in window.batches]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -123,7 +102,7 @@ def test_the_order_is_the_plans(found: dict[str, Found], name: str, fields: dict
     world = len(found[name])
     for rank, epochs in enumerate(found[name]):
         assert [[rows for rows, _ in epoch] for epoch in epochs] == [
-            planned(world, rank, epoch, **fields) for epoch in range(EPOCHS)
+            planned(**{"seed": 3, "world": world, "rank": rank, "epoch": epoch, **fields}) for epoch in range(EPOCHS)
         ]
 
 

@@ -14,24 +14,13 @@ import anndata
 import numpy as np
 import pytest
 import torch
+from tests.support.orders import planned
 from tests.support.toys import FORMS, flat, hand_over, rows_of, toy
 from torch.utils.data import ConcatDataset, DataLoader, default_collate, get_worker_info
 
 from annfeed import AnnDataset, Transform
-from annfeed.order.epoch import EpochPlan
 
 METHODS = ("fork", "forkserver", "spawn")
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files that many tests read and none writes to."""
-    return tmp_path_factory.mktemp("shelf")
-
-
-def planned(**fields: Any) -> list[list[int]]:
-    plan = EpochPlan(**{"n_rows": 40, "batch_size": 4, "window": 8, **fields})
-    return [batch.tolist() for window in plan.windows() for batch in window.batches]
 
 
 # Transforms lie here, at the top of a module without `if __name__ == "__main__"`, where spawned workers find them.

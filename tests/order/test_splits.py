@@ -20,12 +20,6 @@ from annfeed.order.splits import split_rows
 THREE = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files that many tests read and none writes to."""
-    return tmp_path_factory.mktemp("shelf")
-
-
 def parts_of(n_rows: int, fractions: dict[str, float], **how: Any) -> list[list[int]]:
     return [rows.tolist() for rows in split_rows(n_rows, fractions, **how).values()]
 

@@ -260,12 +260,6 @@ def test_no_draw_is_held() -> None:
 # --- from a dataset ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files that many tests read and none writes to."""
-    return tmp_path_factory.mktemp("shelf")
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_loader_delivers_the_rows_drawn(shelf: Path, form: str, num_workers: int) -> None:

@@ -20,17 +20,6 @@ from annfeed.results.h5ad import UNFINISHED
 UNSORTED = [17, 3, 39, 0, 21, 38, 1]
 
 
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("shelf")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file to write to."""
-    return hand_over(toy(), "path", tmp_path)
-
-
 class New(Transform):
     """Makes a new dict of each item, and knows of no index."""
 

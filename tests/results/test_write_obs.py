@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from tests.results.test_inference import contents
-from tests.support.toys import hand_over, rows_of, toy
+from tests.support.toys import rows_of, toy
 
 import annfeed
 from annfeed import AnnDataset, FormatError, UnsupportedError, write_obs
@@ -24,11 +24,6 @@ CODES = np.random.default_rng(4).integers(0, 3, N)
 TEXTS = NAMES[CODES]
 NUMBERS = np.random.default_rng(5).normal(size=N)
 SOME = [*range(0, N, 2)]
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return hand_over(toy(), "path", tmp_path)
 
 
 def batches(values: Any, size: int = 7) -> Any:

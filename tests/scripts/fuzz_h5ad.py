@@ -1,6 +1,6 @@
 """Spoils small files at random and reads them: right rows or a documented error, never a crash, a hang, a wrong number.
 
-Run by test_bad_input.py as its own process and with little memory, so that a crash is seen, and an allocation that
+Run by test_bad_files.py as its own process and with little memory, so that a crash is seen, and an allocation that
 nobody checked is one. By hand, from the top of the checkout; files that fail stay in FOLDER:
 
     python -m tests.scripts.fuzz_h5ad FOLDER FIRST_SEED N_SEEDS

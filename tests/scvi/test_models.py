@@ -36,11 +36,6 @@ TRAIN: dict[str, Any] = {
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on workers, logging and such
 
 
-@pytest.fixture(autouse=True)
-def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # Lightning and scvi-tools write their logs where they are
-
-
 def data() -> anndata.AnnData:
     rng = np.random.default_rng(1)
     counts = rng.poisson(rng.gamma(1.0, 2.0, G), (N, G)).astype("float32")

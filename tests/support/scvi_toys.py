@@ -79,6 +79,11 @@ def cells(batch: dict[str, Any]) -> list[int]:
     return [int(value) for value in dense[:, 0]]
 
 
+def flat(loader: Any) -> list[int]:
+    """The rows of all batches."""
+    return [cell for batch in loader for cell in cells(batch)]
+
+
 def assert_same(a: Any, b: Any) -> None:
     """Two batches are equal in all that a model can see."""
     assert list(a) == list(b)

@@ -97,6 +97,13 @@ def dense(matrix: Any) -> np.ndarray:
     return np.asarray(matrix)
 
 
+def as_csr(matrix: Any) -> torch.Tensor:
+    """Return a matrix as torch's CSR, its invariants checked; lists of numbers as float32."""
+    m = sp.csr_matrix(np.asarray(matrix, np.float32) if isinstance(matrix, list) else matrix)
+    parts = [torch.from_numpy(a) for a in (m.indptr, m.indices, m.data)]
+    return torch.sparse_csr_tensor(*parts, size=m.shape, check_invariants=True)
+
+
 def rows_of(batches: Any) -> list[list[int]]:
     """Return the row numbers of each batch, having checked that its X, obs and text are of those rows."""
     found = []

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.preprocessing import LabelEncoder
+from tests.support.toys import as_csr
 
 from annfeed.batches.items import apply_transform
 from annfeed.errors import UnknownNameError
@@ -185,12 +186,6 @@ def counts(seed=0, shape=(60, 300)):
     return x.astype(np.float32)
 
 
-def csr(x):
-    m = scipy.sparse.csr_matrix(x)
-    parts = [torch.from_numpy(a) for a in (m.indptr, m.indices, m.data)]
-    return torch.sparse_csr_tensor(*parts, size=m.shape, check_invariants=True)
-
-
 def by_scanpy(function, x, **parameters):
     adata = anndata.AnnData(x.copy())
     function(adata, **parameters)
@@ -214,7 +209,7 @@ def test_built_in_transforms_equal_scanpy(transform, function, parameters):
     assert np.array_equal(tensor.numpy(), counts())
     np.testing.assert_allclose(transform({"X": tensor[5]})["X"].numpy(), dense[5], **close)
 
-    out = transform({"X": csr(x)})["X"]
+    out = transform({"X": as_csr(x)})["X"]
     assert out.layout is torch.sparse_csr
     np.testing.assert_allclose(out.to_dense().numpy(), sparse, **close)
     torch.sparse_csr_tensor(out.crow_indices(), out.col_indices(), out.values(), out.shape, check_invariants=True)
@@ -225,14 +220,14 @@ def test_sparse_and_dense_agree_for_any_shape(seed, rows, genes):
     x = np.random.default_rng(seed).integers(0, 3, (rows, genes)).astype(np.float32)
     for transform in (NormalizeTotal(10), Log1p()):
         dense = transform({"X": torch.from_numpy(x)})["X"]
-        torch.testing.assert_close(transform({"X": csr(x)})["X"].to_dense(), dense)
+        torch.testing.assert_close(transform({"X": as_csr(x)})["X"].to_dense(), dense)
 
 
 def test_rows_that_sum_to_zero_stay():
     x = torch.tensor([[0.0, 0.0], [1.0, -1.0], [1.0, 1.0]])
     want = torch.tensor([[0.0, 0.0], [1.0, -1.0], [5.0, 5.0]])
     assert torch.equal(NormalizeTotal(10)({"X": x})["X"], want)
-    assert torch.equal(NormalizeTotal(10)({"X": csr(x.numpy())})["X"].to_dense(), want)
+    assert torch.equal(NormalizeTotal(10)({"X": as_csr(x.numpy())})["X"].to_dense(), want)
 
 
 def test_a_large_row_sums_exactly():

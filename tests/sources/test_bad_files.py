@@ -1,54 +1,31 @@
-"""Files and arguments that are wrong: each ends in the named error, and never in a wrong number."""
+"""Files that are wrong: each ends in the named error, and never in a wrong number."""
 
 import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
-import zlib
 
 import h5py
 import numpy as np
 import pytest
-import scipy.sparse as sp
-import torch
+from tests.sources.layouts import ALL, COUNTS, FORMATS, layout_of
 from tests.support.h5ad_files import (
     FOREIGN,
     PIPELINES,
-    Layout,
     Storage,
-    Stored,
     dense,
-    dense_matrix,
     put,
     put_frame,
     write_h5ad,
 )
 from tests.support.places import SCRIPTS
 from tests.support.processes import run
-from tests.support.toys import toy
 
 from annfeed import (
     AnnDataset,
-    Compose,
     FormatError,
-    StaleFileError,
-    Transform,
     UnknownNameError,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
-
-COUNTS = sp.random(60, 41, 0.2, "csr", random_state=0, data_rvs=lambda n: np.arange(1, n + 1)).astype(np.float32)
-FORMATS = {"csr": Stored.of(COUNTS), "csc": Stored.of(COUNTS.tocsc()), "dense": COUNTS.toarray()}
-ALL = range(60)
-
-
-def layout_of(form, filters):
-    storage = Storage((16, 8) if form == "dense" else (64,), filters)
-    return Layout(storage, storage, storage)
 
 
 def edited(path, edit, form="csr", filters=PIPELINES["gzip4"]):
@@ -434,218 +411,6 @@ def test_more_rows_than_memory(tmp_path):
     refuse(tmp_path / "x.h5ad", MemoryError, "'X/indptr'")
 
 
-# Files that change. --------------------------------------------------------------------------------------------------
-
-
-def appended(path):
-    with path.open("ab") as file:
-        file.write(b"\0")
-
-
-def rewritten(path):
-    stat = path.stat()
-    raw = path.read_bytes()
-    path.write_bytes(raw)
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-
-
-def shortened(path):
-    os.truncate(path, path.stat().st_size - 1)
-
-
-def renamed_over(path):
-    stat = path.stat()
-    shutil.copy2(path, path.with_suffix(".new"))
-    os.utime(path.with_suffix(".new"), ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    path.with_suffix(".new").replace(path)
-
-
-def turned_to_text(path):
-    path.write_text("no longer HDF5")
-
-
-def unlinked(path):
-    path.unlink()
-
-
-CHANGES = [appended, rewritten, shortened, renamed_over, turned_to_text, unlinked]
-
-
-def ways_to_read(dataset):
-    yield lambda: dataset[3]
-    yield lambda: dataset.__getitems__([4, 2])
-    yield lambda: list(dataset.get_optimized_dataloader(batch_size=20))
-
-
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("form", [*FORMATS, "through h5py"])
-@pytest.mark.filterwarnings("ignore::annfeed.errors.AnnfeedWarning")
-def test_a_file_that_changes_is_stale(tmp_path, form, change):
-    filters = FOREIGN["bzip2"] if form == "through h5py" else PIPELINES["gzip4"]
-    form = "csr" if form == "through h5py" else form
-    path = write_h5ad(tmp_path / "x.h5ad", FORMATS[form], layout_of(form, filters))
-    dataset = AnnDataset(path, cache="1GiB")
-    np.testing.assert_array_equal(dataset.__getitems__(ALL).batch["X"], COUNTS.toarray())
-    change(path)
-    for read in ways_to_read(dataset):
-        with pytest.raises(StaleFileError, match=r"x\.h5ad.*since.*again"):
-            read()
-    dataset.close()
-
-
-# Either the worker has what this process had open, or it is given paths and opens them itself.
-IN_WORKERS = [
-    ("gzip4", "fork", appended),
-    ("gzip4", "fork", unlinked),
-    ("gzip4", "forkserver", renamed_over),
-    ("gzip4", "forkserver", shortened),
-    ("bzip2", "fork", rewritten),
-    ("bzip2", "forkserver", unlinked),
-]
-
-
-@pytest.mark.parametrize(("name", "context", "change"), IN_WORKERS)
-@pytest.mark.filterwarnings("ignore::annfeed.errors.AnnfeedWarning")
-def test_a_worker_finds_a_changed_file_stale(tmp_path, name, context, change):
-    layout = layout_of("csr", {**PIPELINES, **FOREIGN}[name])
-    path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"], layout)
-    dataset = AnnDataset(path)
-    change(path)
-    loader = dataset.get_optimized_dataloader(batch_size=20, num_workers=1, multiprocessing_context=context)
-    with pytest.raises(StaleFileError, match=r"x\.h5ad.*since.*again"):
-        list(loader)
-
-
-def test_a_file_that_is_only_read_stays_fresh(tmp_path):
-    path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"])
-    dataset = AnnDataset(path)
-    for _ in range(3):
-        assert dense_matrix(path).sum() == dataset.__getitems__(ALL).batch["X"].sum()
-
-
-# Arguments. ----------------------------------------------------------------------------------------------------------
-
-
-class Nothing(Transform):
-    def __call__(self, data_dict):
-        data_dict["X"] += 1
-
-
-class NothingAtAll(Nothing):
-    batched = True
-
-
-ARGUMENTS = [
-    ({"transform": lambda item: item}, TypeError, "transform must be a Transform", "annfeed.Transform"),
-    ({"transform": Nothing}, TypeError, "transform must be a Transform", "instance"),
-    ({"obs_subset": [0, -1]}, IndexError, "obs_subset holds -1", "0 to 59"),
-    ({"obs_subset": [60]}, IndexError, "obs_subset holds 60", "0 to 59"),
-    ({"obs_subset": np.ones(59, bool)}, ValueError, "mask of length 59", "60 rows"),
-    ({"chunk_size": 0}, ValueError, "chunk_size is 0", "positive integer"),
-    ({"chunk_size": -5}, ValueError, "chunk_size is -5", "positive integer"),
-    ({"chunk_size": 2.5}, TypeError, "chunk_size is 2.5", "positive integer"),
-    ({"threads": 0}, ValueError, "threads is 0", "positive integer"),
-    ({"elem": "layers/spliced"}, KeyError, "'layers/spliced' does not exist", "'layers/counts'", "elem="),
-    ({"elem": "counts"}, KeyError, "elem is 'counts'", "layers/<name>"),
-    ({"elem": 7}, TypeError, "elem is 7", "'X'"),
-    ({"elem": {}}, ValueError, "elem is empty"),
-    ({"obs_columns": ["n_gene"]}, KeyError, "'n_gene'", "n_genes"),
-    ({"var_subset": ["1", "gene"]}, KeyError, "no gene 'gene'", "There are 41"),
-    ({"var_subset": ["4O"]}, KeyError, "no gene '4O'", "Did you mean"),
-    ({"var_subset": [3, 3]}, ValueError, "column 3 twice"),
-    ({"var_subset": ["3", "5", "3"]}, ValueError, "column 3 twice"),
-    ({"var_subset": [41]}, IndexError, "var_subset holds 41", "41 columns"),
-    ({"var_subset": np.ones(40, bool)}, ValueError, "mask of length 40", "41 columns"),
-    ({"dtype": torch.complex64}, TypeError, "dtype is torch.complex64", "torch.float32"),
-    ({"dtype": "float32"}, TypeError, "dtype is 'float32'", "torch.float32"),
-    ({"dtype": np.float32}, TypeError, "dtype is", "torch.float32"),
-    ({"output": "coo"}, ValueError, "output is 'coo'", "'dense'", "'csr'"),
-    ({"categories": "int"}, ValueError, "categories is 'int'", "'str'", "'code'"),
-    ({"cache": "much"}, ValueError, "cache is 'much'", "'4GiB'"),
-    ({"cache": -1}, ValueError, "cache is -1"),
-    ({"cache": 1.5}, TypeError, "cache is 1.5"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("options", "kind", "parts"), [(o, k, p) for o, k, *p in ARGUMENTS])
-def test_arguments(tmp_path, options, kind, parts):
-    path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"], obs={"n_genes": np.arange(60)})
-    with h5py.File(path, "r+") as file:
-        file["layers/counts"] = file["X"]
-    with pytest.raises(kind) as caught:
-        AnnDataset(path, **options)
-    for part in parts:
-        assert part in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("transform", "workers"), [(Nothing(), 0), (NothingAtAll(), 0), (Compose([Nothing()]), 0), (Nothing(), 1)]
-)
-def test_a_transform_that_returns_nothing(tmp_path, transform, workers):
-    dataset = AnnDataset(write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"]), transform=transform)
-    with pytest.raises(TypeError, match=r"Nothing.*returned.*None.*not a dict.*return data_dict"):
-        dataset[0]
-    with pytest.raises(TypeError, match=r"Nothing.*returned.*None.*not a dict.*return data_dict"):
-        list(dataset.get_optimized_dataloader(num_workers=workers))
-
-
-# Ctrl-C. -------------------------------------------------------------------------------------------------------------
-
-READ_FOR_LONG = """
-import signal
-# A shell that starts something in the background lets it ignore Ctrl-C.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-import sys
-from annfeed import AnnDataset
-
-dataset = AnnDataset(sys.argv[1], obs_columns=[], var_subset=[0], threads=int(sys.argv[2]), cache=0, chunk_size=2**16)
-print("reading", flush=True)
-try:
-    if sys.argv[3] == "rows":
-        dataset.__getitems__(range(len(dataset)))
-    else:
-        for batch in dataset.get_optimized_dataloader(batch_size=2**16, shuffle=False):
-            pass
-except KeyboardInterrupt:
-    print(dataset.stats()["bytes_read"], float(dataset[5]["X"]), flush=True)
-    raise
-print("finished", flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def long_file(tmp_path_factory):
-    """Return a file that takes long to read and little room: 64 GiB of zeros, in chunks that are all the same."""
-    path = tmp_path_factory.mktemp("long") / "x.h5ad"
-    n_rows, chunk = 2**18, (64, 2**16)
-    deflated = zlib.compress(bytes(chunk[0] * chunk[1] * 4), 1)
-    with h5py.File(path, "w", libver="latest") as file:
-        put_frame(file, "obs", n_rows)
-        put_frame(file, "var", chunk[1])
-        array = file.create_dataset("X", (n_rows, chunk[1]), "f4", chunks=chunk, compression="gzip")
-        for row in range(0, n_rows, chunk[0]):
-            array.id.write_direct_chunk((row, 0), deflated)
-    yield path
-    path.unlink()
-
-
-@pytest.mark.parametrize(("threads", "how"), [(1, "rows"), (2, "rows"), (2, "loader")])
-def test_ctrl_c_ends_a_long_read(long_file, threads, how):
-    command = [sys.executable, "-c", READ_FOR_LONG, str(long_file), str(threads), how]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        assert child.stdout.readline() == "reading\n"
-        time.sleep(0.5)
-        child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=100)
-    assert "finished" not in out
-    assert err.rstrip().endswith("KeyboardInterrupt"), err
-    assert child.returncode in (-signal.SIGINT, 130)
-    bytes_read, value = out.split()
-    # It stopped in the middle of the read, and the dataset is as good as before.
-    assert int(bytes_read) < long_file.stat().st_size
-    assert float(value) == 0
-
-
 # Anything at all. ----------------------------------------------------------------------------------------------------
 
 
@@ -657,16 +422,3 @@ def test_files_spoilt_at_random(tmp_path):
     # Neither all refused nor all unharmed, or nothing was tried.
     for what in ("FormatError", "rows, as they were written", "rows, as h5py reads them"):
         assert what in done.stdout
-
-
-@pytest.mark.parametrize("elem", ["X", "layers/counts", "obsm/X_pca"])
-def test_a_masked_array_is_refused(elem):
-    adata = toy(kind="dense")
-    masked = np.ma.masked_less(adata.X.copy(), 3)
-    if elem == "X":
-        adata.X = masked
-    else:
-        kind, name = elem.split("/")
-        getattr(adata, kind)[name] = masked
-    with pytest.raises(TypeError, match=rf"AnnData: '{elem}' is a masked array.*filled\(0\)"):
-        AnnDataset(adata, elem=elem)
