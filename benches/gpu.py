@@ -21,8 +21,8 @@ from keep import keep, layout
 from machine import OthersMeter
 from oracle import check
 from ours import ORDERS, Annfeed
-from settings import Settings, add_arguments, chosen, is_large, warm
-from windows import full_windows
+from settings import Settings, add_arguments, chosen, warm
+from windows import add_rounds, seconds_a_batch, seconds_of
 
 from annfeed import densify
 
@@ -83,28 +83,6 @@ class Training:
         self.optimizer.step()
 
 
-def seconds_a_batch(contender: OnDevice, settings: Settings, training: Training | None, seconds: float) -> float:
-    """Mean over whole windows, for ``seconds`` or longer."""
-    windows = full_windows(len(contender.dataset), settings)[1:-1]
-    begins, ends = windows[0][0], {end for _, end in windows}
-    batches, took = 0, 0.0
-    while took < seconds:
-        began = 0.0
-        for count, (x, _) in enumerate(contender.epoch(), 1):
-            if training is not None:
-                training.step(x)
-            if count == begins:
-                torch.cuda.synchronize()
-                began = time.perf_counter()
-            elif count in ends:
-                torch.cuda.synchronize()
-                so_far = time.perf_counter() - began
-                if took + so_far >= seconds or count == windows[-1][1]:
-                    batches, took = batches + count - begins, took + so_far
-                    break
-    return took / batches
-
-
 def seconds_a_step(training: Training, x: torch.Tensor, seconds: float) -> float:
     """Mean of training on ``x`` alone."""
     training.step(x)
@@ -122,12 +100,11 @@ def main() -> None:
     """Check, measure round after round, and write bench-data/gpu.csv."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, help="of each run; default by size")
+    add_rounds(parser)
     given = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("no CUDA device was found, where this measures one")
-    seconds = given.seconds or (4.0 if is_large(given) else 0.7)
+    seconds = seconds_of(given)
     label, settings = chosen(given)
     warm(settings.file)
     lined_up = contenders()
@@ -143,10 +120,10 @@ def main() -> None:
         for each in lined_up[turn % len(lined_up) :] + lined_up[: turn % len(lined_up)]:
             meter = OthersMeter()
             each.moved = False
-            loading = seconds_a_batch(each, settings, None, seconds)
+            loading = seconds_a_batch(each, settings, seconds, wait=torch.cuda.synchronize)
             each.moved = True
-            moving = seconds_a_batch(each, settings, None, seconds)
-            both = seconds_a_batch(each, settings, training, seconds)
+            moving = seconds_a_batch(each, settings, seconds, wait=torch.cuda.synchronize)
+            both = seconds_a_batch(each, settings, seconds, training.step, torch.cuda.synchronize)
             times = {"loading_ms": loading, "moving_ms": moving, "step_ms": step, "training_ms": both}
             rows.append(
                 {"data": label, "round": turn, "batches": each.name, "order": ORDER}

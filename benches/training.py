@@ -19,8 +19,8 @@ from keep import keep, layout
 from machine import OthersMeter
 from oracle import check
 from ours import annfeed_in
-from settings import Settings, add_arguments, chosen, is_large, warm
-from windows import full_windows
+from settings import Settings, add_arguments, chosen, warm
+from windows import add_rounds, seconds_a_batch, seconds_of
 
 #: Steps as parts of what loading a batch takes.
 STEPS = [0.25, 0.5, 1, 2, 4]
@@ -29,27 +29,6 @@ ORDER = "block auto"
 AIM = 1.1
 #: How long sleeps alone are measured, in seconds, and how many of them at least.
 SLEEPS, LEAST_SLEEPS = 0.5, 20
-
-
-def seconds_a_batch(contender: Contender, settings: Settings, step: float, seconds: float) -> float:
-    """Mean over whole windows, for ``seconds`` or longer, of a loop that sleeps ``step`` seconds with each batch."""
-    # The last one has nothing to read behind it.
-    windows = full_windows(len(contender.dataset), settings)[1:-1]
-    begins, ends = windows[0][0], {end for _, end in windows}
-    batches, took = 0, 0.0
-    while took < seconds:
-        began = 0.0
-        for count, _ in enumerate(contender.epoch(), 1):
-            if step:
-                time.sleep(step)
-            if count == begins:
-                began = time.perf_counter()
-            elif count in ends:
-                so_far = time.perf_counter() - began
-                if took + so_far >= seconds or count == windows[-1][1]:
-                    batches, took = batches + count - begins, took + so_far
-                    break
-    return took / batches
 
 
 def sleep_alone(step: float) -> float:
@@ -65,10 +44,9 @@ def main() -> None:
     """Check, measure round after round, and write bench-data/training.csv."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, help="of each run; default by size")
+    add_rounds(parser)
     given = parser.parse_args()
-    seconds = given.seconds or (4.0 if is_large(given) else 0.7)
+    seconds = seconds_of(given)
     label, settings = chosen(given)
     warm(settings.file)
     rows: list[dict[str, Any]] = []
@@ -76,7 +54,7 @@ def main() -> None:
         contender = annfeed_in(ORDER, output)
         check(contender, settings)
         contender.open(settings, with_rows=False)
-        about = seconds_a_batch(contender, settings, 0, seconds)
+        about = seconds_a_batch(contender, settings, seconds)
         for turn in range(given.rounds):
             rows += [{"data": label, "round": turn} | row for row in _round(contender, settings, about, turn, seconds)]
     keep("training", label, rows, file=layout(settings.file), rounds=given.rounds, seconds=seconds)
@@ -88,9 +66,9 @@ def _round(contender: Contender, settings: Settings, about: float, turn: int, se
     rows = []
     for part in STEPS[turn % len(STEPS) :] + STEPS[: turn % len(STEPS)]:
         meter = OthersMeter()
-        loading = seconds_a_batch(contender, settings, 0, seconds)
+        loading = seconds_a_batch(contender, settings, seconds)
         step = sleep_alone(part * about)
-        training = seconds_a_batch(contender, settings, part * about, seconds)
+        training = seconds_a_batch(contender, settings, seconds, lambda _, step=part * about: time.sleep(step))
         times = {"loading_ms": loading, "step_ms": step, "training_ms": training}
         rows.append(
             {"output": contender.output, "order": ORDER, "part": part}
