@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.support.cgroups import write_groups
 
 from annfeed.memory import budget as cache
 from annfeed.memory.budget import AUTO_SHARE, cache_budget, free_memory
@@ -146,12 +147,7 @@ GROUPS = {
 @pytest.mark.parametrize("case", GROUPS)
 def test_cgroups(tmp_path: Path, case: str) -> None:
     membership, files, expected = GROUPS[case]
-    (tmp_path / "cgroup").write_text(membership)
-    root = tmp_path / "root"
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text + "\n")
-    assert cgroup_free(root, tmp_path / "cgroup") == expected
+    assert cgroup_free(*write_groups(tmp_path, membership, files)) == expected
 
 
 def test_cgroups_of_a_process_without_proc(tmp_path: Path) -> None:

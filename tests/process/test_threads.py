@@ -6,6 +6,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pytest
+from tests.support.cgroups import write_groups
 from torch.utils.data import DataLoader
 
 from annfeed import AnnDataset
@@ -60,12 +61,7 @@ QUOTAS = {
 @pytest.mark.parametrize("case", QUOTAS)
 def test_cpu_quota_of_cgroups(tmp_path: Path, case: str) -> None:
     membership, files, expected = QUOTAS[case]
-    (tmp_path / "cgroup").write_text(membership)
-    root = tmp_path / "root"
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text + "\n")
-    assert cgroup_cpus(root, tmp_path / "cgroup") == expected
+    assert cgroup_cpus(*write_groups(tmp_path, membership, files)) == expected
 
 
 @pytest.mark.parametrize(

@@ -13,29 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tests.support.corpus import FILES as ALL_FILES
 from tests.support.h5ad_files import dense, dense_matrix
 
 from annfeed import AnnDataset, AnnfeedWarning, FormatError, UnknownNameError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:Transforming to str index")
 
-FILES = [
-    "anndataR_example_all_encodings", "bmmc_cite_rna600_csc_f8_gzip", "conv_pbmc3k_2638x13714_csr_f4_gzip",
-    "cxg_schema_valid_csr_int64idx", "dentategyrus100_layers_csr_gzip", "guides10k_csr_int64data_gzip",
-    "julia_pbmc7480_userblock512_dense_gzip9", "legacy05_pbmc68k_dense_gzip", "legacy_10x100x32k_h5sparse_csr_gzip",
-    "legacy_nan_dense_gzip", "legacy_spatial6k_h5sparse_csr_gzip", "nawijn2021_1500_csr_44obs_nonascii",
-    "pbmc5k_protein200_dense_lzf", "sim200x15k_csc_unsorted_none", "smfish4840_dense_contig",
-    "wu2020_200_csr_gzip_46obs", "derived/base", "derived/csc_lzf", "derived/csr_bigendian",
-    "derived/csr_blosc_zstd_shuffle", "derived/csr_contiguous", "derived/csr_empty_rows", "derived/csr_f16",
-    "derived/csr_gzip_shuffle_fletcher32", "derived/csr_i4indices_i8indptr", "derived/csr_libver_latest_extarray",
-    "derived/csr_libver_latest_fixedarray", "derived/csr_lz4", "derived/csr_lzf", "derived/csr_nested_group",
-    "derived/csr_one_chunk_gzip", "derived/csr_tiny_chunks64_gzip", "derived/csr_u2data", "derived/csr_userblock1024",
-    "derived/csr_zstd3", "derived/dense_libver_latest_btree2", "derived/dense_rowchunk_gzip",
-    "derived/obs_nullable_string_ordered_nonascii", "edge/archive070_csr_lzf", "edge/boolean_obs",
-    "edge/categorical_int_nan", "edge/int32_codes_no_root_encoding", "edge/nonstandard_encoding_csc",
-    "edge/nullable_int_bool", "edge/pbmc2638_X_nnz0", "edge/pbmcsmall80_dense_f8_contig", "edge/unicode_names",
-    "edge/zero_vars_85obs",
-]  # fmt: skip
+#: No matrix X, or none that is read.
+WITHOUT_X = {"edge/empty_obs_0cells", "edge/h5mu_disguised_as_h5ad", "edge/pbmc2638_X_missing"}
+FILES = [name for name in ALL_FILES if name not in WITHOUT_X]
 NESTED = {"derived/csr_nested_group": "experiments/rna/X"}
 THROUGH_H5PY = {"derived/csr_blosc_zstd_shuffle"}
 # Big-endian and float16 are more than scipy holds, "csc" is an encoding that anndata does not know.
