@@ -138,6 +138,25 @@ for _ in dataset.get_optimized_dataloader(8, num_workers=2, multiprocessing_cont
 """
 
 
+def test_torch_hears_of_dead_workers_after_somebody_took_its_handler_away() -> None:
+    # As a trainer of Lightning does, which puts back what it found when it began.
+    dataset = AnnDataset(anndata.AnnData(np.eye(8, dtype="float32")))
+    before = signal.getsignal(signal.SIGCHLD)
+    for persistent in (False, True):
+        loader = dataset.get_optimized_dataloader(4, num_workers=1, persistent_workers=persistent)
+        for _ in range(2):
+            assert sum(len(batch["X"]) for batch in loader) == 8
+            handler: Any = signal.getsignal(signal.SIGCHLD)
+            assert handler.__module__.startswith("torch.")
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # A handler of the user's stays.
+    user = lambda *_: None  # noqa: E731
+    signal.signal(signal.SIGCHLD, user)
+    assert sum(len(batch["X"]) for batch in loader) == 8
+    assert signal.getsignal(signal.SIGCHLD) is user
+    signal.signal(signal.SIGCHLD, before)
+
+
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """14 files with 30,000 genes, in the order of each its own."""

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from multiprocessing import process
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet, finalize
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from annfeed.batches.items import Batch, Collate, Items
@@ -146,6 +149,7 @@ _begun: WeakSet[Any] = WeakSet()
 
 def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
     """Return torch's iterator over an epoch, of new workers where persistent ones died: torch itself keeps the dead."""
+    _watch_workers()
     epoch = getattr(loader, "_iterator", None)  # torch's own place for them
     if epoch is not None and not all(worker.is_alive() for worker in getattr(epoch, "_workers", ())):
         loader._iterator = None
@@ -158,6 +162,22 @@ def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
         vars(begun)["_workers_done_event"] = _Ended(done, vars(begun)["_workers"])
     _begun.add(begun)
     return begun
+
+
+def _watch_workers() -> None:
+    """Set torch's handler of SIGCHLD again where somebody took it away: without it, a dead worker is noticed after 5 s.
+
+    A trainer of Lightning puts back the handlers that it found, torch's not among them; torch remembers only that it
+    has set its own, once.
+    """
+    handling: Any = getattr(getattr(torch.utils.data, "_utils", None), "signal_handling", None)  # torch's own place
+    if (
+        getattr(handling, "_SIGCHLD_handler_set", False)
+        and threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    ):
+        handling._SIGCHLD_handler_set = False
+        handling._set_SIGCHLD_handler()
 
 
 def _keep_queues(epoch: Any) -> None:
