@@ -108,6 +108,31 @@ def test_several_files_have_one_code_for_a_text(kinds: tuple[str, str], tmp_path
     assert dataset[rows].batch["obs_text"] == ["nan" if text is None else text for text in column[rows]]
 
 
+@pytest.mark.parametrize("first", ["text", "categorical"])
+def test_text_in_one_file_and_categorical_in_another_are_codes(
+    first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / "categorical.h5ad", write_column(tmp_path / "text.h5ad", texts(200, 150, False), "vlen")]
+    labels = pd.Categorical(["typ 3 é", None, "new"] * 50, ["unused", "new", "typ 3 é"])
+    obs = pd.DataFrame({"text": labels}, index=[f"c{i}" for i in range(150)])
+    anndata.AnnData(sp.csr_matrix((150, 2), dtype="float32"), obs=obs).write_h5ad(paths[0])
+    paths = paths[::-1] if first == "text" else paths
+    column = pd.concat([anndata.read_h5ad(path).obs["text"].astype(object) for path in paths], ignore_index=True)
+    codes, different = pd.factorize(column)
+    dataset = AnnDataset(paths, obs_columns=["text"])
+    # Nowhere is it put together as text.
+    monkeypatch.setattr("annfeed.obs.concat.join_column", None)
+    found, names = dataset.label_codes("text")
+    np.testing.assert_array_equal(found, codes)
+    assert (names, found.dtype) == (list(different), np.min_scalar_type(-len(different)))
+    rows = np.arange(349, 0, -3)
+    assert dataset[rows].batch["obs_text"] == column.fillna("nan")[rows].tolist()
+    coded = AnnDataset(paths, obs_columns=["text"], categories="code")
+    assert list(coded.categories["text"]) == sorted(different)
+    wanted = pd.Categorical(column, sorted(different)).codes[rows]
+    assert coded[rows].batch["obs_text"].tolist() == wanted.tolist()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_column_without_rows(kind: str, tmp_path: Path) -> None:
     path = write_column(tmp_path / "none.h5ad", [], kind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -130,14 +130,17 @@ class JoinedObsSource:
     def coded(self, column: Name) -> pd.Categorical | None:
         if not self.is_of_file or column == self._label:
             return None
-        found: list[pd.Categorical | int] = []
-        for part in self._parts:
-            there = column in part.column_names
-            codes = part.coded(column) if there else None
-            if there and codes is None:
-                return None
-            found.append(part.n_rows if codes is None else codes)
-        return joined(found)
+        having = [part for part in self._parts if column in part.column_names]
+        codes = {id(part): part.coded(column) for part in having}
+        if all(of_part is None for of_part in codes.values()):
+            return None  # text nowhere: categoricals are joined with the categories that they have
+        for part in having:
+            if codes[id(part)] is None:
+                series = self._column(part, column)
+                if not isinstance(series, pd.Series) or not _is_of_texts(series.dtype):
+                    return None
+                codes[id(part)] = cast(pd.Categorical, series.array).remove_unused_categories()
+        return joined(part.n_rows if (of_part := codes.get(id(part))) is None else of_part for part in self._parts)
 
     def check_rows(self) -> None:
         for part in self._parts:
@@ -212,6 +215,10 @@ class JoinedObsSource:
             for name in wanted
         }
         return {name: places for name, places in lacking.items() if places}
+
+
+def _is_of_texts(dtype: Any) -> bool:
+    return isinstance(dtype, pd.CategoricalDtype) and pd.api.types.infer_dtype(dtype.categories) in ("string", "empty")
 
 
 class _SourceOfRow:

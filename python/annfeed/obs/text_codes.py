@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from annfeed.user_arrays import as_text
+
 #: Rows read together; more where a chunk of the file has more.
 _PIECE = 1 << 16
 
@@ -75,9 +77,7 @@ def coded(pieces: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]
         used = np.unique(places[places >= 0])
         of_place = np.full(len(different) + 1, -1, np.int64)  # place -1 finds the last entry
         for place in used.tolist():
-            value = different[place]
-            text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
-            of_place[place] = number.setdefault(text, len(number))
+            of_place[place] = number.setdefault(as_text(different[place]), len(number))
         fits = np.min_scalar_type(-max(1, len(number)))
         if fits.itemsize > codes.itemsize:
             codes = codes.astype(fits)

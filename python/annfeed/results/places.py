@@ -18,7 +18,7 @@ import pandas as pd
 
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
-from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.file import open_h5py, text_of
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -244,13 +244,14 @@ def check_frame(path: str, group: Any, column: str) -> None:
     ValueError
         If it is that column.
     """
-    kind = group.attrs.get("encoding-type", "")
-    kind = kind.decode() if isinstance(kind, bytes) else kind
-    if kind != "dataframe" or "column-order" not in group.attrs or "_index" not in group.attrs:
+    if (
+        text_of(group.attrs.get("encoding-type", "")) != "dataframe"
+        or "column-order" not in group.attrs
+        or "_index" not in group.attrs
+    ):
         raise UnsupportedError(
             f"{path}: {group.name.strip('/')!r} is not stored as a dataframe, as anndata since 0.7 does; read the file "
             "with anndata and write it again"
         )
-    index = group.attrs["_index"]
-    if column == (index.decode() if isinstance(index, bytes) else index):
+    if column == text_of(group.attrs["_index"]):
         raise ValueError(f"{path}: {column!r} holds the obs names, which are not replaced; choose another column")
