@@ -72,6 +72,7 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 	python benches/first_batch.py
 	python benches/training.py
 	python benches/memory.py
+	python benches/scvi_loader.py
 	python benches/run.py
 
 wheel: ## Build the wheel into dist/ and try it in an empty environment

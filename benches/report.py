@@ -19,6 +19,7 @@ import memory
 import pandas as pd
 import quality
 import rates
+import scvi_loader
 import training
 from keep import MACHINES, heading
 from make_atlas import FOLDER
@@ -31,6 +32,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     "training": training.table,
     "gpu": gpu.table,
     "memory": memory.table,
+    "scvi loader": scvi_loader.table,
     "quality": quality.table,
 }
 #: Versions that matter where annfeed is alone.

@@ -99,7 +99,7 @@ def test_accelerate_knows_where_the_epoch_ends(run: Any) -> None:
         assert found["left"] is False
 
 
-@pytest.mark.parametrize("n_rows", [25, 40])
+@pytest.mark.parametrize("n_rows", [25, 39, 40])
 def test_accelerate_gathers_each_row_once(run: Any, n_rows: int) -> None:
     for found in run("accelerate"):
         assert sorted(found[f"gathered {n_rows}"]) == list(range(n_rows))

@@ -214,6 +214,11 @@ def accelerate(path: str) -> Found:
         for batch in accelerator.prepare(loader(n_rows)):
             gathered += accelerator.gather_for_metrics(batch["obs_row"]).tolist()
         found[f"gathered {n_rows}"] = gathered
+    padded: list[int] = []
+    for batch in accelerator.prepare(loader(39)):  # the last batch: 4 rows on one rank, 3 on the other
+        rows = accelerator.pad_across_processes(batch["obs_row"], pad_index=-1)
+        padded += accelerator.gather_for_metrics(rows).tolist()
+    found["gathered 39"] = [row for row in padded if row >= 0]
     for _ in accelerator.prepare(loader()):  # left in mid-epoch: nothing may stay behind
         break
     found["left"] = accelerator.gradient_state.in_dataloader
