@@ -6,7 +6,7 @@ Nothing here imports scvi-tools before something that needs it is called, and no
 from typing import TYPE_CHECKING, Any
 
 from annfeed.scvi.loader import AnnDataLoader
-from annfeed.scvi.siblings import ConcatDataLoader, SemiSupervisedDataLoader
+from annfeed.scvi.semisupervised import ConcatDataLoader, SemiSupervisedDataLoader
 from annfeed.scvi.use import use
 
 if TYPE_CHECKING:

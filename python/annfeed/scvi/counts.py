@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from annfeed.arrays import Int64Array
 from annfeed.inputs.selection import row_indices
-from annfeed.scvi.batches import RegistryDataset
+from annfeed.scvi.dataset import RegistryDataset
 
 #: From rows of counts (a float64 array or a scipy matrix) and the places of these rows to something of their shape.
 Step = Callable[[Any, slice], Any]

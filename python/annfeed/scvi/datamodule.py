@@ -22,7 +22,7 @@ from annfeed.inputs.single import find_obs
 from annfeed.loading.loader import WindowLoader
 from annfeed.scvi.cells import CellDataset, open_files
 from annfeed.scvi.labelled import learns_labels, with_labelled
-from annfeed.scvi.registration import Registration, key_list
+from annfeed.scvi.setup import Registration, key_list
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 

@@ -1,7 +1,7 @@
 """`AnnDataLoader`: scvi-tools' loader with the data left on disk, in the order asked for.
 
-scvi/order.py decides which rows make a batch, scvi/batches.py what a batch holds. Here they become a torch DataLoader:
-windows, read-ahead, workers, and the same use of torch's generators as the stock class makes.
+scvi/samplers.py decides which rows make a batch, scvi/dataset.py what a batch holds. Here they become a torch
+DataLoader: windows, read-ahead, workers, and the same use of torch's generators as the stock class makes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.workers import begin_with_workers
 from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.process.ranks import draw_seed
-from annfeed.scvi.batches import RegistryDataset, RowSubset
-from annfeed.scvi.order import BatchDistributedSampler, UserBatches, batches_of
+from annfeed.scvi.dataset import RegistryDataset, RowSubset
+from annfeed.scvi.samplers import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.scvi.tickets import TicketBatches, Tickets
 
 #: Keywords of torch's DataLoader that concern worker processes and go to the loader that has them.

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from annfeed.arrays import Int64Array
 from annfeed.memory.transport import sendable
 from annfeed.process.spawning import ThroughFile
-from annfeed.scvi.batches import Batch, LoadedRows, RowSubset
+from annfeed.scvi.dataset import Batch, LoadedRows, RowSubset
 
 #: Rows that each worker reads first; then twice as many, up to its share of the window.
 _FIRST = 512

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from annfeed.memory.budget import cache_budget
 from annfeed.scvi.counts import ManagesCounts, stock
 from annfeed.scvi.loader import AnnDataLoader
-from annfeed.scvi.siblings import SemiSupervisedDataLoader
+from annfeed.scvi.semisupervised import SemiSupervisedDataLoader
 
 Model = TypeVar("Model")
 

@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from annfeed.arrays import Int64Array
 from annfeed.inputs.selection import row_indices
-from annfeed.scvi.batches import RegistryDataset, RowSubset
+from annfeed.scvi.dataset import RegistryDataset, RowSubset
 from annfeed.scvi.loader import AnnDataLoader
-from annfeed.scvi.order import BatchDistributedSampler
+from annfeed.scvi.samplers import BatchDistributedSampler
 
 #: Further passes of a shorter loader over its cells, under ranks, are epochs this far from the real ones.
 _PASS = 1_000_003
