@@ -14,8 +14,8 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use annfeed::h5::dtype::Kind;
-use annfeed::h5::layout::{ArrayLayout, Chunk, MatrixLayout, Storage};
+use annfeed::dtype::Kind;
+use annfeed::layout::{ArrayLayout, Chunk, MatrixLayout, Storage};
 use libdeflater::Decompressor;
 
 type Failure = Box<dyn Error + Send + Sync>;

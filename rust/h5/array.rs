@@ -3,10 +3,10 @@
 use hdf5::plist::dataset_create::{ChunkOpts, Layout};
 use hdf5::{Dataset, File};
 
-use super::dtype::{Kind, NumType};
-use super::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
+use crate::dtype::{Kind, NumType};
 use crate::error::{Error, Place, Result};
 use crate::filters::Pipeline;
+use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 
 /// Largest decoded chunk: HDF5's own limit before 2.0 (spec IV.A.2.i stores 32 bits).
 const MAX_CHUNK_BYTES: u64 = 1 << 32;

@@ -7,8 +7,8 @@ use std::path::Path;
 use hdf5::plist::dataset_create::Layout;
 use hdf5::{Dataset, LocationType};
 
-use super::dtype::NumType;
 use super::open::{COPY_AGAIN, check_readable, locate, open, open_file, shape_attr, text_attr};
+use crate::dtype::NumType;
 use crate::error::{Error, Place, Result};
 use crate::filters::name_of;
 

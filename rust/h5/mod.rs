@@ -1,11 +1,9 @@
-//! The only room that talks to libhdf5: a path and an element in, a [`layout::MatrixLayout`] out, and the file closed.
+//! The only room that talks to libhdf5: a path and an element in, a [`crate::layout::MatrixLayout`] out, and the file closed.
 //!
 //! libhdf5 serialises every call under one process-wide lock, so nothing of it may outlive the opening.
 
 mod array;
 pub mod describe;
-pub mod dtype;
-pub mod layout;
 mod open;
 
 pub use open::open;

@@ -11,8 +11,8 @@ use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenU
 use hdf5::{Attribute, File, Group, LocationType};
 
 use super::array::describe;
-use super::layout::{ArrayLayout, MatrixLayout, SparseLayout};
 use crate::error::{Error, Place, Result};
+use crate::layout::{ArrayLayout, MatrixLayout, SparseLayout};
 
 pub(super) const COPY_AGAIN: &str = "Copy or download the file again";
 /// Groups of one level that are searched for something to propose.

@@ -4,14 +4,14 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::csr::{read_columns, read_indptr};
-use super::file::DataFile;
 use super::plan::RowStarts;
-use super::stream::read_spans;
-use super::workers::Workers;
-use crate::block::{Band, Columns, Counted, Number as _, Selection, SumTooLarge, Totals, Values};
+use super::spans::read_spans;
+use crate::dtype::Kind;
 use crate::error::{Error, Place, Result};
-use crate::h5::dtype::Kind;
-use crate::h5::layout::SparseLayout;
+use crate::file::DataFile;
+use crate::layout::SparseLayout;
+use crate::rows::{Band, Columns, Counted, Number as _, Selection, SumTooLarge, Totals, Values};
+use crate::threads::jobs::Workers;
 use crate::{with_columns, with_values};
 
 /// Elements that one job decodes.

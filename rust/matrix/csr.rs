@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
-use super::file::DataFile;
-use super::memory;
 use super::plan::{RowStarts, jobs, runs};
-use super::stream::read_spans;
-use super::workers::{Scratch, Workers};
-use crate::block::{Band, Columns, Selection, Spare, SumTooLarge, Values};
+use super::spans::read_spans;
+use crate::dtype::Kind;
 use crate::error::{Place, Result};
-use crate::h5::dtype::Kind;
-use crate::h5::layout::{ArrayLayout, SparseLayout};
+use crate::file::DataFile;
+use crate::layout::{ArrayLayout, SparseLayout};
+use crate::memory::reserve;
+use crate::rows::{Band, Columns, Selection, Spare, SumTooLarge, Values};
+use crate::threads::jobs::{Scratch, Workers};
 
 /// Elements that one job decodes at most, unless its rows share one chunk: short enough for Ctrl-C, long enough to amortise.
 const MAX_JOB_ELEMENTS: u64 = 1 << 18;
@@ -105,7 +105,7 @@ impl CsrMatrix {
         }
         let n_cols = self.layout.shape[1];
         let kind = self.layout.data.dtype.kind;
-        memory::check((total as u64).saturating_mul(4 + kind.size() as u64), || {
+        reserve::check((total as u64).saturating_mul(4 + kind.size() as u64), || {
             Place::new(file.path().display().to_string(), self.layout.data.name.clone())
         })?;
         let (columns, mut values) = match spare {
@@ -172,7 +172,7 @@ pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major
     if indptr.is_empty() {
         return Ok(RowStarts::default());
     }
-    memory::check(indptr.len().saturating_mul(16), || place.clone())?;
+    reserve::check(indptr.len().saturating_mul(16), || place.clone())?;
     let mut starts: Vec<u64> = Vec::with_capacity(indptr.len() as usize);
     let kind = indptr.dtype.kind;
     let whole = 0..indptr.len();

@@ -5,14 +5,14 @@
 
 use std::ops::Range;
 
-use super::file::DataFile;
-use super::memory;
 use super::plan::{jobs, reads, runs};
-use super::stream::{damaged_chunk, to_little_endian};
-use super::workers::{Scratch, Workers};
-use crate::block::{Band, Selection, Totals, Values};
+use super::spans::{damaged_chunk, to_little_endian};
 use crate::error::{Place, Result};
-use crate::h5::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
+use crate::file::DataFile;
+use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
+use crate::memory::reserve;
+use crate::rows::{Band, Selection, Totals, Values};
+use crate::threads::jobs::{Scratch, Workers};
 
 /// Bytes of rows that one job puts together, unless one band of tiles alone holds more.
 const JOB_BYTES: u64 = 4 << 20;
@@ -134,7 +134,7 @@ impl DenseMatrix {
         let width = selection.map_or(self.n_cols(), Selection::width);
         scratch.rows.clear();
         // The rows, and a copy of them in the band.
-        memory::check((rows.len() as u64 * 2 * size as u64).saturating_mul(width as u64), || place.clone())?;
+        reserve::check((rows.len() as u64 * 2 * size as u64).saturating_mul(width as u64), || place.clone())?;
         match &self.layout.storage {
             Storage::Unallocated => self.fill(&mut scratch.rows, rows.len(), selection),
             Storage::Contiguous(address) => {
@@ -201,7 +201,7 @@ impl Tiles<'_> {
     fn band(&self, rows: &[u64], at: usize, scratch: &mut Scratch) -> Result<()> {
         let band = rows[0] / self.grid.chunk[0];
         let per_band = self.grid.counts[1];
-        memory::check(self.tile_bytes() as u64, || self.place.clone())?;
+        reserve::check(self.tile_bytes() as u64, || self.place.clone())?;
         let wanted: Vec<(u64, Chunk)> = (0..per_band)
             .filter(|&t| self.is_wanted(t))
             .filter_map(|t| self.grid.table[(band * per_band + t) as usize].map(|c| (t, c)))
@@ -210,7 +210,7 @@ impl Tiles<'_> {
         let extents: Vec<(u64, u64)> = filtered.iter().map(|(_, c)| (c.address, c.size)).collect();
         for read in reads(&extents) {
             let mut stored = std::mem::take(&mut scratch.stored);
-            memory::check(read.len, || self.place.clone())?;
+            reserve::check(read.len, || self.place.clone())?;
             stored.resize(read.len as usize, 0);
             self.file.read_at(&mut stored, read.address, self.place)?;
             for &&(tile, chunk) in &filtered[read.extents.clone()] {

@@ -3,34 +3,30 @@
 //! `plan` is arithmetic; `file` reads; `workers` runs jobs; `stream` decodes one-dimensional arrays; `csr`, `csc` and `dense`
 //! are the three kinds of matrix, `stored` rows that need no decoding; `cache` keeps decoded rows, `cached` reads through it.
 
-pub mod cache;
-pub mod cached;
 pub mod csc;
 pub mod csr;
 pub mod dense;
-pub mod file;
-pub mod memory;
+pub mod direct;
 pub mod plan;
-pub mod stored;
-pub mod stream;
-pub mod workers;
+pub mod spans;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use crate::block::{Band, Block, Counted, Selection, Spare};
+use crate::cache::read::{self, Units};
+use crate::cache::{Budget, CacheKey, RowCache};
 use crate::error::{Error, Place, Result};
-use crate::h5::layout::MatrixLayout;
-use cache::{Budget, CacheKey, RowCache};
-use cached::Units;
+use crate::file::DataFile;
+use crate::layout::MatrixLayout;
+use crate::memory::reserve;
+use crate::rows::{Band, Block, Counted, Selection, Spare};
+use crate::threads::jobs::Workers;
 use csc::CscMatrix;
 use csr::CsrMatrix;
 use dense::DenseMatrix;
-use file::DataFile;
-use stored::StoredRows;
-use workers::Workers;
+use direct::StoredRows;
 
 /// A matrix in an open file.
 #[derive(Debug)]
@@ -128,7 +124,7 @@ impl Matrix {
         let shape = layout.shape();
         let place = Place::new(path.display().to_string(), elem);
         if !matches!(wanted, Wanted::All) {
-            memory::check(shape[1].saturating_mul(5), || place.clone())?;
+            reserve::check(shape[1].saturating_mul(5), || place.clone())?;
         }
         let selection = wanted.selection(shape[1]).map_err(|column| {
             place.format(
@@ -255,7 +251,7 @@ impl Matrix {
 
     /// The layout of its values.
     #[must_use]
-    pub fn values(&self) -> &crate::h5::layout::ArrayLayout {
+    pub fn values(&self) -> &crate::layout::ArrayLayout {
         match &self.found.kind {
             Kind::Csr(m) => &m.layout().data,
             Kind::Csc(m) => &m.layout().data,
@@ -316,7 +312,7 @@ impl Matrix {
             }
             Kind::Empty(_) => {
                 // Without columns of its own, all that is wanted of it are gaps.
-                let (n_cols, kind) = (found.shape[1] as usize, crate::h5::dtype::Kind::U8);
+                let (n_cols, kind) = (found.shape[1] as usize, crate::dtype::Kind::U8);
                 block.push_band(Arc::new(Band::from_rows(kind, &[], rows.len(), n_cols, selection)));
             }
             Kind::Csr(m) => self.read_units(
@@ -355,7 +351,7 @@ impl Matrix {
 
     fn read_units(&self, units: &Units, rows: &[u64], block: &mut Block) -> Result<()> {
         if let Some(cache) = &self.cache {
-            return cached::read(cache, units, rows, block);
+            return read::read(cache, units, rows, block);
         }
         for (_, band) in (units.decode)(rows)? {
             block.push_band(Arc::new(band));

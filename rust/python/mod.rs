@@ -3,14 +3,14 @@
 // pyo3 hands arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
-mod ahead;
-mod block;
+mod buffers;
+mod demand;
+mod direct;
 mod errors;
+mod gil;
 mod ops;
-mod outside;
-mod pool;
 mod reader;
-mod stored;
+mod rows;
 
 use pyo3::prelude::pymodule;
 
@@ -18,22 +18,22 @@ use pyo3::prelude::pymodule;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::ahead::PyAwaited;
+    use super::buffers::{PyBuffer, PyPool};
     #[pymodule_export]
-    use super::block::PyBlock;
+    use super::demand::PyAwaited;
+    #[pymodule_export]
+    use super::direct::PyStoredRows;
     #[pymodule_export]
     use super::ops::PyRowOps;
     #[pymodule_export]
-    use super::pool::{PyBuffer, PyPool};
-    #[pymodule_export]
     use super::reader::{PyBudget, PyCancel, PyReader};
     #[pymodule_export]
-    use super::stored::PyStoredRows;
+    use super::rows::PyBlock;
     use pyo3::prelude::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        let end = wrap_pyfunction!(super::outside::end, module)?;
+        let end = wrap_pyfunction!(super::gil::end, module)?;
         module.py().import("atexit")?.call_method1("register", (end,))?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -6,7 +6,7 @@ use numpy::PyReadonlyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::block::{ColumnScale, RowOps};
+use crate::rows::{ColumnScale, RowOps};
 
 /// Scaling to a total (with `over_all`, of all columns of the matrix), log1p, centring and scaling, in this order.
 #[pyclass(frozen, module = "annfeed._core", name = "RowOps")]

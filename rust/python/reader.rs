@@ -11,17 +11,17 @@ use pyo3::exceptions::{PySystemExit, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::block::{PyBlock, wanted};
+use super::direct::PyStoredRows;
 use super::errors::to_python;
-use super::outside::{is_ending, outside};
-use super::stored::PyStoredRows;
+use super::gil::{is_ending, outside};
+use super::rows::{PyBlock, wanted};
+use crate::cache::{Budget, RowCache};
 use crate::error::{Error, Result};
 use crate::h5::describe::describe;
 use crate::matrix::Matrix;
-use crate::matrix::cache::{Budget, RowCache};
 use crate::matrix::csc::memory_needed;
-use crate::matrix::stored::StoredRows;
-use crate::matrix::workers::Workers;
+use crate::matrix::direct::StoredRows;
+use crate::threads::jobs::Workers;
 
 /// How often a long read looks for Ctrl-C.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);

@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use annfeed::Error;
-use annfeed::block::CsrOut;
-use annfeed::matrix::cache::Budget;
-use annfeed::matrix::workers::Workers;
+use annfeed::cache::Budget;
 use annfeed::matrix::{Matrix, Wanted};
+use annfeed::rows::CsrOut;
+use annfeed::threads::jobs::Workers;
 use hdf5::plist::dataset_create::{AllocTime, ChunkOpts};
 use hdf5::types::VarLenUnicode;
 use hdf5::{File, Group, H5Type};

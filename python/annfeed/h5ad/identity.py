@@ -1,4 +1,4 @@
-"""What tells one file from another, as the Rust core sees it (``rust/matrix/file.rs``), and which changes were our own.
+"""What tells one file from another, as the Rust core sees it (``rust/file.rs``), and which changes were our own.
 
 A file that changed is stale. Where it was annfeed that wrote to it, all but the element that it wrote is as it was, and
 whoever knew the file before goes on with the new identity, and is told of an element that was replaced. Only who knew

@@ -3,8 +3,8 @@
 use super::cast::{Target, check};
 use super::ops::{Computed, RowOps, Table};
 use super::{Band, Block, Lost, What};
-use crate::crew::share_rows;
 use crate::error::Result;
+use crate::threads::team::share_rows;
 use crate::{with_columns, with_values};
 
 impl Block {

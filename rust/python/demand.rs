@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
-use crate::crew::ahead_of;
+use crate::threads::team::ahead_of;
 
 /// Whether the consumer waits for the batch that a thread makes ahead.
 ///

@@ -86,8 +86,8 @@ mod tests {
     fn band(n: usize) -> Band {
         let (mut columns, mut values) = (Columns::with_capacity(100, n), Values::with_capacity(n));
         (0..n).for_each(|i| columns.push(i as u32));
-        values.append(crate::h5::dtype::Kind::U16, &vec![1; 2 * n]);
-        Band::Sparse { offsets: vec![0, n], columns, values, totals: crate::block::Totals::OfValues }
+        values.append(crate::dtype::Kind::U16, &vec![1; 2 * n]);
+        Band::Sparse { offsets: vec![0, n], columns, values, totals: crate::rows::Totals::OfValues }
     }
 
     #[test]

@@ -4,14 +4,13 @@
 //! a conversion loses, `ops` what is done to rows on the way, `totals` what they sum to; `pool` recycles the memory of
 //! batches, `spare` that of bands. Nothing here does I/O.
 
-mod band;
 mod cast;
 mod columns;
-mod compress;
-mod densify;
+mod csr;
+mod dense;
+mod free_list;
+mod group;
 mod ops;
-mod pool;
-mod spare;
 mod totals;
 mod values;
 
@@ -20,13 +19,12 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::with_values;
 
-pub use band::{Band, Selection, SumTooLarge};
 pub use cast::{CastFrom, Loss, Target};
 pub use columns::Columns;
-pub use compress::CsrOut;
+pub use csr::CsrOut;
+pub use free_list::Spare;
+pub use group::{Band, Selection, SumTooLarge};
 pub use ops::{ColumnScale, Computed, Number, RowOps};
-pub use pool::{Buffer, Pool};
-pub use spare::Spare;
 pub use totals::{Counted, Totals};
 pub use values::Values;
 

@@ -9,12 +9,12 @@ use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError}
 use pyo3::prelude::*;
 
 use super::errors::to_python;
+use super::gil::outside;
 use super::ops::{PyRowOps, ops_fit};
-use super::outside::outside;
-use crate::block::RowOps;
-use crate::block::{Band, Block, Columns, Computed, CsrOut, Lost, Selection, SumTooLarge, Target, Values, What};
-use crate::h5::dtype::Kind;
+use crate::dtype::Kind;
 use crate::matrix::Wanted;
+use crate::rows::RowOps;
+use crate::rows::{Band, Block, Columns, Computed, CsrOut, Lost, Selection, SumTooLarge, Target, Values, What};
 
 /// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
 #[pyclass(frozen, module = "annfeed._core", name = "Block")]

@@ -6,8 +6,8 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::outside::outside;
-use crate::block::{Buffer, Pool};
+use super::gil::outside;
+use crate::memory::buffers::{Buffer, Pool};
 
 /// Memory for batches, recycled when the last array on it is gone.
 #[pyclass(frozen, module = "annfeed._core", name = "Pool")]

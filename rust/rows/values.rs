@@ -5,7 +5,7 @@
 
 use half::f16;
 
-use crate::h5::dtype::Kind;
+use crate::dtype::Kind;
 
 /// Numbers of one type, in the narrowest type that holds them all exactly.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,13 +25,13 @@ pub enum Values {
 macro_rules! with_values {
     ($values:expr, $v:ident => $body:expr) => {
         match $values {
-            $crate::block::Values::U8($v) => $body,
-            $crate::block::Values::U16($v) => $body,
-            $crate::block::Values::I32($v) => $body,
-            $crate::block::Values::I64($v) => $body,
-            $crate::block::Values::U64($v) => $body,
-            $crate::block::Values::F32($v) => $body,
-            $crate::block::Values::F64($v) => $body,
+            $crate::rows::Values::U8($v) => $body,
+            $crate::rows::Values::U16($v) => $body,
+            $crate::rows::Values::I32($v) => $body,
+            $crate::rows::Values::I64($v) => $body,
+            $crate::rows::Values::U64($v) => $body,
+            $crate::rows::Values::F32($v) => $body,
+            $crate::rows::Values::F64($v) => $body,
         }
     };
 }

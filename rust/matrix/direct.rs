@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use super::file::DataFile;
-use crate::crew::share_rows;
+use crate::dtype::NumType;
 use crate::error::{Place, Result};
-use crate::h5::dtype::NumType;
+use crate::file::DataFile;
+use crate::threads::team::share_rows;
 
 /// More than this is not asked of the system ahead of time: it might push out what is needed sooner.
 const MAX_ADVISED: u64 = 256 << 20;

@@ -5,8 +5,8 @@ use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::prelude::*;
 
 use super::errors::to_python;
-use super::outside::outside;
-use crate::matrix::stored::StoredRows;
+use super::gil::outside;
+use crate::matrix::direct::StoredRows;
 
 /// Rows of a matrix that stay in the file until a batch wants them.
 #[pyclass(frozen, module = "annfeed._core", name = "StoredRows")]

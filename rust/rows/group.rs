@@ -1,7 +1,7 @@
 //! A band: some rows of a matrix, decoded, narrow, ready to be copied into batches. Never changed once made.
 
 use super::{Columns, Counted, Totals, Values};
-use crate::h5::dtype::Kind;
+use crate::dtype::Kind;
 use crate::with_columns;
 
 /// Marks a column of the matrix that is not wanted in a [`Selection`], and a wanted one that the matrix does not have.

@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::cache::{Held, RowCache};
-use crate::block::{Band, Block};
+use super::{Held, RowCache};
 use crate::error::Result;
+use crate::rows::{Band, Block};
 
 /// Ranges of the rows that were asked for, and the band that holds each.
 pub type Bands = Vec<(Range<usize>, Band)>;

@@ -3,7 +3,7 @@
 //! Each calling thread has helpers of its own, from its first shared work until it ends. They come to work that is under
 //! way; a helper that wakes up too late, because the processor is busy with other things, is not waited for. A thread that
 //! makes batches ahead calls them only once the consumer waits for its work ([`ahead_of`]): until then they would take cores
-//! away from the consumer. After a fork the child has no helpers, and starts its own; the shorter-lived threads of matrix/workers.rs
+//! away from the consumer. After a fork the child has no helpers, and starts its own; the shorter-lived threads of `jobs`
 //! need no such care.
 
 use std::any::Any;

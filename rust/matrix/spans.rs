@@ -4,13 +4,13 @@
 
 use std::ops::Range;
 
-use super::file::DataFile;
-use super::memory;
 use super::plan::{Piece, pieces, reads};
-use super::workers::Scratch;
+use crate::dtype::NumType;
 use crate::error::{Place, Result};
-use crate::h5::dtype::NumType;
-use crate::h5::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
+use crate::file::DataFile;
+use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
+use crate::memory::reserve;
+use crate::threads::jobs::Scratch;
 
 /// Bytes handed on at a time where there are no chunks to set the pace.
 const STEP: u64 = 1 << 20;
@@ -140,7 +140,7 @@ impl Chunks<'_> {
                 read += 1;
             }
             if loaded != Some(read) {
-                memory::check(reads[read].len, || self.place.clone())?;
+                reserve::check(reads[read].len, || self.place.clone())?;
                 scratch.stored.resize(reads[read].len as usize, 0);
                 self.file.read_at(&mut scratch.stored, reads[read].address, self.place)?;
                 loaded = Some(read);
@@ -168,7 +168,7 @@ impl Chunks<'_> {
     fn decode(&self, index: u64, chunk: &Chunk, from: usize, wanted: usize, scratch: &mut Scratch) -> Result<()> {
         let dtype = self.array.dtype;
         let len = self.grid.chunk[0] as usize * dtype.kind.size();
-        memory::check(len as u64, || self.place.clone())?;
+        reserve::check(len as u64, || self.place.clone())?;
         let Scratch { decoder, stored, chunk: out, .. } = scratch;
         let stored = &stored[from..from + chunk.size as usize];
         let front = self.grid.pipeline.decode_front(decoder, stored, chunk.mask, len, out, wanted);

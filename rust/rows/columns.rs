@@ -1,6 +1,6 @@
 //! Column indices, two bytes each where the matrix has at most 65,536 columns.
 
-use crate::h5::dtype::Kind;
+use crate::dtype::Kind;
 
 /// Column of each stored value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,8 +16,8 @@ pub enum Columns {
 macro_rules! with_columns {
     ($columns:expr, $c:ident => $body:expr) => {
         match $columns {
-            $crate::block::Columns::U16($c) => $body,
-            $crate::block::Columns::U32($c) => $body,
+            $crate::rows::Columns::U16($c) => $body,
+            $crate::rows::Columns::U32($c) => $body,
         }
     };
 }

@@ -2,7 +2,7 @@
 //!
 //! Knows no libhdf5 and does no I/O.
 
-use super::dtype::NumType;
+use crate::dtype::NumType;
 use crate::filters::Pipeline;
 
 /// One stored chunk.

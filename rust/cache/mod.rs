@@ -6,13 +6,15 @@
 //!
 //! One cache per file and element in a process, shared by all datasets on it (train and test are views of one file).
 
+pub mod read;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
-use super::file::Identity;
-use crate::block::{Band, Counted};
+use crate::file::Identity;
+use crate::rows::{Band, Counted};
 
 /// What tells one cache from another: the file, the element, and the columns kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -235,12 +237,12 @@ fn with_caches<R>(work: impl FnOnce(&mut HashMap<CacheKey, Weak<RowCache>>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::Values;
+    use crate::rows::Values;
 
     fn band(bytes: usize) -> Arc<Band> {
         let mut values = Values::with_capacity(bytes);
-        values.append(crate::h5::dtype::Kind::U8, &vec![1; bytes]);
-        Arc::new(Band::Dense { n_cols: 1, n_rows: bytes, values, totals: crate::block::Totals::OfValues })
+        values.append(crate::dtype::Kind::U8, &vec![1; bytes]);
+        Arc::new(Band::Dense { n_cols: 1, n_rows: bytes, values, totals: crate::rows::Totals::OfValues })
     }
 
     fn found(cache: &RowCache, unit: u64) -> bool {

@@ -1,0 +1,6 @@
+//! Memory: recycled buffers for batches, and the question whether there is enough.
+//!
+//! Decoded rows are not here: `rows` holds them, and recycles their memory itself.
+
+pub mod buffers;
+pub mod reserve;
