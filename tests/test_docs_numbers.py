@@ -17,8 +17,8 @@ from anndata.io import write_elem
 
 from annfeed import AnnDataset
 from annfeed.batches.window import LoadedWindow
+from annfeed.loading.slices import slices
 from annfeed.loading.weights import find_weighting
-from annfeed.loading.workers import parts
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.weighted import WeightedOrder
 from annfeed.order.weights import Weighting
@@ -205,7 +205,7 @@ def test_parts_of_a_window_that_workers_send() -> None:
     """how-it-works.md: a window is cut into parts of at most 128 MiB of batches, whole ones."""
     plan = EpochPlan(n_rows=40_000, batch_size=256, window=16_384, seed=0)
     for window in plan.windows():
-        cut = list(parts(window, row_bytes=4 * 30_000))
+        cut = list(slices(window, row_bytes=4 * 30_000))
         assert np.array_equal(np.concatenate([part.rows for part in cut]), window.rows)
         assert all(len(part.rows) * 4 * 30_000 <= 128 << 20 for part in cut)
         assert [len(b) for part in cut for b in part.batches] == [len(b) for b in window.batches]

@@ -6,7 +6,6 @@ settled here.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
@@ -16,11 +15,11 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from annfeed.batches.indexed import IndexedDataset
-from annfeed.batches.items import LoaderCollate
-from annfeed.h5ad.identity import n_own_writes
+from annfeed.batches.items import LoaderCollate, postprocess
 from annfeed.loading.given_order import predict_all, with_epochs
 from annfeed.loading.hf_accelerate import Prepared, asked_by
-from annfeed.loading.readahead import batches_ahead, check_not_forked, read_ahead
+from annfeed.loading.loader_workers import LoaderWorkers
+from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.state import (
     Digests,
@@ -33,7 +32,6 @@ from annfeed.loading.state import (
     windows_from,
 )
 from annfeed.loading.weights import find_weighting
-from annfeed.loading.workers import PartBatches, PartOrder, as_made, begin_with_workers, finished, packed
 from annfeed.order.random import EpochStream, derive_key
 from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.order.shards import Uneven
@@ -43,19 +41,6 @@ from annfeed.process.ranks import draw_seed, rank_and_world
 if TYPE_CHECKING:
     from annfeed.batches.indexed import Reads
     from annfeed.loading.rows import Rows
-
-#: Keywords of torch's DataLoader that only concern worker processes and go to the loader that has them.
-_WORKER_KEYWORDS = (
-    "num_workers",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-    "prefetch_factor",
-    "persistent_workers",
-    "pin_memory",
-    "pin_memory_device",
-    "in_order",
-)
 
 
 class WindowLoader(DataLoader[Any]):
@@ -169,9 +154,7 @@ class WindowLoader(DataLoader[Any]):
         self._plan = plan
         self._n_begun = 0
         self._progress = Progress() if plan is None else plan.progress
-        self._workers: DataLoader[Any] | None = None  # the persistent ones
-        self._workers_busy = False
-        self._workers_know: tuple[Any, ...] = ()  # what the persistent ones were made with
+        self._workers = LoaderWorkers()
         self._prepared: Prepared | None = None
         super().__init__(
             dataset,  # type: ignore[arg-type]  # torch's word for it is Dataset
@@ -281,8 +264,10 @@ class WindowLoader(DataLoader[Any]):
         now = self._rows.at_epoch()
         reads: Reads = IndexedDataset(now) if self.return_index else now
         windows, seed, place, digests = self._begin()
-        in_workers = self.num_workers > 0
-        batches = self._from_workers(reads, windows, seed) if in_workers else self._from_threads(reads, windows)
+        if self.num_workers > 0:
+            batches = self._workers.batches(self, reads, windows, seed, self._collate)
+        else:
+            batches = self._from_threads(reads, windows)
         if self._prepared is not None:
             batches = self._prepared.follow(self, batches, self._remainder())
         with closing(batches):
@@ -315,7 +300,7 @@ class WindowLoader(DataLoader[Any]):
         reads.pin_batches(pin)
         with closing(read_ahead(reads, windows, self.prefetch_batches)) as batches:
             for batch in batches:
-                done = finished(reads, batch, self._collate)
+                done = postprocess(reads, batch, self._collate)
                 yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 
     @property
@@ -371,46 +356,9 @@ class WindowLoader(DataLoader[Any]):
             world=rank_and_world()[1],
         )
 
-    def _from_workers(self, reads: Reads, windows: Iterator[Window], seed: int) -> Generator[Any]:
-        dataset = self._rows
-        # Persistent workers serve one epoch at a time; another one beside it gets workers of its own. They have the
-        # dataset as it was when they were made, which an AnnData may not be any more.
-        persistent = self.persistent_workers and dataset.is_of_file and not self._workers_busy
-        transform = packed(dataset.transform) if persistent else None
-        if persistent:
-            options = (dataset.output, dataset.dtype, dataset.threads, self.return_index, self._collate)
-            knows = (n_own_writes(), *options)
-            if knows != self._workers_know or transform is None:
-                self._workers, self._workers_know = None, knows
-        workers = self._workers if persistent and self._workers is not None else self._new_workers(reads, transform)
-        if persistent:
-            self._workers, self._workers_busy = workers, True
-        order: PartOrder = workers.sampler  # type: ignore[assignment]
-        order.windows, order.transform = windows, transform
-        # Workers' seeds come from it: with seed= they repeat, and no generator of the user's is touched.
-        workers.generator = torch.Generator("cpu").manual_seed(seed % 2**63)
-        try:
-            # torch draws the workers' base seed on the default device; the generator is the CPU's.
-            with torch.device("cpu"):
-                made = begin_with_workers(workers)
-            process = os.getpid()
-            for batches in made:
-                for batch in batches:
-                    yield batch
-                    check_not_forked(process)
-        finally:
-            if persistent:
-                self._workers_busy = False
-
-    def _new_workers(self, reads: Reads, transform: bytes | None) -> DataLoader[Any]:
-        keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
-        batches = PartBatches(reads, self._collate, transform)
-        order = PartOrder(self._rows.row_bytes, transform)
-        return DataLoader(batches, batch_size=None, sampler=order, collate_fn=as_made, **keywords)
-
     def __getstate__(self) -> dict[str, Any]:
-        """Leave workers behind."""
-        return {**self.__dict__, "_workers": None, "_workers_busy": False, "_prepared": None}
+        """Leave the accelerator behind."""
+        return {**self.__dict__, "_prepared": None}
 
 
 def _if_any(n_batches: int) -> tuple[int, ...]:

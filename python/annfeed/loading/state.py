@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -200,19 +200,9 @@ def windows_from(plan: EpochPlan | SamplerPlan, position: Position, digests: Dig
             _check_again(digests, wanted, start, plan)
             wanted = None
         if n_done < window.n_batches:
-            yield _rest(window, n_done) if n_done else window
+            yield window.of_batches(n_done, window.n_batches) if n_done else window
     if digests is not None and wanted is not None and start:
         _check_again(digests, "", start, plan)
-
-
-def _rest(window: Window, n_done: int) -> Window:
-    begin = window.offsets[n_done]
-    return replace(
-        window,
-        first_batch=window.first_batch + n_done,
-        rows=window.rows[begin:],
-        offsets=window.offsets[n_done:] - begin,
-    )
 
 
 def _check_again(digests: Digests, wanted: str, n_batches: int, plan: Any) -> None:

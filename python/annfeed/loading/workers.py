@@ -1,146 +1,56 @@
-"""Batches made in torch worker processes: a worker reads part of a window and sends all its batches.
+"""torch's worker processes: a loader of them beside ours, and how they begin, die and end.
 
-The parts follow the order of the epoch, and torch delivers them in that order, whatever the number of workers. Their
-size is bounded, because all of a part's batches go through shared memory at once.
+What each of them is asked for is decided in `loading/slices.py`.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Iterator
-from itertools import pairwise
 from multiprocessing import process
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 from weakref import WeakSet, finalize
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from annfeed.batches.items import Batch, Collate, Items
-from annfeed.batches.keys import IS_PADDING
-from annfeed.batches.padding import batches_of
-from annfeed.memory.transport import sendable
-from annfeed.order.windows import Window
-from annfeed.process.spawning import ThroughFile
-
-if TYPE_CHECKING:
-    from annfeed.batches.indexed import Reads
-    from annfeed.transforms.base import Transform
-
-#: Bytes of batches that a worker sends at once, unless one batch alone is larger.
-PART_BYTES = 128 << 20
-
-
-def parts(window: Window, row_bytes: int) -> Iterator[Window]:
-    """Cut a window into runs of whole batches of at most `PART_BYTES`.
-
-    Parameters
-    ----------
-    window
-        Its batches stay as they are.
-    row_bytes
-        Bytes of a delivered row.
-
-    Examples
-    --------
-    >>> from annfeed.order.epoch import EpochPlan
-    >>> window = EpochPlan(n_rows=5, batch_size=2, window=6, shuffle=False).window_at(0)
-    >>> [part.batches for part in parts(window, PART_BYTES // 4)]
-    [[array([0, 1]), array([2, 3])], [array([4])]]
-    """
-    largest = max((stop - start for start, stop in pairwise(window.offsets.tolist())), default=1)
-    step = max(1, PART_BYTES // max(1, row_bytes * largest))
-    for first in range(0, window.n_batches, step):
-        offsets = window.offsets[first : first + step + 1]
-        rows = window.rows[offsets[0] : offsets[-1]]
-        padding = window.n_padding if window.n_padding is None or first + step >= window.n_batches else 0
-        yield Window(window.index, window.first_batch + first, rows, offsets - offsets[0], padding)
+#: Keywords of torch's DataLoader that concern worker processes, and go to the loader that has them.
+WORKER_KEYWORDS = (
+    "num_workers",
+    "timeout",
+    "worker_init_fn",
+    "multiprocessing_context",
+    "prefetch_factor",
+    "persistent_workers",
+    "pin_memory",
+    "pin_memory_device",
+    "in_order",
+)
 
 
-class Part(NamedTuple):
-    """What a worker is asked for: batches, and the transform to make them with."""
-
-    window: Window
-    #: Pickled; None where it is the one that the worker has.
-    transform: bytes | None
-
-
-class PartOrder:
-    """The parts of the epoch that workers are at, as a sampler.
+def worker_loader(loader: DataLoader[Any], items: Dataset[Any], order: Any, **keywords: Any) -> DataLoader[Any]:
+    """Return the loader that has the worker processes of ``loader``.
 
     Parameters
     ----------
-    row_bytes
-        Bytes of a delivered row.
-    transform
-        The transform that workers begin with, pickled; None if it does not pickle, or workers see one epoch only.
+    loader
+        Its `WORKER_KEYWORDS` are taken over.
+    items
+        What workers make, and hand on as they made it.
+    order
+        A sampler of ``items``.
+    **keywords
+        Other values of torch's keywords.
     """
-
-    def __init__(self, row_bytes: int, transform: bytes | None) -> None:
-        self._row_bytes = row_bytes
-        self._first = transform
-        self.windows: Iterator[Window] = iter(())
-        #: That of the epoch, pickled.
-        self.transform = transform
-
-    def __iter__(self) -> Iterator[Part]:
-        # Once it was another, each part says which: who makes a part is for torch to decide.
-        known = self.transform == self._first
-        if not known:
-            self._first = None
-        for window in self.windows:
-            for part in parts(window, self._row_bytes):
-                yield Part(part, None if known else self.transform)
+    own = {name: getattr(loader, name) for name in WORKER_KEYWORDS if hasattr(loader, name)}
+    return DataLoader(items, batch_size=None, sampler=order, **{**own, "collate_fn": _as_made, **keywords})
 
 
-class PartBatches(ThroughFile, Dataset[Any]):
-    """A dataset whose items are all batches of a part: what a worker makes.
-
-    Parameters
-    ----------
-    dataset
-        As it is when the workers are made.
-    collate_fn
-        As torch takes it.
-    transform
-        The dataset's, pickled; None as in `PartOrder`.
-    """
-
-    def __init__(self, dataset: Reads, collate_fn: Any, transform: bytes | None) -> None:
-        self._dataset = dataset
-        self._collate_fn = collate_fn
-        self._transform = transform
-
-    def __getitem__(self, part: Part) -> list[Any]:
-        if part.transform is not None and part.transform != self._transform:
-            self._transform = part.transform
-            self._dataset = self._dataset.with_transform(pickle.loads(part.transform))
-        loaded = self._dataset.load(part.window.rows)
-        return [sendable(finished(self._dataset, batch, self._collate_fn)) for batch in batches_of(part.window, loaded)]
-
-
-def packed(transform: Transform | None) -> bytes | None:
-    """Return a transform pickled, to be compared with and sent to workers; None if it does not pickle.
-
-    Examples
-    --------
-    >>> packed(None) == packed(None)
-    True
-    """
-    try:
-        return pickle.dumps(transform)
-    except Exception:  # whatever its own code raises; forked workers need no pickle
-        return None
-
-
-def finished(dataset: Reads, batch: Batch, collate_fn: Any) -> Any:
-    """Return a batch transformed and collated; a user's collate function sees a sequence of items."""
-    marks = {key: batch.pop(key) for key in (IS_PADDING,) if key in batch}  # beside whatever a transform makes
-    done = {**dataset.finish(batch), **marks}
-    return done if isinstance(collate_fn, Collate) else collate_fn(Items(done))
+def _as_made(made: Any) -> Any:
+    """Hand on what a worker made; torch's default would turn tuples and arrays of a user's collate_fn into others."""
+    return made
 
 
 #: torch's iterators over workers that this process has.
@@ -241,8 +151,3 @@ def _leave_to_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
-
-
-def as_made(made: Any) -> Any:
-    """Hand on what a worker made; torch's default would turn tuples and arrays of a user's collate_fn into others."""
-    return made

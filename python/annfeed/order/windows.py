@@ -53,6 +53,14 @@ class Window:
         """The rows of each batch, int64 views of `rows`."""
         return [self.rows[start:stop] for start, stop in pairwise(self.offsets.tolist())]
 
+    def of_batches(self, first: int, last: int) -> "Window":
+        """Only the batches ``first`` to ``last`` (exclusive) of this window."""
+        offsets = self.offsets[first : last + 1]
+        rows = self.rows[offsets[0] : offsets[-1]]
+        # Padding is in the last batch.
+        padding = self.n_padding if self.n_padding is None or last == self.n_batches else 0
+        return Window(self.index, self.first_batch + first, rows, offsets - offsets[0], padding)
+
 
 class Ramp:
     """Row numbers at which windows start: whole batches, doubling from `first` rows up to `full` rows."""

@@ -17,25 +17,12 @@ from torch.utils.data import DataLoader
 
 from annfeed.inputs.selection import as_positions, row_indices
 from annfeed.loading.readahead import batches_ahead, read_ahead
-from annfeed.loading.workers import begin_with_workers
+from annfeed.loading.workers import begin_with_workers, worker_loader
 from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.process.ranks import draw_seed
 from annfeed.scvi.dataset import RegistryDataset, RowSubset
 from annfeed.scvi.samplers import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.scvi.tickets import TicketBatches, Tickets
-
-#: Keywords of torch's DataLoader that concern worker processes and go to the loader that has them.
-_WORKER_KEYWORDS = (
-    "num_workers",
-    "collate_fn",
-    "pin_memory",
-    "timeout",
-    "worker_init_fn",
-    "multiprocessing_context",
-    "generator",
-    "prefetch_factor",
-    "in_order",
-)
 
 
 class AnnDataLoader(DataLoader[Any]):
@@ -193,9 +180,9 @@ class AnnDataLoader(DataLoader[Any]):
 
     def _worker_loader(self, rows: RowSubset) -> DataLoader[Any]:
         # Not persistent: those of before have what the AnnData held then.
-        keywords = {name: getattr(self, name) for name in _WORKER_KEYWORDS if hasattr(self, name)}
-        tickets: Any = Tickets(_Positions(self), self.window, self.num_workers)
-        return DataLoader(TicketBatches(rows), batch_size=None, sampler=tickets, **keywords)
+        keywords = {"collate_fn": self.collate_fn, "generator": self.generator, "persistent_workers": False}
+        tickets = Tickets(_Positions(self), self.window, self.num_workers)
+        return worker_loader(self, TicketBatches(rows), tickets, **keywords)
 
 
 class _Positions:

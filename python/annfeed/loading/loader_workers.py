@@ -1,0 +1,84 @@
+"""The worker processes of a `WindowLoader`: new for each epoch, or kept for the next one."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Generator, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from annfeed.batches.items import postprocess
+from annfeed.h5ad.identity import n_own_writes
+from annfeed.loading.slices import SliceBatches, SliceOrder, batches_from
+from annfeed.loading.workers import worker_loader
+from annfeed.order.windows import Window
+
+if TYPE_CHECKING:
+    from annfeed.batches.indexed import Reads
+    from annfeed.loading.rows import Rows
+    from annfeed.transforms.base import Transform
+
+
+class LoaderWorkers:
+    """Workers of a loader; persistent ones serve one epoch at a time, another one beside it gets workers of its own."""
+
+    def __init__(self) -> None:
+        self._kept: DataLoader[Any] | None = None
+        self._kept_are_busy = False
+        self._kept_know: tuple[Any, ...] = ()  # what they were made with
+
+    def batches(
+        self, loader: DataLoader[Any], reads: Reads, windows: Iterator[Window], seed: int, collate_fn: Any
+    ) -> Generator[Any]:
+        """Give the batches of an epoch.
+
+        Parameters
+        ----------
+        loader
+            Its keywords are those of the workers.
+        reads
+            Its dataset, as the epoch reads it.
+        windows
+            Of the epoch.
+        seed
+            Workers' seeds are made of it: they repeat with ``seed=``, and no generator of the user's is touched.
+        collate_fn
+            As torch takes it.
+        """
+        rows: Rows = loader.dataset  # type: ignore[assignment]  # torch's word for it is Dataset
+        # Persistent workers have the dataset as it was when they were made, which an AnnData may not be any more.
+        persistent = loader.persistent_workers and rows.is_of_file and not self._kept_are_busy
+        transform = _pickled(rows.transform) if persistent else None
+        if persistent:
+            know = (n_own_writes(), rows.output, rows.dtype, rows.threads, type(reads), collate_fn)
+            if know != self._kept_know or transform is None:
+                self._kept, self._kept_know = None, know
+        workers = self._kept if persistent else None
+        if workers is None:
+            made = SliceBatches(reads, partial(postprocess, collate_fn=collate_fn), transform)
+            workers = worker_loader(loader, made, SliceOrder(rows.row_bytes, transform))
+        if persistent:
+            self._kept, self._kept_are_busy = workers, True
+        order: SliceOrder = workers.sampler  # type: ignore[assignment]
+        order.windows, order.transform = windows, transform
+        workers.generator = torch.Generator("cpu").manual_seed(seed % 2**63)
+        try:
+            yield from batches_from(workers)
+        finally:
+            if persistent:
+                self._kept_are_busy = False
+
+    def __reduce__(self) -> tuple[type[LoaderWorkers], tuple[()]]:
+        """Leave workers behind: a copy of a loader, or one in another process, makes its own."""
+        return LoaderWorkers, ()
+
+
+def _pickled(transform: Transform | None) -> bytes | None:
+    """Return a transform pickled, to be compared with and sent to workers; None if it does not pickle."""
+    try:
+        return pickle.dumps(transform)
+    except Exception:  # whatever its own code raises; forked workers need no pickle
+        return None
