@@ -112,7 +112,7 @@ class AnnDataset(RowBatches):
         If ``transform`` is no Transform, or an argument has the wrong type.
     ValueError
         If ``chunk_size`` is below 1, a mask has the wrong length or the index of other rows, an option is unknown, a
-        key of ``elem`` is taken, or one of several sources has two genes of one name.
+        key of ``elem`` is taken, or one of several sources of different genes has two of one name.
     IndexError
         If ``obs_subset`` is negative or out of range.
     KeyError

@@ -270,6 +270,19 @@ def test_files_that_do_not_go_together(path: Path, tmp_path: Path) -> None:
         SCVIDataModule([])
 
 
+def test_files_of_the_same_genes_may_have_a_name_twice(tmp_path: Path) -> None:
+    adata = toy(N)
+    adata.var_names = list("abcabd")
+    paths = [tmp_path / f"{i}.h5ad" for i in range(2)]
+    for path, part in zip(paths, (adata[:70], adata[70:]), strict=True):
+        part.copy().write_h5ad(path)
+    for genes in (slice(None), [4, 0, 1]):
+        data = SCVIDataModule(paths, var_subset=genes, batch_size=N)
+        assert list(data.var_names) == list(adata.var_names[genes])
+        (batch,) = data.inference_dataloader()
+        np.testing.assert_array_equal(batch["X"], adata.X[:, genes].toarray())
+
+
 @pytest.mark.parametrize("genes", [[True, False, True, True, False, False], [3, 0], slice(5, None, -2), ["g2", "g0"]])
 def test_genes_chosen_of_the_first_file_go_by_name_in_the_others(path: Path, tmp_path: Path, genes: Any) -> None:
     other = toy(30)[:, ::-1].copy()

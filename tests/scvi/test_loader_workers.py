@@ -70,7 +70,7 @@ def test_workers(registered: Any, method: str) -> None:
     torch.manual_seed(0)
     expected = [list(AnnDataLoader(registered, **arguments)) for _ in range(2)]
     # A spawned worker takes seconds to start; so there is one of these.
-    for n_workers in {"fork": (1, 2), "forkserver": (2,), "spawn": (1,)}[method]:
+    for n_workers in {"fork": (1, 2), "forkserver": (2,), "spawn": (2,)}[method]:
         torch.manual_seed(0)
         for epoch in range(2):
             loader = AnnDataLoader(registered, num_workers=n_workers, multiprocessing_context=method, **arguments)

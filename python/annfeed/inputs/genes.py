@@ -34,7 +34,7 @@ def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int]
     Raises
     ------
     ValueError
-        If a file has a name twice, or no name is in all files of an inner join.
+        If files of different names have one twice, or no name is in all files of an inner join.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int]
     """
     distinct = {id(index): (i, index) for i, index in reversed(list(enumerate(names)))}
     different = [index for _, index in sorted(distinct.values(), key=lambda found: found[0])]
-    if len(names) > 1:
+    if len(different) > 1:  # else there is nothing to match
         for number, index in sorted(distinct.values(), key=lambda found: found[0]):
             _check_unique(index, where(number))
     if join == "outer":

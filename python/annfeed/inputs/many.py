@@ -256,8 +256,9 @@ class _Union:
         columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources")
         if columns is not None:
             wanted = wanted[columns]
-        # One source has no names to match, and may have a name twice.
-        found = {id(index): place_columns(index, wanted) for index in names} if len(names) > 1 else {}
+        # Where all have the same names, there are none to match, and one may be there twice.
+        different = {id(index): index for index in names}
+        found = {i: place_columns(index, wanted) for i, index in different.items()} if len(different) > 1 else {}
         placed = [found.get(id(index), Placed(columns)) for index in names]
         matrices = [self._open(i, elem, placed[i], shapes[i]) for i in range(len(names))]
         return matrices, self._matrix(elem, JoinedSource(matrices, placed, len(wanted)), wanted)

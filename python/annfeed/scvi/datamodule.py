@@ -17,10 +17,11 @@ import pandas as pd
 
 from annfeed.arrays import Int64Array
 from annfeed.dataset import AnnDataset
-from annfeed.inputs.selection import row_indices, row_subset
-from annfeed.inputs.single import find_obs
+from annfeed.h5ad.elem import Elem
+from annfeed.inputs.selection import column_subset, row_indices, row_subset
+from annfeed.inputs.single import find_names, find_obs
 from annfeed.loading.loader import WindowLoader
-from annfeed.scvi.cells import CellDataset, open_files
+from annfeed.scvi.dataset import FileCells
 from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.setup import Registration, key_list
 
@@ -127,13 +128,18 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         keys = dict.fromkeys([*single, *(categorical or ()), *(continuous or ())])
         paths = _paths(path_or_paths)
         elem = "X" if layer is None else f"layers/{layer}"
-        self._files = open_files(
-            paths, elem=elem, var_subset=var_subset, chunk_size=window, cache=cache, threads=threads
+        self._cells = FileCells(
+            paths[0] if len(paths) == 1 else paths,
+            elem=elem,
+            obs_columns=[],
+            var_subset=_genes(paths, elem, var_subset),
+            chunk_size=window,
+            cache=cache,
+            threads=threads,
         )
         obs = pd.concat([find_obs(path, elem, list(keys)).frame() for path in paths])
-        self.var_names, self.obs_names = self._files[0].var_names, obs.index
-        for file in self._files:
-            _warn_unless_counts(file)
+        self.var_names, self.obs_names = self._cells.var_names, obs.index
+        _warn_unless_counts(self._cells, elem)
         n_in_files = len(obs)
         chosen = row_subset(obs_subset, n_in_files, lambda: obs.index)
         if chosen is not None:
@@ -152,13 +158,15 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             categorical_covariate_keys=categorical,
             continuous_covariate_keys=continuous,
         )
-        self._columns = {key: _spread(v, self._rows, n_in_files) for key, v in self._registered.columns.items()}
+        for key, values in self._registered.columns.items():
+            self._cells.columns[key] = np.zeros((n_in_files, *values.shape[1:]), dtype=values.dtype)
+            self._cells.columns[key][self._rows] = values
         self.labels_: npt.NDArray[Any] = np.asarray(
             np.zeros(len(obs), dtype=np.int64) if labels_key is None else obs[labels_key]
         )
         self.unlabeled_category = unlabeled_category
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size!r}, where a positive integer was expected")
+            raise ValueError(f"found batch_size={batch_size!r}; expected a positive integer")
         self.batch_size = batch_size
         self._order: dict[str, Any] = {"block_size": block_size, "seed": seed}
         self._loader_kwargs = loader_kwargs
@@ -304,8 +312,8 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         return with_labelled(loader, self._loader(labelled, self.batch_size, shuffle=shuffle, **kwargs))
 
     def _loader(self, cells: Int64Array, batch_size: int, *, shuffle: bool, **kwargs: Any) -> WindowLoader:
-        dataset = CellDataset(self._files, self._columns, self._rows[cells])
-        return dataset.loader(batch_size, shuffle=shuffle, **self._order, **kwargs)
+        chosen = self._cells.subset(self._rows[cells])
+        return chosen.get_optimized_dataloader(batch_size, shuffle=shuffle, **self._order, **kwargs)
 
     def _split(self) -> None:
         from scvi import settings
@@ -327,7 +335,7 @@ def _paths(path_or_paths: Any) -> list[FilePath]:
     several = isinstance(path_or_paths, Iterable) and not isinstance(path_or_paths, str | bytes)
     paths = list(path_or_paths) if several else [path_or_paths]
     if not paths:
-        raise ValueError("path_or_paths is empty, where at least one path was expected")
+        raise ValueError("path_or_paths is empty; expected at least one path")
     for i, path in enumerate(paths):
         if not isinstance(path, str | bytes | os.PathLike):
             where = f"path_or_paths[{i}]" if several else "path_or_paths"
@@ -338,22 +346,33 @@ def _paths(path_or_paths: Any) -> list[FilePath]:
     return paths
 
 
-def _spread(values: npt.NDArray[Any], rows: Int64Array, n_in_files: int) -> npt.NDArray[Any]:
-    """Values of the chosen rows at their places among all rows of the files."""
-    spread = np.zeros((n_in_files, *values.shape[1:]), dtype=values.dtype)
-    spread[rows] = values
-    return spread
+def _genes(paths: list[Any], elem: str, var_subset: Any) -> Any:
+    """The genes to take: of several files those of the first, by name, which each of the others must have."""
+    if len(paths) == 1:
+        return var_subset
+    place = Elem.parse(elem)
+    first, *others = [find_names(path, place) for path in paths]
+    if all(names.equals(first) for names in others):
+        return var_subset
+    chosen = column_subset(var_subset, len(first), lambda: first, f"{paths[0]}: 'var'")
+    genes = list(first if chosen is None else first[chosen])
+    for path, names in zip(paths[1:], others, strict=True):
+        if names.is_unique:  # else `AnnDataset` says what is wrong
+            column_subset(genes, len(names), names.copy, f"{path}: 'var'")
+    return genes
 
 
-def _warn_unless_counts(cells: AnnDataset) -> None:
-    """As scvi-tools does in ``setup_anndata``, by a look at the first rows."""
-    n = min(len(cells), 100)
-    if n == 0:
-        raise ValueError(f"{cells!r} has no cells, where at least one was expected")
-    x = cells.load(np.arange(n)).batch(0, n)["X"]
-    if bool((x < 0).any()) or bool((x != x.round()).any()):
-        warnings.warn(
-            f"{cells!r} does not hold counts, which models of scvi-tools expect: pass layer= with the raw counts",
-            UserWarning,
-            stacklevel=3,
-        )
+def _warn_unless_counts(cells: AnnDataset, elem: str) -> None:
+    """As scvi-tools does in ``setup_anndata``, by a look at the first rows of each file."""
+    for source, rows in zip(cells.sources, cells.source_rows, strict=True):
+        if len(rows) == 0:
+            raise ValueError(f"found no cells in {source}; expected at least one")
+        first = np.array(rows[:100])
+        x = cells.load(first).batch(0, len(first))["X"]
+        if bool((x < 0).any()) or bool((x != x.round()).any()):
+            warnings.warn(
+                f"{source}: '{elem}' does not hold counts, which models of scvi-tools expect: pass layer= with the raw "
+                "counts",
+                UserWarning,
+                stacklevel=3,
+            )

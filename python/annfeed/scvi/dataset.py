@@ -9,9 +9,12 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy.typing as npt
+import torch
 from torch.utils.data import Dataset, Subset
 
 from annfeed.arrays import Int64Array
+from annfeed.dataset import AnnDataset
 from annfeed.inputs.selection import row_indices
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads
@@ -188,3 +191,25 @@ class RowSubset(ThroughFile, Subset[Batch]):
     def load(self, positions: Int64Array) -> LoadedRows:
         """Read the rows at ``positions`` together, to make batches of them."""
         return self.dataset.load(self.indices[positions])
+
+
+class FileCells(AnnDataset):
+    """The cells of .h5ad files, whose batches have values by registry key where those of `AnnDataset` have obs columns.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np
+    >>> cells = FileCells(anndata.AnnData(np.eye(3, dtype="float32")), obs_columns=[])
+    >>> cells.columns["batch"] = np.array([[0], [1], [1]])
+    >>> cells.load(np.array([2, 0])).batch(0, 2)["batch"].tolist()
+    [[1], [0]]
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: By key: [n_rows of all files, k], in the dtype of a batch.
+        self.columns: dict[str, npt.NDArray[Any]] = {}
+
+    def obs_batch(self, rows: Int64Array) -> Batch:
+        """Return the values of ``rows``."""
+        return {key: torch.from_numpy(values[rows]) for key, values in self.columns.items()}

@@ -19,9 +19,9 @@ from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5ad.file import check_not_replaced
 from annfeed.memory.budget import cache_budget
 from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
-from annfeed.scvi.sliced import SlicedSource
 from annfeed.sources.base import Source
 from annfeed.sources.file import FileSource
+from annfeed.sources.memory import MemorySource
 
 #: Keys of codes and positions; all others hold measurements.
 _INTEGER_KEYS = frozenset({"batch", "labels", "extra_categorical_covs", "ind_x"})
@@ -167,7 +167,7 @@ def _on_disk(key: str, value: Any, cache: str | int, threads: int) -> tuple[Sour
         source = _open(*place, cache, threads)
         return source, source.reader.dtype, sparse
     if sparse or isinstance(value, h5py.Dataset) or hasattr(value, "compute"):
-        return SlicedSource(value, name=f"registry key {key!r}"), value.dtype, sparse
+        return MemorySource(value, name=f"registry key {key!r}", lazy=True), value.dtype, sparse
     return None
 
 

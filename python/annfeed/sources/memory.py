@@ -21,23 +21,27 @@ _CHUNK = 16 << 20
 
 
 class MemorySource:
-    """A matrix in memory: a numpy array or a scipy sparse matrix, kept by reference.
+    """A matrix in memory, kept by reference: a numpy array, a scipy sparse matrix, or one that its own library reads.
 
     Parameters
     ----------
     matrix
-        2-D array or sparse matrix of bool, integers or floats; or `FrameRows`.
+        2-D array or sparse matrix of bool, integers or floats; or `FrameRows`; or with ``lazy`` anything of such a
+        dtype that has ``shape``, and gives sorted, distinct rows as ``matrix[rows]``.
     columns
         int64, the wanted columns in order, `annfeed.sources.columns.GAP` for one that is not there; None for all.
     name
         What it is, for messages: "AnnData in memory: 'X'".
     total_over
         The columns over which rows are added up, where that is wanted; None for all.
+    lazy
+        The matrix is a dask array, a sparse dataset in zarr, or in an HDF5 file that is in memory: only the rows of a
+        window become an array, when they are read.
 
     Raises
     ------
     TypeError
-        If it is neither, is a masked array, or holds no numbers.
+        If it is none of these, is a masked array, or holds no numbers.
 
     Examples
     --------
@@ -47,15 +51,24 @@ class MemorySource:
     """
 
     def __init__(
-        self, matrix: Any, *, columns: Int64Array | None = None, name: str, total_over: Int64Array | None = None
+        self,
+        matrix: Any,
+        *,
+        columns: Int64Array | None = None,
+        name: str,
+        total_over: Int64Array | None = None,
+        lazy: bool = False,
     ) -> None:
         import scipy.sparse as sp
 
         self.place = name
+        self._lazy = lazy
         self._columns = columns
         self._totals = False
         self._total_over = total_over
-        if sp.issparse(matrix):
+        if lazy:
+            self._matrix = matrix
+        elif sp.issparse(matrix):
             # Rows of a CSC matrix lie everywhere in it; so do those of the rarer formats.
             self._matrix = matrix if matrix.format == "csr" else matrix.tocsr()
         elif isinstance(matrix, np.ma.MaskedArray):
@@ -103,6 +116,11 @@ class MemorySource:
             if not self._totals:
                 return block_of(matrix.read(rows, columns), None, self.place)
             matrix, rows = matrix.read(rows, None, totals=self.is_part), np.arange(len(rows))
+        if self._lazy:
+            picked = matrix[rows]
+            picked = picked.compute() if hasattr(picked, "compute") else picked
+            picked = picked.tocsr() if hasattr(picked, "tocsr") else np.asarray(picked)
+            return block_of(picked, columns, self.place, totals=self._totals, total_over=self._total_over)
         if columns is None or self._totals or not isinstance(matrix, np.ndarray) or matrix.shape[1] == 0:
             return block_of(matrix[rows], columns, self.place, totals=self._totals, total_over=self._total_over)
         # Not whole rows: a view may have few of many genes.
