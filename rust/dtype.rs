@@ -1,10 +1,4 @@
-//! The numeric types that this crate decodes, and how to tell them from an HDF5 datatype.
-//!
-//! HDF5 spec IV.A.2.d (datatype message). Anything that is not exactly one of these is left to h5py.
-
-use hdf5::Datatype;
-use hdf5::datatype::ByteOrder;
-use hdf5::types::{FloatSize, IntSize, TypeDescriptor};
+//! The numeric types that this crate decodes. Anything that is not exactly one of these is left to h5py.
 
 /// What one stored number is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,25 +77,6 @@ impl Kind {
         use Kind::{Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
         [Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64].into_iter().find(|k| k.name() == name)
     }
-
-    fn from_descriptor(descriptor: &TypeDescriptor) -> Option<Self> {
-        Some(match descriptor {
-            // h5py stores bool as an enum of int8 with members FALSE and TRUE.
-            TypeDescriptor::Boolean => Self::Bool,
-            TypeDescriptor::Unsigned(IntSize::U1) => Self::U8,
-            TypeDescriptor::Unsigned(IntSize::U2) => Self::U16,
-            TypeDescriptor::Unsigned(IntSize::U4) => Self::U32,
-            TypeDescriptor::Unsigned(IntSize::U8) => Self::U64,
-            TypeDescriptor::Integer(IntSize::U1) => Self::I8,
-            TypeDescriptor::Integer(IntSize::U2) => Self::I16,
-            TypeDescriptor::Integer(IntSize::U4) => Self::I32,
-            TypeDescriptor::Integer(IntSize::U8) => Self::I64,
-            TypeDescriptor::Float(FloatSize::U2) => Self::F16,
-            TypeDescriptor::Float(FloatSize::U4) => Self::F32,
-            TypeDescriptor::Float(FloatSize::U8) => Self::F64,
-            _ => return None,
-        })
-    }
 }
 
 /// A stored number's kind and byte order.
@@ -118,32 +93,6 @@ impl NumType {
     #[must_use]
     pub fn little(kind: Kind) -> Self {
         Self { kind, big_endian: false }
-    }
-
-    /// The type of a dataset.
-    ///
-    /// # Errors
-    /// The reason why it is outside the closed world.
-    pub fn from_hdf5(datatype: &Datatype) -> Result<Self, String> {
-        let describe = |e: &dyn std::fmt::Display| format!("the type is not a plain number ({e})");
-        let descriptor = datatype.to_descriptor().map_err(|e| describe(&e))?;
-        let kind = Kind::from_descriptor(&descriptor)
-            .ok_or_else(|| format!("the type is not a plain number ({descriptor})"))?;
-        let big_endian = match datatype.byte_order() {
-            _ if kind.size() == 1 => false,
-            ByteOrder::LittleEndian => false,
-            ByteOrder::BigEndian => true,
-            other => return Err(format!("byte order {other:?}")),
-        };
-        // A descriptor drops precision, bit offset and exponent layout; only equality with the full type proves them.
-        // (For big-endian types the wrapper offers nothing to compare with: the class, size and sign must do.)
-        if !big_endian && kind != Kind::Bool {
-            let plain = Datatype::from_descriptor(&descriptor).map_err(|e| describe(&e))?;
-            if &plain != datatype {
-                return Err(format!("the type is {} bytes wide but not a standard {}", kind.size(), kind.name()));
-            }
-        }
-        Ok(Self { kind, big_endian })
     }
 }
 

@@ -3,6 +3,7 @@
 use hdf5::plist::dataset_create::{ChunkOpts, Layout};
 use hdf5::{Dataset, File};
 
+use super::dtype::number_type;
 use crate::dtype::{Kind, NumType};
 use crate::error::{Error, Place, Result};
 use crate::filters::Pipeline;
@@ -20,7 +21,7 @@ pub(super) fn describe(root: &File, dataset: &Dataset, place: &Place, file_size:
         return Err(place.unsupported("it lies in another file (external link)"));
     }
     let datatype = dataset.dtype().map_err(|e| hdf5_failed("the datatype", &e))?;
-    let dtype = NumType::from_hdf5(&datatype).map_err(|reason| place.unsupported(reason))?;
+    let dtype = number_type(&datatype).map_err(|reason| place.unsupported(reason))?;
     let space = dataset.space().map_err(|e| hdf5_failed("the dataspace", &e))?;
     let shape: Vec<u64> = space.shape().iter().map(|&n| n as u64).collect();
     let size = dtype.kind.size() as u64;

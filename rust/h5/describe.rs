@@ -7,8 +7,8 @@ use std::path::Path;
 use hdf5::plist::dataset_create::Layout;
 use hdf5::{Dataset, LocationType};
 
+use super::dtype::number_type;
 use super::open::{COPY_AGAIN, check_readable, locate, open, open_file, shape_attr, text_attr};
-use crate::dtype::NumType;
 use crate::error::{Error, Place, Result};
 use crate::filters::name_of;
 
@@ -84,7 +84,7 @@ pub fn describe(path: &Path, elem: &str) -> Result<MatrixFacts> {
 
 fn array_facts(dataset: &Dataset, name: &str) -> hdf5::Result<ArrayFacts> {
     let datatype = dataset.dtype()?;
-    let dtype = match (NumType::from_hdf5(&datatype), datatype.to_descriptor()) {
+    let dtype = match (number_type(&datatype), datatype.to_descriptor()) {
         (Ok(number), _) => number.to_string(),
         (Err(_), Ok(descriptor)) => descriptor.to_string(),
         (Err(reason), Err(_)) => reason,

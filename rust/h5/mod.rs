@@ -4,6 +4,7 @@
 
 mod array;
 pub mod describe;
+mod dtype;
 mod open;
 
 pub use open::open;

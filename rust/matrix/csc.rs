@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::csr::{read_columns, read_indptr};
-use super::plan::RowStarts;
+use super::row_starts::RowStarts;
 use super::spans::read_spans;
 use crate::dtype::Kind;
 use crate::error::{Error, Place, Result};

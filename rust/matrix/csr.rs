@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::plan::{RowStarts, jobs, runs};
+use super::plan::{jobs, runs};
+use super::row_starts::RowStarts;
 use super::spans::read_spans;
 use crate::dtype::Kind;
 use crate::error::{Place, Result};

@@ -8,6 +8,7 @@ pub mod csr;
 pub mod dense;
 pub mod direct;
 pub mod plan;
+pub mod row_starts;
 pub mod spans;
 
 use std::path::Path;

@@ -3,7 +3,9 @@
 // pyo3 hands arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
+mod budget;
 mod buffers;
+mod cancel;
 mod demand;
 mod direct;
 mod errors;
@@ -18,7 +20,11 @@ use pyo3::prelude::pymodule;
 #[pymodule]
 mod _core {
     #[pymodule_export]
+    use super::budget::PyBudget;
+    #[pymodule_export]
     use super::buffers::{PyBuffer, PyPool};
+    #[pymodule_export]
+    use super::cancel::PyCancel;
     #[pymodule_export]
     use super::demand::PyAwaited;
     #[pymodule_export]
@@ -26,7 +32,7 @@ mod _core {
     #[pymodule_export]
     use super::ops::PyRowOps;
     #[pymodule_export]
-    use super::reader::{PyBudget, PyCancel, PyReader};
+    use super::reader::PyReader;
     #[pymodule_export]
     use super::rows::PyBlock;
     use pyo3::prelude::*;

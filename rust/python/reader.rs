@@ -1,79 +1,23 @@
 //! `Reader`: one matrix of one open file.
 
-use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pyo3::exceptions::{PySystemExit, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::budget::PyBudget;
+use super::cancel::{PyCancel, interruptible};
 use super::direct::PyStoredRows;
 use super::errors::to_python;
-use super::gil::{is_ending, outside};
+use super::gil::outside;
 use super::rows::{PyBlock, wanted};
-use crate::cache::{Budget, RowCache};
-use crate::error::{Error, Result};
+use crate::cache::RowCache;
 use crate::h5::describe::describe;
 use crate::matrix::Matrix;
 use crate::matrix::csc::memory_needed;
 use crate::matrix::direct::StoredRows;
-use crate::threads::jobs::Workers;
-
-/// How often a long read looks for Ctrl-C.
-const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
-
-/// Bytes of decoded rows that may be kept; readers with one budget share it.
-#[pyclass(frozen, module = "annfeed._core", name = "Budget")]
-pub struct PyBudget {
-    budget: Arc<Budget>,
-}
-
-impl PyBudget {
-    fn of(budget: Option<&Self>) -> Arc<Budget> {
-        budget.map_or_else(|| Budget::new(0), |b| Arc::clone(&b.budget))
-    }
-}
-
-#[pymethods]
-impl PyBudget {
-    #[new]
-    fn new(limit: u64) -> Self {
-        Self { budget: Budget::new(limit) }
-    }
-
-    /// A budget of nothing as yet, whose limit is moved, up to `most`, as other processes leave room.
-    #[staticmethod]
-    fn movable(most: u64) -> Self {
-        Self { budget: Budget::movable(most) }
-    }
-
-    /// Bytes that may be held, now or when the limit is moved.
-    #[getter]
-    fn most(&self) -> u64 {
-        self.budget.most()
-    }
-
-    /// Bytes that are held.
-    #[getter]
-    fn held(&self) -> u64 {
-        self.budget.held()
-    }
-
-    /// Move the limit; what is held beyond it stays.
-    fn move_limit(&self, limit: u64) {
-        self.budget.move_limit(limit);
-    }
-
-    /// Bytes that may be held.
-    #[getter]
-    fn limit(&self) -> u64 {
-        self.budget.limit()
-    }
-}
 
 /// A matrix of an `.h5ad` file, open for reading sorted rows.
 #[pyclass(frozen, module = "annfeed._core", name = "Reader")]
@@ -248,72 +192,4 @@ fn checked(rows: &PyReadonlyArray1<'_, i64>) -> PyResult<Vec<u64>> {
         return Err(PyValueError::new_err("rows must be sorted, distinct and not negative"));
     }
     Ok(rows.iter().map(|&r| r as u64).collect())
-}
-
-/// A wish to stop, for reads in threads that no signal reaches.
-#[pyclass(frozen, module = "annfeed._core", name = "Cancel")]
-#[derive(Default)]
-pub struct PyCancel {
-    wanted: AtomicBool,
-}
-
-#[pymethods]
-impl PyCancel {
-    #[new]
-    fn new() -> Self {
-        Self::default()
-    }
-
-    /// Makes reads that were given this give up, now and later.
-    fn set(&self) {
-        self.wanted.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Called now and then while the GIL is held for signals.
-type Report<'a> = &'a (dyn Fn(Python<'_>) -> PyResult<()> + Sync);
-
-/// Runs `work` without the GIL, looking for Ctrl-C and the interpreter's end now and then, and turns its error into an
-/// exception; that of the end is one that ends a thread without a word.
-fn interruptible<R: Send>(
-    py: Python<'_>,
-    threads: usize,
-    cancel: Option<&PyCancel>,
-    report: Option<Report>,
-    work: impl FnOnce(&Workers) -> Result<R> + Send,
-) -> PyResult<R> {
-    // Once it ends, only the main thread goes on for sure, and nobody waits for it.
-    let may_be_called_off = !is_ending();
-    let (result, signal) = outside(py, || {
-        let last = Cell::new(Instant::now());
-        let signal = RefCell::new(None);
-        let interrupted = || {
-            if cancel.is_some_and(|c| c.wanted.load(Ordering::Relaxed)) {
-                return true;
-            }
-            if may_be_called_off && is_ending() {
-                signal.replace(Some(PySystemExit::new_err(())));
-                return true;
-            }
-            if last.get().elapsed() < INTERRUPT_EVERY {
-                return false;
-            }
-            last.set(Instant::now());
-            match Python::attach(|py| py.check_signals().and_then(|()| report.map_or(Ok(()), |report| report(py)))) {
-                Ok(()) => false,
-                Err(error) => {
-                    signal.replace(Some(error));
-                    true
-                }
-            }
-        };
-        let result = work(&Workers { threads: threads.max(1), interrupted: &interrupted });
-        (result, signal.into_inner())
-    });
-    match (result, signal) {
-        (Ok(done), None) => Ok(done),
-        (_, Some(signal)) => Err(signal),
-        (Err(Error::Interrupted), None) => Err(to_python(py, Error::Interrupted)),
-        (Err(error), None) => Err(to_python(py, error)),
-    }
 }

@@ -1,70 +1,8 @@
 //! A band: some rows of a matrix, decoded, narrow, ready to be copied into batches. Never changed once made.
 
-use super::{Columns, Counted, Totals, Values};
+use super::{Columns, Selection, Totals, Values};
 use crate::dtype::Kind;
 use crate::with_columns;
-
-/// Marks a column of the matrix that is not wanted in a [`Selection`], and a wanted one that the matrix does not have.
-const NONE: u32 = u32::MAX;
-
-/// Which columns are wanted, and in which order; the matrix may lack some of them.
-#[derive(Clone, Debug)]
-pub struct Selection {
-    order: Vec<u32>,
-    place: Vec<u32>,
-    /// Which columns count in the totals of rows; `None` where no totals are wanted.
-    counted: Option<Counted>,
-}
-
-impl Selection {
-    /// A wanted column that the matrix does not have: all zero.
-    pub const GAP: i64 = -1;
-
-    /// Columns `order` of a matrix of `n_cols`, all distinct and in range or [`Selection::GAP`], else the first that is not.
-    ///
-    /// # Errors
-    /// The offending column.
-    pub fn new(order: &[i64], n_cols: u64) -> Result<Self, i64> {
-        let mut place = vec![NONE; n_cols as usize];
-        for (to, &from) in order.iter().enumerate().filter(|(_, from)| **from != Self::GAP) {
-            match usize::try_from(from).ok().and_then(|from| place.get_mut(from)) {
-                Some(slot) if *slot == NONE => *slot = to as u32,
-                _ => return Err(from),
-            }
-        }
-        Ok(Self { order: order.iter().map(|&c| u32::try_from(c).unwrap_or(NONE)).collect(), place, counted: None })
-    }
-
-    /// The same, with totals of rows to be kept beside the columns.
-    #[must_use]
-    pub fn with_totals(self, counted: Counted) -> Self {
-        Self { counted: Some(counted), ..self }
-    }
-
-    /// Which columns count in the totals of rows, where totals are wanted.
-    #[must_use]
-    pub fn counted(&self) -> Option<&Counted> {
-        self.counted.as_ref()
-    }
-
-    /// Columns delivered.
-    #[must_use]
-    pub fn width(&self) -> usize {
-        self.order.len()
-    }
-
-    /// The matrix's columns in delivery order; `None` for those that it does not have.
-    #[must_use]
-    pub fn order(&self) -> impl ExactSizeIterator<Item = Option<u32>> + '_ {
-        self.order.iter().map(|&column| (column != NONE).then_some(column))
-    }
-
-    /// Where a column of the matrix goes, if it is wanted.
-    #[must_use]
-    pub fn place(&self, column: u32) -> Option<u32> {
-        self.place.get(column as usize).copied().filter(|&place| place != NONE)
-    }
-}
 
 /// Decoded rows.
 #[derive(Clone, Debug)]
@@ -152,7 +90,7 @@ impl Band {
         let mut rows = (offsets, columns, values);
         let mut totals = Totals::OfValues;
         if let Some(selection) = selection {
-            if let Some(counted) = &selection.counted {
+            if let Some(counted) = selection.counted() {
                 // true and true are true, not two.
                 if kind == Kind::Bool && !is_canonical(&rows.0, &rows.1) {
                     rows = sort_and_sum(&rows.0, &rows.1, &rows.2, kind)?;
@@ -188,7 +126,7 @@ impl Band {
             }
         }
         values.append(kind, &picked);
-        let totals = selection.counted.as_ref().map_or(Totals::Unknown, |counted| {
+        let totals = selection.counted().map_or(Totals::Unknown, |counted| {
             let mut whole = Values::with_capacity(0);
             Totals::Kept(
                 (0..n_rows)
@@ -258,8 +196,7 @@ fn select(offsets: &[usize], columns: &Columns, values: &Values, selection: &Sel
     out_offsets.push(0);
     for w in offsets.windows(2) {
         with_columns!(columns, c => for (i, &column) in c[w[0]..w[1]].iter().enumerate() {
-            let place = selection.place[column as usize];
-            if place != NONE {
+            if let Some(place) = selection.place(column) {
                 out_columns.push(place);
                 kept.push(w[0] + i);
             }
@@ -307,6 +244,7 @@ fn sort_and_sum(offsets: &[usize], columns: &Columns, values: &Values, kind: Kin
 
 #[cfg(test)]
 mod tests {
+    use super::super::Counted;
     use super::*;
 
     fn columns(c: &[u16]) -> Columns {
@@ -344,13 +282,6 @@ mod tests {
         assert_eq!(offsets, [0, 2, 3]);
         assert_eq!(c, columns(&[0, 1, 2]));
         assert_eq!(values, Values::U8(vec![3, 1, 4]));
-    }
-
-    #[test]
-    fn a_selection_refuses_repeats_and_strangers() {
-        assert_eq!(Selection::new(&[1, 1], 3).unwrap_err(), 1);
-        assert_eq!(Selection::new(&[0, 3], 3).unwrap_err(), 3);
-        assert_eq!(Selection::new(&[-2], 3).unwrap_err(), -2);
     }
 
     #[test]

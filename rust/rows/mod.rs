@@ -11,8 +11,10 @@ mod dense;
 mod free_list;
 mod group;
 mod ops;
+mod select;
 mod totals;
 mod values;
+mod width;
 
 use std::sync::Arc;
 
@@ -23,8 +25,9 @@ pub use cast::{CastFrom, Loss, Target};
 pub use columns::Columns;
 pub use csr::CsrOut;
 pub use free_list::Spare;
-pub use group::{Band, Selection, SumTooLarge};
+pub use group::{Band, SumTooLarge};
 pub use ops::{ColumnScale, Computed, Number, RowOps};
+pub use select::Selection;
 pub use totals::{Counted, Totals};
 pub use values::Values;
 
