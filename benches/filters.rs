@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io::Write;
 use std::time::Duration;
 
-use annfeed::filters::{Decoder, Filter, Pipeline};
+use annfeed::internals::{Decoder, Filter, Pipeline};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Elements of a chunk.

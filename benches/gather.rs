@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annfeed::rows::{Band, Block, Columns, CsrOut, Totals, Values};
+use annfeed::internals::{Band, Block, Columns, CsrOut, Totals, Values};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const ROWS: usize = 16_384;

@@ -14,8 +14,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
-use annfeed::dtype::Kind;
-use annfeed::layout::{ArrayLayout, Chunk, MatrixLayout, Storage};
+use annfeed::internals::{ArrayLayout, Chunk, Kind, MatrixLayout, Storage};
 use libdeflater::Decompressor;
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -81,7 +80,7 @@ struct Chunks {
 
 impl Matrix {
     fn open(path: &Path) -> Result<Self, Failure> {
-        let MatrixLayout::Csr(layout) = annfeed::h5::open(path, "X")? else { return Err("X is not CSR".into()) };
+        let MatrixLayout::Csr(layout) = annfeed::internals::open(path, "X")? else { return Err("X is not CSR".into()) };
         if (layout.data.dtype.kind, layout.indices.dtype.kind) != (Kind::F32, Kind::I32) {
             return Err("X is not of float32 and int32".into());
         }

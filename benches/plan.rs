@@ -6,8 +6,7 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::Duration;
 
-use annfeed::matrix::plan;
-use annfeed::matrix::row_starts::RowStarts;
+use annfeed::internals::{RowStarts, plan};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const ROWS: u64 = 200_000;

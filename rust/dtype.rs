@@ -21,7 +21,7 @@ pub enum Kind {
 impl Kind {
     /// Bytes of one number.
     #[must_use]
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             Self::Bool | Self::U8 | Self::I8 => 1,
             Self::U16 | Self::I16 | Self::F16 => 2,
@@ -32,13 +32,13 @@ impl Kind {
 
     /// Whether this is an integer, and so can be an index.
     #[must_use]
-    pub fn is_integer(self) -> bool {
+    pub(crate) fn is_integer(self) -> bool {
         !matches!(self, Self::Bool | Self::F16 | Self::F32 | Self::F64)
     }
 
     /// The least and the greatest integer of an integer type.
     #[must_use]
-    pub fn integer_range(self) -> Option<(i128, i128)> {
+    pub(crate) fn integer_range(self) -> Option<(i128, i128)> {
         Some(match self {
             Self::U8 => (0, u8::MAX.into()),
             Self::U16 => (0, u16::MAX.into()),
@@ -54,7 +54,7 @@ impl Kind {
 
     /// The name numpy gives it.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bool => "bool",
             Self::U8 => "uint8",
@@ -73,7 +73,7 @@ impl Kind {
 
     /// The kind of that numpy name.
     #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         use Kind::{Bool, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, U64};
         [Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, F32, F64].into_iter().find(|k| k.name() == name)
     }
@@ -88,13 +88,7 @@ pub struct NumType {
     pub big_endian: bool,
 }
 
-impl NumType {
-    /// A little-endian number of this kind.
-    #[must_use]
-    pub fn little(kind: Kind) -> Self {
-        Self { kind, big_endian: false }
-    }
-}
+impl NumType {}
 
 impl std::fmt::Display for NumType {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -19,23 +19,23 @@ pub struct Place {
 
 impl Place {
     /// A place in `file`, at `object`.
-    pub fn new(file: impl Into<String>, object: impl Into<String>) -> Self {
+    pub(crate) fn new(file: impl Into<String>, object: impl Into<String>) -> Self {
         Self { file: file.into(), object: object.into() }
     }
 
     /// The same file, another object.
     #[must_use]
-    pub fn at(&self, object: impl Into<String>) -> Self {
+    pub(crate) fn at(&self, object: impl Into<String>) -> Self {
         Self { file: self.file.clone(), object: object.into() }
     }
 
     /// A [`Error::Format`] at this place.
-    pub fn format(&self, found: impl Into<String>, remedy: impl Into<String>) -> Error {
+    pub(crate) fn format(&self, found: impl Into<String>, remedy: impl Into<String>) -> Error {
         Error::Format { place: self.clone(), found: found.into(), remedy: remedy.into() }
     }
 
     /// A [`Error::Unsupported`] at this place.
-    pub fn unsupported(&self, reason: impl Into<String>) -> Error {
+    pub(crate) fn unsupported(&self, reason: impl Into<String>) -> Error {
         Error::Unsupported { place: self.clone(), reason: reason.into() }
     }
 }

@@ -11,15 +11,15 @@ use crate::error::{Error, Place, Result};
 
 /// What tells one file from another: device, inode, size and time of the last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// Device number.
-    pub device: u64,
+    pub(crate) device: u64,
     /// Inode number.
-    pub inode: u64,
+    pub(crate) inode: u64,
     /// Bytes.
-    pub size: u64,
+    pub(crate) size: u64,
     /// Last modification, in nanoseconds since 1970.
-    pub modified_ns: i64,
+    pub(crate) modified_ns: i64,
 }
 
 impl Identity {
@@ -35,7 +35,7 @@ impl Identity {
 
 /// A file open for reading.
 #[derive(Debug)]
-pub struct DataFile {
+pub(crate) struct DataFile {
     file: File,
     path: PathBuf,
     identity: Identity,
@@ -48,7 +48,7 @@ impl DataFile {
     ///
     /// # Errors
     /// [`Error::Io`] where the operating system refuses.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { file: path.display().to_string(), doing: "cannot open the file".into(), source };
         // Before it is opened: opening a pipe waits for a writer.
         if !std::fs::metadata(path).map_err(io)?.is_file() {
@@ -68,30 +68,30 @@ impl DataFile {
 
     /// The path it was opened by.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Its identity when it was opened.
     #[must_use]
-    pub fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
 
     /// Bytes read from it so far.
     #[must_use]
-    pub fn bytes_read(&self) -> u64 {
+    pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
     /// Bytes that came out of its filters so far.
     #[must_use]
-    pub fn bytes_decoded(&self) -> u64 {
+    pub(crate) fn bytes_decoded(&self) -> u64 {
         self.bytes_decoded.load(Ordering::Relaxed)
     }
 
     /// Counts `bytes` that came out of a filter.
-    pub fn count_decoded(&self, bytes: usize) {
+    pub(crate) fn count_decoded(&self, bytes: usize) {
         self.bytes_decoded.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -99,7 +99,7 @@ impl DataFile {
     ///
     /// # Errors
     /// [`Error::Stale`].
-    pub fn check_unchanged(&self) -> Result<()> {
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
         let stale = |change: &str| Error::Stale { file: self.path.display().to_string(), change: change.into() };
         let now = std::fs::metadata(&self.path).map_err(|_| stale("the file was removed or renamed"))?;
         let now = Identity::of(&now);
@@ -116,7 +116,7 @@ impl DataFile {
     }
 
     /// Tells the system that `bytes` from `address` on are wanted soon. A hint: nothing depends on it.
-    pub fn advise(&self, address: u64, bytes: u64) {
+    pub(crate) fn advise(&self, address: u64, bytes: u64) {
         #[cfg(target_os = "linux")]
         let _ =
             rustix::fs::fadvise(&self.file, address, std::num::NonZeroU64::new(bytes), rustix::fs::Advice::WillNeed);
@@ -128,7 +128,7 @@ impl DataFile {
     ///
     /// # Errors
     /// [`Error::Io`], naming `place`.
-    pub fn read_at(&self, buffer: &mut [u8], address: u64, place: &Place) -> Result<()> {
+    pub(crate) fn read_at(&self, buffer: &mut [u8], address: u64, place: &Place) -> Result<()> {
         self.file.read_exact_at(buffer, address).map_err(|source| Error::Io {
             file: place.file.clone(),
             doing: format!("cannot read {} bytes of '{}' at address {address}", buffer.len(), place.object),

@@ -60,19 +60,19 @@ pub struct ArrayLayout {
 impl ArrayLayout {
     /// Number of elements.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.shape.iter().product()
     }
 
     /// Whether there are no elements.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Elements of one chunk along the first axis; the whole axis where there are no chunks.
     #[must_use]
-    pub fn chunk_rows(&self) -> u64 {
+    pub(crate) fn chunk_rows(&self) -> u64 {
         match &self.storage {
             Storage::Chunked(grid) => grid.chunk[0],
             _ => self.shape[0].max(1),
@@ -81,18 +81,8 @@ impl ArrayLayout {
 
     /// Whether reading part of a chunk means decoding all of it.
     #[must_use]
-    pub fn is_filtered(&self) -> bool {
+    pub(crate) fn is_filtered(&self) -> bool {
         matches!(&self.storage, Storage::Chunked(grid) if !grid.pipeline.is_empty())
-    }
-
-    /// Bytes on disk of the chunks, or of the run.
-    #[must_use]
-    pub fn stored_bytes(&self) -> u64 {
-        match &self.storage {
-            Storage::Unallocated => 0,
-            Storage::Contiguous(_) => self.len() * self.dtype.kind.size() as u64,
-            Storage::Chunked(grid) => grid.table.iter().flatten().map(|c| c.size).sum(),
-        }
     }
 }
 
@@ -112,7 +102,7 @@ pub struct SparseLayout {
 impl SparseLayout {
     /// Whether reading part of a chunk means decoding all of it.
     #[must_use]
-    pub fn is_filtered(&self) -> bool {
+    pub(crate) fn is_filtered(&self) -> bool {
         self.indices.is_filtered() || self.data.is_filtered()
     }
 }
@@ -131,7 +121,7 @@ pub enum MatrixLayout {
 impl MatrixLayout {
     /// Rows and columns.
     #[must_use]
-    pub fn shape(&self) -> [u64; 2] {
+    pub(crate) fn shape(&self) -> [u64; 2] {
         match self {
             Self::Csr(s) | Self::Csc(s) => s.shape,
             Self::Dense(a) => [a.shape[0], a.shape[1]],
@@ -140,7 +130,7 @@ impl MatrixLayout {
 
     /// The array of the values.
     #[must_use]
-    pub fn values(&self) -> &ArrayLayout {
+    pub(crate) fn values(&self) -> &ArrayLayout {
         match self {
             Self::Csr(s) | Self::Csc(s) => &s.data,
             Self::Dense(a) => a,
@@ -149,7 +139,7 @@ impl MatrixLayout {
 
     /// `csr`, `csc` or `dense`.
     #[must_use]
-    pub fn format(&self) -> &'static str {
+    pub(crate) fn format(&self) -> &'static str {
         match self {
             Self::Csr(_) => "csr",
             Self::Csc(_) => "csc",

@@ -1,20 +1,39 @@
 //! The core of annfeed: sorted row batches out of `.h5ad` files, decoded on threads, into the caller's memory.
 //!
-//! Data goes one way: [`h5`] finds the matrix, [`matrix`] plans, reads and decodes (through [`filters`]), [`rows`] holds the
-//! rows and writes batches. The Python bindings are the feature `python`.
+//! Data goes one way: `h5` finds the matrix, `matrix` plans, reads and decodes (through `filters`), `rows` holds what was
+//! decoded and writes batches. The Python bindings are the feature `python`.
 
-pub mod cache;
-pub mod dtype;
-pub mod error;
-pub mod file;
-pub mod filters;
-pub mod h5;
-pub mod layout;
-pub mod matrix;
-pub mod memory;
+#![cfg_attr(not(test), warn(unused_crate_dependencies))]
+// Much of the core is called by the bindings only; with them, dead code is an error.
+#![cfg_attr(not(feature = "python"), allow(dead_code, unused_imports))]
+
+mod cache;
+mod dtype;
+mod error;
+mod file;
+mod filters;
+mod h5;
+mod layout;
+mod matrix;
+mod memory;
 #[cfg(feature = "python")]
 mod python;
-pub mod rows;
-pub mod threads;
+#[cfg(test)]
+mod rooms;
+mod rows;
+mod threads;
 
-pub use error::{Error, Place, Result};
+/// The parts that `benches/` and `tests/rust/` call. Users have the Python package; nothing here is promised to anybody.
+pub mod internals {
+    pub use crate::cache::Budget;
+    pub use crate::dtype::Kind;
+    pub use crate::error::{Error, Result};
+    pub use crate::filters::{Decoder, Filter, Pipeline};
+    pub use crate::h5::open;
+    pub use crate::layout::{ArrayLayout, Chunk, MatrixLayout, Storage};
+    pub use crate::matrix::plan;
+    pub use crate::matrix::row_starts::RowStarts;
+    pub use crate::matrix::{Matrix, Wanted};
+    pub use crate::rows::{Band, Block, Columns, CsrOut, Totals, Values};
+    pub use crate::threads::jobs::Workers;
+}

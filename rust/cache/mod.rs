@@ -6,99 +6,41 @@
 //!
 //! One cache per file and element in a process, shared by all datasets on it (train and test are views of one file).
 
-pub mod read;
+mod budget;
+pub(crate) mod read;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
+pub use budget::Budget;
+
 use crate::file::Identity;
 use crate::rows::{Band, Counted};
 
 /// What tells one cache from another: the file, the element, and the columns kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct CacheKey {
+pub(crate) struct CacheKey {
     /// The file's path (two links to one inode are read alike, but a message names the path).
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The file's identity.
-    pub identity: Identity,
+    pub(crate) identity: Identity,
     /// The element.
-    pub elem: String,
+    pub(crate) elem: String,
     /// Wanted columns, `None` for one that is not there; `None` for all.
-    pub columns: Option<Vec<Option<u32>>>,
+    pub(crate) columns: Option<Vec<Option<u32>>>,
     /// Which columns count in the totals of rows, where totals are kept.
-    pub counted: Option<Counted>,
-}
-
-/// Bytes that may be held, and bytes that are.
-#[derive(Debug, Default)]
-pub struct Budget {
-    limit: AtomicU64,
-    held: AtomicU64,
-    /// What the limit may become, where somebody else moves it; `None` where it stays.
-    most: Option<u64>,
-}
-
-impl Budget {
-    /// A budget of `limit` bytes.
-    #[must_use]
-    pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicU64::new(limit), held: AtomicU64::new(0), most: None })
-    }
-
-    /// A budget of nothing as yet, whose limit is moved, up to `most`, as other processes leave room.
-    #[must_use]
-    pub fn movable(most: u64) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicU64::new(0), held: AtomicU64::new(0), most: Some(most) })
-    }
-
-    /// Bytes that may be held, now or when the limit is moved.
-    #[must_use]
-    pub fn most(&self) -> u64 {
-        self.most.unwrap_or_else(|| self.limit())
-    }
-
-    /// Bytes that are held.
-    #[must_use]
-    pub fn held(&self) -> u64 {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    /// Moves the limit; what is held beyond it stays.
-    pub fn move_limit(&self, limit: u64) {
-        self.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// Bytes that may be held.
-    #[must_use]
-    pub fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
-    }
-
-    /// Whether `bytes` more fit; if so they count as held.
-    fn take(&self, bytes: u64) -> bool {
-        let limit = self.limit();
-        let fits = |held: u64| held.checked_add(bytes).filter(|&sum| sum <= limit);
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
-    }
-
-    fn give_back(&self, bytes: u64) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    fn is_open(&self, bytes: u64) -> bool {
-        self.held.load(Ordering::Relaxed).saturating_add(bytes) <= self.limit()
-    }
+    pub(crate) counted: Option<Counted>,
 }
 
 /// A unit that is held: its rows lie in `band`, the first of them at `base`.
 #[derive(Clone, Debug)]
-pub struct Held {
+pub(crate) struct Held {
     /// Decoded rows, perhaps of other units too.
-    pub band: Arc<Band>,
+    pub(crate) band: Arc<Band>,
     /// Row of the band that is the unit's first.
-    pub base: usize,
+    pub(crate) base: usize,
 }
 
 #[derive(Debug, Default)]
@@ -111,7 +53,7 @@ struct Units {
 
 /// The decoded rows of one matrix.
 #[derive(Debug)]
-pub struct RowCache {
+pub(crate) struct RowCache {
     budget: Arc<Budget>,
     units: Mutex<Units>,
     hits: AtomicU64,
@@ -121,7 +63,7 @@ pub struct RowCache {
 impl RowCache {
     /// An empty cache that nobody else uses.
     #[must_use]
-    pub fn alone(budget: Arc<Budget>) -> Arc<Self> {
+    pub(crate) fn alone(budget: Arc<Budget>) -> Arc<Self> {
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
         Arc::new(Self { budget, units: Mutex::default(), hits, misses })
     }
@@ -130,14 +72,11 @@ impl RowCache {
     ///
     /// A cache with a budget of its own grows to the largest that any dataset asked for.
     #[must_use]
-    pub fn shared(key: CacheKey, budget: Arc<Budget>) -> Arc<Self> {
+    pub(crate) fn shared(key: CacheKey, budget: Arc<Budget>) -> Arc<Self> {
         let shared = with_caches(|caches| {
             caches.retain(|_, cache| cache.strong_count() > 0);
             if let Some(cache) = caches.get(&key).and_then(Weak::upgrade) {
-                // One that is moved is other processes' affair, too: it grows by being moved alone.
-                if cache.budget.most.is_none() && budget.most.is_none() {
-                    cache.budget.limit.fetch_max(budget.limit(), Ordering::Relaxed);
-                }
+                cache.budget.grow_to(&budget);
                 return cache;
             }
             let cache = Self::alone(Arc::clone(&budget));
@@ -148,7 +87,7 @@ impl RowCache {
     }
 
     /// What is held of `units`, one answer each; counts hits and misses in rows.
-    pub fn look_up(&self, units: impl Iterator<Item = (u64, u64)>) -> Vec<Option<Held>> {
+    pub(crate) fn look_up(&self, units: impl Iterator<Item = (u64, u64)>) -> Vec<Option<Held>> {
         let all = self.lock();
         let (mut hits, mut misses) = (0, 0);
         let found = units
@@ -164,7 +103,7 @@ impl RowCache {
     }
 
     /// How many of the units, given by their numbers of rows, are worth decoding whole because they can be kept.
-    pub fn room_for(&self, unit_rows: impl Iterator<Item = u64>, guess_per_row: u64) -> usize {
+    pub(crate) fn room_for(&self, unit_rows: impl Iterator<Item = u64>, guess_per_row: u64) -> usize {
         let all = self.lock();
         let per_row = if all.rows == 0 { guess_per_row } else { all.bytes.div_ceil(all.rows) };
         drop(all);
@@ -178,7 +117,7 @@ impl RowCache {
     }
 
     /// Keeps the units of a band (unit, base), if the budget allows.
-    pub fn keep(&self, band: &Arc<Band>, units: &[(u64, usize)]) {
+    pub(crate) fn keep(&self, band: &Arc<Band>, units: &[(u64, usize)]) {
         let bytes = band.bytes() as u64;
         let mut all = self.lock();
         // Another thread may have decoded the same rows meanwhile.
@@ -194,7 +133,7 @@ impl RowCache {
 
     /// Rows found, rows not found, bytes held.
     #[must_use]
-    pub fn stats(&self) -> (u64, u64, u64) {
+    pub(crate) fn stats(&self) -> (u64, u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed), self.lock().bytes)
     }
 

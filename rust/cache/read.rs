@@ -8,25 +8,25 @@ use crate::error::Result;
 use crate::rows::{Band, Block};
 
 /// Ranges of the rows that were asked for, and the band that holds each.
-pub type Bands = Vec<(Range<usize>, Band)>;
+pub(crate) type Bands = Vec<(Range<usize>, Band)>;
 
 /// How a matrix is cut into units, and how its rows are decoded.
-pub struct Units<'a> {
+pub(crate) struct Units<'a> {
     /// The unit of a row.
-    pub unit_of: &'a dyn Fn(u64) -> u64,
+    pub(crate) unit_of: &'a dyn Fn(u64) -> u64,
     /// The rows of a unit.
-    pub unit_rows: &'a dyn Fn(u64) -> Range<u64>,
+    pub(crate) unit_rows: &'a dyn Fn(u64) -> Range<u64>,
     /// Decodes sorted, distinct rows: ranges of them, and a band for each.
-    pub decode: &'a dyn Fn(&[u64]) -> Result<Bands>,
+    pub(crate) decode: &'a dyn Fn(&[u64]) -> Result<Bands>,
     /// Bytes that a decoded row takes, before any is known.
-    pub guess_per_row: u64,
+    pub(crate) guess_per_row: u64,
 }
 
 /// Reads `rows` (sorted, distinct, in range) into `block`.
 ///
 /// # Errors
 /// What decoding gives.
-pub fn read(cache: &RowCache, units: &Units, rows: &[u64], block: &mut Block) -> Result<()> {
+pub(crate) fn read(cache: &RowCache, units: &Units, rows: &[u64], block: &mut Block) -> Result<()> {
     let groups: Vec<(u64, &[u64])> = rows
         .chunk_by(|&a, &b| (units.unit_of)(a) == (units.unit_of)(b))
         .map(|group| ((units.unit_of)(group[0]), group))

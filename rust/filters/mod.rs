@@ -17,8 +17,8 @@ mod shuffle;
 mod tests;
 mod zstd;
 
-pub use error::{DecodeError, Found};
-pub use pipeline::{Decoder, PREFIX_ROOM, Pipeline};
+pub(crate) use error::{DecodeError, Found};
+pub use pipeline::{Decoder, Pipeline};
 
 /// One stage of a dataset's filter pipeline that this crate can undo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,22 +43,22 @@ pub enum Filter {
 /// A filter outside the closed world; its text names the filter for the message about the fall-back to h5py.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("HDF5 filter {id} ({}) is not among those decoded here", self.name())]
-pub struct UnknownFilter {
+pub(crate) struct UnknownFilter {
     /// The registered HDF5 filter id.
-    pub id: i32,
+    pub(crate) id: i32,
 }
 
 impl UnknownFilter {
     /// The name under which the id is registered with the HDF Group.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         name_of(self.id)
     }
 }
 
 /// The name of a filter, for people; ids are registered with the HDF Group.
 #[must_use]
-pub fn name_of(id: i32) -> &'static str {
+pub(crate) fn name_of(id: i32) -> &'static str {
     match id {
         1 => "gzip",
         2 => "shuffle",

@@ -4,7 +4,7 @@ use super::error::{DecodeError, Found, check_length};
 use super::{Filter, UnknownFilter, deflate, fletcher32, lz4, lzf, shuffle, zstd};
 
 /// Room behind a wanted prefix that lets [`Pipeline::decode_prefix`] do without a copy.
-pub const PREFIX_ROOM: usize = deflate::SLACK;
+pub(crate) const PREFIX_ROOM: usize = deflate::SLACK;
 
 /// Codecs and scratch buffers of one worker thread, reused from chunk to chunk.
 ///
@@ -65,7 +65,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`UnknownFilter`] for the first filter that is not a [`Filter`].
-    pub fn from_hdf5(filters: &[(i32, Vec<u32>)], type_size: usize) -> Result<Self, UnknownFilter> {
+    pub(crate) fn from_hdf5(filters: &[(i32, Vec<u32>)], type_size: usize) -> Result<Self, UnknownFilter> {
         let known = |(id, client_data): &(i32, Vec<u32>)| match id {
             1 => Ok(Filter::Deflate),
             2 => Ok(Filter::Shuffle { element_size: client_data.first().map_or(type_size, |&size| size as usize) }),
@@ -80,14 +80,8 @@ impl Pipeline {
 
     /// Whether chunks are stored as they are.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.filters.is_empty()
-    }
-
-    /// The filters, first applied first.
-    #[must_use]
-    pub fn filters(&self) -> &[Filter] {
-        &self.filters
     }
 
     /// Decodes one stored chunk into exactly `out.len()` bytes.
@@ -147,7 +141,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// As [`decode_prefix`](Self::decode_prefix).
-    pub fn decode_front(
+    pub(crate) fn decode_front(
         &self,
         decoder: &mut Decoder,
         stored: &[u8],
@@ -215,7 +209,7 @@ impl Pipeline {
 
     /// Whether [`decode_prefix`](Self::decode_prefix) is cheaper than [`decode`](Self::decode) for chunks with this mask.
     #[must_use]
-    pub fn streams_prefix(&self, mask: u32) -> bool {
+    pub(crate) fn streams_prefix(&self, mask: u32) -> bool {
         self.streamable(mask).is_some()
     }
 

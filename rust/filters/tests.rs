@@ -8,12 +8,12 @@ use proptest::prelude::*;
 use super::*;
 
 /// The chunk behind all stored bytes in these tests: `np.array([1, 1, 2, …], dtype="<i4")`.
-pub fn ints() -> Vec<u8> {
+pub(crate) fn ints() -> Vec<u8> {
     let values = [1, 1, 2, 1, 3, 1, 1, 1, 258, 70000, 1, 1, 1, 1, 5, 1];
     values.into_iter().flat_map(i32::to_le_bytes).collect()
 }
 
-pub mod encode {
+pub(crate) mod encode {
     #![allow(clippy::unwrap_used)]
 
     use std::io::Write;
@@ -23,14 +23,14 @@ pub mod encode {
     use super::super::Filter;
 
     /// Data with short and long repeats near and far, as codecs meet it.
-    pub fn repetitive() -> impl Strategy<Value = Vec<u8>> {
+    pub(crate) fn repetitive() -> impl Strategy<Value = Vec<u8>> {
         let piece = (prop::collection::vec(0_u8..4, 1..40), 1_usize..40).prop_map(|(bytes, times)| bytes.repeat(times));
         let noise = prop::collection::vec(any::<u8>(), 0..60);
         let pieces = prop::collection::vec(prop_oneof![piece, noise], 0..12);
         pieces.prop_map(|pieces| pieces.concat())
     }
 
-    pub fn filter(filter: &Filter, data: &[u8]) -> Vec<u8> {
+    pub(crate) fn filter(filter: &Filter, data: &[u8]) -> Vec<u8> {
         match filter {
             Filter::Deflate => deflate(data),
             Filter::Shuffle { element_size } => shuffle(data, *element_size),
@@ -41,17 +41,17 @@ pub mod encode {
         }
     }
 
-    pub fn deflate(data: &[u8]) -> Vec<u8> {
+    pub(crate) fn deflate(data: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::new(4));
         encoder.write_all(data).unwrap();
         encoder.finish().unwrap()
     }
 
-    pub fn zstd(data: &[u8]) -> Vec<u8> {
+    pub(crate) fn zstd(data: &[u8]) -> Vec<u8> {
         ::zstd::bulk::compress(data, 3).unwrap()
     }
 
-    pub fn lz4(data: &[u8], block_size: usize) -> Vec<u8> {
+    pub(crate) fn lz4(data: &[u8], block_size: usize) -> Vec<u8> {
         let mut stored = (data.len() as u64).to_be_bytes().to_vec();
         stored.extend((block_size as u32).to_be_bytes());
         for block in data.chunks(block_size) {
@@ -64,7 +64,7 @@ pub mod encode {
     }
 
     /// Greedy, and slow: at each place the longest match among the 40 nearest distances and a far one.
-    pub fn lzf(data: &[u8]) -> Vec<u8> {
+    pub(crate) fn lzf(data: &[u8]) -> Vec<u8> {
         let mut stored = Vec::new();
         let mut literals = Vec::new();
         let mut at = 0;
@@ -101,7 +101,7 @@ pub mod encode {
         literals.clear();
     }
 
-    pub fn shuffle(data: &[u8], element_size: usize) -> Vec<u8> {
+    pub(crate) fn shuffle(data: &[u8], element_size: usize) -> Vec<u8> {
         let count = data.len().checked_div(element_size).unwrap_or(0);
         let mut stored = data.to_vec();
         for element in 0..count {
@@ -113,7 +113,7 @@ pub mod encode {
     }
 
     /// `H5_checksum_fletcher32`, folding after every word.
-    pub fn fletcher32(data: &[u8]) -> Vec<u8> {
+    pub(crate) fn fletcher32(data: &[u8]) -> Vec<u8> {
         let (mut sum1, mut sum2) = (0_u32, 0_u32);
         for word in data.chunks(2) {
             sum1 += u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0));

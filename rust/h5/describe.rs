@@ -14,45 +14,45 @@ use crate::filters::name_of;
 
 /// One HDF5 dataset.
 #[derive(Clone, Debug)]
-pub struct ArrayFacts {
+pub(crate) struct ArrayFacts {
     /// Path inside the file.
-    pub name: String,
+    pub(crate) name: String,
     /// Type of an element, as numpy names it where it has a name.
-    pub dtype: String,
+    pub(crate) dtype: String,
     /// Bytes of an element.
-    pub item_size: u64,
+    pub(crate) item_size: u64,
     /// Elements along each axis.
-    pub shape: Vec<u64>,
+    pub(crate) shape: Vec<u64>,
     /// "chunked", "contiguous", "compact", "virtual" or "external".
-    pub storage: &'static str,
+    pub(crate) storage: &'static str,
     /// Elements of a chunk along each axis.
-    pub chunk: Option<Vec<u64>>,
+    pub(crate) chunk: Option<Vec<u64>>,
     /// By name, first applied first.
-    pub filters: Vec<String>,
+    pub(crate) filters: Vec<String>,
     /// Bytes on disk.
-    pub stored_bytes: u64,
+    pub(crate) stored_bytes: u64,
 }
 
 /// A matrix.
 #[derive(Clone, Debug)]
-pub struct MatrixFacts {
+pub(crate) struct MatrixFacts {
     /// Path inside the file.
-    pub path: String,
+    pub(crate) path: String,
     /// "csr", "csc" or "dense".
-    pub format: &'static str,
+    pub(crate) format: &'static str,
     /// Rows and columns.
-    pub shape: [u64; 2],
+    pub(crate) shape: [u64; 2],
     /// The values first, then, of sparse ones, indices and indptr.
-    pub arrays: Vec<ArrayFacts>,
+    pub(crate) arrays: Vec<ArrayFacts>,
     /// Why h5py is left to read it, if it is.
-    pub declined: Option<String>,
+    pub(crate) declined: Option<String>,
 }
 
 /// Describes the matrix `elem` of the file at `path`.
 ///
 /// # Errors
 /// As [`open`], but none for what h5py can read.
-pub fn describe(path: &Path, elem: &str) -> Result<MatrixFacts> {
+pub(crate) fn describe(path: &Path, elem: &str) -> Result<MatrixFacts> {
     let declined = match open(path, elem) {
         Ok(_) => None,
         Err(Error::Unsupported { place, reason }) => Some(format!("'{}': {reason}", place.object)),

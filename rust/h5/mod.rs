@@ -3,7 +3,7 @@
 //! libhdf5 serialises every call under one process-wide lock, so nothing of it may outlive the opening.
 
 mod array;
-pub mod describe;
+pub(crate) mod describe;
 mod dtype;
 mod open;
 

@@ -11,15 +11,15 @@ use crate::error::{Error, Place, Result};
 use crate::file::DataFile;
 use crate::layout::SparseLayout;
 use crate::rows::{Band, Columns, Counted, Number as _, Selection, SumTooLarge, Totals, Values};
+use crate::rows::{with_columns, with_values};
 use crate::threads::jobs::Workers;
-use crate::{with_columns, with_values};
 
 /// Elements that one job decodes.
 const JOB_ELEMENTS: u64 = 1 << 20;
 
 /// A CSC matrix on disk.
 #[derive(Debug)]
-pub struct CscMatrix {
+pub(crate) struct CscMatrix {
     layout: SparseLayout,
     starts: RowStarts,
     /// Columns of the matrix in delivery order; `None` for those that it does not have.
@@ -32,7 +32,12 @@ impl CscMatrix {
     /// # Errors
     /// [`Error::TooLarge`] where turning it into rows takes more than `budget` bytes; [`Error::Format`] where the file is
     /// damaged.
-    pub fn new(file: &DataFile, layout: SparseLayout, selection: Option<&Selection>, budget: u64) -> Result<Self> {
+    pub(crate) fn new(
+        file: &DataFile,
+        layout: SparseLayout,
+        selection: Option<&Selection>,
+        budget: u64,
+    ) -> Result<Self> {
         let n_cols = layout.shape[1];
         let starts = read_indptr(file, &layout.indptr, layout.data.len(), n_cols)?;
         // Only wanted columns are read; they are renamed on the way, so that rows come out sorted by their new names.
@@ -45,19 +50,19 @@ impl CscMatrix {
 
     /// The layout it was made from.
     #[must_use]
-    pub fn layout(&self) -> &SparseLayout {
+    pub(crate) fn layout(&self) -> &SparseLayout {
         &self.layout
     }
 
     /// Columns delivered.
     #[must_use]
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.wanted.len()
     }
 
     /// Elements that turning it into rows reads.
     #[must_use]
-    pub fn elements(&self, selection: Option<&Selection>) -> u64 {
+    pub(crate) fn elements(&self, selection: Option<&Selection>) -> u64 {
         let of_totals = if selection.is_some_and(|s| s.counted().is_some()) { self.layout.data.len() } else { 0 };
         self.wanted_elements() + of_totals
     }
@@ -86,7 +91,7 @@ impl CscMatrix {
     ///
     /// # Errors
     /// [`Error::TooLarge`] beyond the budget; [`Error::Format`] where the file is damaged.
-    pub fn rows(
+    pub(crate) fn rows(
         &self,
         file: &DataFile,
         selection: Option<&Selection>,
@@ -116,7 +121,7 @@ impl CscMatrix {
 /// Bytes that turning columns into rows takes: row indices and values while reading, each element's new place, and the
 /// transposed matrix; for a moment, all at once.
 #[must_use]
-pub fn memory_needed(elements: u64, value_size: u64, n_rows: u64) -> u64 {
+pub(crate) fn memory_needed(elements: u64, value_size: u64, n_rows: u64) -> u64 {
     elements.saturating_mul(8 + 2 * (4 + value_size)).saturating_add(n_rows.saturating_mul(8))
 }
 

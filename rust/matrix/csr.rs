@@ -21,7 +21,7 @@ const MIN_UNIT_ELEMENTS: u64 = 1 << 14;
 
 /// A CSR matrix on disk.
 #[derive(Debug)]
-pub struct CsrMatrix {
+pub(crate) struct CsrMatrix {
     layout: SparseLayout,
     starts: RowStarts,
 }
@@ -30,33 +30,27 @@ impl CsrMatrix {
     /// Reads and checks the indptr.
     ///
     /// # Errors
-    /// [`crate::Error::Format`] where it is not monotone, or points past the data.
-    pub fn new(file: &DataFile, layout: SparseLayout) -> Result<Self> {
+    /// [`crate::error::Error::Format`] where it is not monotone, or points past the data.
+    pub(crate) fn new(file: &DataFile, layout: SparseLayout) -> Result<Self> {
         let starts = read_indptr(file, &layout.indptr, layout.data.len(), layout.shape[0])?;
         Ok(Self { layout, starts })
     }
 
     /// The layout it was made from.
     #[must_use]
-    pub fn layout(&self) -> &SparseLayout {
+    pub(crate) fn layout(&self) -> &SparseLayout {
         &self.layout
-    }
-
-    /// Where its rows begin.
-    #[must_use]
-    pub fn starts(&self) -> &RowStarts {
-        &self.starts
     }
 
     /// The unit in which a row is kept by a cache: the rows that begin in one chunk of the indices (or a few small ones).
     #[must_use]
-    pub fn unit_of(&self, row: u64) -> u64 {
+    pub(crate) fn unit_of(&self, row: u64) -> u64 {
         self.starts.start(row) / self.unit_len()
     }
 
     /// The rows of a unit.
     #[must_use]
-    pub fn unit_rows(&self, unit: u64) -> Range<u64> {
+    pub(crate) fn unit_rows(&self, unit: u64) -> Range<u64> {
         self.starts.first_row_from(unit * self.unit_len())..self.starts.first_row_from((unit + 1) * self.unit_len())
     }
 
@@ -69,7 +63,7 @@ impl CsrMatrix {
     ///
     /// # Errors
     /// Where the file cannot be read, a chunk is damaged, or a column index is out of range.
-    pub fn bands(
+    pub(crate) fn bands(
         &self,
         file: &DataFile,
         rows: &[u64],
@@ -129,7 +123,7 @@ impl CsrMatrix {
 ///
 /// # Errors
 /// Where the file cannot be read, a chunk is damaged, or an index is out of range.
-pub fn read_columns(
+pub(crate) fn read_columns(
     file: &DataFile,
     indices: &ArrayLayout,
     spans: &[Range<u64>],
@@ -167,8 +161,8 @@ fn nth_element(spans: &[Range<u64>], mut n: u64) -> u64 {
 /// Reads an indptr whole and checks it against the number of elements there are.
 ///
 /// # Errors
-/// [`crate::Error::Format`] where it is not monotone, does not begin with 0, or points past the elements.
-pub fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major: u64) -> Result<RowStarts> {
+/// [`crate::error::Error::Format`] where it is not monotone, does not begin with 0, or points past the elements.
+pub(crate) fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, n_major: u64) -> Result<RowStarts> {
     let place = Place::new(file.path().display().to_string(), indptr.name.clone());
     if indptr.is_empty() {
         return Ok(RowStarts::default());

@@ -19,20 +19,20 @@ const JOB_BYTES: u64 = 4 << 20;
 
 /// A dense matrix on disk.
 #[derive(Debug)]
-pub struct DenseMatrix {
+pub(crate) struct DenseMatrix {
     layout: ArrayLayout,
 }
 
 impl DenseMatrix {
     /// A matrix of this two-dimensional layout.
     #[must_use]
-    pub fn new(layout: ArrayLayout) -> Self {
+    pub(crate) fn new(layout: ArrayLayout) -> Self {
         Self { layout }
     }
 
     /// The layout it was made from.
     #[must_use]
-    pub fn layout(&self) -> &ArrayLayout {
+    pub(crate) fn layout(&self) -> &ArrayLayout {
         &self.layout
     }
 
@@ -42,20 +42,20 @@ impl DenseMatrix {
 
     /// The unit in which a row is kept by a cache: a band of tiles.
     #[must_use]
-    pub fn unit_of(&self, row: u64) -> u64 {
+    pub(crate) fn unit_of(&self, row: u64) -> u64 {
         row / self.layout.chunk_rows()
     }
 
     /// The rows of a unit.
     #[must_use]
-    pub fn unit_rows(&self, unit: u64) -> Range<u64> {
+    pub(crate) fn unit_rows(&self, unit: u64) -> Range<u64> {
         let rows = self.layout.chunk_rows();
         unit * rows..((unit + 1) * rows).min(self.layout.shape[0])
     }
 
     /// Where row 0 lies, if all rows follow each other in the file as this machine writes numbers.
     #[must_use]
-    pub fn stored_at(&self) -> Option<u64> {
+    pub(crate) fn stored_at(&self) -> Option<u64> {
         match &self.layout.storage {
             Storage::Contiguous(address) if !self.layout.dtype.big_endian && cfg!(target_endian = "little") => {
                 Some(*address)
@@ -68,7 +68,7 @@ impl DenseMatrix {
     ///
     /// # Errors
     /// Where the file cannot be read or a chunk is damaged.
-    pub fn bands(
+    pub(crate) fn bands(
         &self,
         file: &DataFile,
         rows: &[u64],

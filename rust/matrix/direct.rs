@@ -14,7 +14,7 @@ const MAX_ADVISED: u64 = 256 << 20;
 
 /// Rows of a dense matrix that stay in the file until a batch wants them.
 #[derive(Debug)]
-pub struct StoredRows {
+pub(crate) struct StoredRows {
     pub(super) file: Arc<DataFile>,
     pub(super) place: Place,
     pub(super) dtype: NumType,
@@ -26,19 +26,19 @@ pub struct StoredRows {
 impl StoredRows {
     /// Rows there are.
     #[must_use]
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         self.addresses.len()
     }
 
     /// Values in a row.
     #[must_use]
-    pub fn n_cols(&self) -> usize {
+    pub(crate) fn n_cols(&self) -> usize {
         self.n_cols
     }
 
     /// The type of its values.
     #[must_use]
-    pub fn dtype(&self) -> NumType {
+    pub(crate) fn dtype(&self) -> NumType {
         self.dtype
     }
 
@@ -47,7 +47,7 @@ impl StoredRows {
     }
 
     /// Tells the system that these rows are wanted soon, so that a disk is read meanwhile.
-    pub fn advise(&self) {
+    pub(crate) fn advise(&self) {
         let bytes = self.row_bytes() as u64;
         if bytes.saturating_mul(self.addresses.len() as u64) <= MAX_ADVISED {
             self.runs(0..self.addresses.len())
@@ -58,11 +58,11 @@ impl StoredRows {
     /// Reads the rows at `positions`, one after the other, into `out`.
     ///
     /// # Errors
-    /// [`crate::Error::Stale`] where the file changed, [`crate::Error::Io`] where it cannot be read.
+    /// [`crate::error::Error::Stale`] where the file changed, [`crate::error::Error::Io`] where it cannot be read.
     ///
     /// # Panics
     /// Where a position is out of range, or `out` is not of the rows' size.
-    pub fn read(&self, positions: &[i64], out: &mut [u8], threads: usize) -> Result<()> {
+    pub(crate) fn read(&self, positions: &[i64], out: &mut [u8], threads: usize) -> Result<()> {
         assert_eq!(out.len(), positions.len() * self.row_bytes(), "out has the size of the rows");
         if out.is_empty() {
             return Ok(());

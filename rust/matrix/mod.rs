@@ -3,13 +3,13 @@
 //! `plan` is arithmetic; `file` reads; `workers` runs jobs; `stream` decodes one-dimensional arrays; `csr`, `csc` and `dense`
 //! are the three kinds of matrix, `stored` rows that need no decoding; `cache` keeps decoded rows, `cached` reads through it.
 
-pub mod csc;
-pub mod csr;
-pub mod dense;
-pub mod direct;
+pub(crate) mod csc;
+pub(crate) mod csr;
+pub(crate) mod dense;
+pub(crate) mod direct;
 pub mod plan;
-pub mod row_starts;
-pub mod spans;
+pub(crate) mod row_starts;
+pub(crate) mod spans;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,7 +80,7 @@ impl Wanted<'_> {
     ///
     /// # Errors
     /// The first column that is not there or is asked for twice.
-    pub fn selection(self, n_cols: u64) -> std::result::Result<Option<Selection>, i64> {
+    pub(crate) fn selection(self, n_cols: u64) -> std::result::Result<Option<Selection>, i64> {
         Ok(match self {
             Self::All => None,
             Self::Columns(columns) => Some(Selection::new(columns, n_cols)?),
@@ -161,7 +161,7 @@ impl Matrix {
 
     /// Elements that the first read turns into rows, and how many of them it has read; `None` where it need not.
     #[must_use]
-    pub fn conversion(&self) -> Option<(u64, u64)> {
+    pub(crate) fn conversion(&self) -> Option<(u64, u64)> {
         match &self.found.kind {
             Kind::Csc(m) if self.columns.get().is_none() => {
                 Some((m.elements(self.found.selection.as_ref()), self.columns.done.load(Ordering::Relaxed)))
@@ -174,7 +174,7 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Error::TooLarge`] beyond the budget, [`Error::Stale`] where the file changed, and what the readers give.
-    pub fn convert(&self, workers: &Workers) -> Result<()> {
+    pub(crate) fn convert(&self, workers: &Workers) -> Result<()> {
         let Kind::Csc(m) = &self.found.kind else { return Ok(()) };
         self.file.check_unchanged()?;
         self.rows_of(m, workers).map(drop)
@@ -201,13 +201,13 @@ impl Matrix {
 
     /// The cache of decoded rows, where there is one.
     #[must_use]
-    pub fn cache(&self) -> Option<&RowCache> {
+    pub(crate) fn cache(&self) -> Option<&RowCache> {
         self.cache.as_deref()
     }
 
     /// First row of each unit: the rows that are decoded together. `None` where any row can be read by itself.
     #[must_use]
-    pub fn unit_starts(&self) -> Option<Vec<u64>> {
+    pub(crate) fn unit_starts(&self) -> Option<Vec<u64>> {
         let mut starts = Vec::new();
         let mut row = 0;
         while row < self.found.shape[0] {
@@ -229,7 +229,7 @@ impl Matrix {
 
     /// The file it lies in.
     #[must_use]
-    pub fn file(&self) -> &DataFile {
+    pub(crate) fn file(&self) -> &DataFile {
         &self.file
     }
 
@@ -252,7 +252,7 @@ impl Matrix {
 
     /// The layout of its values.
     #[must_use]
-    pub fn values(&self) -> &crate::layout::ArrayLayout {
+    pub(crate) fn values(&self) -> &crate::layout::ArrayLayout {
         match &self.found.kind {
             Kind::Csr(m) => &m.layout().data,
             Kind::Csc(m) => &m.layout().data,
@@ -265,7 +265,7 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Error::RowOutOfRange`], and [`Error::Stale`] where the file changed.
-    pub fn stored(&self, rows: &[u64], dtype: &str) -> Result<Option<StoredRows>> {
+    pub(crate) fn stored(&self, rows: &[u64], dtype: &str) -> Result<Option<StoredRows>> {
         let Kind::Dense(m) = &self.found.kind else { return Ok(None) };
         let (layout, selection) = (m.layout(), &self.found.selection);
         let Some(address) = m.stored_at().filter(|_| selection.is_none() && layout.dtype.kind.name() == dtype) else {

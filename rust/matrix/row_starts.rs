@@ -41,12 +41,6 @@ impl RowStarts {
         Ok(Self { n_rows, bases, offsets, wide: Vec::new() })
     }
 
-    /// Number of rows.
-    #[must_use]
-    pub fn n_rows(&self) -> u64 {
-        self.n_rows
-    }
-
     /// First element of `row`; for `row == n_rows`, the number of elements.
     #[must_use]
     pub fn start(&self, row: u64) -> u64 {
@@ -60,7 +54,7 @@ impl RowStarts {
 
     /// The first row that begins at `element` or after it; the number of rows where none does.
     #[must_use]
-    pub fn first_row_from(&self, element: u64) -> u64 {
+    pub(crate) fn first_row_from(&self, element: u64) -> u64 {
         let (mut low, mut high) = (0, self.n_rows);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -86,7 +80,7 @@ mod tests {
     fn row_starts_refuse_a_broken_indptr() {
         assert_eq!(RowStarts::new(&[1, 2]).unwrap_err(), 0);
         assert_eq!(RowStarts::new(&[0, 5, 4, 9]).unwrap_err(), 2);
-        assert_eq!(RowStarts::new(&[]).unwrap().n_rows(), 0);
+        assert_eq!(RowStarts::new(&[]).unwrap().n_rows, 0);
     }
 
     #[test]

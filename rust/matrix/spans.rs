@@ -16,13 +16,13 @@ use crate::threads::jobs::Scratch;
 const STEP: u64 = 1 << 20;
 
 /// Receives consecutive little-endian elements.
-pub type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
+pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
 /// Reads `spans` (elements; sorted, not overlapping) of the one-dimensional `array`.
 ///
 /// # Errors
 /// Where the file cannot be read or a chunk cannot be decoded; and whatever `sink` gives.
-pub fn read_spans(
+pub(crate) fn read_spans(
     file: &DataFile,
     array: &ArrayLayout,
     spans: &[Range<u64>],
@@ -81,7 +81,7 @@ fn read_plain(
 }
 
 /// Turns stored elements into little-endian ones.
-pub fn to_little_endian(bytes: &mut [u8], dtype: NumType) {
+pub(crate) fn to_little_endian(bytes: &mut [u8], dtype: NumType) {
     if dtype.big_endian {
         bytes.chunks_exact_mut(dtype.kind.size()).for_each(<[u8]>::reverse);
     }
@@ -177,14 +177,14 @@ impl Chunks<'_> {
         Ok(())
     }
 
-    fn damaged(&self, index: u64, chunk: &Chunk, reason: &str) -> crate::Error {
+    fn damaged(&self, index: u64, chunk: &Chunk, reason: &str) -> crate::error::Error {
         damaged_chunk(self.place, &format!("chunk {index}"), chunk, reason)
     }
 }
 
 /// The error for a chunk that does not decode.
 #[must_use]
-pub fn damaged_chunk(place: &Place, which: &str, chunk: &Chunk, reason: &str) -> crate::Error {
+pub(crate) fn damaged_chunk(place: &Place, which: &str, chunk: &Chunk, reason: &str) -> crate::error::Error {
     place.format(
         format!("{which} ({} bytes at address {}) is damaged: {reason}", chunk.size, chunk.address),
         "Copy or download the file again",

@@ -16,7 +16,7 @@ type Free = Mutex<Vec<MmapRaw>>;
 
 /// Buffers that are not in use.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     free: Arc<Free>,
 }
 
@@ -40,7 +40,7 @@ impl Pool {
     ///
     /// # Errors
     /// Where the system has no memory.
-    pub fn take(&self, bytes: usize) -> io::Result<Buffer> {
+    pub(crate) fn take(&self, bytes: usize) -> io::Result<Buffer> {
         let size = bytes.max(1).next_multiple_of(HUGE_PAGE);
         let mut recycled = self.recycled(size);
         for _ in 0..Self::LOOKS {
@@ -74,7 +74,7 @@ fn new_map(size: usize) -> io::Result<MmapRaw> {
 
 /// Memory taken from a [`Pool`]; dropped, it goes back there, or to the system if the pool is gone.
 #[derive(Debug)]
-pub struct Buffer {
+pub(crate) struct Buffer {
     map: Option<MmapRaw>,
     pool: Weak<Free>,
 }
@@ -82,20 +82,8 @@ pub struct Buffer {
 impl Buffer {
     /// Its first byte.
     #[must_use]
-    pub fn as_mut_ptr(&self) -> *mut u8 {
+    pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
         self.map.as_ref().map_or(std::ptr::null_mut(), MmapRaw::as_mut_ptr)
-    }
-
-    /// Bytes, a multiple of the page size.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.map.as_ref().map_or(0, MmapRaw::len)
-    }
-
-    /// Whether it has no bytes (it always has).
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -134,6 +122,6 @@ mod tests {
             assert_ne!(pool.take(1).unwrap().as_mut_ptr(), kept.as_mut_ptr());
         }
         drop(pool);
-        assert_eq!(kept.len(), HUGE_PAGE, "it outlives its pool");
+        assert_eq!(kept.map.as_ref().unwrap().len(), HUGE_PAGE, "it outlives its pool");
     }
 }

@@ -2,5 +2,5 @@
 //!
 //! Decoded rows are not here: `rows` holds them, and recycles their memory itself.
 
-pub mod buffers;
-pub mod reserve;
+pub(crate) mod buffers;
+pub(crate) mod reserve;

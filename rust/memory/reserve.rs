@@ -9,7 +9,7 @@ const SURELY_THERE: u64 = 64 << 20;
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] at the place that `place` gives.
-pub fn check(bytes: u64, place: impl FnOnce() -> Place) -> Result<()> {
+pub(crate) fn check(bytes: u64, place: impl FnOnce() -> Place) -> Result<()> {
     if bytes <= SURELY_THERE {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use crate::cache::Budget;
 
 /// Bytes of decoded rows that may be kept; readers with one budget share it.
 #[pyclass(frozen, module = "annfeed._core", name = "Budget")]
-pub struct PyBudget {
+pub(crate) struct PyBudget {
     budget: Arc<Budget>,
 }
 

@@ -11,7 +11,7 @@ use crate::memory::buffers::{Buffer, Pool};
 
 /// Memory for batches, recycled when the last array on it is gone.
 #[pyclass(frozen, module = "annfeed._core", name = "Pool")]
-pub struct PyPool {
+pub(crate) struct PyPool {
     pool: Pool,
 }
 
@@ -31,7 +31,7 @@ impl PyPool {
 
 /// Memory taken from a pool; it goes back there when nothing refers to it any more.
 #[pyclass(frozen, module = "annfeed._core", name = "Buffer")]
-pub struct PyBuffer {
+pub(crate) struct PyBuffer {
     buffer: Buffer,
     nbytes: usize,
 }

@@ -18,7 +18,7 @@ const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 /// A wish to stop, for reads in threads that no signal reaches.
 #[pyclass(frozen, module = "annfeed._core", name = "Cancel")]
 #[derive(Default)]
-pub struct PyCancel {
+pub(crate) struct PyCancel {
     wanted: AtomicBool,
 }
 

@@ -11,7 +11,7 @@ use crate::threads::team::ahead_of;
 ///
 /// In a `with` block of that thread, batches are made on one core until the consumer waits, then on all of them.
 #[pyclass(frozen, module = "annfeed._core", name = "Awaited")]
-pub struct PyAwaited {
+pub(crate) struct PyAwaited {
     awaited: Arc<AtomicBool>,
 }
 

@@ -10,7 +10,7 @@ use crate::matrix::direct::StoredRows;
 
 /// Rows of a matrix that stay in the file until a batch wants them.
 #[pyclass(frozen, module = "annfeed._core", name = "StoredRows")]
-pub struct PyStoredRows {
+pub(crate) struct PyStoredRows {
     rows: StoredRows,
 }
 

@@ -10,7 +10,7 @@ use crate::rows::{ColumnScale, RowOps};
 
 /// Scaling to a total (with `over_all`, of all columns of the matrix), log1p, centring and scaling, in this order.
 #[pyclass(frozen, module = "annfeed._core", name = "RowOps")]
-pub struct PyRowOps {
+pub(crate) struct PyRowOps {
     pub(super) ops: RowOps,
 }
 

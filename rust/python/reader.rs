@@ -21,7 +21,7 @@ use crate::matrix::direct::StoredRows;
 
 /// A matrix of an `.h5ad` file, open for reading sorted rows.
 #[pyclass(frozen, module = "annfeed._core", name = "Reader")]
-pub struct PyReader {
+pub(crate) struct PyReader {
     matrix: Matrix,
 }
 

@@ -18,7 +18,7 @@ use crate::rows::{Band, Block, Columns, Computed, CsrOut, Lost, Selection, SumTo
 
 /// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
 #[pyclass(frozen, module = "annfeed._core", name = "Block")]
-pub struct PyBlock {
+pub(crate) struct PyBlock {
     block: Block,
 }
 

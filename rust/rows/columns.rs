@@ -12,7 +12,6 @@ pub enum Columns {
 }
 
 /// Runs `$body` with `$c` bound to the inner vector, whatever its type.
-#[macro_export]
 macro_rules! with_columns {
     ($columns:expr, $c:ident => $body:expr) => {
         match $columns {
@@ -21,11 +20,12 @@ macro_rules! with_columns {
         }
     };
 }
+pub(crate) use with_columns;
 
 impl Columns {
     /// No indices yet, for a matrix of `n_cols` columns.
     #[must_use]
-    pub fn with_capacity(n_cols: u64, capacity: usize) -> Self {
+    pub(crate) fn with_capacity(n_cols: u64, capacity: usize) -> Self {
         if n_cols <= 1 << 16 {
             Self::U16(Vec::with_capacity(capacity))
         } else {
@@ -35,19 +35,13 @@ impl Columns {
 
     /// How many indices.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         with_columns!(self, c => c.len())
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Bytes of memory held.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::U16(c) => c.capacity() * 2,
             Self::U32(c) => c.capacity() * 4,
@@ -56,23 +50,23 @@ impl Columns {
 
     /// Indices that there is room for.
     #[must_use]
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         with_columns!(self, c => c.capacity())
     }
 
     /// Forgets all indices.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         with_columns!(self, c => c.clear());
     }
 
     /// Gives back memory that is not used.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         with_columns!(self, c => c.shrink_to_fit());
     }
 
     /// The index at `i`.
     #[must_use]
-    pub fn get(&self, i: usize) -> u32 {
+    pub(crate) fn get(&self, i: usize) -> u32 {
         match self {
             Self::U16(c) => u32::from(c[i]),
             Self::U32(c) => c[i],
@@ -80,7 +74,7 @@ impl Columns {
     }
 
     /// Appends one index that is known to be in range.
-    pub fn push(&mut self, column: u32) {
+    pub(crate) fn push(&mut self, column: u32) {
         match self {
             Self::U16(c) => c.push(column as u16),
             Self::U32(c) => c.push(column),
@@ -91,7 +85,7 @@ impl Columns {
     ///
     /// # Errors
     /// The offset within `bytes` (in elements) and the value of the first index that does not.
-    pub fn append(&mut self, kind: Kind, bytes: &[u8], n_cols: u64) -> Result<(), (usize, i128)> {
+    pub(crate) fn append(&mut self, kind: Kind, bytes: &[u8], n_cols: u64) -> Result<(), (usize, i128)> {
         match kind {
             // The usual case, in 32 bits throughout so that it runs on vectors; a negative index is above any n_cols here.
             Kind::I32 | Kind::U32 if n_cols <= 1 << 31 => self.append_u32(bytes, n_cols as u32),

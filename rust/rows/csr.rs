@@ -4,7 +4,7 @@ use super::cast::{Target, check};
 use super::ops::{Computed, RowOps, Table};
 use super::{Band, Block, Lost, What};
 use crate::error::Result;
-use crate::{with_columns, with_values};
+use crate::rows::{with_columns, with_values};
 
 /// Where a batch goes, in the layout that torch and scipy take.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Block {
     /// does it: the copy runs at memory speed, beside the threads that decode the next window.
     ///
     /// # Errors
-    /// [`crate::Error::Inexact`] where an integer dtype cannot hold a value.
+    /// [`crate::error::Error::Inexact`] where an integer dtype cannot hold a value.
     ///
     /// # Panics
     /// Where a position is out of range or `out` too short.
@@ -69,11 +69,16 @@ impl Block {
     /// is left out).
     ///
     /// # Errors
-    /// [`crate::Error::NoTotals`] where `ops` need what was not kept.
+    /// [`crate::error::Error::NoTotals`] where `ops` need what was not kept.
     ///
     /// # Panics
     /// Where a position is out of range or `out` too short.
-    pub fn csr_with<T: Computed>(&self, positions: &[i64], out: CsrOut<'_, T>, ops: &RowOps) -> Result<Option<Lost>> {
+    pub(crate) fn csr_with<T: Computed>(
+        &self,
+        positions: &[i64],
+        out: CsrOut<'_, T>,
+        ops: &RowOps,
+    ) -> Result<Option<Lost>> {
         let (mut done, mut table, mut lost) = (Vec::new(), Table::default(), None);
         self.each_row(positions, out, |band, row, indices, data| {
             let total = if ops.over_all && ops.target_sum.is_some() { Self::kept_total(band, row)? } else { None };

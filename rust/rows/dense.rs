@@ -4,8 +4,8 @@ use super::cast::{Target, check};
 use super::ops::{Computed, RowOps, Table};
 use super::{Band, Block, Lost, What};
 use crate::error::Result;
+use crate::rows::{with_columns, with_values};
 use crate::threads::team::share_rows;
-use crate::{with_columns, with_values};
 
 impl Block {
     /// Writes the rows at `positions` to `out`, row-major and `n_cols` wide, and tells what was lost on the way.
@@ -13,7 +13,7 @@ impl Block {
     /// All positions must be rows of the block (see [`Block::first_out_of_range`]); `out` must be of the exact size.
     ///
     /// # Errors
-    /// [`crate::Error::Inexact`] where an integer dtype cannot hold a value.
+    /// [`crate::error::Error::Inexact`] where an integer dtype cannot hold a value.
     ///
     /// # Panics
     /// Where a position is out of range.
@@ -31,11 +31,11 @@ impl Block {
     /// As [`Block::dense`], with `ops` done to each row on the way, in float32, and rounded once.
     ///
     /// # Errors
-    /// [`crate::Error::NoTotals`] where `ops` need what was not kept.
+    /// [`crate::error::Error::NoTotals`] where `ops` need what was not kept.
     ///
     /// # Panics
     /// Where a position is out of range.
-    pub fn dense_with<T: Computed>(
+    pub(crate) fn dense_with<T: Computed>(
         &self,
         positions: &[i64],
         out: &mut [T],

@@ -11,7 +11,7 @@ type Part = (Columns, Values);
 
 /// Emptied vectors of dropped bands.
 #[derive(Debug, Default)]
-pub struct Spare {
+pub(crate) struct Spare {
     state: Mutex<State>,
 }
 
@@ -27,7 +27,7 @@ impl Spare {
     ///
     /// Used memory keeps the width that the values needed before.
     #[must_use]
-    pub fn take(&self, n_cols: u64, capacity: usize) -> Part {
+    pub(crate) fn take(&self, n_cols: u64, capacity: usize) -> Part {
         self.with(|state| state.best_for(capacity)).flatten().unwrap_or_else(|| {
             // Jobs are of about one size: a little more makes the memory fit the next.
             let room = capacity + capacity / 8;

@@ -2,7 +2,7 @@
 
 use super::{Columns, Selection, Totals, Values};
 use crate::dtype::Kind;
-use crate::with_columns;
+use crate::rows::with_columns;
 
 /// Decoded rows.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub enum Band {
 impl Band {
     /// Rows held.
     #[must_use]
-    pub fn n_rows(&self) -> usize {
+    pub(crate) fn n_rows(&self) -> usize {
         match self {
             Self::Sparse { offsets, .. } => offsets.len() - 1,
             Self::Dense { n_rows, .. } => *n_rows,
@@ -43,7 +43,7 @@ impl Band {
 
     /// Bytes of memory held.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Sparse { offsets, columns, values, totals } => {
                 offsets.capacity() * 8 + columns.bytes() + values.bytes() + totals.bytes()
@@ -53,7 +53,7 @@ impl Band {
     }
 
     /// Gives back memory that is not used, before the band is kept for long.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         match self {
             Self::Sparse { offsets, columns, values, .. } => {
                 offsets.shrink_to_fit();
@@ -66,7 +66,7 @@ impl Band {
 
     /// Elements stored in row `row`.
     #[must_use]
-    pub fn row_nnz(&self, row: usize) -> usize {
+    pub(crate) fn row_nnz(&self, row: usize) -> usize {
         match self {
             Self::Sparse { offsets, .. } => offsets[row + 1] - offsets[row],
             Self::Dense { n_cols, .. } => *n_cols,
@@ -80,7 +80,7 @@ impl Band {
     ///
     /// # Errors
     /// [`SumTooLarge`] where an integer `kind` does not hold a sum (scipy would wrap it).
-    pub fn from_stored(
+    pub(crate) fn from_stored(
         offsets: Vec<usize>,
         columns: Columns,
         values: Values,
@@ -110,7 +110,13 @@ impl Band {
 
     /// A dense band from the little-endian bytes of whole rows, with the columns of `selection`.
     #[must_use]
-    pub fn from_rows(kind: Kind, rows: &[u8], n_rows: usize, n_cols: usize, selection: Option<&Selection>) -> Self {
+    pub(crate) fn from_rows(
+        kind: Kind,
+        rows: &[u8],
+        n_rows: usize,
+        n_cols: usize,
+        selection: Option<&Selection>,
+    ) -> Self {
         let mut values = Values::with_capacity(0);
         let Some(selection) = selection else {
             values.append(kind, rows);
@@ -143,7 +149,7 @@ impl Band {
 
     /// What the rows of the matrix sum to.
     #[must_use]
-    pub fn totals(&self) -> &Totals {
+    pub(crate) fn totals(&self) -> &Totals {
         match self {
             Self::Sparse { totals, .. } | Self::Dense { totals, .. } => totals,
         }
@@ -155,19 +161,19 @@ type Rows = (Vec<usize>, Columns, Values);
 
 /// The values that a row stores for one column sum to more than their type holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SumTooLarge {
+pub(crate) struct SumTooLarge {
     /// Row of the band.
-    pub row: usize,
+    pub(crate) row: usize,
     /// The sum.
-    pub sum: i128,
+    pub(crate) sum: i128,
     /// The type that the values are stored as.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
 }
 
 impl SumTooLarge {
     /// What was found in `row` of the matrix, for messages.
     #[must_use]
-    pub fn found(&self, row: u64) -> String {
+    pub(crate) fn found(&self, row: u64) -> String {
         format!(
             "row {row} stores a column more than once, and the sum {} is too large for {}",
             self.sum,
@@ -176,7 +182,7 @@ impl SumTooLarge {
     }
 
     /// What to do about it, for messages.
-    pub const REMEDY: &str = "Write the matrix with a wider dtype, or with its repeated columns summed";
+    pub(crate) const REMEDY: &str = "Write the matrix with a wider dtype, or with its repeated columns summed";
 }
 
 fn is_canonical(offsets: &[usize], columns: &Columns) -> bool {
@@ -287,7 +293,7 @@ mod tests {
     #[test]
     fn a_selection_may_have_gaps() {
         let selection = Selection::new(&[-1, 2, -1, 0], 3).unwrap();
-        assert_eq!((selection.width(), selection.place(2), selection.place(1)), (4, Some(1), None));
+        assert_eq!((selection.width(), selection.place(2u32), selection.place(1u32)), (4, Some(1), None));
         assert_eq!(selection.order().collect::<Vec<_>>(), [None, Some(2), None, Some(0)]);
         let values = Values::U8(vec![1, 2, 3]);
         let band = Band::from_stored(vec![0, 3], columns(&[0, 1, 2]), values, Kind::U8, Some(&selection)).unwrap();

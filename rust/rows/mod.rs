@@ -19,17 +19,20 @@ mod width;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::with_values;
 
-pub use cast::{CastFrom, Loss, Target};
+pub(crate) use cast::Target;
 pub use columns::Columns;
+pub(crate) use columns::with_columns;
 pub use csr::CsrOut;
-pub use free_list::Spare;
-pub use group::{Band, SumTooLarge};
-pub use ops::{ColumnScale, Computed, Number, RowOps};
-pub use select::Selection;
-pub use totals::{Counted, Totals};
+pub(crate) use free_list::Spare;
+pub use group::Band;
+pub(crate) use group::SumTooLarge;
+pub(crate) use ops::{ColumnScale, Computed, Number, RowOps};
+pub(crate) use select::Selection;
+pub(crate) use totals::Counted;
+pub use totals::Totals;
 pub use values::Values;
+pub(crate) use values::with_values;
 
 /// Where one row of a block lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,14 +97,14 @@ impl Block {
 
     /// The same, leaving the memory of bands that nobody else has to `spare`.
     #[must_use]
-    pub fn with_spare(mut self, spare: Arc<Spare>) -> Self {
+    pub(crate) fn with_spare(mut self, spare: Arc<Spare>) -> Self {
         self.spare = Some(spare);
         self
     }
 
     /// The rows of `blocks`, which have one number of columns, one after the other.
     #[must_use]
-    pub fn joined<'a>(n_cols: usize, blocks: impl IntoIterator<Item = &'a Self>) -> Self {
+    pub(crate) fn joined<'a>(n_cols: usize, blocks: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut all = Self::new(n_cols);
         for block in blocks {
             let before = all.bands.len() as u32;
@@ -118,7 +121,7 @@ impl Block {
     }
 
     /// Appends some rows of `band`, in the order given.
-    pub fn push_rows(&mut self, band: Arc<Band>, rows: impl IntoIterator<Item = usize>) {
+    pub(crate) fn push_rows(&mut self, band: Arc<Band>, rows: impl IntoIterator<Item = usize>) {
         let at = self.bands.len() as u32;
         self.rows.extend(rows.into_iter().map(|row| RowPlace { band: at, row: row as u32 }));
         self.bands.push(band);
@@ -138,7 +141,7 @@ impl Block {
 
     /// Bytes of memory held (shared bands counted whole).
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bands.iter().map(|b| b.bytes()).sum::<usize>() + self.rows.capacity() * size_of::<RowPlace>()
     }
 
@@ -149,7 +152,7 @@ impl Block {
     ///
     /// # Panics
     /// Where a position is out of range.
-    pub fn totals(&self, positions: &[i64]) -> Result<Vec<f64>> {
+    pub(crate) fn totals(&self, positions: &[i64]) -> Result<Vec<f64>> {
         let of_row = |&position: &i64| {
             let (band, row) = self.locate(position as usize);
             Ok(match band {
@@ -181,7 +184,7 @@ impl Block {
 
     /// The first of `positions` that is not a row of this block.
     #[must_use]
-    pub fn first_out_of_range(&self, positions: &[i64]) -> Option<i64> {
+    pub(crate) fn first_out_of_range(&self, positions: &[i64]) -> Option<i64> {
         positions.iter().copied().find(|&p| usize::try_from(p).map_or(true, |p| p >= self.rows.len()))
     }
 }

@@ -10,7 +10,7 @@ use super::cast::{CastFrom as _, Target};
 use super::totals::sum;
 
 /// A held number, as the arithmetic here takes it.
-pub trait Number: Copy {
+pub(crate) trait Number: Copy {
     /// Exact for all but huge integers, which no float32 step could tell apart.
     fn wide(self) -> f64;
 }
@@ -28,19 +28,19 @@ numbers!(u8, u16, i32, i64, u64, f32, f64);
 
 /// Steps in the order in which they are done, in float32.
 #[derive(Clone, Debug, Default)]
-pub struct RowOps {
+pub(crate) struct RowOps {
     /// Multiply each row by this over its total (rows whose total is zero stay).
-    pub target_sum: Option<f64>,
+    pub(crate) target_sum: Option<f64>,
     /// The total is over all columns of the matrix, not over those that are delivered.
-    pub over_all: bool,
+    pub(crate) over_all: bool,
     /// ln(1 + x).
-    pub log1p: bool,
+    pub(crate) log1p: bool,
     /// (x − mean) / std, clipped to ±max.
-    pub scale: Option<Arc<ColumnScale>>,
+    pub(crate) scale: Option<Arc<ColumnScale>>,
 }
 
 /// A dtype that computed rows are rounded to, once.
-pub trait Computed: Target {
+pub(crate) trait Computed: Target {
     /// From here on, rounding gives infinity.
     const LIMIT: f32;
 
@@ -79,13 +79,13 @@ rounded_to!(f16, 65_520.0; bf16, f32::from_bits(0x7F7F_8000));
 
 /// Mean and standard deviation of each column.
 #[derive(Clone, Debug)]
-pub struct ColumnScale {
+pub(crate) struct ColumnScale {
     /// Of each column.
-    pub mean: Vec<f32>,
+    pub(crate) mean: Vec<f32>,
     /// Of each column, not zero.
-    pub std: Vec<f32>,
+    pub(crate) std: Vec<f32>,
     /// Values are clipped to ±max.
-    pub max: Option<f32>,
+    pub(crate) max: Option<f32>,
 }
 
 impl RowOps {

@@ -7,7 +7,7 @@ const NONE: u32 = u32::MAX;
 
 /// Which columns are wanted, and in which order; the matrix may lack some of them.
 #[derive(Clone, Debug)]
-pub struct Selection {
+pub(crate) struct Selection {
     order: Vec<u32>,
     /// Of each column of the matrix, where it goes.
     place: Vec<u32>,
@@ -17,13 +17,13 @@ pub struct Selection {
 
 impl Selection {
     /// A wanted column that the matrix does not have: all zero.
-    pub const GAP: i64 = -1;
+    pub(crate) const GAP: i64 = -1;
 
     /// Columns `order` of a matrix of `n_cols`, all distinct and in range or [`Selection::GAP`], else the first that is not.
     ///
     /// # Errors
     /// The offending column.
-    pub fn new(order: &[i64], n_cols: u64) -> Result<Self, i64> {
+    pub(crate) fn new(order: &[i64], n_cols: u64) -> Result<Self, i64> {
         let mut place = vec![NONE; n_cols as usize];
         for (to, &from) in order.iter().enumerate().filter(|(_, from)| **from != Self::GAP) {
             match usize::try_from(from).ok().and_then(|from| place.get_mut(from)) {
@@ -36,32 +36,32 @@ impl Selection {
 
     /// The same, with totals of rows to be kept beside the columns.
     #[must_use]
-    pub fn with_totals(self, counted: Counted) -> Self {
+    pub(crate) fn with_totals(self, counted: Counted) -> Self {
         Self { counted: Some(counted), ..self }
     }
 
     /// Which columns count in the totals of rows, where totals are wanted.
     #[must_use]
-    pub fn counted(&self) -> Option<&Counted> {
+    pub(crate) fn counted(&self) -> Option<&Counted> {
         self.counted.as_ref()
     }
 
     /// Columns delivered.
     #[must_use]
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.order.len()
     }
 
     /// The matrix's columns in delivery order; `None` for those that it does not have.
     #[must_use]
-    pub fn order(&self) -> impl ExactSizeIterator<Item = Option<u32>> + '_ {
+    pub(crate) fn order(&self) -> impl ExactSizeIterator<Item = Option<u32>> + '_ {
         self.order.iter().map(|&column| (column != NONE).then_some(column))
     }
 
     /// Where a column of the matrix goes, if it is wanted.
     #[inline]
     #[must_use]
-    pub fn place(&self, column: impl Into<u32>) -> Option<u32> {
+    pub(crate) fn place(&self, column: impl Into<u32>) -> Option<u32> {
         self.place.get(column.into() as usize).copied().filter(|&place| place != NONE)
     }
 }

@@ -4,24 +4,24 @@
 
 use super::ops::Number;
 use super::{Columns, Values};
-use crate::{with_columns, with_values};
+use crate::rows::{with_columns, with_values};
 
 /// Which columns of a matrix count in the totals of its rows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Counted {
+pub(crate) struct Counted {
     /// Of each column; `None` where all count.
     columns: Option<Vec<bool>>,
 }
 
 impl Counted {
     /// All columns.
-    pub const ALL: Self = Self { columns: None };
+    pub(crate) const ALL: Self = Self { columns: None };
 
     /// The given ones of `n_cols` columns.
     ///
     /// # Errors
     /// The first that is not there.
-    pub fn new(columns: &[i64], n_cols: u64) -> Result<Self, i64> {
+    pub(crate) fn new(columns: &[i64], n_cols: u64) -> Result<Self, i64> {
         let mut counts = vec![false; n_cols as usize];
         for &column in columns {
             *usize::try_from(column).ok().and_then(|at| counts.get_mut(at)).ok_or(column)? = true;
@@ -31,7 +31,7 @@ impl Counted {
 
     /// Whether column `column` counts.
     #[must_use]
-    pub fn has(&self, column: usize) -> bool {
+    pub(crate) fn has(&self, column: usize) -> bool {
         self.columns.as_ref().is_none_or(|counts| counts[column])
     }
 
@@ -81,7 +81,7 @@ pub enum Totals {
 impl Totals {
     /// Bytes of memory held.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Kept(totals) => totals.capacity() * size_of::<f64>(),
             Self::OfValues | Self::Unknown => 0,

@@ -22,7 +22,6 @@ pub enum Values {
 }
 
 /// Runs `$body` with `$v` bound to the inner vector, whatever its type.
-#[macro_export]
 macro_rules! with_values {
     ($values:expr, $v:ident => $body:expr) => {
         match $values {
@@ -36,51 +35,52 @@ macro_rules! with_values {
         }
     };
 }
+pub(crate) use with_values;
 
 impl Values {
     /// No numbers yet, with room for `capacity` bytes-wide ones.
     #[must_use]
-    pub fn with_capacity(capacity: usize) -> Self {
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self::U8(Vec::with_capacity(capacity))
     }
 
     /// How many numbers.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         with_values!(self, v => v.len())
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Bytes of memory held.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         with_values!(self, v => v.capacity() * element_size(v))
     }
 
     /// Numbers that there is room for.
     #[must_use]
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         with_values!(self, v => v.capacity())
     }
 
     /// Forgets all numbers; the next are held as widely.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         with_values!(self, v => v.clear());
     }
 
     /// Gives back memory that is not used.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         with_values!(self, v => v.shrink_to_fit());
     }
 
     /// Keeps only the numbers at `keep` (positions, any order).
     #[must_use]
-    pub fn gather(&self, keep: &[usize]) -> Self {
+    pub(crate) fn gather(&self, keep: &[usize]) -> Self {
         fn pick<T: Copy>(v: &[T], keep: &[usize]) -> Vec<T> {
             keep.iter().map(|&i| v[i]).collect()
         }
@@ -97,7 +97,7 @@ impl Values {
 
     /// The numbers of all `pieces` (of one kind), the n-th of them at `places[n]`; the places are a permutation.
     #[must_use]
-    pub fn scatter<'a>(pieces: impl Iterator<Item = &'a Self> + Clone, places: &[usize]) -> Self {
+    pub(crate) fn scatter<'a>(pieces: impl Iterator<Item = &'a Self> + Clone, places: &[usize]) -> Self {
         let widest = pieces.clone().map(Self::rung).max().unwrap_or(Rung::U8);
         let mut out = Self::U8(vec![0; places.len()]).into_rung(widest);
         let mut from = 0;
@@ -154,7 +154,7 @@ impl Values {
     }
 
     /// Appends little-endian numbers of `kind`. All calls on one vector must name the same kind.
-    pub fn append(&mut self, kind: Kind, bytes: &[u8]) {
+    pub(crate) fn append(&mut self, kind: Kind, bytes: &[u8]) {
         match kind {
             Kind::Bool | Kind::U8 => self.append_as::<u8>(bytes),
             Kind::U16 => self.append_as::<u16>(bytes),
@@ -202,7 +202,7 @@ impl Values {
     ///
     /// # Errors
     /// What `read` gives.
-    pub fn filled_by<E>(
+    pub(crate) fn filled_by<E>(
         kind: Kind,
         len: usize,
         read: impl FnOnce(&mut [u8]) -> Result<(), E>,

@@ -10,15 +10,15 @@ use crate::filters::Decoder;
 
 /// What a thread keeps from job to job.
 #[derive(Default)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// Decompressors.
-    pub decoder: Decoder,
+    pub(crate) decoder: Decoder,
     /// Bytes as stored.
-    pub stored: Vec<u8>,
+    pub(crate) stored: Vec<u8>,
     /// One decoded chunk.
-    pub chunk: Vec<u8>,
+    pub(crate) chunk: Vec<u8>,
     /// Rows put together from tiles.
-    pub rows: Vec<u8>,
+    pub(crate) rows: Vec<u8>,
 }
 
 /// How a call may use the machine, and how it is told to stop.
@@ -31,16 +31,13 @@ pub struct Workers<'a> {
 }
 
 impl Workers<'_> {
-    /// One thread that nobody interrupts.
-    pub const ALONE: Workers<'static> = Workers { threads: 1, interrupted: &|| false };
-
     /// Does all jobs and returns their results in order.
     ///
     /// The calling thread works too. After the first error no new job is begun.
     ///
     /// # Errors
     /// The error of the first job that failed (by number), or [`Error::Interrupted`].
-    pub fn run<J: Sync, R: Send>(
+    pub(crate) fn run<J: Sync, R: Send>(
         &self,
         jobs: &[J],
         work: impl Fn(&mut Scratch, &J) -> Result<R> + Sync,
@@ -103,7 +100,7 @@ mod tests {
             let workers = Workers { threads, interrupted: &|| false };
             assert_eq!(workers.run(&jobs, |_, &j| Ok(j * j)).unwrap(), jobs.iter().map(|j| j * j).collect::<Vec<_>>());
         }
-        assert!(Workers::ALONE.run(&[0u8; 0], |_, _| Ok(())).unwrap().is_empty());
+        assert!(Workers { threads: 1, interrupted: &|| false }.run(&[0u8; 0], |_, _| Ok(())).unwrap().is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
 //! Threads: scoped ones for the jobs of a window, parked ones for the pieces of a batch.
 
-pub mod jobs;
-pub mod team;
+pub(crate) mod jobs;
+pub(crate) mod team;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Lets this thread work alone as long as `awaited` is false; None: it calls its helpers at once, as is the default.
-pub fn ahead_of(awaited: Option<Arc<AtomicBool>>) {
+pub(crate) fn ahead_of(awaited: Option<Arc<AtomicBool>>) {
     AWAITED.set(awaited);
 }
 
@@ -21,7 +21,7 @@ pub fn ahead_of(awaited: Option<Arc<AtomicBool>>) {
 ///
 /// # Panics
 /// Where `work` does.
-pub fn share<P: Send, R: Send>(
+pub(crate) fn share<P: Send, R: Send>(
     threads: usize,
     pieces: impl ExactSizeIterator<Item = P> + Send,
     work: impl Fn(P) -> R + Sync,
@@ -54,7 +54,7 @@ const PIECE_BYTES: usize = 1 << 20;
 ///
 /// # Panics
 /// Where `work` does.
-pub fn share_rows<T: Send, R: Send>(
+pub(crate) fn share_rows<T: Send, R: Send>(
     threads: usize,
     positions: &[i64],
     out: &mut [T],

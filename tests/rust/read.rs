@@ -7,11 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use annfeed::Error;
-use annfeed::cache::Budget;
-use annfeed::matrix::{Matrix, Wanted};
-use annfeed::rows::CsrOut;
-use annfeed::threads::jobs::Workers;
+use annfeed::internals::{Budget, CsrOut, Error, Matrix, Result, Wanted, Workers};
 use hdf5::plist::dataset_create::{AllocTime, ChunkOpts};
 use hdf5::types::VarLenUnicode;
 use hdf5::{File, Group, H5Type};
@@ -166,12 +162,12 @@ fn threads(n: usize) -> Workers<'static> {
     Workers { threads: n, interrupted: &|| false }
 }
 
-fn open(path: &Path, columns: Option<&[i64]>, budget: u64) -> annfeed::Result<Matrix> {
+fn open(path: &Path, columns: Option<&[i64]>, budget: u64) -> Result<Matrix> {
     Matrix::open(path, "X", columns.map_or(Wanted::All, Wanted::Columns), &Budget::new(budget))
 }
 
 /// The rows, dense; and the same through CSR.
-fn read(matrix: &Matrix, rows: &[u64], n_threads: usize) -> annfeed::Result<Vec<f32>> {
+fn read(matrix: &Matrix, rows: &[u64], n_threads: usize) -> Result<Vec<f32>> {
     let block = matrix.read(rows, &threads(n_threads))?;
     assert_eq!(block.n_rows(), rows.len());
     let positions: Vec<i64> = (0..rows.len() as i64).collect();
