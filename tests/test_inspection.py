@@ -203,7 +203,7 @@ def test_in_memory_there_is_nothing_to_inspect() -> None:
 
 @pytest.mark.parametrize("window", [0, -5])
 def test_a_window_has_rows(path: Path, window: int, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ValueError, match=f"window is {window}, where a positive number of rows was expected"):
+    with pytest.raises(ValueError, match=f"window is {window}; expected a positive integer"):
         inspect_file(path, "X", window)
     assert main(["inspect", str(path), "--window", str(window)]) == 1
     assert f"window is {window}" in capsys.readouterr().err

@@ -32,6 +32,7 @@ from annfeed.sources.concat import JoinedSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameFileSource
 from annfeed.transforms.base import Transform, needs_totals, steps_of
+from annfeed.user_arrays import positive_int
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -163,8 +164,8 @@ class AnnDataset(RowBatches):
         from annfeed.inputs.many import Joining, open_sources
 
         self.transform = transform
-        self.chunk_size = _positive("chunk_size", chunk_size)
-        self.threads = None if threads is None else _positive("threads", threads)
+        self.chunk_size = positive_int("chunk_size", chunk_size)
+        self.threads = None if threads is None else positive_int("threads", threads)
         self.return_index = return_index
         self.cache = cache
         cache_budget(cache)
@@ -600,7 +601,7 @@ class AnnDataset(RowBatches):
         parts = [m.source for m in source.matrices] if isinstance(source, JoinedSource) else [source]
         found = [part for part in parts if isinstance(part, of_files)]
         if not found:
-            raise ValueError(f"{source.place} is in memory, where a file was expected; there is nothing to inspect")
+            raise ValueError(f"{source.place} is in memory; expected a file; there is nothing to inspect")
         for part in found:
             part.check_unchanged()
         if isinstance(source, JoinedSource):
@@ -625,15 +626,7 @@ class AnnDataset(RowBatches):
         return f"AnnDataset({len(self)} x {self._first.n_vars}, {places})"
 
 
-def _positive(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} is {value!r}, where a positive integer was expected")
-    if value < 1:
-        raise ValueError(f"{name} is {value}, where a positive integer was expected")
-    return int(value)
-
-
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
     if value not in allowed:
-        raise ValueError(f"{name} is {value!r}, where one of {allowed} was expected")
+        raise ValueError(f"{name} is {value!r}; expected one of {allowed}")
     return value

@@ -20,6 +20,7 @@ from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.turns import reading
 from annfeed.order.blocks import LEAST_BLOCKS, LEAST_ROWS
+from annfeed.user_arrays import positive_int
 
 #: Above this, one row costs more than a whole batch should.
 _GIANT_CHUNK = 64 << 20
@@ -185,8 +186,7 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     'dense'
     """
     file, where = os.fsdecode(path), Elem.parse(elem)
-    if window < 1:
-        raise ValueError(f"window is {window}, where a positive number of rows was expected")
+    positive_int("window", window)
     with reading(), recognised(file):
         if where.var is None:
             _refuse_frame(file, where.path)
@@ -231,7 +231,7 @@ def _refuse_frame(path: str, elem: str) -> None:
 
     if frame_columns(path, elem) is not None:
         raise UnsupportedError(
-            f"{path}: '{elem}' is a DataFrame, where an array or a sparse matrix was expected. AnnDataset reads it: "
+            f"{path}: '{elem}' is a DataFrame; expected an array or a sparse matrix. AnnDataset reads it: "
             "each column is an array of its own, held in memory from the first read on; every order costs the same"
         )
 

@@ -107,7 +107,7 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
         self.dataset = data if isinstance(data, AnnDataset) else AnnDataset(data, **(dataset_options or {}))
         unknown = [name for name in splits if name not in PARTS]
         if unknown or "train" not in splits:
-            raise ValueError(f"splits has the parts {list(splits)}, where 'train' and any of {PARTS[1:]} were expected")
+            raise ValueError(f"splits has the parts {list(splits)}; expected 'train' and any of {PARTS[1:]}")
         if all(isinstance(part, int | float) for part in splits.values()):
             options: dict[str, Any] = {"group_by": group_by, "stratify": stratify, "seed": split_seed}
             self.parts = self.dataset.split(splits, **options)

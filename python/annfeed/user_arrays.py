@@ -45,10 +45,10 @@ def as_array(what: str, values: Any) -> Array:
     if hasattr(values, "detach"):
         values = _of_tensor(values)
     if isinstance(values, str | bytes):
-        raise TypeError(f"{what} is the text {values!r}, where a list or an array was expected")
+        raise TypeError(f"{what} is the text {values!r}; expected a list or an array")
     if isinstance(values, AbstractSet | Mapping) and not isinstance(values, KeysView):
         kind = "dict" if isinstance(values, Mapping) else "set"
-        raise TypeError(f"{what} is a {kind}, where a list or an array was expected; pass a list, as sorted(…) gives")
+        raise TypeError(f"{what} is a {kind}; expected a list or an array; pass a list, as sorted(…) gives")
     if isinstance(values, KeysView) or (not hasattr(values, "__len__") and hasattr(values, "__iter__")):
         values = list(values)
     if isinstance(values, np.ma.MaskedArray):
@@ -84,10 +84,10 @@ def one_axis(what: str, values: Any) -> Array:
     array([0, 1])
     """
     if not hasattr(values, "__len__") and not hasattr(values, "__iter__"):
-        raise TypeError(f"{what} is {values!r}, where a list or an array was expected")
+        raise TypeError(f"{what} is {values!r}; expected a list or an array")
     array = as_array(what, values)
     if array.ndim != 1:
-        raise TypeError(f"{what} has {array.ndim} axes, where a list or a one-dimensional array was expected")
+        raise TypeError(f"{what} has {array.ndim} axes; expected a list or a one-dimensional array")
     return array
 
 
@@ -258,6 +258,37 @@ def as_text(value: Any) -> str:
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
+def positive_int(name: str, value: Any, otherwise: str = "") -> int:
+    """Return an integer from 1 on that a user passed, of Python's or numpy's types.
+
+    Parameters
+    ----------
+    name
+        The parameter, for messages.
+    value
+        What was passed.
+    otherwise
+        What it may be instead, for messages: " or None".
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is below 1.
+
+    Examples
+    --------
+    >>> positive_int("threads", 2)
+    2
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; expected a positive integer{otherwise}")
+    if value < 1:
+        raise ValueError(f"{name} is {value}; expected a positive integer{otherwise}")
+    return int(value)
+
+
 def _with_a_gap(what: str, array: Any, place: int, rest: Array | None = None) -> Exception:
     kind = {"b": "bool", "i": "integer", "u": "integer"}.get(getattr(array.dtype, "kind", "O"), "other")
     if rest is not None and len(rest):
@@ -266,13 +297,12 @@ def _with_a_gap(what: str, array: Any, place: int, rest: Array | None = None) ->
     found = f"with a missing value at place {place}"
     if kind == "bool":
         return ValueError(
-            f"{what} is a mask {found}, where True or False was expected in each place. Fill it, as with "
-            "mask.fillna(False)"
+            f"{what} is a mask {found}; expected True or False in each place. Fill it, as with mask.fillna(False)"
         )
     if kind == "text":
-        return ValueError(f"{what} is a list of names {found}, where a name was expected in each place. Drop it first")
+        return ValueError(f"{what} is a list of names {found}; expected a name in each place. Drop it first")
     error = TypeError if kind == "integer" else ValueError
-    return error(f"{what} holds {array.dtype} {found}, where a value was expected in each place. Drop or fill it first")
+    return error(f"{what} holds {array.dtype} {found}; expected a value in each place. Drop or fill it first")
 
 
 def first_few(values: Any, limit: int = 3, form: Callable[[Any], str] = repr) -> str:

@@ -166,7 +166,7 @@ fn dense(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLayo
     let array = describe(file, &dataset, place, size)?;
     if array.shape.len() != 2 {
         return Err(place.format(
-            format!("an array of shape {:?}, where a matrix of rows and columns was expected", array.shape),
+            format!("an array of shape {:?}; expected a matrix of rows and columns", array.shape),
             "Name a two-dimensional element",
         ));
     }
@@ -175,7 +175,7 @@ fn dense(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLayo
 
 fn not_a_matrix(place: &Place, encoding: &str) -> Error {
     place.format(
-        format!("the encoding is '{encoding}', where 'csr_matrix', 'csc_matrix' or 'array' was expected"),
+        format!("the encoding is '{encoding}'; expected 'csr_matrix', 'csc_matrix' or 'array'"),
         "Name an element that holds a matrix, or write the file again with anndata",
     )
 }
@@ -189,7 +189,7 @@ fn sparse(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLay
         Some(other) => return Err(not_a_matrix(place, other)),
         None => {
             return Err(place.format(
-                "the group has no encoding-type, where 'csr_matrix' or 'csc_matrix' was expected",
+                "the group has no encoding-type; expected 'csr_matrix' or 'csc_matrix'",
                 "Write the file again with anndata",
             ));
         }
@@ -202,10 +202,10 @@ fn sparse(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLay
             .map_err(|e| place.format(format!("the dataset cannot be opened ({e})"), "Write the file again"))?;
         let array = describe(file, &dataset, &place, size)?;
         if array.shape.len() != 1 {
-            return Err(place.format(format!("shape {:?}, where one axis was expected", array.shape), COPY_AGAIN));
+            return Err(place.format(format!("shape {:?}; expected one axis", array.shape), COPY_AGAIN));
         }
         if name != "data" && !array.dtype.kind.is_integer() {
-            return Err(place.format(format!("dtype {}, where an integer was expected", array.dtype), COPY_AGAIN));
+            return Err(place.format(format!("dtype {}; expected an integer", array.dtype), COPY_AGAIN));
         }
         Ok(array)
     };

@@ -138,7 +138,7 @@ pub(crate) fn read_columns(
             let place = Place::new(file.path().display().to_string(), indices.name.clone());
             let element = nth_element(spans, (before + at) as u64);
             place.format(
-                format!("element {element} is the index {value}, where 0 to {} was expected", n_cols.saturating_sub(1)),
+                format!("element {element} is the index {value}; expected 0 to {}", n_cols.saturating_sub(1)),
                 "The file is damaged or was written wrongly: write it again",
             )
         })
@@ -182,7 +182,7 @@ pub(crate) fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, 
     debug_assert_eq!(starts.len() as u64, n_major + 1);
     RowStarts::new(&starts).map_err(|at| {
         let found = match at {
-            0 => format!("it begins with {}, where 0 was expected", starts[0]),
+            0 => format!("it begins with {}; expected 0", starts[0]),
             at => format!("element {at} is {}, less than {} before it", starts[at] as i64, starts[at - 1] as i64),
         };
         place.format(found, remedy)

@@ -296,7 +296,7 @@ impl PyBlock {
             let mut held = Columns::with_capacity(n_cols, total);
             held.append(index_kind, indices, n_cols).map_err(|(at, value)| {
                 PyValueError::new_err(format!(
-                    "element {at} of indices is {value}, where 0 to {n_cols} - 1 was expected"
+                    "element {at} of indices is {value}; expected 0 to {n_cols} - 1"
                 ))
             })?;
             let mut values = Values::with_capacity(total);
@@ -391,7 +391,7 @@ fn as_tuple(lost: Lost) -> (u64, String, &'static str) {
 }
 
 fn not_computed(dtype: &str) -> PyErr {
-    PyTypeError::new_err(format!("rows are not computed in dtype {dtype}: float32, float16 or bfloat16 was expected"))
+    PyTypeError::new_err(format!("rows are not computed in dtype {dtype}; expected float32, float16 or bfloat16"))
 }
 
 fn unknown_dtype(name: &str) -> PyErr {

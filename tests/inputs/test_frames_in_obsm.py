@@ -93,7 +93,7 @@ def test_columns_that_are_no_numbers(tmp_path: Path, form: str) -> None:
     adata.obsm["protein"]["IgG"] = pd.Categorical(["low", "high"] * 20)
     adata.obsm["protein"].loc["cell1", "CD19"] = pd.NA
     given = adata[:, :] if form == "view" else hand_over(adata, form, tmp_path)
-    with pytest.raises(UnsupportedError, match="column 'IgG' is category, where numbers were expected; leave it out"):
+    with pytest.raises(UnsupportedError, match="column 'IgG' is category; expected numbers; leave it out"):
         AnnDataset(given, elem="obsm/protein")[0]
     some: dict[str, Any] = {"elem": "obsm/protein", "var_subset": ["CD19", "CD3"]}
     for dataset in (AnnDataset(given, **some), AnnDataset([given, given], **some).subset(slice(40))):

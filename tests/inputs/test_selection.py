@@ -113,8 +113,8 @@ def test_a_subset_does_not_change_with_the_users_array() -> None:
 @pytest.mark.parametrize(
     ("written", "error", "message"),
     [
-        ([0, 5], IndexError, "obs_subset holds 5, where 0 to 4 was expected"),
-        ([-1, 2], IndexError, "obs_subset holds -1, where 0 to 4 was expected"),
+        ([0, 5], IndexError, "obs_subset holds 5; expected 0 to 4"),
+        ([-1, 2], IndexError, "obs_subset holds -1; expected 0 to 4"),
         (np.array([2**63], "uint64"), IndexError, "obs_subset"),
         (MASK[:4], ValueError, "mask of length 4, but there are 5 rows"),
         ([True] * 6, ValueError, "mask of length 6, but there are 5 rows"),

@@ -118,7 +118,7 @@ def test_what_is_delivered_may_change(path: Path, kind: str, tmp_path: Path) -> 
         ({}, r"\{\} is no state of a loader"),
         (None, "None is no state of a loader"),
         ([1], r"\[1\] is no state"),
-        ({"version": 2}, "version 2 and keys.*version 1 was expected"),
+        ({"version": 2}, "version 2 and keys.*expected version 1"),
         ({"version": 1, "epoch": 0}, r"keys \['epoch', 'version'\]"),
     ],
 )

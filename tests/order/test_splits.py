@@ -196,7 +196,7 @@ def test_other_processes_split_alike(shelf: Path) -> None:
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
-    ({"a": 0.5, "b": 0.4}, {}, ValueError, "sum to 0.9, where 1 was expected"),
+    ({"a": 0.5, "b": 0.4}, {}, ValueError, "sum to 0.9; expected 1"),
     ({}, {}, ValueError, "sum to 0"),
     ({"a": 1.5, "b": -0.5}, {}, ValueError, "fraction of 'a' is 1.5"),
     ({"a": 1.0, "b": 0.0}, {}, ValueError, "fraction of 'b' is 0.0"),

@@ -84,8 +84,8 @@ def test_a_dataframe_goes_into_many_files(files: list[Path]) -> None:
         ([(range(20), FRAME[["CD3"]].iloc[:20]), (range(20, N), VALUES[20:])], TypeError, "result 1 is an array"),
         ([(range(20), FRAME.iloc[:20])], ValueError, "20 of 40 rows have no result"),
         (FRAME.set_axis([f"cell{i}" for i in range(N)]).iloc[:9], ValueError, "31 of 40 rows have no result"),
-        (FRAME[["CD3", "CD3"]], ValueError, "different names were expected"),
-        (FRAME[[]], ValueError, "different names were expected"),
+        (FRAME[["CD3", "CD3"]], ValueError, "expected different names"),
+        (FRAME[[]], ValueError, "expected different names"),
     ],
 )
 def test_dataframes_that_are_refused(path: Path, results: Any, error: type[Exception], message: str) -> None:

@@ -419,7 +419,7 @@ fn what_is_no_matrix_is_told() {
         ("text", "X", "not HDF5"),
         ("empty", "X", "empty"),
         ("odd", "X", "'X' does not exist. There is no matrix in this file"),
-        ("odd", "vector", "[5], where a matrix of rows and columns was expected"),
+        ("odd", "vector", "[5]; expected a matrix of rows and columns"),
         ("odd", "frame", "the encoding is 'dataframe'"),
         ("odd", "group", "no encoding-type"),
     ] {

@@ -173,7 +173,7 @@ STRANGE = {
     "indptr are floats": (replaced("X/indptr", lambda a: a.astype("f8")), FormatError, "'X/indptr'", "float64"),
     "indptr too short": (replaced("X/indptr", lambda a: a[:-1]), FormatError, "'X'", "indptr has 60 elements", "61"),
     "indptr empty": (replaced("X/indptr", np.empty(0, "i4")), FormatError, "'X'", "indptr has 0 elements", "61"),
-    "indptr begins late": (replaced("X/indptr", changed(0, 1)), FormatError, "'X/indptr'", "with 1", "0 was expected"),
+    "indptr begins late": (replaced("X/indptr", changed(0, 1)), FormatError, "'X/indptr'", "with 1", "expected 0"),
     "indptr negative": (replaced("X/indptr", changed(9, -5)), FormatError, "'X/indptr'", "element 10", "write it"),
     "indptr all negative": (replaced("X/indptr", changed(0, -1)), FormatError, "'X/indptr'", "begins with"),
     "indptr falls": (

@@ -62,7 +62,7 @@ def dtype_name(dtype: Any) -> str:
     if isinstance(dtype, torch.dtype) and dtype in _NAMES:
         return _NAMES[dtype]
     expected = ", ".join(f"torch.{name}" for name in _NAMES.values())
-    raise TypeError(f"dtype is {dtype!r}, where one of {expected} was expected")
+    raise TypeError(f"dtype is {dtype!r}; expected one of {expected}")
 
 
 class Held(Protocol):

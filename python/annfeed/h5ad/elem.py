@@ -51,11 +51,11 @@ class Elem:
         Elem(path='mod/rna/layers/counts', obs='mod/rna/obs', var='mod/rna/var')
         """
         if not isinstance(elem, str):
-            raise TypeError(f"elem is {elem!r}, where a text like 'X' or a dict {{key: place}} was expected")
+            raise TypeError(f"elem is {elem!r}; expected a text like 'X' or a dict {{key: place}}")
         match = _ELEM.match(elem.strip("/"))
         if match is None:
             raise UnknownNameError(
-                f"elem is {elem!r}, where 'X', 'raw/X', 'layers/<name>' or 'obsm/<name>' was expected "
+                f"elem is {elem!r}; expected 'X', 'raw/X', 'layers/<name>' or 'obsm/<name>' "
                 "(in a nested AnnData with its path before it: 'mod/rna/X')"
             )
         prefix, place = match["prefix"], match["place"]
@@ -78,5 +78,5 @@ def parse_places(elem: str | Mapping[str, str]) -> dict[str, Elem]:
     """
     places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}
     if not places:
-        raise ValueError("elem is empty, where at least one {key: place} was expected")
+        raise ValueError("elem is empty; expected at least one {key: place}")
     return {key: Elem.parse(place) for key, place in places.items()}

@@ -108,7 +108,7 @@ def _told(path: str, failed: OSError | None) -> Exception:
         if not stat.S_ISREG(mode):
             folder = f'; pass "{shown}/*.h5ad" for the files in it' if stat.S_ISDIR(mode) else ""
             return IsADirectoryError(
-                21, f"cannot open the file: it is not a regular file, where an .h5ad file was expected{folder}", path
+                21, f"cannot open the file: it is not a regular file; expected an .h5ad file{folder}", path
             )
         size = os.path.getsize(path)
         signed = has_signature(path)

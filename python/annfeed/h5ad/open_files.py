@@ -10,6 +10,8 @@ import resource
 import weakref
 from typing import Any, Protocol
 
+from annfeed.user_arrays import positive_int
+
 #: More are never of use: a window touches a few thousand rows.
 _MOST = 4096
 
@@ -46,7 +48,7 @@ class OpenFiles:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        self._limit = None if limit is None else _positive(limit)
+        self._limit = None if limit is None else positive_int("max_open_files", limit, " or None")
         _collections.add(self)
         make_room(0)
 
@@ -113,12 +115,3 @@ def _retried(work: Any) -> list[Any]:
             return list(work())
         except RuntimeError:  # another thread was here meanwhile
             continue
-
-
-def _positive(limit: Any) -> int:
-    if isinstance(limit, bool) or not hasattr(limit, "__index__"):
-        raise TypeError(f"max_open_files is {limit!r}, where a positive integer or None was expected")
-    number = int(limit)
-    if number < 1:
-        raise ValueError(f"max_open_files is {number}, where a positive integer or None was expected")
-    return number

@@ -62,11 +62,11 @@ class Joining:
 
     def __post_init__(self) -> None:
         if self.join not in ("inner", "outer"):
-            raise ValueError(f"join is {self.join!r}, where 'inner' or 'outer' was expected")
+            raise ValueError(f"join is {self.join!r}; expected 'inner' or 'outer'")
         for name in ("label", "index_unique"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise TypeError(f"{name} is {value!r}, where a text or None was expected")
+                raise TypeError(f"{name} is {value!r}; expected a text or None")
 
 
 @dataclass(frozen=True)

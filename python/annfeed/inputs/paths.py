@@ -78,11 +78,11 @@ def find_parts(sources: Any, keys: Iterable[str] | None) -> Parts | None:
         found = [match for source in sources for match in _matches(_as_source(source))]
     else:
         raise TypeError(
-            f"adata_or_path is a {type(sources).__name__}, where an AnnData or the path of an .h5ad, or a list of "
-            f"these, was expected{_of_mudata(sources)}"
+            f"adata_or_path is a {type(sources).__name__}; expected an AnnData or the path of an .h5ad, or a list of "
+            f"these{_of_mudata(sources)}"
         )
     if not found:
-        raise ValueError("there are no sources: the list is empty, where paths or AnnData objects were expected")
+        raise ValueError("there are no sources: the list is empty; expected paths or AnnData objects")
     return Parts(found, _checked_keys(keys, len(found)))
 
 
@@ -108,8 +108,7 @@ def _as_source(source: Any) -> Any:
     if _is_one(source):
         return source
     raise TypeError(
-        f"a source is a {type(source).__name__}, where an AnnData or the path of an .h5ad was expected"
-        f"{_of_mudata(source)}"
+        f"a source is a {type(source).__name__}; expected an AnnData or the path of an .h5ad{_of_mudata(source)}"
     )
 
 
@@ -130,13 +129,13 @@ def _checked_keys(keys: Iterable[Any] | None, n: int) -> list[str]:
     if keys is None:
         return [str(i) for i in range(n)]
     if isinstance(keys, str):
-        raise TypeError(f"keys is the text {keys!r}, where a list of texts was expected, one for each source")
+        raise TypeError(f"keys is the text {keys!r}; expected a list of texts, one for each source")
     texts = [str(key) for key in keys]
     if len(texts) != n:
-        raise ValueError(f"there are {len(texts)} keys for {n} sources, where one for each was expected")
+        raise ValueError(f"there are {len(texts)} keys for {n} sources; expected one for each")
     seen: set[str] = set()
     for text in texts:
         if text in seen:
-            raise ValueError(f"the key {text!r} is there twice, where a different one for each source was expected")
+            raise ValueError(f"the key {text!r} is there twice; expected a different one for each source")
         seen.add(text)
     return texts

@@ -79,7 +79,7 @@ def row_subset(
         lambda p: (
             f"index {p} is out of range for a dataset of {n_rows} rows"
             if from_end
-            else f"{what} holds {p}, where 0 to {n_rows - 1} was expected"
+            else f"{what} holds {p}; expected 0 to {n_rows - 1}"
         ),
     )
     return np.where(positions < 0, positions + n_rows, positions)
@@ -122,7 +122,7 @@ def column_subset(subset: Any, n_cols: int, names: Names | None, place: str) -> 
         return None
     if isinstance(subset, slice):
         if any(isinstance(bound, str) for bound in (subset.start, subset.stop, subset.step)):
-            raise TypeError(f"var_subset is {subset!r}, a slice of names, where one of positions was expected")
+            raise TypeError(f"var_subset is {subset!r}, a slice of names; expected one of positions")
         return positions_of_slice(subset, n_cols)
     values, index = one_axis("var_subset", subset), index_of(subset)
     if values.dtype == bool:
@@ -240,7 +240,7 @@ def _integers(what: str, values: npt.NDArray[Any], hint: str) -> Int64Array:
         return np.empty(0, np.int64)
     if values.dtype.kind not in "iu":
         expected = "integer positions or a boolean mask" if what != "the index" else "integers"
-        raise TypeError(f"{what} holds {values.dtype}, where {expected} were expected{'; ' + hint if hint else ''}")
+        raise TypeError(f"{what} holds {values.dtype}; expected {expected}{'; ' + hint if hint else ''}")
     return values.astype(np.int64)
 
 
@@ -260,7 +260,7 @@ def _refuse_numbers_of_all(
     """Positions are values by themselves; but a number under each name is none: a mask of 0 and 1, mostly."""
     if len(values) == n and values.dtype.kind in "iu" and is_of(index, names):
         raise ValueError(
-            f"{what} is a Series of {values.dtype} with a value for each name, where positions or a mask was expected. "
+            f"{what} is a Series of {values.dtype} with a value for each name; expected positions or a mask. "
             "Pass series.astype(bool) for a mask, series.to_numpy() for positions"
         )
 

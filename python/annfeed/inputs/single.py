@@ -269,7 +269,7 @@ def as_path(path: Any) -> str:
     """Return a path as text, with ``~`` taken for the home directory; its bytes need not be UTF-8."""
     if isinstance(path, str | bytes | os.PathLike):
         return os.path.expanduser(os.fsdecode(path))
-    raise TypeError(f"adata_or_path is a {type(path).__name__}, where an AnnData or the path of an .h5ad was expected")
+    raise TypeError(f"adata_or_path is a {type(path).__name__}; expected an AnnData or the path of an .h5ad")
 
 
 def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:

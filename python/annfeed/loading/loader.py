@@ -96,7 +96,7 @@ class WindowLoader(DataLoader[Any]):
         if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
             batch_size, sampler, batch_sampler = 1, None, sampler  # as torch documents it: the sampler gives batches
         if batch_sampler is None and batch_size is None:
-            raise ValueError("batch_size is None, where an integer was expected; a plain DataLoader gives single items")
+            raise ValueError("batch_size is None; expected an integer; a plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None
         if plan is None and sampler is None and batch_sampler is None:
             weighting = find_weighting(dataset, weights, balance, temperature, replacement, n_samples)
@@ -148,7 +148,7 @@ class WindowLoader(DataLoader[Any]):
         self.uneven = uneven
         self.return_index = getattr(dataset, "return_index", False) if return_index is None else return_index
         if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
-            raise ValueError(f"prefetch_batches is {prefetch_batches!r}, where an integer from 0 on was expected")
+            raise ValueError(f"prefetch_batches is {prefetch_batches!r}; expected an integer from 0 on")
         # A worker's cache of decoded rows is worth keeping for the next epoch.
         kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.is_of_file)
         self._plan = plan

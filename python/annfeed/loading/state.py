@@ -154,8 +154,8 @@ def as_position(state: Any, order: Mapping[str, Any], data: Mapping[str, Any], r
         raise ValueError(f"{what}: {_short(state)} is no state of a loader; pass what its state_dict() returned")
     if state["version"] != VERSION or not state.keys() >= keys:
         raise ValueError(
-            f"{what}: the state has version {state['version']} and keys {sorted(map(str, state))}, where version "
-            f"{VERSION} was expected; load it with the annfeed that saved it"
+            f"{what}: the state has version {state['version']} and keys {sorted(map(str, state))}; expected "
+            f"version {VERSION}. Load it with the annfeed that saved it"
         )
     found = [
         f"{name} is {here.get(name)!r}, the state has {there.get(name)!r}"

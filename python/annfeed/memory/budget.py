@@ -47,16 +47,16 @@ def cache_budget(cache: Any) -> int:
     (1610612736, 0)
     """
     if isinstance(cache, bool) or not isinstance(cache, str | int):
-        raise TypeError(f"cache is {cache!r}, where bytes, a text like '4GiB', or 'auto' was expected")
+        raise TypeError(f"cache is {cache!r}; expected bytes, a text like '4GiB', or 'auto'")
     if isinstance(cache, int):
         if cache < 0:
-            raise ValueError(f"cache is {cache}, where a number of bytes from 0 on was expected")
+            raise ValueError(f"cache is {cache}; expected a number of bytes from 0 on")
         return int(cache)
     if _is_auto(cache):
         return int(free_memory() * AUTO_SHARE)
     match = _SIZE.match(cache)
     if match is None:
-        raise ValueError(f"cache is {cache!r}, where bytes, a text like '4GiB', or 'auto' was expected")
+        raise ValueError(f"cache is {cache!r}; expected bytes, a text like '4GiB', or 'auto'")
     return int(float(match["number"]) * _UNITS[match["unit"].upper()])
 
 

@@ -36,17 +36,17 @@ def check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     {'train': 0.9, 'test': 0.1}
     """
     if not isinstance(fractions, Mapping):
-        raise TypeError(f"fractions are {fractions!r}, where {{name: fraction}} was expected, as {{'train': 0.9, …}}")
+        raise TypeError(f"fractions are {fractions!r}; expected {{name: fraction}}, as {{'train': 0.9, …}}")
     checked = {}
     for name, fraction in fractions.items():
         if isinstance(fraction, bool) or not isinstance(fraction, int | float | np.number):
-            raise TypeError(f"the fraction of {name!r} is {fraction!r}, where a number was expected")
+            raise TypeError(f"the fraction of {name!r} is {fraction!r}; expected a number")
         if not 0 < fraction <= 1:
-            raise ValueError(f"the fraction of {name!r} is {fraction}, where a number above 0, up to 1 was expected")
+            raise ValueError(f"the fraction of {name!r} is {fraction}; expected a number above 0, up to 1")
         checked[name] = float(fraction)
     total = math.fsum(checked.values())
     if abs(total - 1) > 1e-6:
-        raise ValueError(f"the fractions {checked} sum to {total}, where 1 was expected")
+        raise ValueError(f"the fractions {checked} sum to {total}; expected 1")
     return checked
 
 
@@ -91,7 +91,7 @@ def split_rows(
     fractions = check_fractions(fractions)
     shares = list(fractions.values())
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**64:
-        raise ValueError(f"seed is {seed!r}, where an integer from 0 to 2**64 - 1 was expected")
+        raise ValueError(f"seed is {seed!r}; expected an integer from 0 to 2**64 - 1")
     codes = np.zeros(n_rows, dtype=np.int64)
     if strata is not None:
         codes = np.unique(np.asarray(strata), return_inverse=True)[1].astype(np.int64, copy=False)

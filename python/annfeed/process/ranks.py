@@ -35,7 +35,7 @@ def rank_and_world() -> tuple[int, int]:
     if rank is None or world is None:
         return 0, 1
     if not (rank.isdigit() and world.isdigit() and int(rank) < int(world)):
-        raise ValueError(f"RANK is {rank!r} and WORLD_SIZE {world!r}, where 0 <= RANK < WORLD_SIZE was expected")
+        raise ValueError(f"RANK is {rank!r} and WORLD_SIZE {world!r}; expected 0 <= RANK < WORLD_SIZE")
     return int(rank), int(world)
 
 

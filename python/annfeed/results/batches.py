@@ -83,14 +83,14 @@ def pieces(results: Any, index: Any, key: str, target: Rows, *, of_column: bool)
     if isinstance(results, Mapping):
         results = [results]
     elif not isinstance(results, Iterable) or isinstance(results, str | bytes):
-        raise TypeError(f"results is a {type(results).__name__}, where an array or pairs (index, values) were expected")
+        raise TypeError(f"results is a {type(results).__name__}; expected an array or pairs (index, values)")
     for number, batch in enumerate(results):
         what = f"result {number}"
         rows, values = _of_batch(what, batch, key)
         n = _length(what, values)
         yield _checked(Piece(what, _row_numbers(rows, n, f" of {what}"), values), target)
     if number < 0:
-        raise ValueError("results is empty, where at least one pair (index, values) was expected")
+        raise ValueError("results is empty; expected at least one pair (index, values)")
 
 
 def _is_whole(results: Any, of_column: bool) -> bool:
@@ -155,7 +155,7 @@ def _of_batch(what: str, batch: Any, key: str) -> tuple[Any, Any]:
         return _of_dict(what, batch, key)
     if not isinstance(batch, tuple | list) or len(batch) != 2:
         raise TypeError(
-            f"{what} is a {type(batch).__name__}, where a pair (index, values) or a dict with 'index' was expected; an "
+            f"{what} is a {type(batch).__name__}; expected a pair (index, values) or a dict with 'index'; an "
             "array of all results is passed as one, not in a list"
         )
     return batch[0], batch[1]
@@ -199,9 +199,7 @@ def _checked(piece: Piece, target: Rows) -> Piece:
     rows = piece.rows
     outside = rows[(rows < 0) | (rows >= target.n_rows)]
     if len(outside):
-        raise IndexError(
-            f"{target.place}: there is a result for row {outside[0]}, where 0 to {target.n_rows - 1} was expected"
-        )
+        raise IndexError(f"{target.place}: there is a result for row {outside[0]}; expected 0 to {target.n_rows - 1}")
     labels = getattr(piece.values, "index", None)
     if isinstance(labels, pd.Index) and not pd.api.types.is_numeric_dtype(labels.dtype):
         names = target.names()[rows]
@@ -219,17 +217,17 @@ def _row_numbers(index: Any, n: int, where: str) -> Int64Array:
     if rows.size == 0 and n == 0:
         return np.empty(0, np.int64)
     if rows.dtype.kind not in "iu":
-        raise TypeError(f"the index{where} has dtype {rows.dtype}, where integers were expected")
+        raise TypeError(f"the index{where} has dtype {rows.dtype}; expected integers")
     if rows.shape != (n,):
-        raise ValueError(f"the index{where} has shape {rows.shape}, where one row for each of {n} results was expected")
+        raise ValueError(f"the index{where} has shape {rows.shape}; expected one row for each of {n} results")
     return rows.astype(np.int64)
 
 
 def _length(what: str, values: Any) -> int:
     if np.ndim(values) == 0 and not hasattr(values, "__len__"):
-        raise TypeError(f"{what} is a {type(values).__name__}, where one value for each row was expected")
+        raise TypeError(f"{what} is a {type(values).__name__}; expected one value for each row")
     if getattr(values, "ndim", 1) == 0:
-        raise ValueError(f"{what} has shape (), where [n, k] or [n] was expected")
+        raise ValueError(f"{what} has shape (); expected [n, k] or [n]")
     return len(values)
 
 

@@ -149,7 +149,7 @@ class ResultColumn:
         if pd.api.types.is_integer_dtype(column.dtype):
             return "labels"
         raise TypeError(
-            f"{what} has dtype {column.dtype}, where codes (integers) or labels were expected, as categories= is given"
+            f"{what} has dtype {column.dtype}; expected codes (integers) or labels, as categories= is given"
         )
 
     def _coded(self, what: str, column: pd.Series[Any]) -> npt.NDArray[np.int32]:
@@ -275,7 +275,7 @@ def _typed(what: str, values: Any) -> Any:
     if is_object and kind in ("floating", "mixed-integer-float"):
         return column.astype("Float64").astype(np.float64)
     found = f"{kind} values" if is_object else f"dtype {dtype}"
-    raise TypeError(f"{what} has {found}, where numbers, bools or text were expected")
+    raise TypeError(f"{what} has {found}; expected numbers, bools or text")
 
 
 def _series(values: Any) -> Any:
@@ -303,7 +303,7 @@ def _dtype_of(categories: Any) -> pd.CategoricalDtype:
     if isinstance(categories, pd.CategoricalDtype):
         dtype = categories
     elif isinstance(categories, str):
-        raise TypeError(f"categories is the text {categories!r}, where a list of labels was expected")
+        raise TypeError(f"categories is the text {categories!r}; expected a list of labels")
     else:
         # As plain Python values, which messages show without their type.
         dtype = pd.CategoricalDtype(_categories(pd.Index(categories).tolist()))
@@ -322,4 +322,4 @@ def _categories(labels: list[Any]) -> pd.Index[Any]:
 def _number(fill: Any) -> float:
     if isinstance(fill, bool | int | float | np.number | np.bool_):
         return fill  # type: ignore[return-value]
-    raise TypeError(f"fill is {fill!r}, where a number was expected, as the results are numbers")
+    raise TypeError(f"fill is {fill!r}; expected a number, as the results are numbers")

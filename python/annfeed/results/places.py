@@ -161,8 +161,8 @@ def find_places(target: Any) -> Places:
         return Places([Place("AnnData", target, "", range(target.n_obs))], ObsTable.from_anndata(target, []))
     if not isinstance(target, str | os.PathLike):
         raise TypeError(
-            f"path_or_adata is a {type(target).__name__}, where an AnnData, the path of an .h5ad file or an AnnDataset "
-            "was expected"
+            f"path_or_adata is a {type(target).__name__}; expected an AnnData, the path of an .h5ad file or an "
+            "AnnDataset"
         )
     path = os.path.expanduser(os.fspath(target))
     if glob.has_magic(str(path)) and not os.path.lexists(path):
@@ -171,7 +171,7 @@ def find_places(target: Any) -> Places:
         )
     with open_h5py(path) as file:
         if "obs" not in file:
-            raise FormatError(f"{path} has no 'obs', where an .h5ad file was expected")
+            raise FormatError(f"{path} has no 'obs'; expected an .h5ad file")
     obs = ObsTable.from_file(path, "obs", [])
     return Places([Place(str(path), path, "", range(obs.n_rows))], obs)
 
@@ -205,7 +205,7 @@ def check_name(where: Where, key: Any) -> None:
     """
     what = "key" if where == "obsm" else "column"
     if not isinstance(key, str) or not key or "/" in key or key.startswith("."):
-        raise ValueError(f"{what} is {key!r}, where a name without '/' and not beginning with '.' was expected")
+        raise ValueError(f"{what} is {key!r}; expected a name without '/' and not beginning with '.'")
     if where == "obs" and key in ("_index", "__categories"):
         raise ValueError(f"column is {key!r}, which anndata keeps for itself; choose another name")
 
@@ -219,7 +219,7 @@ def _check_file(path: str, prefix: str, where: Where, key: str, overwrite: bool)
     with open_h5py(path) as file:
         obs, obsm = file.get(prefix + "obs"), file.get(prefix + "obsm")
         if obs is None:
-            raise FormatError(f"{path} has no {prefix + 'obs'!r}, where an .h5ad file was expected")
+            raise FormatError(f"{path} has no {prefix + 'obs'!r}; expected an .h5ad file")
         group = obs if where == "obs" else obsm
         if group is not None and not isinstance(group, h5py.Group):
             raise UnsupportedError(

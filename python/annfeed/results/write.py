@@ -234,7 +234,7 @@ class _Matrix:
         if self._first and is_frame:
             names = [str(name) for name in piece.values.columns]
             if len(set(names)) < len(names) or not names:
-                raise ValueError(f"{piece.what} has the columns {names}, where different names were expected")
+                raise ValueError(f"{piece.what} has the columns {names}; expected different names")
             columns = piece.values.columns
             self._columns = {
                 name: ResultColumn(self._target.n_rows, self._target.place, to_file=_is_to_file(self._target))
@@ -342,7 +342,7 @@ def _one_value(piece: Piece) -> Any:
     if len(shape) == 2 and shape[1] == 1:
         return values.iloc[:, 0] if hasattr(values, "iloc") else values[:, 0]
     raise ValueError(
-        f"{piece.what} has shape {shape}, where one value a row, [n], was expected. Of scores take .argmax(1), or "
+        f"{piece.what} has shape {shape}; expected one value a row, [n],. Of scores take .argmax(1), or "
         "write them with write_obsm"
     )
 
@@ -361,9 +361,9 @@ def _numbers(what: str, values: Any) -> Array:
         )
     array = np.asarray(_of_tensor(values) if isinstance(values, torch.Tensor) else values)
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"{what} has dtype {array.dtype}, where numbers were expected")
+        raise TypeError(f"{what} has dtype {array.dtype}; expected numbers")
     if array.ndim not in (1, 2):
-        raise ValueError(f"{what} has shape {array.shape}, where [n, k] or [n] was expected")
+        raise ValueError(f"{what} has shape {array.shape}; expected [n, k] or [n]")
     return array
 
 

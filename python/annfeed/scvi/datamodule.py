@@ -24,6 +24,7 @@ from annfeed.loading.loader import WindowLoader
 from annfeed.scvi.dataset import FileCells
 from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.setup import Registration, key_list
+from annfeed.user_arrays import positive_int
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -165,8 +166,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             np.zeros(len(obs), dtype=np.int64) if labels_key is None else obs[labels_key]
         )
         self.unlabeled_category = unlabeled_category
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"found batch_size={batch_size!r}; expected a positive integer")
+        positive_int("batch_size", batch_size)
         self.batch_size = batch_size
         self._order: dict[str, Any] = {"block_size": block_size, "seed": seed}
         self._loader_kwargs = loader_kwargs

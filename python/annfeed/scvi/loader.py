@@ -23,6 +23,7 @@ from annfeed.process.ranks import draw_seed
 from annfeed.scvi.dataset import RegistryDataset, RowSubset
 from annfeed.scvi.samplers import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.scvi.tickets import TicketBatches, Tickets
+from annfeed.user_arrays import positive_int
 
 
 class AnnDataLoader(DataLoader[Any]):
@@ -121,8 +122,8 @@ class AnnDataLoader(DataLoader[Any]):
             raise ValueError("sampler and distributed_sampler=True exclude each other: pass one of them")
         if sampler is not None and shuffle:
             raise ValueError("sampler and shuffle=True exclude each other: the sampler alone decides on the order")
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise ValueError(f"threads is {threads!r}, where a positive integer or None was expected")
+        if threads is not None:
+            positive_int("threads", threads, " or None")
         registered = (
             _registered
             if _registered is not None

@@ -50,9 +50,7 @@ def keys_and_dtypes(adata_manager: Any, asked: Any) -> dict[str, Any]:
     if asked is None:
         asked = registered
     if not isinstance(asked, list | dict):
-        raise ValueError(
-            f"data_and_attributes is {asked!r}, where a list of registry keys or a dict {{key: dtype}} was expected"
-        )
+        raise ValueError(f"data_and_attributes is {asked!r}; expected a list of registry keys or a dict {{key: dtype}}")
     for key in asked:
         if key not in registered:
             raise UnknownNameError(f"{key!r} is not in the data registry, which has {registered}")
@@ -150,8 +148,8 @@ def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:
         as_is = value.format == "csr" or (value.format == "csc" and as_tensor)
         return SparseField(copy.copy(value) if as_is else value.tocsr(), dtype, as_tensor=as_tensor)
     raise TypeError(
-        f"{key!r} of the registry holds a {type(value).__name__}, where an array, a DataFrame, a sparse matrix or a "
-        "matrix on disk was expected"
+        f"{key!r} of the registry holds a {type(value).__name__}; expected an array, a DataFrame, a sparse matrix or a "
+        "matrix on disk"
     )
 
 

@@ -69,7 +69,7 @@ class ConcatDataLoader(DataLoader[Any]):
         **data_loader_kwargs: Any,
     ) -> None:
         if len(indices_list) == 0:
-            raise ValueError("indices_list is empty, where at least one list of cells was expected")
+            raise ValueError("indices_list is empty; expected at least one list of cells")
         self.adata_manager = adata_manager
         self.data_loader_kwargs = data_loader_kwargs
         self.data_and_attributes = data_and_attributes
@@ -164,7 +164,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         self.indices = row_indices(indices, int(adata_manager.adata.shape[0]), lambda: adata_manager.adata.obs_names)
         self.labeled_locs = _cells_by_label(adata_manager, self.indices)
         if not any(map(len, self.labeled_locs)):
-            raise ValueError(f"none of the {len(self.indices)} cells has a label, where at least one was expected")
+            raise ValueError(f"none of the {len(self.indices)} cells has a label; expected at least one")
         super().__init__(
             adata_manager,
             [self.indices, self.subsample_labels()],

@@ -257,5 +257,5 @@ def key_list(keys: Sequence[str] | None) -> list[str] | None:
         If they are one text.
     """
     if isinstance(keys, str):
-        raise TypeError(f"covariate keys are the text {keys!r}, where a list of obs columns was expected")
+        raise TypeError(f"covariate keys are the text {keys!r}; expected a list of obs columns")
     return None if keys is None or len(keys) == 0 else list(keys)

@@ -13,6 +13,7 @@ from annfeed.memory.budget import cache_budget
 from annfeed.scvi.counts import ManagesCounts, stock
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.semisupervised import SemiSupervisedDataLoader
+from annfeed.user_arrays import positive_int
 
 Model = TypeVar("Model")
 
@@ -74,11 +75,8 @@ def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads
     >>> folder.cleanup()
     """
     cache_budget(cache)
-    for name, value in {"window": window, "threads": 1 if threads is None else threads}.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} is {value!r}, where a positive integer was expected")
-        if value < 1:
-            raise ValueError(f"{name} is {value}, where a positive integer was expected")
+    positive_int("window", window)
+    positive_int("threads", 1 if threads is None else threads)
     options = {"window": window, "cache": cache, "threads": threads}
     target: Any = model
     splitter = _splitter(target, options)
@@ -95,7 +93,7 @@ def _splitter(model: Any, options: dict[str, Any]) -> type[Any] | None:
     from scvi.model.base import BaseModelClass
 
     if not isinstance(model, BaseModelClass):
-        raise TypeError(f"model is a {type(model).__name__}, where a model of scvi-tools was expected")
+        raise TypeError(f"model is a {type(model).__name__}; expected a model of scvi-tools")
     splitter = getattr(type(model), "_data_splitter_cls", None)
     plain, semi = MakesLoaders(AnnDataLoader, **options), MakesLoaders(SemiSupervisedDataLoader, **options)
     name = f"{type(model).__name__}"

@@ -215,7 +215,7 @@ def _numbers(column: Any, place: str, advice: str) -> npt.NDArray[Any]:
         return _numbers(column.sparse.to_dense(), place, advice)
     is_number = pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_numeric_dtype(dtype)
     if isinstance(dtype, pd.CategoricalDtype) or not is_number or pd.api.types.is_complex_dtype(dtype):
-        raise UnsupportedError(f"{place} is {dtype}, where numbers were expected; {advice}")
+        raise UnsupportedError(f"{place} is {dtype}; expected numbers; {advice}")
     if isinstance(dtype, np.dtype):
         return np.asarray(column)
     if column.isna().any():

@@ -220,18 +220,18 @@ class H5pyMatrix:
     def _check_range(self, indices: npt.NDArray[Any], n: int) -> None:
         wrong = indices[(indices < 0) | (indices >= n)]
         if len(wrong):
-            raise self._damaged("/indices", f"holds {wrong[0]}, where 0 to {n - 1} was expected")
+            raise self._damaged("/indices", f"holds {wrong[0]}; expected 0 to {n - 1}")
 
     def _checked(self, array: Any, place: str, n_axes: int) -> Any:
         """The array, if it can be part of a matrix and h5py has the filters to read it."""
         if not hasattr(array, "dtype"):
             raise FormatError(f"{self._path}: '{place}' is not an array. The file is damaged: write it again")
         if array.ndim != n_axes:
-            raise FormatError(f"{self._path}: '{place}' has shape {array.shape}, where {n_axes} axes were expected")
+            raise FormatError(f"{self._path}: '{place}' has shape {array.shape}; expected {n_axes} axes")
         kinds = "biuf" if place.endswith(("/data", self._elem)) else "iu"
         if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
             expected = "bool, integers or floats of up to 64 bits" if "f" in kinds else "integers"
-            raise UnsupportedError(f"{self._path}: '{place}' has dtype {array.dtype}, where {expected} were expected")
+            raise UnsupportedError(f"{self._path}: '{place}' has dtype {array.dtype}; expected {expected}")
         # Now, not at the first batch.
         missing = [code for code in _filters(array) if not _available(code)]
         if missing:

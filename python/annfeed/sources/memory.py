@@ -73,7 +73,7 @@ class MemorySource:
             self._matrix = matrix if matrix.format == "csr" else matrix.tocsr()
         elif isinstance(matrix, np.ma.MaskedArray):
             raise TypeError(
-                f"{name} is a masked array, where numbers without a mask were expected. Pass matrix.filled(0), or "
+                f"{name} is a masked array; expected numbers without a mask. Pass matrix.filled(0), or "
                 "another value for what is masked"
             )
         elif isinstance(matrix, np.ndarray) and matrix.ndim == 2:
@@ -90,7 +90,7 @@ class MemorySource:
         if isinstance(matrix, FrameRows):
             return
         if self._matrix.dtype.kind not in "biuf" or self._matrix.dtype.itemsize > 8:
-            raise TypeError(f"{name} has dtype {self._matrix.dtype}, where bool, integers or floats were expected")
+            raise TypeError(f"{name} has dtype {self._matrix.dtype}; expected bool, integers or floats")
 
     @property
     def shape(self) -> tuple[int, int]:

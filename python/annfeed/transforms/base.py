@@ -162,7 +162,7 @@ class NormalizeTotal(StepOnX):
         if not 0 < self.target_sum < float("inf"):
             raise ValueError(f"NormalizeTotal: target_sum must be a positive number, not {target_sum!r}")
         if over not in ("all", "delivered"):
-            raise ValueError(f"NormalizeTotal: over is {over!r}, where 'all' or 'delivered' was expected")
+            raise ValueError(f"NormalizeTotal: over is {over!r}; expected 'all' or 'delivered'")
         self.over = over
 
     def on(self, x: torch.Tensor, totals: torch.Tensor | None) -> torch.Tensor:
@@ -505,7 +505,7 @@ def _vector(name: str, values: Any) -> torch.Tensor:
     if array.ndim != 1:
         raise ValueError(f"Scale: {name} must have one value a gene, shape [n_vars], not {array.shape}")
     if array.dtype.kind not in "biuf":
-        raise TypeError(f"Scale: {name} holds {array.dtype}, where numbers were expected")
+        raise TypeError(f"Scale: {name} holds {array.dtype}; expected numbers")
     vector = torch.from_numpy(array.astype("float64"))
     if not torch.isfinite(vector).all():
         raise ValueError(f"Scale: {name} has values that are not finite")
