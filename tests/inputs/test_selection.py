@@ -255,7 +255,7 @@ def test_masked_arrays_and_bfloat16(ask: Any) -> None:
         ask(np.ma.array([True, True, False], mask=[False, True, False]), names)
     assert ask(np.ma.array([True, False, True]), names) == [0, 2]
     assert numbers_of_rows("weights", torch.tensor([0.5, 3], dtype=torch.bfloat16), 2, no_names).tolist() == [0.5, 3]
-    with pytest.raises(TypeError, match="obs_subset holds float32, where integer positions or a boolean mask"):
+    with pytest.raises(TypeError, match="obs_subset holds float32; expected integer positions or a boolean mask"):
         row_subset(torch.ones(3, dtype=torch.bfloat16), 3)
 
 

@@ -144,7 +144,7 @@ def test_groups_are_never_divided(path: Path) -> None:
 
 
 REFUSED = [
-    ({"splits": {"val": 1.0}}, ValueError, r"the parts \['val'\], where 'train'"),
+    ({"splits": {"val": 1.0}}, ValueError, r"the parts \['val'\]; expected 'train'"),
     ({"splits": {"train": 0.5, "valid": 0.5}}, ValueError, "'valid'"),
     ({"splits": {"train": 0.5, "val": 0.4}}, ValueError, "sum"),
     ({"splits": {"train": [0, 1, 2], "val": [2, 3]}}, ValueError, "1 rows are both in 'train' and in 'val'.* row 2"),

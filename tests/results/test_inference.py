@@ -206,7 +206,7 @@ REFUSED = [
     (VALUES[:39], {}, ValueError, "39 results for 40 rows; pass index="),
     (VALUES[:39], {"index": range(39)}, ValueError, "1 of 40 rows have no result, the first is row 39.*fill"),
     (VALUES, {"index": range(39)}, ValueError, r"index has shape \(39,\)"),
-    (VALUES, {"index": range(1, 41)}, IndexError, "result for row 40, where 0 to 39"),
+    (VALUES, {"index": range(1, 41)}, IndexError, "result for row 40; expected 0 to 39"),
     (VALUES, {"index": range(-1, 39)}, IndexError, "result for row -1"),
     (VALUES, {"index": np.arange(40.0)}, TypeError, "index has dtype float64"),
     (np.r_[VALUES, VALUES[:1]], {"index": [*range(40), 7]}, ValueError, "row 7 has two different results"),
@@ -215,7 +215,7 @@ REFUSED = [
     (VALUES.astype(str), {}, TypeError, "results has dtype <U"),
     (np.zeros((40, 2, 2)), {}, ValueError, r"shape \(40, 2, 2\)"),
     ([], {}, ValueError, "results is empty"),
-    ([VALUES], {}, TypeError, "result 0 is a ndarray, where a pair"),
+    ([VALUES], {}, TypeError, "result 0 is a ndarray; expected a pair"),
     ([([0], [[1.0]]), ([1], [[1.0, 2.0]])], {}, ValueError, "result 1 has 2 columns, result 0 has 1"),
     (3, {}, TypeError, "results is a int"),
 ]

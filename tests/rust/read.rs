@@ -276,8 +276,8 @@ type Spoil = fn(&mut (Vec<f32>, Vec<i32>, Vec<i64>));
 #[test]
 fn broken_arrays_are_format_errors_that_name_the_place() {
     let cases: [(Spoil, &str, &str); 9] = [
-        (|p| p.1[7] = 30, "X/indices", "element 7 is the index 30, where 0 to 29"),
-        (|p| p.1[198] = -1, "X/indices", "element 198 is the index -1, where 0 to 29"),
+        (|p| p.1[7] = 30, "X/indices", "element 7 is the index 30; expected 0 to 29"),
+        (|p| p.1[198] = -1, "X/indices", "element 198 is the index -1; expected 0 to 29"),
         (|p| p.1[0] = i32::MAX, "X/indices", "element 0 is the index 2147483647"),
         (|p| p.2[0] = 1, "X/indptr", "begins with 1"),
         (|p| p.2[5] = 0, "X/indptr", "element 5 is 0, less than"),
