@@ -113,7 +113,7 @@ def _load_a_little(output: str) -> None:
 
 def _weighed_windows(dataset: Any, full: int) -> list[int]:
     """Bytes of each full window that the dataset will load; the list fills as it does."""
-    load, weights = dataset.load, []
+    load, weights = dataset.reader.load, []
 
     def weighed(positions: np.ndarray) -> Any:
         window = load(positions)
@@ -121,7 +121,7 @@ def _weighed_windows(dataset: Any, full: int) -> list[int]:
             weights.append(window.nbytes)
         return window
 
-    dataset.load = weighed
+    dataset.reader.load = weighed
     return weights
 
 

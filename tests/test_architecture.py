@@ -45,6 +45,11 @@ def test_what_the_walk_names_exists(file: str, name: str) -> None:
         tree = members[part]
 
 
+def test_the_walk_names_each_file_once() -> None:
+    files = [file for file, _ in STEPS]
+    assert len(files) == len(set(files))
+
+
 def test_folders_of_the_core_exist() -> None:
     named = re.findall(r"`(rust/\w*/?)`", TEXT)
     assert len(named) > 3

@@ -16,6 +16,7 @@ import torch
 from anndata.io import write_elem
 
 from annfeed import AnnDataset
+from annfeed.batches.reader import RowReader
 from annfeed.batches.window import LoadedWindow
 from annfeed.loading.slices import slices
 from annfeed.loading.weights import find_weighting
@@ -40,7 +41,7 @@ def test_bytes_of_a_decoded_value(tmp_path: Path, values: list[float], n_bytes: 
     """how-it-works.md, Memory: 3 or 4 bytes a stored value for counts, 6 for other float32 values."""
     dataset = AnnDataset(sparse(tmp_path / "x.h5ad", values), cache="1GiB")
     n_values = 500 * 160
-    assert dataset.load(np.arange(500)).nbytes / n_values == pytest.approx(n_bytes, rel=0.05)
+    assert dataset.reader.load(np.arange(500)).nbytes / n_values == pytest.approx(n_bytes, rel=0.05)
     # The cache holds them as narrow.
     for _ in dataset.get_optimized_dataloader(batch_size=100):
         pass
@@ -107,7 +108,7 @@ def test_a_batch_of_several_files_is_decoded_as_one_of_a_single_file(tmp_path: P
     found = {}
     for sources in (whole, halves):
         dataset = AnnDataset(sources, cache=0)
-        loaded = dataset.load(rows)
+        loaded = dataset.reader.load(rows)
         found[str(sources)] = loaded.nbytes, dataset.stats()["bytes_decoded"]
     (one, one_decoded), (several, several_decoded) = found.values()
     assert one_decoded == several_decoded > 0
@@ -178,18 +179,18 @@ def test_what_an_order_is_a_function_of(tmp_path: Path) -> None:
 def test_windows_and_batches_that_are_held(tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """how-it-works.md, Memory: about two windows of decoded rows and `prefetch_batches` + 1 batches."""
     windows: weakref.WeakSet[Any] = weakref.WeakSet()
-    load, batch = AnnDataset.load, LoadedWindow.batch
+    load, batch = RowReader.load, LoadedWindow.batch
     batches: weakref.WeakSet[Any] = weakref.WeakSet()
 
-    def loaded(dataset: AnnDataset, positions: Any) -> Any:
-        windows.add(found := load(dataset, positions))
+    def loaded(reader: RowReader, positions: Any) -> Any:
+        windows.add(found := load(reader, positions))
         return found
 
     def made(window: LoadedWindow, start: int, stop: int) -> Any:
         batches.add((found := batch(window, start, stop))["X"])
         return found
 
-    monkeypatch.setattr(AnnDataset, "load", loaded)
+    monkeypatch.setattr(RowReader, "load", loaded)
     monkeypatch.setattr(LoadedWindow, "batch", made)
     path = sparse(tmp_path / "x.h5ad", [1, 2, 3], n_values=5, n_rows=3_000)
     dataset = AnnDataset(path, chunk_size=100, output=output, cache=0)

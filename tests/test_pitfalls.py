@@ -202,7 +202,7 @@ def seen(path: Path, loader: dict[str, Any] | None = None, **options: Any) -> st
 
 def reads(path: Path, **options: Any) -> list[int]:
     dataset = AnnDataset(path, **options)
-    source = dataset._matrices["X"].source
+    source = dataset.reader.matrices["X"].source
     found, real = [], source.read
     source.read = lambda rows, *more: (found.append(len(rows)), real(rows, *more))[1]  # type: ignore[method-assign]
     list(dataset.get_optimized_dataloader(batch_size=4, shuffle=False))

@@ -71,15 +71,7 @@ def test_parameter_tables_are_the_signatures(heading: str, function: object) -> 
 
 
 #: What loaders ask of a dataset, and users do not.
-INNER = {"load", "load_rows", "finish", "at_epoch", "pin_batches", "obs_batch", "matrix_batch", "unit_starts"} | {
-    "fingerprint",
-    "row_bytes",
-    "is_of_file",
-    "label_codes",
-    "totals_batch",
-    "with_transform",
-    "n_threads",
-}
+INNER = {"reader"}
 
 
 def test_readme_names_all_that_a_dataset_has() -> None:

@@ -1,7 +1,6 @@
 """`AnnDataset`: a torch Dataset over the rows of an .h5ad file or an AnnData.
 
-It is what users see: it opens, looks things up, and makes loaders; how rows become batches is in batches/reader.py. It
-decides no order of its own (order/epoch.py) and holds no threads (loading/loader.py).
+It is what users see: it opens, looks things up, and makes loaders; how rows become batches is in batches/reader.py.
 """
 
 from __future__ import annotations
@@ -9,17 +8,18 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import Dataset
 
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Collate, Item, Items, split
 from annfeed.batches.keys import check_keys
-from annfeed.batches.matrix import dtype_name
-from annfeed.batches.reader import RowBatches
+from annfeed.batches.reader import RowReader
+from annfeed.batches.tensors import dtype_name
 from annfeed.inputs.selection import as_positions, row_subset
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 from annfeed.loading.loader import WindowLoader
@@ -27,21 +27,42 @@ from annfeed.memory.budget import cache_budget
 from annfeed.order.blocks import log
 from annfeed.order.shards import Uneven
 from annfeed.order.splits import split_rows
+from annfeed.process.spawning import ThroughFile
+from annfeed.process.threads import reading_threads
 from annfeed.sources.base import STATS
 from annfeed.sources.concat import JoinedSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameFileSource
-from annfeed.transforms.base import Transform, needs_totals, steps_of
+from annfeed.transforms.base import Transform, check_transform, needs_totals, steps_of
 from annfeed.user_arrays import positive_int
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from annfeed.inputs.paths import AnnDataOrPath
-    from annfeed.obs.table import ObsTable
 
 
-class AnnDataset(RowBatches):
+T = TypeVar("T")
+
+
+class _OfReader(Generic[T]):
+    """An attribute that the dataset's reader has."""
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, dataset: None, _: type) -> Self: ...
+    @overload
+    def __get__(self, dataset: AnnDataset, _: type) -> T: ...
+    def __get__(self, dataset: AnnDataset | None, _: type) -> Any:
+        return self if dataset is None else getattr(dataset.reader, self._name)
+
+    def __set__(self, dataset: AnnDataset, value: T) -> None:
+        setattr(dataset.reader, self._name, value)
+
+
+class AnnDataset(ThroughFile, Dataset[Item]):
     """A torch Dataset whose items are the cells of an .h5ad file, an AnnData, or many of them, in the order asked for.
 
     The file stays as it is, on disk: rows are decoded when they are asked for, a window of them at a time.
@@ -163,17 +184,20 @@ class AnnDataset(RowBatches):
         # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
         from annfeed.inputs.many import Joining, open_sources
 
-        self.transform = transform
+        check_transform(transform)
         self.chunk_size = positive_int("chunk_size", chunk_size)
-        self.threads = None if threads is None else positive_int("threads", threads)
-        self.return_index = return_index
         self.cache = cache
         cache_budget(cache)
-        self._categories = _one_of("categories", categories, ("str", "code"))
-        self.output = _one_of("output", output, ("dense", "csr"))
-        self.dtype = dtype
         dtype_name(dtype)
         self.elem = elem
+        options: dict[str, Any] = {
+            "transform": transform,
+            "output": _one_of("output", output, ("dense", "csr")),
+            "dtype": dtype,
+            "threads": None if threads is None else positive_int("threads", threads),
+            "categories": _one_of("categories", categories, ("str", "code")),
+            "return_index": return_index,
+        }
         opened = open_sources(
             adata_or_path,
             elem,
@@ -181,25 +205,44 @@ class AnnDataset(RowBatches):
             var_subset,
             Joining(join=join, label=label, keys=keys, index_unique=index_unique, max_open_files=max_open_files),
             cache=cache,
-            threads=self.n_threads,
+            threads=reading_threads(options["threads"]),
             strict=strict,
             totals=any(map(needs_totals, steps_of(transform))),
         )
-        self._matrices, self._obs = opened.matrices, opened.obs
         self._origin = opened.origin
-        check_keys(self._matrices, {f"obs_{column}" for column in self._obs.columns})
-        #: Path of each source, or the words for an AnnData.
-        self.sources = opened.places
+        check_keys(opened.matrices, {f"obs_{column}" for column in opened.obs.columns})
         #: Rows of each source, before ``obs_subset``: what ``"index"`` says.
         self.source_rows = opened.rows
-        self._rows = row_subset(obs_subset, opened.obs.n_rows, lambda: opened.obs.names)
-        self._n_rows = opened.obs.n_rows
-        self._fingerprint = None
-        self._rows_in_file = None
-        self._look_again(thorough=False)
-        self._steps()  # what is wrong with the transform is told now
-        if log.isEnabledFor(logging.INFO) and isinstance(self._first.source, FileSource):
+        rows = row_subset(obs_subset, opened.obs.n_rows, lambda: opened.obs.names)
+        #: Reads rows and makes batches: what loaders ask.
+        self.reader = self._reader_type(opened.matrices, opened.obs, opened.places, rows, **options)
+        if log.isEnabledFor(logging.INFO) and isinstance(self.reader.first.source, FileSource):
             log.info("%s", self.inspect())
+
+    _reader_type = RowReader
+    transform = _OfReader["Transform | None"]()
+    output = _OfReader[str]()
+    dtype = _OfReader[torch.dtype]()
+    threads = _OfReader["int | None"]()
+    return_index = _OfReader[bool]()
+    #: Path of each source, or the words for an AnnData.
+    sources = _OfReader["list[str]"]()
+
+    def __len__(self) -> int:
+        """Return the number of rows of the dataset."""
+        return len(self.reader)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns as delivered (of the first matrix, where there are several)."""
+        return len(self), self.reader.first.n_vars
+
+    def rows_at(self, positions: npt.ArrayLike) -> Int64Array:
+        """Return the rows of the file or AnnData at ``positions``: what ``"index"`` is, and `write_obsm` writes to.
+
+        Of a view of a backed AnnData these are the rows of its file, as the view itself can hold no results.
+        """
+        return self.reader.rows_at(np.asarray(positions, np.int64))
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -233,7 +276,7 @@ class AnnDataset(RowBatches):
         is_several = hasattr(index, "__iter__") and not isinstance(index, str | bytes) and getattr(index, "ndim", 1) > 0
         if is_several or isinstance(index, slice):
             return self.__getitems__(index)
-        return split(self._transformed(as_positions([index], len(self))))[0]
+        return split(self.reader.batch(as_positions([index], len(self))))[0]
 
     def __getitems__(self, indices: slice | Sequence[int] | npt.NDArray[Any]) -> Items:
         """Return the items at ``indices``, read together: what a plain torch DataLoader asks for."""
@@ -246,7 +289,7 @@ class AnnDataset(RowBatches):
             named="dataset.obs_names",
         )
         assert positions is not None
-        return Items(self._transformed(positions))
+        return Items(self.reader.batch(positions))
 
     def get_collate_fn(self) -> Collate:
         """Return the collate function that hands on batches as they were read, without stacking them again.
@@ -401,8 +444,8 @@ class AnnDataset(RowBatches):
         Its index holds the obs names. It is read from the file, or taken from the AnnData, at each access; what is done
         to it stays in it.
         """
-        frame = self._checked_obs.frame()
-        return frame if self._rows is None else frame.iloc[self._rows]
+        frame = self.reader.checked_obs.frame()
+        return frame if self.reader.rows is None else frame.iloc[self.reader.rows]
 
     def obs_column(self, name: str) -> pd.Series[Any]:
         """Return one obs column of the dataset's rows, whether or not it is among ``obs_columns``.
@@ -428,8 +471,8 @@ class AnnDataset(RowBatches):
         >>> dataset.obs_column("donor").tolist()
         ['d1', 'd2']
         """
-        column = self._checked_obs.column(name)
-        return column if self._rows is None else column.iloc[self._rows].reset_index(drop=True)
+        column = self.reader.checked_obs.column(name)
+        return column if self.reader.rows is None else column.iloc[self.reader.rows].reset_index(drop=True)
 
     def split(
         self,
@@ -474,10 +517,10 @@ class AnnDataset(RowBatches):
         >>> {name: sorted(set(part.obs["donor"])) for name, part in parts.items()}
         {'train': ['a', 'b', 'c'], 'test': ['d']}
         """
-        if self._rows is not None and len(np.unique(self._rows)) < len(self._rows):
+        if self.reader.rows is not None and len(np.unique(self.reader.rows)) < len(self.reader.rows):
             raise ValueError(f"{self!r}: obs_subset repeats rows, which could come into two parts; split first")
-        groups = None if group_by is None else self.label_codes(group_by, needed_by="group_by")[0]
-        strata = None if stratify is None else self.label_codes(stratify)[0]
+        groups = None if group_by is None else self.reader.label_codes(group_by, needed_by="group_by")[0]
+        strata = None if stratify is None else self.reader.label_codes(stratify)[0]
         parts = split_rows(len(self), fractions, groups=groups, strata=strata, seed=seed)
         return {name: self._view(positions) for name, positions in parts.items()}
 
@@ -510,27 +553,21 @@ class AnnDataset(RowBatches):
         return self._view(np.arange(len(self)) if chosen is None else chosen)
 
     def _view(self, positions: Int64Array) -> AnnDataset:
-        self._obs_table.check_rows()
+        self.reader.obs.check_rows()
         view = copy.copy(self)
-        view._rows = positions if self._rows is None else self._rows[positions]
-        view._fingerprint = None
+        view.reader = self.reader.part(positions)
         return view
-
-    @property
-    def _checked_obs(self) -> ObsTable:
-        self._obs_table.check_rows()
-        return self._obs_table
 
     @property
     def obs_names(self) -> pd.Index[str]:
         """The names of the dataset's rows."""
-        names = self._checked_obs.names
-        return names if self._rows is None else names[self._rows]
+        names = self.reader.checked_obs.names
+        return names if self.reader.rows is None else names[self.reader.rows]
 
     @property
     def var_names(self) -> pd.Index[str]:
         """The names of the delivered columns (of the first matrix, where there are several)."""
-        return self._first.names()
+        return self.reader.first.names()
 
     @property
     def var_mask(self) -> torch.Tensor:
@@ -546,15 +583,15 @@ class AnnDataset(RowBatches):
         tensor([[ True,  True, False],
                 [False,  True,  True]])
         """
-        source = self._first.source
+        source = self.reader.first.source
         if isinstance(source, JoinedSource):
             return torch.from_numpy(source.var_mask())
-        return torch.ones((1, self._first.n_vars), dtype=torch.bool, device="cpu")
+        return torch.ones((1, self.reader.first.n_vars), dtype=torch.bool, device="cpu")
 
     @property
     def categories(self) -> dict[str, pd.Index[Any]]:
         """What the codes of each text or categorical column stand for, with ``categories="code"``."""
-        return self._checked_obs.categories
+        return self.reader.checked_obs.categories
 
     def stats(self) -> dict[str, int]:
         """Return what reading did so far in this process: files, bytes, and the cache.
@@ -569,7 +606,7 @@ class AnnDataset(RowBatches):
         0
         """
         total = dict.fromkeys(STATS, 0)
-        for matrix in self._matrices.values():
+        for matrix in self.reader.matrices.values():
             for name, count in matrix.source.stats().items():
                 total[name] += count
         return total
@@ -596,7 +633,7 @@ class AnnDataset(RowBatches):
         ...     AnnDataset(f"{folder}/three.h5ad").inspect().cost["exact random"]
         1.0
         """
-        source = self._first.source
+        source = self.reader.first.source
         of_files = FileSource | FrameFileSource
         parts = [m.source for m in source.matrices] if isinstance(source, JoinedSource) else [source]
         found = [part for part in parts if isinstance(part, of_files)]
@@ -610,7 +647,7 @@ class AnnDataset(RowBatches):
 
     def close(self) -> None:
         """Close the files; a closed dataset cannot be read any more."""
-        for matrix in self._matrices.values():
+        for matrix in self.reader.matrices.values():
             matrix.source.close()
 
     def __enter__(self) -> AnnDataset:
@@ -622,8 +659,8 @@ class AnnDataset(RowBatches):
 
     def __repr__(self) -> str:
         """Return shape and place."""
-        places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in self._matrices.items())
-        return f"AnnDataset({len(self)} x {self._first.n_vars}, {places})"
+        places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in self.reader.matrices.items())
+        return f"AnnDataset({len(self)} x {self.reader.first.n_vars}, {places})"
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:

@@ -141,7 +141,7 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
 
     def state_dict(self) -> dict[str, Any]:
         """Return what tells the split, for Lightning's checkpoints; the place in the epoch is the loader's."""
-        return {name: part.fingerprint() for name, part in self.parts.items()}
+        return {name: part.reader.fingerprint() for name, part in self.parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare the split with that of a checkpoint.

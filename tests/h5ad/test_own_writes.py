@@ -139,11 +139,11 @@ def test_a_column_that_is_replaced_in_mid_epoch(path: Path, listed: bool) -> Non
 
 def test_a_column_that_is_replaced_before_an_epoch_read_it(path: Path) -> None:
     dataset = AnnDataset(path)
-    epoch = dataset.at_epoch()
+    epoch = dataset.reader.at_epoch(False)
     write_obs(path, "kind", ["a"] * N, overwrite=True)
     with pytest.raises(StaleFileError, match=r"column 'kind' was replaced by write_obs in mid-epoch.*again"):
         epoch.load(np.arange(4)).batch(0, 4)
-    assert dataset.at_epoch().load(np.arange(4)).batch(0, 4)["obs_kind"] == ["a"] * 4
+    assert dataset.reader.at_epoch(False).load(np.arange(4)).batch(0, 4)["obs_kind"] == ["a"] * 4
 
 
 def test_what_is_added_or_not_delivered_disturbs_no_epoch(path: Path) -> None:

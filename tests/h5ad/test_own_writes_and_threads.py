@@ -20,7 +20,7 @@ import pytest
 from tests.support.toys import toy
 
 from annfeed import AnnDataset, write_obs, write_obsm
-from annfeed.batches.reader import RowBatches
+from annfeed.batches.reader import RowReader
 from annfeed.obs import sources as obs_sources
 from annfeed.results import h5ad as writer
 from annfeed.sources import file as file_sources
@@ -200,16 +200,16 @@ def test_many_writes_between_the_steps_of_a_read(path: Path, monkeypatch: pytest
     dataset = AnnDataset(path, elem="layers/counts", cache=0)
     before(monkeypatch, file_sources, "_convert", step, times=3)
     assert dataset[3]["X"][0] == 6
-    window = dataset.load(np.arange(N))  # of a dense matrix the rows are left in the file
+    window = dataset.reader.load(np.arange(N))  # of a dense matrix the rows are left in the file
     write_obsm(path, "X_window", np.zeros(N))
-    load_rows = RowBatches.load_rows
+    read = RowReader.read
 
-    def loaded(self: RowBatches, rows: Any) -> Any:
-        again = load_rows(self, rows)
+    def loaded(self: RowReader, rows: Any) -> Any:
+        again = read(self, rows)
         step()
         return again
 
-    monkeypatch.setattr(RowBatches, "load_rows", loaded)
+    monkeypatch.setattr(RowReader, "read", loaded)
     assert window.batch(3, 4)["X"][0, 0] == 6
 
 

@@ -56,7 +56,7 @@ def test_each_row_once_and_the_order_that_one_file_has(
 
 def test_blocks_are_cut_at_the_borders_of_files(atlas: Path) -> None:
     dataset = AnnDataset([*write(atlas, "a"), adata_of("b"), *write(atlas, "d")])
-    starts = dataset.unit_starts()
+    starts = dataset.reader.unit_starts()
     assert starts is not None
     in_a = AnnDataset(write(atlas, "a")[0]).unit_starts()
     assert in_a is not None

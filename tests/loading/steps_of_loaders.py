@@ -18,7 +18,7 @@ class Plus(Transform):
 
 def count_reads(dataset: AnnDataset, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of rows of each read of the matrix's source, from now on."""
-    source = dataset._matrices["X"].source
+    source = dataset.reader.matrices["X"].source
     reads: list[int] = []
     real = source.read
 

@@ -21,6 +21,8 @@ import scipy.sparse as sp
 from tests.support.places import SCRIPTS
 
 from annfeed import AnnDataset
+from annfeed.batches.reader import RowReader
+from annfeed.batches.tensors import TensorMaker
 
 SCRIPT = SCRIPTS / "ends_script.py"
 #: Ways to end, and the status that is right.
@@ -133,31 +135,35 @@ def test_an_iterator_collected_in_another_thread(folder: Path, messages: list[An
 
 
 @pytest.mark.parametrize("stage", [0, 1], ids=["the one that reads", "the one that makes batches"])
-def test_an_iterator_collected_in_a_thread_of_its_own(folder: Path, messages: list[Any], stage: int) -> None:
+def test_an_iterator_collected_in_a_thread_of_its_own(
+    folder: Path, messages: list[Any], stage: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reached, go, collected = threading.Event(), threading.Event(), threading.Event()
     calls = [0, 0]
 
-    class Collecting(AnnDataset):
-        """Collects garbage in the middle of a thread's work on the second window."""
+    read, tensor = RowReader.read, TensorMaker.tensor
 
-        def load_rows(self, rows: Any) -> Any:
-            loaded = super().load_rows(rows)
-            self.look(0)
-            return loaded
+    def collect_after_read(self: RowReader, rows: Any) -> Any:
+        found = read(self, rows)
+        collect(0)
+        return found
 
-        def matrix_batch(self, *args: Any) -> Any:
-            self.look(1)
-            return super().matrix_batch(*args)
+    def collect_before_tensor(self: TensorMaker, *args: Any, **options: Any) -> Any:
+        collect(1)
+        return tensor(self, *args, **options)
 
-        def look(self, here: int) -> None:
-            calls[here] += 1
-            if here == stage and calls[here] == 2:
-                reached.set()
-                go.wait(20)
-                gc.collect()
-                collected.set()
+    def collect(here: int) -> None:
+        """Collect garbage in the middle of a thread's work on the second window."""
+        calls[here] += 1
+        if here == stage and calls[here] == 2:
+            reached.set()
+            go.wait(20)
+            gc.collect()
+            collected.set()
 
-    dataset = Collecting(folder / "cells.h5ad", cache=0, chunk_size=16, obs_columns=[])
+    monkeypatch.setattr(RowReader, "read", collect_after_read)
+    monkeypatch.setattr(TensorMaker, "tensor", collect_before_tensor)
+    dataset = AnnDataset(folder / "cells.h5ad", cache=0, chunk_size=16, obs_columns=[])
     batches = iter(dataset.get_optimized_dataloader(16, seed=0))
     next(batches)
     assert reached.wait(20)
@@ -175,14 +181,15 @@ def test_an_iterator_collected_where_a_lock_is_held_that_its_threads_need(
     monkeypatch.setattr("annfeed.loading.readahead._PATIENCE", 0.5)
     lock = threading.RLock()
 
-    class Locked(AnnDataset):
-        """Reads under a lock, as h5py does."""
+    read = RowReader.read
 
-        def load_rows(self, rows: Any) -> Any:
-            with lock:
-                return super().load_rows(rows)
+    def read_under_a_lock(self: RowReader, rows: Any) -> Any:
+        """As h5py does."""
+        with lock:
+            return read(self, rows)
 
-    batches = iter(Locked(folder / "cells.h5ad", cache=0, chunk_size=16).get_optimized_dataloader(16, seed=0))
+    monkeypatch.setattr(RowReader, "read", read_under_a_lock)
+    batches = iter(AnnDataset(folder / "cells.h5ad", cache=0, chunk_size=16).get_optimized_dataloader(16, seed=0))
     next(batches)
     with lock:
         time.sleep(0.2)  # now its thread waits for the lock

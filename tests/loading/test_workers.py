@@ -19,6 +19,7 @@ from tests.support.toys import FORMS, flat, hand_over, rows_of, toy
 from torch.utils.data import ConcatDataset, DataLoader, default_collate, get_worker_info
 
 from annfeed import AnnDataset, Transform
+from annfeed.process.threads import reading_threads
 
 METHODS = ("fork", "forkserver", "spawn")
 
@@ -49,7 +50,7 @@ class Report(Transform):
             "pid": os.getpid(),
             "opens": self.dataset.stats()["opens"],
             "descriptors": open_files().count(self.path),
-            "threads": self.dataset.n_threads,
+            "threads": reading_threads(self.dataset.threads),
         }
 
 

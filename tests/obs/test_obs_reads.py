@@ -112,7 +112,7 @@ def test_labels_take_few_bytes_a_row(tmp_path: Path, ask: str, several: bool) ->
         if ask == "obs_column":
             found: Any = dataset.obs_column("kind")
         else:
-            found = dataset.label_codes("kind", needed_by=ask)
+            found = dataset.reader.label_codes("kind", needed_by=ask)
         kept, peak = (bytes_ / LONG for bytes_ in tracemalloc.get_traced_memory())
     finally:
         tracemalloc.stop()
@@ -167,7 +167,7 @@ def test_labels_of_several_files_stay_apart(tmp_path: Path, as_category: bool) -
         assert texts == [str(label) for adata in several for label in adata.obs["label"]]
         n_texts = len(set(texts))
         assert len(set(codes)) == (2 * n_labels if as_category else n_texts), (codes, texts)
-        balanced = dataset.label_codes("label")[0]
+        balanced = dataset.reader.label_codes("label")[0]
         assert len(set(balanced.tolist())) == len(set(codes))
 
 

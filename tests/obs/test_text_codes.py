@@ -68,13 +68,13 @@ def test_codes_are_those_of_pandas(
     column = whole(path)
     codes, labels = pd.factorize(column)
     dataset = AnnDataset(path, obs_columns=["text"])
-    found, names = dataset.label_codes("text")
+    found, names = dataset.reader.label_codes("text")
     np.testing.assert_array_equal(found, codes)
     assert names == list(labels)
     assert found.dtype == np.min_scalar_type(-max(1, len(labels)))
     rows = np.arange(699, 0, -3)
     codes, labels = pd.factorize(column.iloc[rows])
-    found, names = dataset.subset(rows).label_codes("text")
+    found, names = dataset.subset(rows).reader.label_codes("text")
     np.testing.assert_array_equal(found, codes)
     assert names == list(labels)
     # What batches have: codes of the sorted texts.
@@ -101,7 +101,7 @@ def test_several_files_have_one_code_for_a_text(kinds: tuple[str, str], tmp_path
     with pytest.warns(match="not all sources") if "absent" in kinds else contextlib.nullcontext():
         dataset = AnnDataset(paths, join="outer", obs_columns=["text"])
     codes, labels = pd.factorize(column)
-    found, names = dataset.label_codes("text")
+    found, names = dataset.reader.label_codes("text")
     np.testing.assert_array_equal(found, codes)
     assert names == list(labels)
     rows = np.arange(399, 0, -7)
@@ -122,7 +122,7 @@ def test_text_in_one_file_and_categorical_in_another_are_codes(
     dataset = AnnDataset(paths, obs_columns=["text"])
     # Nowhere is it put together as text.
     monkeypatch.setattr("annfeed.obs.concat.join_column", None)
-    found, names = dataset.label_codes("text")
+    found, names = dataset.reader.label_codes("text")
     np.testing.assert_array_equal(found, codes)
     assert (names, found.dtype) == (list(different), np.min_scalar_type(-len(different)))
     rows = np.arange(349, 0, -3)
@@ -136,7 +136,7 @@ def test_text_in_one_file_and_categorical_in_another_are_codes(
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_column_without_rows(kind: str, tmp_path: Path) -> None:
     path = write_column(tmp_path / "none.h5ad", [], kind)
-    found, names = AnnDataset(path, obs_columns=[]).label_codes("text")
+    found, names = AnnDataset(path, obs_columns=[]).reader.label_codes("text")
     assert (len(found), names) == (0, [])
 
 
@@ -146,7 +146,7 @@ def test_a_column_of_another_length_is_told(tmp_path: Path) -> None:
         del file["obs/text"]
         write_elem(file["obs"], "text", np.array(["a", "b"], object))
     with pytest.raises(FormatError, match=r"wrong\.h5ad.*text.*2 values.*3 rows"):
-        AnnDataset(path, obs_columns=[]).label_codes("text")
+        AnnDataset(path, obs_columns=[]).reader.label_codes("text")
 
 
 @pytest.mark.parametrize("ask", ["balance", "split", "batch"])
@@ -168,9 +168,9 @@ def test_the_whole_text_is_never_held(
         if ask == "balance":
             dataset.get_optimized_dataloader(balance="text")
         elif ask == "split":
-            dataset.label_codes("text", needed_by="stratify")
+            dataset.reader.label_codes("text", needed_by="stratify")
         else:
-            dataset._obs_table.take(np.array([5]))
+            dataset.reader.obs.take(np.array([5]))
         peak = tracemalloc.get_traced_memory()[1] / n_rows
     finally:
         tracemalloc.stop()

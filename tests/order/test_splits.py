@@ -244,6 +244,6 @@ def test_codes_are_narrow_and_of_all_labels(n_labels: int) -> None:
 def test_parts_have_fingerprints_of_their_own() -> None:
     # Also where the whole's was asked for before the split.
     dataset = AnnDataset(toy(), obs_columns=[])
-    whole = dataset.fingerprint()
-    found = [part.fingerprint() for part in dataset.split({"train": 0.5, "test": 0.5}).values()]
+    whole = dataset.reader.fingerprint()
+    found = [part.reader.fingerprint() for part in dataset.split({"train": 0.5, "test": 0.5}).values()]
     assert found[0] != whole != found[1] != found[0]

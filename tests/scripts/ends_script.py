@@ -23,6 +23,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from annfeed import AnnDataset, Transform  # noqa: E402
+from annfeed.batches.reader import RowReader  # noqa: E402
 from annfeed.inputs import many as collection  # noqa: E402
 
 #: Seconds after which a process that does not end is killed.
@@ -75,7 +76,7 @@ def has_threads_of_its_own() -> None:
 
     def read() -> None:
         while True:
-            dataset.load(np.arange(len(dataset)))
+            dataset.reader.load(np.arange(len(dataset)))
 
     def iterate() -> None:
         while True:
@@ -162,13 +163,20 @@ def starts_a_process() -> None:
     sys.exit(3 if child.exitcode == 0 else 4)
 
 
-class SlowRows(AnnDataset):
+class SlowReader(RowReader):
     """Reads for ever."""
 
-    def load_rows(self, rows: Any) -> Any:
+    def read(self, rows: Any) -> Any:
         """Take a while."""
         time.sleep(0.05)
-        return super().load_rows(rows)
+        return super().read(rows)
+
+
+def slow_rows(*args: Any, **options: Any) -> AnnDataset:
+    """A dataset that reads for ever."""
+    dataset = AnnDataset(*args, **options)
+    dataset.reader.__class__ = SlowReader
+    return dataset
 
 
 class SlowTransform(Transform):
@@ -188,7 +196,7 @@ class SlowTransform(Transform):
 def reads_for_ever() -> None:
     global alive
     alive = begin(2)
-    dataset = SlowRows("cells.h5ad", cache=0, obs_columns=[], chunk_size=16)
+    dataset = slow_rows("cells.h5ad", cache=0, obs_columns=[], chunk_size=16)
     print("now", flush=True)
     for _ in dataset.get_optimized_dataloader(batch_size=16, seed=0):
         pass

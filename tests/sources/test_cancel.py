@@ -37,7 +37,7 @@ def test_a_dataset_looks_for_the_wish_of_its_thread(path: Path) -> None:
     dataset, cancel = AnnDataset(path), Cancel()
     cancel.set()
     with cancelled_by(cancel), pytest.raises(KeyboardInterrupt):
-        dataset.load(ROWS)
+        dataset.reader.load(ROWS)
     assert current() is None
     assert len(dataset.__getitems__(ROWS)) == 2000
 
@@ -56,7 +56,7 @@ def test_leaving_early_ends_reads_that_are_under_way(path: Path, monkeypatch: py
     began = threading.Event()
     windows = itertools.count(1)
     dataset = AnnDataset(path, chunk_size=200, cache=0)  # rows that are held take no time
-    load = dataset.load
+    load = dataset.reader.load
 
     def slow_load(positions: np.ndarray) -> object:
         loaded = load(positions)
@@ -66,13 +66,13 @@ def test_leaving_early_ends_reads_that_are_under_way(path: Path, monkeypatch: py
         # As a long read does between its jobs: look, until the wish is there.
         for _ in range(10_000):
             try:
-                dataset._matrices["X"].source.read(ROWS[:1], 1)
+                dataset.reader.matrices["X"].source.read(ROWS[:1], 1)
             except KeyboardInterrupt:
                 cancelled.set()
                 raise
         return loaded
 
-    monkeypatch.setattr(dataset, "load", slow_load)
+    monkeypatch.setattr(dataset.reader, "load", slow_load)
     iterator = iter(dataset.get_optimized_dataloader(100, seed=0))
     next(iterator)
     for _ in range(2):  # make room for another window

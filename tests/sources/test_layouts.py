@@ -32,7 +32,7 @@ def check(path, whole=None):
                     delivered = dense(dataset.__getitems__(rows).batch["X"])
                     np.testing.assert_array_equal(delivered, whole[rows][:, wanted])
                 # What was read is forgotten, and the matrix opened again: each way decodes it itself.
-                dataset._matrices["X"].source.set_aside()
+                dataset.reader.matrices["X"].source.set_aside()
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -34,7 +34,7 @@ def stored(tmp_path):
 
 
 def window_bytes(dataset):
-    return dataset.load(np.arange(len(dataset))).nbytes
+    return dataset.reader.load(np.arange(len(dataset))).nbytes
 
 
 @pytest.mark.parametrize(("stored_as", "wanted"), SAME.items())
@@ -70,11 +70,11 @@ def test_anything_but_a_copy_goes_through_a_window(stored, stored_as, options):
     dataset = AnnDataset(path, **options)
     assert window_bytes(dataset) > values[:, : dataset.shape[1]].size
     rows = np.random.default_rng(1).permutation(N)[:50]
-    batch = dataset.load(rows).batch(0, 50)
+    batch = dataset.reader.load(rows).batch(0, 50)
     expected = values[rows][:, options.get("var_subset", slice(None))]
     if "transform" in options:
         expected = np.log1p(expected)
-        batch = dataset.finish(batch)
+        batch = dataset.reader.postprocess(batch)
     np.testing.assert_allclose(batch["X"].to_dense().numpy(), expected, rtol=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_repeats_subsets_and_single_items(stored):
     path, expected = stored()
     subset = np.array([7, 7, 0, 299, 12, 11, 13, 7])
     dataset = AnnDataset(path, obs_subset=subset)
-    batch = dataset.load(np.array([3, 0, 1, 1, 7, 4])).batch(1, 6)
+    batch = dataset.reader.load(np.array([3, 0, 1, 1, 7, 4])).batch(1, 6)
     np.testing.assert_array_equal(batch["X"].numpy(), expected[subset[[0, 1, 1, 7, 4]]])
     np.testing.assert_array_equal(dataset[3]["X"].numpy(), expected[299])
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))[2]["X"].numpy(), expected[0])
@@ -98,7 +98,7 @@ def test_a_batch_that_is_kept_stays_as_it_was(stored):
 def test_a_file_that_changes_within_a_window_is_stale(stored):
     path, _ = stored()
     dataset = AnnDataset(path)
-    window = dataset.load(np.arange(N))
+    window = dataset.reader.load(np.arange(N))
     window.batch(0, 10)
     with open(path, "r+b") as file:
         file.truncate(os.path.getsize(path) - 4000)
@@ -111,5 +111,5 @@ def test_wide_batches_are_read_by_several_threads(tmp_path):
     anndata.AnnData(values).write_h5ad(tmp_path / "wide.h5ad")
     order = np.random.default_rng(1).permutation(64)
     for threads in (1, 2, 5):
-        batch = AnnDataset(tmp_path / "wide.h5ad", threads=threads).load(order).batch(0, 64)
+        batch = AnnDataset(tmp_path / "wide.h5ad", threads=threads).reader.load(order).batch(0, 64)
         np.testing.assert_array_equal(batch["X"].numpy(), values[order])

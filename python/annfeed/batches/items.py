@@ -13,7 +13,6 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from annfeed.batches.keys import IS_PADDING
 from annfeed.memory.sparse import compressed
 from annfeed.memory.transport import sendable
 from annfeed.transforms.base import RowTotals, Transform, is_on_x, run_steps, steps_of
@@ -264,13 +263,6 @@ def apply_transform(
             batch = stack([run_steps(stage, item) for item in items])
         dtype = None
     return batch
-
-
-def postprocess(dataset: Any, batch: Batch, collate_fn: Any) -> Any:
-    """Return a batch transformed by its dataset, and collated; a user's collate function sees a sequence of items."""
-    marks = {key: batch.pop(key) for key in (IS_PADDING,) if key in batch}  # beside whatever a transform makes
-    done = {**dataset.finish(batch), **marks}
-    return done if isinstance(collate_fn, Collate) else collate_fn(Items(done))
 
 
 def _n_rows(batch: Batch) -> int:

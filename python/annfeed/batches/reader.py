@@ -1,25 +1,24 @@
-"""`RowBatches`: how positions in a dataset become rows, and rows batches; what loaders ask of a dataset.
+"""`RowReader`: how positions in a dataset become rows, and rows batches; what loaders ask of a dataset.
 
-`AnnDataset` adds what users ask of it. Nothing here opens files, and no order is decided here.
+Nothing here opens files, and no order is decided here.
 """
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
 from annfeed.arrays import Int64Array, digest_of
-from annfeed.batches.indexed import IndexedDataset
-from annfeed.batches.items import Batch, Item, apply_transform
+from annfeed.batches.items import Batch, Collate, Items, apply_transform
+from annfeed.batches.keys import INDEX, IS_PADDING
 from annfeed.batches.matrix import Matrix
-from annfeed.batches.window import LoadedWindow
+from annfeed.batches.window import ROW_TOTALS, LoadedWindow, WindowRows
 from annfeed.obs.columns import ObsColumns
 from annfeed.obs.labels import label_codes
 from annfeed.order.blocks import units_of_positions
@@ -30,47 +29,79 @@ from annfeed.transforms.base import Transform, check_transform
 from annfeed.transforms.fuse import Fused, fuse
 
 if TYPE_CHECKING:
-    from annfeed._core import RowOps
     from annfeed.obs.table import ObsTable
 
-#: Key of a batch between `LoadedWindow.batch` and `RowBatches.finish`, which no transform sees.
-_ROW_TOTALS = "annfeed: totals of the rows of X"
 
+class RowReader(ThroughFile):
+    """Reads rows of matrices and of obs together, and makes batches of them.
 
-class RowBatches(ThroughFile, Dataset[Item]):
-    """Rows of matrices and of obs, read together; the base of `AnnDataset`, which sets what is declared here.
+    Parameters
+    ----------
+    matrices
+        By key.
+    obs
+        Of as many rows as they have.
+    sources
+        Path of each source, or the words for an AnnData.
+    rows
+        int64, the row at each position; None for all rows in their order.
+    transform
+        What is done to batches.
+    output
+        Of matrices: "dense" or "csr".
+    dtype
+        Of matrices.
+    threads
+        Threads that read; None for as many as there are cores.
+    categories
+        What text and categorical columns are delivered as.
+    return_index
+        Whether batches say which rows they are.
 
     Examples
     --------
     >>> import anndata
     >>> from annfeed import AnnDataset
     >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32")), obs_subset=[2, 0])
-    >>> dataset.load(np.array([1, 0])).batch(0, 2)["X"]
+    >>> dataset.reader.load(np.array([1, 0])).batch(0, 2)["X"]
     tensor([[1., 0., 0.],
             [0., 0., 1.]])
     """
 
-    output: str
-    dtype: torch.dtype
-    threads: int | None
-    return_index: bool
-    #: Path of each source, or the words for an AnnData.
-    sources: list[str]
-    _matrices: dict[str, Matrix]
-    _obs: ObsTable | ObsColumns
-    _categories: Literal["str", "code"]
-    #: ``obs_subset`` as rows; None for all.
-    _rows: Int64Array | None
-    #: Row of the file of each row of obs, where the source is a view of a backed AnnData; else None: they are the same.
-    _rows_in_file: Int64Array | None
-    _n_rows: int
-    _transform: Transform | None
-    _fused: Fused | None
-    _fingerprint: tuple[Int64Array | None, dict[str, Any]] | None
+    def __init__(
+        self,
+        matrices: dict[str, Matrix],
+        obs: ObsTable,
+        sources: list[str],
+        rows: Int64Array | None,
+        *,
+        transform: Transform | None,
+        output: str,
+        dtype: torch.dtype,
+        threads: int | None,
+        categories: Literal["str", "code"],
+        return_index: bool,
+    ) -> None:
+        self.matrices = matrices
+        self._obs: ObsTable | ObsColumns = obs
+        self.sources = sources
+        self.rows = rows
+        self.output = output
+        self.dtype = dtype
+        self.threads = threads
+        self.return_index = return_index
+        self.transform = transform
+        self._categories: Literal["str", "code"] = categories
+        self._n_rows = obs.n_rows
+        #: Row of the file of each row of obs, of a view of a backed AnnData; else None: they are the same.
+        self._rows_in_file: Int64Array | None = None
+        self._fingerprint: dict[str, Any] | None = None
+        self.look_again(thorough=False)
+        self._steps()  # what is wrong with the transform is told now
 
     def __len__(self) -> int:
-        """Return the number of rows of the dataset."""
-        return self._n_rows if self._rows is None else len(self._rows)
+        """Return the number of positions."""
+        return self._n_rows if self.rows is None else len(self.rows)
 
     @property
     def transform(self) -> Transform | None:
@@ -80,20 +111,43 @@ class RowBatches(ThroughFile, Dataset[Item]):
     @transform.setter
     def transform(self, transform: Transform | None) -> None:
         self._transform = check_transform(transform)
-        self._fused = None
+        self._fused: Fused | None = None
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns as delivered (of the first matrix, where there are several)."""
-        return len(self), self._first.n_vars
+    def first(self) -> Matrix:
+        """The first matrix, where there are several."""
+        return next(iter(self.matrices.values()))
+
+    @property
+    def obs(self) -> ObsTable:
+        """The obs of all rows."""
+        assert not isinstance(self._obs, ObsColumns)  # which the reader of one epoch has
+        return self._obs
+
+    @property
+    def checked_obs(self) -> ObsTable:
+        """The obs of all rows, which are those of when it was made."""
+        self.obs.check_rows()
+        return self.obs
+
+    @property
+    def is_of_file(self) -> bool:
+        """Whether all comes from files, where nobody edits it, and nothing from an AnnData."""
+        return self.obs.is_of_file
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a delivered row, dense; CSR rows are taken for a quarter of that."""
+        dense = sum(matrix.n_vars for matrix in self.matrices.values()) * self.dtype.itemsize
+        return dense if self.output == "dense" else dense // 4
 
     def unit_starts(self) -> Int64Array | None:
         """First position of each run of rows that are decoded together; None where any row can be read by itself."""
-        starts = self._first.unit_starts()
-        return starts if starts is None or self._rows is None else units_of_positions(starts, self._rows)
+        starts = self.first.unit_starts()
+        return starts if starts is None or self.rows is None else units_of_positions(starts, self.rows)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what tells this dataset's rows from others: numbers, and digests of ``obs_subset`` and of a few rows.
+        """Return what tells these rows from others: numbers, and digests of ``rows`` and of a few rows' values.
 
         It is of the contents: the same cells in a file that was moved, recompressed or added to have the same one.
 
@@ -101,67 +155,67 @@ class RowBatches(ThroughFile, Dataset[Item]):
         --------
         >>> import anndata, numpy as np
         >>> from annfeed import AnnDataset
-        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).fingerprint()["n_vars"]
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).reader.fingerprint()["n_vars"]
         3
         """
-        if self._fingerprint is None or self._fingerprint[0] is not self._rows:  # of the whole of a part, maybe
-            n_rows, n_vars = self.shape
-            chosen = None if self._rows is None else digest_of(self._rows)
-            values = "-".join(matrix.sample_digest() for matrix in self._matrices.values())
-            found = {"n_rows": n_rows, "n_vars": n_vars, "sources": self._sources_digest(), "obs_subset": chosen}
-            found["values"] = values
-            self._fingerprint = self._rows, found
-        return dict(self._fingerprint[1])
+        if self._fingerprint is None:
+            self._fingerprint = {
+                "n_rows": len(self),
+                "n_vars": self.first.n_vars,
+                "sources": self._sources_digest(),
+                "obs_subset": None if self.rows is None else digest_of(self.rows),
+                "values": "-".join(matrix.sample_digest() for matrix in self.matrices.values()),
+            }
+        return dict(self._fingerprint)
 
     def _sources_digest(self) -> str | None:
         """Of several sources: names and first rows, as a few values do not show that one of many was exchanged."""
-        source = self._first.source
+        source = self.first.source
         if not isinstance(source, JoinedSource):
             return None
         starts = source.offsets[:-1].tolist()
         return digest_of(np.array([f"{os.path.basename(p)} {n}" for p, n in zip(self.sources, starts, strict=True)]))
 
-    @property
-    def n_threads(self) -> int:
-        """Threads that reading uses in this process."""
-        return reading_threads(self.threads)
+    def label_codes(self, column: str, needed_by: str | None = None) -> tuple[npt.NDArray[Any], list[Any]]:
+        """Return an obs column of the rows as codes and labels, as `annfeed.obs.labels.label_codes` does."""
+        return label_codes(self.obs.labels(column), needed_by, self.rows)
 
-    @property
-    def is_of_file(self) -> bool:
-        """Whether all comes from files, where nobody edits it, and nothing from an AnnData."""
-        return self._obs_table.is_of_file
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a delivered row, dense; CSR rows are taken for a quarter of that."""
-        dense = sum(matrix.n_vars for matrix in self._matrices.values()) * self.dtype.itemsize
-        return dense if self.output == "dense" else dense // 4
-
-    def load(self, positions: Int64Array) -> LoadedWindow:
-        """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
-        return self.load_rows(self._rows_of_obs(positions))
-
-    def load_rows(self, rows: Int64Array) -> LoadedWindow:
-        """Read ``rows`` of the file or AnnData together."""
-        blocks = {}
-        for key, matrix in self._matrices.items():
-            ops, dtype = self._done_to(key)
-            blocks[key] = matrix.load(rows, self.n_threads, dtype if self.output == "dense" and ops is None else None)
-        return LoadedWindow(self, rows, blocks)
+    def rows_of_obs(self, positions: Int64Array) -> Int64Array:
+        """Return the row of obs at each position."""
+        return positions if self.rows is None else self.rows[positions]
 
     def rows_at(self, positions: Int64Array) -> Int64Array:
         """Return the rows of the file or AnnData at ``positions``: what ``"index"`` is, and `write_obsm` writes to.
 
         Of a view of a backed AnnData these are the rows of its file, as the view itself can hold no results.
         """
-        rows = self._rows_of_obs(positions)
+        rows = self.rows_of_obs(positions)
         return rows if self._rows_in_file is None else self._rows_in_file[rows]
 
-    def _rows_of_obs(self, positions: Int64Array) -> Int64Array:
-        return positions if self._rows is None else self._rows[positions]
+    def part(self, positions: Int64Array) -> Self:
+        """Return the same of some positions."""
+        part = copy.copy(self)
+        part.rows, part._fingerprint = self.rows_of_obs(positions), None
+        return part
 
-    def at_epoch(self) -> Self:
-        """Return the dataset as it is now, for an epoch: what AnnData objects hold, and the transform.
+    def with_transform(self, transform: Transform | None) -> Self:
+        """Return the same with another transform."""
+        other = copy.copy(self)
+        other.transform = transform
+        return other
+
+    def look_again(self, thorough: bool) -> None:
+        """Take the matrices that AnnData objects hold now."""
+        self.obs.check_rows()
+        now = {key: matrix.now(thorough) for key, matrix in self.matrices.items()}
+        if any(now[key] is not matrix for key, matrix in self.matrices.items()):
+            self.matrices, self._fingerprint = now, None
+        held = self.first.held
+        if held is not None:  # else of files, or a dataset that travelled to another process
+            self._rows_in_file = held.rows_in_file
+
+    def at_epoch(self, return_index: bool) -> Self:
+        """Return what it is now, for an epoch: what AnnData objects hold, and the transform.
 
         Whatever is replaced later, in the AnnData or in the dataset, does not reach it.
 
@@ -172,70 +226,70 @@ class RowBatches(ThroughFile, Dataset[Item]):
         UnknownNameError
             If a matrix or an obs column is no longer there.
         """
-        self._look_again(thorough=True)
+        self.look_again(thorough=True)
         now = copy.copy(self)
-        now._obs = self._obs_table.now()
+        now._obs, now.return_index = self.obs.now(), return_index
         now._fused = None
         now._steps()
         return now
 
-    def with_transform(self, transform: Transform | None) -> Self:
-        """Return the same with another transform."""
-        other = copy.copy(self)
-        other.transform = transform
-        return other
-
-    def _look_again(self, thorough: bool) -> None:
-        """Take the matrices that AnnData objects hold now."""
-        self._obs_table.check_rows()
-        now = {key: matrix.now(thorough) for key, matrix in self._matrices.items()}
-        if any(now[key] is not matrix for key, matrix in self._matrices.items()):
-            self._matrices, self._fingerprint = now, None
-        held = self._first.held
-        if held is not None:  # else of files, or a dataset that travelled to another process
-            self._rows_in_file = held.rows_in_file
-
     def pin_batches(self, pinned: bool) -> None:
         """Make the next batches in page-locked memory, or no longer."""
-        for matrix in self._matrices.values():
-            matrix.pin_batches(pinned)
+        for matrix in self.matrices.values():
+            matrix.tensors.pin(pinned)
 
-    def finish(self, batch: Batch) -> Batch:
-        """Apply what is left of the transform to a batch as it was read."""
-        fused = self._steps()
-        totals = batch.pop(_ROW_TOTALS, None)
-        return apply_transform(fused.rest, batch, totals, self.dtype if fused.dtype != self.dtype else None)
+    def batch(self, positions: Int64Array) -> Batch:
+        """Return the rows at ``positions``, as AnnData objects hold them now, as one batch, transformed."""
+        self.look_again(thorough=False)
+        self._fused = None  # a transform may have another parameter by now
+        done: Batch = self.postprocess(self.load(positions).batch(0, len(positions)))
+        return done
 
-    def label_codes(self, column: str, needed_by: str | None = None) -> tuple[npt.NDArray[Any], list[Any]]:
-        """Return an obs column of the dataset's rows as codes and labels, as `annfeed.obs.labels.label_codes` does."""
-        return label_codes(self._obs_table.labels(column), needed_by, self._rows)
+    def load(self, positions: Int64Array) -> LoadedWindow:
+        """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
+        rows = self.rows_of_obs(positions)
+        index = self.rows_at(positions) if self.return_index else None
+        return LoadedWindow(
+            lambda: self.read(rows),
+            lambda start, stop: self.obs_batch(rows[start:stop]),
+            index,
+            self._steps().rest_wants_totals,
+        )
 
-    def obs_batch(self, rows: Int64Array) -> dict[str, Any]:
-        """Return the obs values of ``rows`` (of the file, not positions in the dataset)."""
+    def obs_batch(self, rows: Int64Array) -> Batch:
+        """Return what batches hold of obs at ``rows`` of it."""
         return self._obs.take(rows, self._categories)
 
-    def matrix_batch(self, key: str, block: Any, places: Int64Array) -> torch.Tensor:
-        """Return the rows ``places`` of ``block`` as a tensor of the dataset's output and dtype."""
-        ops, dtype = self._done_to(key)
-        return self._matrices[key].batch(block, places, self.output, dtype, self.n_threads, ops)
+    def read(self, rows: Int64Array) -> dict[str, WindowRows]:
+        """Read ``rows`` of obs together, of every matrix."""
+        steps, threads = self._steps(), reading_threads(self.threads)
+        found: dict[str, WindowRows] = {}
+        for key, matrix in self.matrices.items():
+            ops, dtype = (steps.ops, steps.dtype) if key == "X" else (None, self.dtype)
+            as_stored = dtype if self.output == "dense" and ops is None else None
+            block, slots = matrix.load(rows, threads, as_stored)
+            tensor = partial(matrix.tensors.tensor, output=self.output, dtype=dtype, threads=threads, ops=ops)
+            found[key] = WindowRows(block, slots, tensor)
+        return found
 
-    def totals_batch(self, blocks: Mapping[str, tuple[Any, Int64Array]], start: int, stop: int) -> dict[str, Any]:
-        """Return what the rows of "X" sum to over all genes, where `finish` needs it (and takes it out again)."""
-        if not self._steps().rest_wants_totals:
-            return {}
-        block, places = blocks["X"]
-        return {_ROW_TOTALS: torch.from_numpy(block.totals(places[start:stop]))}
-
-    def _done_to(self, key: str) -> tuple[RowOps | None, torch.dtype]:
-        """What is done to a matrix in Rust, and in which dtype it comes from there."""
-        return (self._steps().ops, self._steps().dtype) if key == "X" else (None, self.dtype)
+    def postprocess(self, batch: Batch, collate_fn: Any = None) -> Any:
+        """Return a batch of a window transformed and collated: a user's collate function sees a sequence of items."""
+        steps = self._steps()
+        totals = batch.pop(ROW_TOTALS, None)
+        marks = {
+            key: batch.pop(key) for key in (INDEX, IS_PADDING) if key in batch
+        }  # beside whatever a transform makes
+        dtype = self.dtype if steps.dtype != self.dtype else None
+        done = {**apply_transform(steps.rest, batch, totals, dtype), **marks}
+        return done if collate_fn is None or isinstance(collate_fn, Collate) else collate_fn(Items(done))
 
     def _steps(self) -> Fused:
         """What of the transform is done in Rust, and what is left."""
         if self._fused is None:
-            source = self._matrices["X"].source if "X" in self._matrices else None
+            source = self.matrices["X"].source if "X" in self.matrices else None
+            has_gaps = isinstance(source, JoinedSource) and source.has_gaps
             is_part = source is not None and source.is_part
-            fused = fuse(self._transform, self.output, self.dtype, self._has_gaps, is_part)
+            fused = fuse(self._transform, self.output, self.dtype, has_gaps, is_part)
             if source is not None and fused.wants_totals:
                 source.keep_totals()
             self._fused = fused
@@ -243,23 +297,3 @@ class RowBatches(ThroughFile, Dataset[Item]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fused": None, "_fingerprint": None}
-
-    def _transformed(self, positions: Int64Array) -> Batch:
-        self._look_again(thorough=False)
-        self._fused = None  # a transform may have another parameter by now
-        reads = IndexedDataset(self) if self.return_index else self
-        return reads.finish(reads.load(positions).batch(0, len(positions)))
-
-    @property
-    def _obs_table(self) -> ObsTable:
-        assert not isinstance(self._obs, ObsColumns)  # which the dataset of one epoch has
-        return self._obs
-
-    @property
-    def _has_gaps(self) -> bool:
-        source = self._matrices["X"].source if "X" in self._matrices else None
-        return isinstance(source, JoinedSource) and source.has_gaps
-
-    @property
-    def _first(self) -> Matrix:
-        return next(iter(self._matrices.values()))

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from annfeed.batches.indexed import IndexedDataset
-from annfeed.batches.items import LoaderCollate, postprocess
+from annfeed.batches.items import LoaderCollate
 from annfeed.loading.given_order import predict_all, with_epochs
 from annfeed.loading.hf_accelerate import Prepared, asked_by
 from annfeed.loading.loader_workers import LoaderWorkers
@@ -39,8 +38,7 @@ from annfeed.order.windows import Window
 from annfeed.process.ranks import draw_seed, rank_and_world
 
 if TYPE_CHECKING:
-    from annfeed.batches.indexed import Reads
-    from annfeed.loading.rows import Rows
+    from annfeed.loading.rows import Reads, Rows
 
 
 class WindowLoader(DataLoader[Any]):
@@ -137,7 +135,7 @@ class WindowLoader(DataLoader[Any]):
         self.shuffle = shuffle
         if prefetch_batches is None:
             n_rows = batch_size if isinstance(batch_size, int) else 1
-            prefetch_batches = batches_ahead(n_rows * dataset.row_bytes)
+            prefetch_batches = batches_ahead(n_rows * dataset.reader.row_bytes)
         self.weights = weights
         self.balance = balance
         self.temperature = temperature
@@ -146,11 +144,11 @@ class WindowLoader(DataLoader[Any]):
         self.order = order
         self.prefetch_batches = prefetch_batches
         self.uneven = uneven
-        self.return_index = getattr(dataset, "return_index", False) if return_index is None else return_index
+        self.return_index = dataset.reader.return_index if return_index is None else return_index
         if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}; expected an integer from 0 on")
         # A worker's cache of decoded rows is worth keeping for the next epoch.
-        kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.is_of_file)
+        kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.reader.is_of_file)
         self._plan = plan
         self._n_begun = 0
         self._progress = Progress() if plan is None else plan.progress
@@ -234,7 +232,7 @@ class WindowLoader(DataLoader[Any]):
         """
         self._check_in_order()
         place = self._progress.at(self._next_epoch())
-        return as_state(place, self._order(), self._rows.fingerprint(), rank_and_world()[0])
+        return as_state(place, self._order(), self._rows.reader.fingerprint(), rank_and_world()[0])
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Let the next epoch be the rest of the one in which ``state_dict`` was saved.
@@ -249,7 +247,7 @@ class WindowLoader(DataLoader[Any]):
             what differs.
         """
         self._check_in_order()
-        data = self._rows.fingerprint()
+        data = self._rows.reader.fingerprint()
         rank = rank_and_world()[0]
         place = as_position(state_dict, self._order(), data, rank, repr(self.dataset))
         if self._plan is not None:
@@ -261,8 +259,7 @@ class WindowLoader(DataLoader[Any]):
         self._progress.load(place)
 
     def _epoch(self) -> Iterator[Any]:
-        now = self._rows.at_epoch()
-        reads: Reads = IndexedDataset(now) if self.return_index else now
+        reads = self._rows.reader.at_epoch(self.return_index)
         windows, seed, place, digests = self._begin()
         if self.num_workers > 0:
             batches = self._workers.batches(self, reads, windows, seed, self._collate)
@@ -300,7 +297,7 @@ class WindowLoader(DataLoader[Any]):
         reads.pin_batches(pin)
         with closing(read_ahead(reads, windows, self.prefetch_batches)) as batches:
             for batch in batches:
-                done = postprocess(reads, batch, self._collate)
+                done = reads.postprocess(batch, self._collate)
                 yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 
     @property

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader
 
-from annfeed.batches.items import postprocess
 from annfeed.h5ad.identity import n_own_writes
 from annfeed.loading.slices import SliceBatches, SliceOrder, batches_from
 from annfeed.loading.workers import worker_loader
 from annfeed.order.windows import Window
 
 if TYPE_CHECKING:
-    from annfeed.batches.indexed import Reads
-    from annfeed.loading.rows import Rows
+    from annfeed.batches.items import Batch
+    from annfeed.loading.rows import Reader, Reads
     from annfeed.transforms.base import Transform
 
 
@@ -48,18 +47,18 @@ class LoaderWorkers:
         collate_fn
             As torch takes it.
         """
-        rows: Rows = loader.dataset  # type: ignore[assignment]  # torch's word for it is Dataset
+        reader: Reader = loader.dataset.reader  # type: ignore[attr-defined]  # torch's word for it is Dataset
         # Persistent workers have the dataset as it was when they were made, which an AnnData may not be any more.
-        persistent = loader.persistent_workers and rows.is_of_file and not self._kept_are_busy
-        transform = _pickled(rows.transform) if persistent else None
+        persistent = loader.persistent_workers and reader.is_of_file and not self._kept_are_busy
+        transform = _pickled(reader.transform) if persistent else None
         if persistent:
-            know = (n_own_writes(), rows.output, rows.dtype, rows.threads, type(reads), collate_fn)
+            know = (n_own_writes(), reader.output, reader.dtype, reader.threads, reads.return_index, collate_fn)
             if know != self._kept_know or transform is None:
                 self._kept, self._kept_know = None, know
         workers = self._kept if persistent else None
         if workers is None:
-            made = SliceBatches(reads, partial(postprocess, collate_fn=collate_fn), transform)
-            workers = worker_loader(loader, made, SliceOrder(rows.row_bytes, transform))
+            made = SliceBatches(reads, partial(_postprocessed, collate_fn=collate_fn), transform)
+            workers = worker_loader(loader, made, SliceOrder(reader.row_bytes, transform))
         if persistent:
             self._kept, self._kept_are_busy = workers, True
         order: SliceOrder = workers.sampler  # type: ignore[assignment]
@@ -74,6 +73,10 @@ class LoaderWorkers:
     def __reduce__(self) -> tuple[type[LoaderWorkers], tuple[()]]:
         """Leave workers behind: a copy of a loader, or one in another process, makes its own."""
         return LoaderWorkers, ()
+
+
+def _postprocessed(reads: Reads, batch: Batch, collate_fn: Any) -> Any:
+    return reads.postprocess(batch, collate_fn)
 
 
 def _pickled(transform: Transform | None) -> bytes | None:

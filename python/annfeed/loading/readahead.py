@@ -16,13 +16,22 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from annfeed._core import Awaited, Cancel
+from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
-from annfeed.batches.padding import Loaded, Loads, batches_of
+from annfeed.batches.window import Loaded, batches_of
 from annfeed.order.windows import Window
 from annfeed.sources.cancel import cancelled_by
+
+
+class Loads(Protocol):
+    """What reads windows."""
+
+    def load(self, positions: Int64Array, /) -> Loaded:
+        """Read the rows at ``positions`` (any order, repeats allowed) together."""
+
 
 #: How often a waiting thread looks whether it is still wanted, in seconds.
 _LOOK = 0.05

@@ -90,7 +90,7 @@ class PlanSampler(DistributedSampler[int]):
         )
 
     def _auto_blocks(self, dataset: Rows) -> Int64Array | None:
-        units = dataset.unit_starts()
+        units = dataset.reader.unit_starts()
         if units is None or len(units) == 0:
             self.blocks = "single rows: any row can be read by itself"
             log.info("%r: block_size='auto' chose %s", dataset, self.blocks)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from annfeed.batches.padding import batches_of
+from annfeed.batches.window import batches_of
 from annfeed.loading.readahead import check_not_forked
 from annfeed.loading.workers import begin_with_workers
 from annfeed.memory.transport import sendable

@@ -75,7 +75,7 @@ def find_weighting(
                 f"temperature is {temperature}; expected 0 (shares as in the data) to 1 (equal shares): "
                 "a class of n rows gets a share in proportion to n ** (1 - temperature)"
             )
-        codes, labels = dataset.label_codes(balance, needed_by="balance")
+        codes, labels = dataset.reader.label_codes(balance, needed_by="balance")
         return Weighting(class_weights(codes, len(labels), float(temperature)), codes=codes, **how)
     return Weighting(numbers_of_rows("weights", weights, len(dataset), lambda: dataset.obs_names), **how)
 

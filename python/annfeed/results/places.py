@@ -154,7 +154,7 @@ def find_places(target: Any) -> Places:
     from annfeed.dataset import AnnDataset
 
     if isinstance(target, AnnDataset):
-        return Places(_of_dataset(target), target._obs_table, target)
+        return Places(_of_dataset(target), target.reader.obs, target)
     from annfeed.obs.table import ObsTable
 
     if isinstance(target, anndata.AnnData):

@@ -159,9 +159,10 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             categorical_covariate_keys=categorical,
             continuous_covariate_keys=continuous,
         )
+        columns = self._cells.reader.columns = {}
         for key, values in self._registered.columns.items():
-            self._cells.columns[key] = np.zeros((n_in_files, *values.shape[1:]), dtype=values.dtype)
-            self._cells.columns[key][self._rows] = values
+            columns[key] = np.zeros((n_in_files, *values.shape[1:]), dtype=values.dtype)
+            columns[key][self._rows] = values
         self.labels_: npt.NDArray[Any] = np.asarray(
             np.zeros(len(obs), dtype=np.int64) if labels_key is None else obs[labels_key]
         )
@@ -368,7 +369,7 @@ def _warn_unless_counts(cells: AnnDataset, elem: str) -> None:
         if len(rows) == 0:
             raise ValueError(f"found no cells in {source}; expected at least one")
         first = np.array(rows[:100])
-        x = cells.load(first).batch(0, len(first))["X"]
+        x = cells.reader.load(first).batch(0, len(first))["X"]
         if bool((x < 0).any()) or bool((x != x.round()).any()):
             warnings.warn(
                 f"{source}: '{elem}' does not hold counts, which models of scvi-tools expect: pass layer= with the raw "

@@ -6,7 +6,8 @@ Fields read; here they are put together. No order is decided, no thread is start
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from annfeed.arrays import Int64Array
+from annfeed.batches.reader import RowReader
 from annfeed.dataset import AnnDataset
 from annfeed.inputs.selection import row_indices
 from annfeed.process.spawning import ThroughFile
@@ -193,6 +195,17 @@ class RowSubset(ThroughFile, Subset[Batch]):
         return self.dataset.load(self.indices[positions])
 
 
+class CellReader(RowReader):
+    """Reads cells whose batches have values by registry key where those of `AnnDataset` have obs columns."""
+
+    #: By key: [n_rows of all files, k], in the dtype of a batch.
+    columns: Mapping[str, npt.NDArray[Any]] = MappingProxyType({})
+
+    def obs_batch(self, rows: Int64Array) -> Batch:
+        """Return the values of ``rows``."""
+        return {key: torch.from_numpy(values[rows]) for key, values in self.columns.items()}
+
+
 class FileCells(AnnDataset):
     """The cells of .h5ad files, whose batches have values by registry key where those of `AnnDataset` have obs columns.
 
@@ -200,16 +213,10 @@ class FileCells(AnnDataset):
     --------
     >>> import anndata, numpy as np
     >>> cells = FileCells(anndata.AnnData(np.eye(3, dtype="float32")), obs_columns=[])
-    >>> cells.columns["batch"] = np.array([[0], [1], [1]])
-    >>> cells.load(np.array([2, 0])).batch(0, 2)["batch"].tolist()
+    >>> cells.reader.columns = {"batch": np.array([[0], [1], [1]])}
+    >>> cells.reader.load(np.array([2, 0])).batch(0, 2)["batch"].tolist()
     [[1], [0]]
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        #: By key: [n_rows of all files, k], in the dtype of a batch.
-        self.columns: dict[str, npt.NDArray[Any]] = {}
-
-    def obs_batch(self, rows: Int64Array) -> Batch:
-        """Return the values of ``rows``."""
-        return {key: torch.from_numpy(values[rows]) for key, values in self.columns.items()}
+    reader: CellReader
+    _reader_type = CellReader

@@ -13,9 +13,9 @@ import torch
 
 from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
+from annfeed.batches.tensors import TensorMaker
 from annfeed.memory.sparse import compressed
 from annfeed.sources.base import DecodedRows, block_of
-from annfeed.sources.memory import MemorySource
 
 #: What the core casts as numpy does. Everything else is read as it is stored and cast by numpy, as scvi-tools does.
 _FLOATS = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
@@ -127,20 +127,19 @@ class LargeBatches:
     Parameters
     ----------
     matrix
-        CSR; only its shape is kept.
+        CSR; only its width is kept.
     dtype
         Of a batch.
     """
 
     def __init__(self, matrix: Any, dtype: torch.dtype) -> None:
-        source = MemorySource(matrix[:0], name="registered data in memory")
-        self._matrix = Matrix("X", source, matrix.shape[0], matrix.shape[1], no_names)
+        self._tensors = TensorMaker("registered data in memory", matrix.shape[1])
         self._dtype = dtype
 
     def dense(self, rows: Any, threads: int) -> npt.NDArray[Any]:
         """Return scipy CSR rows as an array."""
-        batch = self._matrix.batch(
-            block_of(rows, None, self._matrix.source.place), np.arange(rows.shape[0]), "dense", self._dtype, threads
+        batch = self._tensors.tensor(
+            block_of(rows, None, self._tensors.place), np.arange(rows.shape[0]), "dense", self._dtype, threads
         )
         return batch.numpy()
 
@@ -184,7 +183,7 @@ class StreamedField:
     ) -> npt.NDArray[Any] | torch.Tensor:
         """Return the rows, as a dense array or a sparse tensor."""
         block, places = read
-        batch = self.matrix.batch(block, places[start:stop], self._output, self._read_as, threads)
+        batch = self.matrix.tensors.tensor(block, places[start:stop], self._output, self._read_as, threads)
         if self._output == "dense":
             return batch.numpy().astype(self._dtype, copy=False)
         if self._dtype.name in _FLOATS:

@@ -1,0 +1,155 @@
+"""Tensors of decoded rows: dense or CSR, in any dtype of torch's that batches can have.
+
+The one place that knows how torch's dtypes travel through numpy.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from annfeed._core import RowOps, StoredRows
+from annfeed.arrays import Int64Array
+from annfeed.errors import AnnfeedWarning
+from annfeed.memory.buffers import BatchMemory
+from annfeed.memory.sparse import compressed
+from annfeed.sources.base import DecodedRows, Lost
+
+_NAMES = {
+    torch.float16: "float16",
+    torch.bfloat16: "bfloat16",
+    torch.float32: "float32",
+    torch.float64: "float64",
+    torch.uint8: "uint8",
+    torch.int8: "int8",
+    torch.int16: "int16",
+    torch.int32: "int32",
+    torch.int64: "int64",
+}
+#: dtypes that numpy does not have or the core does not take: their bits travel as uint16.
+_AS_BITS = (torch.float16, torch.bfloat16)
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name of a torch dtype that batches can have.
+
+    Raises
+    ------
+    TypeError
+        If batches cannot have it.
+
+    Examples
+    --------
+    >>> dtype_name(torch.bfloat16)
+    'bfloat16'
+    """
+    if isinstance(dtype, torch.dtype) and dtype in _NAMES:
+        return _NAMES[dtype]
+    expected = ", ".join(f"torch.{name}" for name in _NAMES.values())
+    raise TypeError(f"dtype is {dtype!r}; expected one of {expected}")
+
+
+@dataclass
+class TensorMaker:
+    """Makes tensors of decoded rows of one matrix, in memory that goes round.
+
+    Parameters
+    ----------
+    place
+        The words for the matrix in messages.
+    n_vars
+        Columns delivered.
+    """
+
+    place: str
+    n_vars: int
+    #: What losses were told of.
+    _told: set[str] = field(default_factory=set, init=False)
+    _memory: BatchMemory = field(default_factory=BatchMemory, init=False)
+
+    def pin(self, pinned: bool) -> None:
+        """Make the next tensors in page-locked memory, or no longer."""
+        self._memory.pinned = pinned
+
+    def tensor(
+        self,
+        block: DecodedRows | StoredRows,
+        slots: Int64Array,
+        output: str,
+        dtype: torch.dtype,
+        threads: int,
+        ops: RowOps | None = None,
+    ) -> torch.Tensor:
+        """Return the rows at ``slots`` of ``block``, dense or CSR, ``[len(slots), n_vars]`` of ``dtype``.
+
+        Raises
+        ------
+        ValueError
+            If an integer dtype cannot hold a value, or ``ops`` are of another number of columns.
+        """
+        try:
+            if isinstance(block, StoredRows):
+                batch = self._memory.empty(len(slots) * self.n_vars, dtype)
+                block.read(slots, batch.view(torch.uint8).numpy(), threads)
+                return batch.view(len(slots), self.n_vars)
+            if output == "csr":
+                batch, lost = self._csr(block, slots, dtype, ops)
+            else:
+                batch, lost = self._dense(block, slots, dtype, threads, ops)
+        except ValueError as error:
+            raise ValueError(f"{self.place}: {error}") from None
+        except MemoryError as error:
+            size = f"{len(slots)} x {self.n_vars} of {dtype}, {len(slots) * self.n_vars * dtype.itemsize} bytes"
+            raise MemoryError(
+                f"{self.place}: there is no memory for a batch of {size} where dense ({error}). "
+                "Ask for fewer rows, for fewer genes with var_subset=, or for output='csr'"
+            ) from None
+        if lost is not None and lost[2] not in self._told:
+            self._warn(*lost, dtype)
+        return batch
+
+    def _dense(
+        self, block: DecodedRows, slots: Int64Array, dtype: torch.dtype, threads: int, ops: RowOps | None
+    ) -> tuple[torch.Tensor, Lost | None]:
+        batch = self._memory.empty(len(slots) * self.n_vars, dtype).view(len(slots), self.n_vars)
+        return batch, block.dense(slots, _as_numpy(batch), dtype_name(dtype), threads, ops)
+
+    def _csr(
+        self, block: DecodedRows, slots: Int64Array, dtype: torch.dtype, ops: RowOps | None
+    ) -> tuple[torch.Tensor, Lost | None]:
+        indptr, indices, values, lost = self.csr_parts(block, slots, dtype, ops)
+        # The core makes valid CSR; its tests run torch's own check.
+        batch = compressed(indptr, indices, values, (len(slots), self.n_vars))
+        return batch, lost
+
+    def csr_parts(
+        self, block: DecodedRows, slots: Int64Array, dtype: torch.dtype, ops: RowOps | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Lost | None]:
+        """Return row pointers, columns and values of the rows at ``slots``, and the worst loss in ``dtype``."""
+        nnz = block.nnz(slots)
+        indptr = self._memory.empty(len(slots) + 1, torch.int32)
+        indices, values = self._memory.empty(nnz, torch.int32), self._memory.empty(nnz, dtype)
+        lost = block.csr(slots, indptr.numpy(), indices.numpy(), _as_numpy(values), dtype_name(dtype), ops)
+        return indptr, indices, values, lost
+
+    def _warn(self, column: int, value: str, what: str, dtype: torch.dtype) -> None:
+        self._told.add(what)
+        text = {
+            "rounded": f"the whole number {value} (column {column}) is rounded in {dtype}; "
+            "pass dtype=torch.float64 or an integer dtype to keep it",
+            "too large": f"the number {value} (column {column}) is too large for {dtype} and becomes infinite; "
+            "pass a wider dtype, as dtype=torch.float32",
+            "too large after the transform": f"column {column} of a row is {value} after the transform, too large for "
+            f"{dtype}, and becomes infinite; pass a wider dtype, as dtype=torch.float32",
+        }
+        warnings.warn(f"{self.place}: {text[what]}", AnnfeedWarning, stacklevel=2)
+
+
+def _as_numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """The tensor's memory as an array that the core takes."""
+    return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype in _AS_BITS else tensor.numpy()
