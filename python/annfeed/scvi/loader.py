@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,13 @@ from torch.utils.data import DataLoader
 
 from annfeed.inputs.selection import as_positions, row_indices
 from annfeed.loading.readahead import batches_ahead, read_ahead
+from annfeed.loading.slices import SliceBatches, SliceOrder
 from annfeed.loading.workers import begin_with_workers, worker_loader
 from annfeed.order.sampler_plan import SamplerPlan
+from annfeed.order.windows import Window
 from annfeed.process.ranks import draw_seed
 from annfeed.scvi.dataset import RegistryDataset, RowSubset
 from annfeed.scvi.samplers import BatchDistributedSampler, UserBatches, batches_of
-from annfeed.scvi.tickets import TicketBatches, Tickets
 from annfeed.user_arrays import positive_int
 
 
@@ -131,7 +134,7 @@ class AnnDataLoader(DataLoader[Any]):
         )
         self.indices = row_indices(indices, len(registered), lambda: adata_manager.adata.obs_names)
         dataset = RowSubset(registered, self.indices)
-        SamplerPlan(sampler=(), n_rows=0, batch_size=None, window=window)  # its check of window
+        positive_int("window", window)
         self.window = window
         if sampler is not None:
             sampler = UserBatches(sampler, batch_size, drop_last)
@@ -164,7 +167,7 @@ class AnnDataLoader(DataLoader[Any]):
         if self.num_workers > 0:
             # torch draws the workers' base seed on the default device, where the generator may not be.
             with torch.device("cpu" if self.generator is None else self.generator.device):
-                return begin_with_workers(self._worker_loader(rows))
+                return chain.from_iterable(begin_with_workers(self._worker_loader(rows)))
         if self.timeout:
             raise ValueError(f"timeout={self.timeout} needs num_workers > 0")
         # torch's own iterator draws a seed for its workers here, used or not; what the model draws comes after it.
@@ -172,18 +175,23 @@ class AnnDataLoader(DataLoader[Any]):
         return self._stream(rows)
 
     def _stream(self, rows: RowSubset) -> Iterator[Any]:
-        plan = SamplerPlan(sampler=_Positions(self), n_rows=len(self.dataset), batch_size=None, window=self.window)
         n_ahead = batches_ahead(self._rows_of_batch * rows.dataset.row_bytes)
         pin = self.pin_memory and torch.cuda.is_available()
-        for batch in read_ahead(rows, plan.windows(), n_ahead):
+        for batch in read_ahead(rows, self._windows(self.window), n_ahead):
             done: Any = self.collate_fn(batch)  # type: ignore[arg-type]
             yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 
     def _worker_loader(self, rows: RowSubset) -> DataLoader[Any]:
-        # Not persistent: those of before have what the AnnData held then.
-        keywords = {"collate_fn": self.collate_fn, "generator": self.generator, "persistent_workers": False}
-        tickets = Tickets(_Positions(self), self.window, self.num_workers)
-        return worker_loader(self, TicketBatches(rows), tickets, **keywords)
+        """The loader of worker processes, which together hold ``window`` rows: new ones, as the old have old data."""
+        order = SliceOrder(rows.dataset.row_bytes)
+        order.windows = self._windows(max(self.window // self.num_workers, 1))
+        batches = SliceBatches(rows, partial(_collated, collate_fn=self.collate_fn))
+        return worker_loader(self, batches, order, generator=self.generator, persistent_workers=False)
+
+    def _windows(self, n_rows: int) -> Iterator[Window]:
+        """The windows of an epoch, whose batches are those of the sampler."""
+        plan = SamplerPlan(sampler=_Positions(self), n_rows=len(self.dataset), batch_size=None, window=n_rows)
+        return plan.windows()
 
 
 class _Positions:
@@ -208,3 +216,7 @@ def _settings() -> dict[str, Any]:
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _collated(rows: RowSubset, batch: Any, collate_fn: Any) -> Any:
+    return collate_fn(batch)
