@@ -23,7 +23,7 @@ def full_windows(n_rows: int, settings: Settings) -> list[tuple[int, int]]:
     from annfeed.order.epoch import EpochPlan
 
     # Sizes are the same in every order.
-    plan = EpochPlan(n_rows=n_rows, batch_size=settings.batch, window=settings.window, shuffle=False)
+    plan = EpochPlan(n_rows=n_rows, batch_size=settings.batch, window=settings.window)
     counts = [window.n_batches for window in plan.windows()]
     ends = list(accumulate(counts))
     full = max(1, settings.window // settings.batch)

@@ -20,9 +20,9 @@ from annfeed.batches.reader import RowReader
 from annfeed.batches.window import LoadedWindow
 from annfeed.loading.slices import slices
 from annfeed.loading.weights import find_weighting
-from annfeed.order.epoch import EpochPlan
-from annfeed.order.weighted import WeightedOrder
+from annfeed.order.weighted import WeightedStream
 from annfeed.order.weights import Weighting
+from tests.support.orders import epoch_plan
 from tests.support.toys import FORMS, hand_over, toy
 
 
@@ -61,10 +61,10 @@ def test_bytes_of_a_csr_batch(tmp_path: Path) -> None:
 
 def test_places_of_the_file_that_a_window_mixes() -> None:
     """how-it-works.md: a window of 6,000 rows with blocks of 16 mixes 375 places of the file."""
-    plan = EpochPlan(n_rows=60_000, batch_size=100, window=6_000, block_size=16, seed=0, first_window=6_000)
+    plan = epoch_plan(n_rows=60_000, batch_size=100, window=6_000, block_size=16, seed=0, first_window=6_000)
     for window in plan.windows():
-        places = np.unique(window.rows // 16)
-        assert len(window.rows) == 6_000
+        places = np.unique(window.positions // 16)
+        assert len(window.positions) == 6_000
         assert 375 <= len(places) <= 376  # a window's first and last block may be cut
         assert (np.diff(places) > 1).mean() > 0.85  # a tenth of all blocks, chosen at random
 
@@ -129,7 +129,7 @@ def test_bytes_of_weights(powers: int) -> None:
     weighting = Weighting(weights, n_samples=int(weights.sum()))
     assert np.shares_memory(weighting._values, weights)
     assert kept(weighting) - weights.nbytes == pytest.approx(12 * n_runs * (1 + powers), abs=100)
-    assert kept(WeightedOrder(weighting, 1, 1)) == pytest.approx(20 * n_runs * (1 + powers), abs=100)
+    assert kept(WeightedStream(weighting, 1, 1)) == pytest.approx(20 * n_runs * (1 + powers), abs=100)
 
 
 @pytest.mark.parametrize(("n_classes", "n_bytes"), [(3, 1), (128, 1), (129, 2), (500, 2)])
@@ -204,13 +204,13 @@ def test_windows_and_batches_that_are_held(tmp_path: Path, output: str, monkeypa
 
 def test_parts_of_a_window_that_workers_send() -> None:
     """how-it-works.md: a window is cut into parts of at most 128 MiB of batches, whole ones."""
-    plan = EpochPlan(n_rows=40_000, batch_size=256, window=16_384, seed=0)
+    plan = epoch_plan(n_rows=40_000, batch_size=256, window=16_384, seed=0)
     for window in plan.windows():
         cut = list(slices(window, row_bytes=4 * 30_000))
-        assert np.array_equal(np.concatenate([part.rows for part in cut]), window.rows)
-        assert all(len(part.rows) * 4 * 30_000 <= 128 << 20 for part in cut)
+        assert np.array_equal(np.concatenate([part.positions for part in cut]), window.positions)
+        assert all(len(part.positions) * 4 * 30_000 <= 128 << 20 for part in cut)
         assert [len(b) for part in cut for b in part.batches] == [len(b) for b in window.batches]
-        assert len(cut) == -(-len(window.rows) // (1024))  # 1,118 rows are 128 MiB: four batches
+        assert len(cut) == -(-len(window.positions) // (1024))  # 1,118 rows are 128 MiB: four batches
 
 
 def test_shares_of_balance_are_those_of_when_the_loader_was_made() -> None:

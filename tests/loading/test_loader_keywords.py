@@ -237,3 +237,53 @@ def test_every_keyword_of_torchs_loader_is_known(dataset: AnnDataset) -> None:
         loader = dataset.get_optimized_dataloader(**{"batch_size": 4, "shuffle": False, name: parameter.default})
         if name not in ("batch_size", "shuffle"):
             assert flat(rows_of(loader)) == list(range(40)), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "order", "batches"),
+    [
+        ({"seed": 3}, "shuffled, single rows; seed 3", "10"),
+        ({"block_size": 5}, "shuffled, blocks of 5 neighbouring rows; a new seed each epoch", "10"),
+        ({"shuffle": False, "drop_last": True}, "that of the dataset", "10"),
+        ({"weights": [1.0] * 40, "n_samples": 11}, "drawn by weight, single rows; a new seed each epoch", "3"),
+        ({"sampler": UNSORTED}, "that of a list", str(-(-len(UNSORTED) // 4))),
+        ({"sampler": iter(UNSORTED)}, "that of a list_iterator", "unknown"),
+        ({"order": sorted}, "positions of sorted", "unknown"),
+    ],
+)
+def test_a_loader_says_what_it_is(shelf: Path, settings: dict, order: str, batches: str) -> None:
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=1024, cache="2MiB", threads=2)
+    text = str(dataset.get_optimized_dataloader(batch_size=4, **settings))
+    said = dict(line.strip().split(": ", 1) for line in text.splitlines()[1:])
+    assert text.startswith("WindowLoader:")
+    assert said == {
+        "dataset": repr(dataset),
+        "order": order,
+        "batch size": "4",
+        "batches": batches,
+        "window": "1,024 rows",
+        "cache": "2MiB",
+        "threads": "2",
+        "workers": "none, 4 batches made ahead by threads",
+    }
+
+
+def test_to_say_what_it_is_a_loader_asks_no_order_and_draws_nothing(
+    dataset: AnnDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def order(epoch: int) -> list[int]:
+        asked.append(epoch)
+        return [epoch, 3]
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    loader = dataset.get_optimized_dataloader(batch_size=1, order=order, num_workers=1)
+    before = torch.get_rng_state()
+    assert "  batches: unknown\n" in repr(loader) and "  workers: 1" in repr(loader)
+    assert not asked
+    assert torch.equal(torch.get_rng_state(), before)
+    list(loader)
+    assert "  batches: 1 on rank 1 of 2\n" in repr(loader)
+    assert asked == [0]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from tests.support.orders import epoch_plan
 from tests.support.toys import flat, rows_of
 
 from annfeed import AnnDataset, Transform, WindowLoader
 from annfeed.errors import AnnfeedWarning
-from annfeed.order.epoch import EpochPlan
 from annfeed.process import ranks
 from annfeed.process.ranks import draw_seed, rank_and_world
 
@@ -179,10 +179,10 @@ def test_ranks_deliver_each_row_once(
     assert len({len(rows) for rows in found}) == 1
     assert all(len(batch) == 4 for rows in found for batch in rows[:-1])
     plans = [
-        EpochPlan(**{"n_rows": 40, "batch_size": 4, "window": 8, "seed": 3, "rank": rank, "world": world, **settings})
+        epoch_plan(**{"n_rows": 40, "batch_size": 4, "window": 8, "seed": 3, "rank": rank, "world": world, **settings})
         for rank in range(world)
     ]
-    assert [flat(rows) for rows in found] == [flat([w.rows.tolist() for w in plan.windows()]) for plan in plans]
+    assert [flat(rows) for rows in found] == [flat([w.positions.tolist() for w in plan.windows()]) for plan in plans]
 
 
 @pytest.mark.parametrize("drop_last", [False, True])
@@ -270,8 +270,10 @@ def test_rank_0s_draw_is_every_ranks(path: Path, tmp_path: Path) -> None:
     seeds = [draw_seed(None, 1) for _ in range(2)]
     for epoch, seed in enumerate(seeds):
         for rank, report in enumerate(reports):
-            plan = EpochPlan(n_rows=40, batch_size=4, window=8, seed=seed, epoch=epoch, rank=rank, world=2)
-            assert flat(report["epochs"][epoch]) == [row for window in plan.windows() for row in window.rows.tolist()]
+            plan = epoch_plan(n_rows=40, batch_size=4, window=8, seed=seed, epoch=epoch, rank=rank, world=2)
+            assert flat(report["epochs"][epoch]) == [
+                row for window in plan.windows() for row in window.positions.tolist()
+            ]
             assert len(report["epochs"][epoch]) == report["n"] == 5
         assert sorted(row for report in reports for row in flat(report["epochs"][epoch])) == list(range(40))
     assert reports[0]["epochs"][0] != reports[0]["epochs"][1]

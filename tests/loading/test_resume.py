@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.loading.stops import loader_on, stop_after, through_a_file
+from tests.support.orders import epoch_plan
 from tests.support.toys import FORMS, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, WindowLoader
@@ -45,6 +46,35 @@ def test_the_rest_is_what_would_have_come_wherever_it_stopped(path: Path, settin
         rest = rows_of(second) if 0 < stop < len(whole) else []
         assert before + rest == (epochs[1] if stop else [])
         assert rows_of(second) == (epochs[2] if stop else epochs[1])
+
+
+def every_third(epoch: int) -> list[int]:
+    return list(range(epoch, 39, 3))
+
+
+OF_0_1 = {
+    "shuffle": True,
+    "block_size": 1,
+    "weighting": None,
+    "positions": None,
+    "block_starts": None,
+    "chunk_size": None,
+}
+ORDERS_OF_0_1 = [
+    ({}, {}),
+    ({"shuffle": False}, {"shuffle": False}),
+    ({"shuffle": False, "block_size": 16}, {"shuffle": False, "block_size": 16}),
+    ({"block_size": 16}, {"block_size": 16, "chunk_size": 8}),
+    ({"order": every_third}, {"order": "every_third"}),
+    ({"order": every_third, "block_size": 16}, {"order": "every_third", "block_size": 16, "chunk_size": 8}),
+    ({"order": every_third, "block_size": "auto", "shuffle": False}, {"order": "every_third", "shuffle": False}),
+]
+
+
+@pytest.mark.parametrize(("settings", "said"), ORDERS_OF_0_1, ids=str)
+def test_a_state_says_the_order_as_0_1_did(path: Path, settings: dict, said: dict) -> None:
+    cut = {"n_rows": 39, "batch_size": 4, "drop_last": False, "uneven": "pad", "seed": 3, "world": 1}
+    assert loader_on(path, **settings).state_dict()["order"] == OF_0_1 | cut | said
 
 
 @pytest.mark.parametrize("persistent", [False, True])
@@ -119,13 +149,13 @@ def test_nothing_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     load = AnnDataset.load
     monkeypatch.setattr(AnnDataset, "load", lambda self, rows: read.append(rows.tolist()) or load(self, rows))
     rows_of(loader)
-    whole = [row for window in planned().windows() for row in window.rows.tolist()]
+    whole = [row for window in planned().windows() for row in window.positions.tolist()]
     assert [row for rows in read for row in rows] == whole[12:]
     assert len(read) == planned().n_windows - planned().window_of(3)
 
 
 def planned(**fields: Any) -> EpochPlan:
-    return EpochPlan(**{"n_rows": 39, "batch_size": 4, "window": 8, "seed": 3, **fields})
+    return epoch_plan(**{"n_rows": 39, "batch_size": 4, "window": 8, "seed": 3, **fields})
 
 
 # --- epochs and seeds ------------------------------------------------------------------------------------------------

@@ -12,18 +12,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.orders import epoch_plan
 from tests.support.toys import FORMS, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset
 from annfeed.loading.weights import class_weights
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.permutation import EvenMix
-from annfeed.order.weighted import WeightedOrder, dealt
-from annfeed.order.weights import Weighting, level_of
+from annfeed.order.weighted import WeightedStream, interleaved
+from annfeed.order.weights import Weighting, multiplicity_of
 
 
 def drawn(weighting: Weighting, key: int, block_size: int = 1) -> np.ndarray:
-    return WeightedOrder(weighting, key, block_size).rows(0, weighting.n_samples)
+    return WeightedStream(weighting, key, block_size).take(0, weighting.n_samples)
 
 
 def due(weights: Any, n: int) -> np.ndarray:
@@ -41,15 +42,15 @@ def test_every_row_comes_as_often_as_it_is_due(n: int, n_samples: int, block: in
     weights = random.pareto(0.7, n) * (random.random(n) < 0.5 if zeros else 1)
     weights[random.integers(n)] += 1
     weighting = Weighting(weights, n_samples=n_samples)
-    order = WeightedOrder(weighting, seed, block)
-    rows = order.rows(0, n_samples)
+    order = WeightedStream(weighting, seed, block)
+    rows = order.take(0, n_samples)
     counts, wanted = np.bincount(rows, minlength=n), due(weights, n_samples)
     assert len(rows) == n_samples and len(counts) == n
     # Rounded down or up, but for what is whole up to rounding errors.
     assert (counts >= np.floor(wanted + 1e-9)).all() and (counts <= np.ceil(wanted - 1e-9)).all()
-    np.testing.assert_allclose(weighting.copies(np.arange(n)), wanted)
+    np.testing.assert_allclose(weighting.expected_counts(np.arange(n)), wanted)
     start, stop = sorted(random.integers(0, n_samples + 1, 2).tolist())
-    assert order.rows(start, stop).tolist() == rows[start:stop].tolist()
+    assert order.take(start, stop).tolist() == rows[start:stop].tolist()
 
 
 @given(st.integers(1, 700), st.floats(0.01, 1), st.sampled_from([1, 2, 7, 16]), st.integers(0, 2**32))
@@ -62,7 +63,7 @@ def test_without_replacement_no_row_comes_twice(n: int, fraction: float, block: 
     rows = drawn(weighting, seed, block)
     assert len(np.unique(rows)) == len(rows) == n_samples
     assert (weights[rows] > 0).all()
-    copies = weighting.copies(np.arange(n))
+    copies = weighting.expected_counts(np.arange(n))
     assert copies.max() <= 1 and copies.sum() == pytest.approx(n_samples)
     # Those that are not certain are due in proportion to their weights.
     ratio = copies[(copies < 1) & (weights > 0)] / weights[(copies < 1) & (weights > 0)]
@@ -74,10 +75,12 @@ def test_without_replacement_no_row_comes_twice(n: int, fraction: float, block: 
 def test_over_epochs_the_mean_is_exact(block_size: int, replacement: bool) -> None:
     weights = np.random.default_rng(0).pareto(1.5, 600)
     weighting = Weighting(weights, n_samples=150, replacement=replacement)
-    chance = weighting.copies(np.arange(600)) % 1
+    chance = weighting.expected_counts(np.arange(600)) % 1
     total = sum(np.bincount(drawn(weighting, key, block_size), minlength=600) for key in range(1000))
     odd = (chance > 0.02) & (chance < 0.98)
-    errors = (total / 1000 - weighting.copies(np.arange(600)))[odd] / np.sqrt(chance * (1 - chance) / 1000)[odd]
+    errors = (total / 1000 - weighting.expected_counts(np.arange(600)))[odd] / np.sqrt(chance * (1 - chance) / 1000)[
+        odd
+    ]
     assert odd.sum() > 300
     assert abs(errors).max() < 5 and 0.85 < errors.std() < 1.15
 
@@ -134,7 +137,7 @@ def test_the_same_rows_for_any_block_size_and_others_for_another_key() -> None:
 
 @given(st.integers(1, 3000), st.integers(1, 20), st.sampled_from([2, 4, 8, 64, 1024]))
 def test_dealing_is_a_bijection_that_parts_neighbours(n: int, block_size: int, most: int) -> None:
-    cards = dealt(np.arange(n), n, block_size, most)
+    cards = interleaved(np.arange(n), n, block_size, most)
     assert sorted(cards.tolist()) == list(range(n))
     # Each group of cards by itself: the last card of one is a neighbour of the first of the next.
     n_groups = max(1, n // (block_size * most))
@@ -165,10 +168,10 @@ def test_copies_are_spread_over_the_epoch(block_size: int) -> None:
     weights = np.ones(20_000)
     often = np.arange(50, 20_000, 100)
     weights[often] = 40
-    plan = EpochPlan(
+    plan = epoch_plan(
         n_rows=20_000, batch_size=50, window=500, block_size=block_size, seed=2, weighting=Weighting(weights)
     )
-    rows = np.concatenate([window.rows for window in plan.windows()])
+    rows = np.concatenate([window.positions for window in plan.windows()])
     gaps, tenths = [], np.zeros(10)
     for row in often.tolist():
         places = np.flatnonzero(rows == row)
@@ -185,10 +188,10 @@ def test_copies_are_spread_over_the_epoch(block_size: int) -> None:
 
 def test_blocks_of_draws_are_neighbours_in_the_file() -> None:
     weights = np.where(np.arange(100_000) % 1000 < 20, 5.0, 0.5)
-    plan = EpochPlan(n_rows=100_000, batch_size=100, window=6000, seed=1, weighting=Weighting(weights))
+    plan = epoch_plan(n_rows=100_000, batch_size=100, window=6000, seed=1, weighting=Weighting(weights))
     single, blocks = (
-        len(np.unique(plan_of.window_at(5).rows // 64))
-        for plan_of in (plan, EpochPlan(n_rows=100_000, batch_size=100, window=6000, block_size=16, seed=1,
+        len(np.unique(plan_of.window_at(5).positions // 64))
+        for plan_of in (plan, epoch_plan(n_rows=100_000, batch_size=100, window=6000, block_size=16, seed=1,
                                         weighting=Weighting(weights)))
     )  # fmt: skip
     # 6,000 draws touch nearly all of the 1,563 runs of 64 rows; 375 blocks touch far fewer.
@@ -198,7 +201,7 @@ def test_blocks_of_draws_are_neighbours_in_the_file() -> None:
 
 def test_levels_are_powers_of_two() -> None:
     copies = np.array([0, 0.2, 1, 1.0001, 2, 3, 7.9, 8.1])
-    assert level_of(copies).tolist() == [0, 0, 0, 1, 2, 2, 3, 4]
+    assert multiplicity_of(copies).tolist() == [0, 0, 0, 1, 2, 2, 3, 4]
 
 
 # --- ranks ------------------------------------------------------------------------------------------------------------
@@ -211,10 +214,10 @@ def test_ranks_share_one_sample(block_size: int) -> None:
     fields: dict[str, Any] = {"n_rows": 1000, "batch_size": 10, "window": 100, "weighting": weighting, "seed": 4}
 
     def delivered(plan: EpochPlan) -> list[int]:
-        return [row for window in plan.windows() for row in window.rows.tolist()]
+        return [row for window in plan.windows() for row in window.positions.tolist()]
 
-    alone = delivered(EpochPlan(**fields, block_size=block_size))
-    shares = [delivered(EpochPlan(**fields, block_size=block_size, rank=rank, world=4)) for rank in range(4)]
+    alone = delivered(epoch_plan(**fields, block_size=block_size))
+    shares = [delivered(epoch_plan(**fields, block_size=block_size, rank=rank, world=4)) for rank in range(4)]
     assert sorted(flat(shares)) == sorted(alone)
     assert len({tuple(share) for share in shares}) == 4
     assert len({-(-len(share) // 10) for share in shares}) == 1
@@ -230,8 +233,8 @@ def test_20_million_weights() -> None:
     weights[2**24 :] = 3
     with pytest.raises(RuntimeError, match=r"2\^24"):
         torch.multinomial(torch.from_numpy(weights), 10, replacement=True)
-    plan = EpochPlan(n_rows=n_rows, batch_size=500, window=20_000, weighting=Weighting(weights), first_window=20_000)
-    window = np.concatenate([plan.window_at(i).rows for i in range(5)])
+    plan = epoch_plan(n_rows=n_rows, batch_size=500, window=20_000, weighting=Weighting(weights), first_window=20_000)
+    window = np.concatenate([plan.window_at(i).positions for i in range(5)])
     beyond = weights[2**24 :].sum(dtype=np.float64) / weights.sum(dtype=np.float64)
     assert abs((window >= 2**24).mean() - beyond) < 5 * np.sqrt(beyond * (1 - beyond) / 100_000)
     assert window.max() > 19_990_000
@@ -248,7 +251,7 @@ def test_no_draw_is_held() -> None:
         weighting = Weighting(weights, codes=codes)
         held = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
-        plan = EpochPlan(n_rows=n_rows, batch_size=128, window=6000, block_size=16, seed=1, weighting=weighting)
+        plan = epoch_plan(n_rows=n_rows, batch_size=128, window=6000, block_size=16, seed=1, weighting=weighting)
         plan.window_at(plan.n_windows // 2)
         planned = tracemalloc.get_traced_memory()[1] - held
     finally:
@@ -270,7 +273,7 @@ def test_a_loader_delivers_the_rows_drawn(shelf: Path, form: str, num_workers: i
     )
     assert len(loader) == 8 and len(loader.sampler) == 30
     for epoch in range(2):
-        plan = EpochPlan(
+        plan = epoch_plan(
             n_rows=40, batch_size=4, window=8, seed=3, epoch=epoch, weighting=Weighting(weights, n_samples=30)
         )
         assert rows_of(loader) == [batch.tolist() for window in plan.windows() for batch in window.batches]

@@ -77,7 +77,7 @@ for block_size in (1, 16):
     start = time.perf_counter()
     plan = dataset.get_optimized_dataloader(batch_size=128, block_size=block_size, seed=0).sampler.begin()
     windows = plan.windows()
-    rows = [next(windows).rows for _ in range(3)]
+    rows = [next(windows).positions for _ in range(3)]
     found[f"plan {block_size}"] = time.perf_counter() - start
 found["planned"] = peak() - before
 start = time.perf_counter()

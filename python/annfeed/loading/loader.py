@@ -15,27 +15,16 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from annfeed.batches.items import LoaderCollate
-from annfeed.loading.given_order import predict_all, with_epochs
+from annfeed.loading.given_sampler import GivenSampler, predict_all
 from annfeed.loading.hf_accelerate import Prepared, asked_by
 from annfeed.loading.loader_workers import LoaderWorkers
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
-from annfeed.loading.state import (
-    Digests,
-    Position,
-    Progress,
-    as_position,
-    as_state,
-    check_positions,
-    order_of,
-    windows_from,
-)
+from annfeed.loading.state import as_position, as_state
 from annfeed.loading.weights import find_weighting
-from annfeed.order.random import EpochStream, derive_key
-from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.order.shards import Uneven
 from annfeed.order.windows import Window
-from annfeed.process.ranks import draw_seed, rank_and_world
+from annfeed.process.ranks import rank_and_world
 
 if TYPE_CHECKING:
     from annfeed.loading.rows import Reads, Rows
@@ -94,7 +83,7 @@ class WindowLoader(DataLoader[Any]):
         if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
             batch_size, sampler, batch_sampler = 1, None, sampler  # as torch documents it: the sampler gives batches
         if batch_sampler is None and batch_size is None:
-            raise ValueError("batch_size is None; expected an integer; a plain DataLoader gives single items")
+            raise ValueError("batch_size is None; expected an integer. A plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None
         if plan is None and sampler is None and batch_sampler is None:
             weighting = find_weighting(dataset, weights, balance, temperature, replacement, n_samples)
@@ -149,9 +138,6 @@ class WindowLoader(DataLoader[Any]):
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}; expected an integer from 0 on")
         # A worker's cache of decoded rows is worth keeping for the next epoch.
         kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.reader.is_of_file)
-        self._plan = plan
-        self._n_begun = 0
-        self._progress = Progress() if plan is None else plan.progress
         self._workers = LoaderWorkers()
         self._prepared: Prepared | None = None
         super().__init__(
@@ -162,7 +148,13 @@ class WindowLoader(DataLoader[Any]):
             **keywords,
             **kwargs,
         )
-        self._batch_sampler_given = batch_sampler
+        self._epochs: PlanSampler | GivenSampler
+        if plan is not None:
+            self._epochs = plan
+        elif batch_sampler is not None:
+            self._epochs = GivenSampler(batch_sampler, dataset, None, False, seed, generator)
+        else:
+            self._epochs = GivenSampler(self.sampler, dataset, self.batch_size, self.drop_last, seed, generator)
 
     @property
     def _is_accelerate_prepared(self) -> bool:
@@ -191,14 +183,11 @@ class WindowLoader(DataLoader[Any]):
         >>> next(iter(loader))["X"]
         tensor([[0., 0., 0., 1.]])
         """
-        for sampler in with_epochs(self._given_order) if self._plan is None else [self._plan]:
-            sampler.set_epoch(epoch)
+        self._epochs.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Return the number of batches that this rank delivers."""
-        if self._plan is not None:
-            return self._plan.n_batches
-        return len(self._windows_of_sampler())
+        return self._epochs.n_batches
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Deliver an epoch. Seed, epoch number and rank are settled, and reading begins, at the first ``next``."""
@@ -231,8 +220,8 @@ class WindowLoader(DataLoader[Any]):
         [tensor([[0., 0., 1., 0.]]), tensor([[0., 0., 0., 1.]])]
         """
         self._check_in_order()
-        place = self._progress.at(self._next_epoch())
-        return as_state(place, self._order(), self._rows.reader.fingerprint(), rank_and_world()[0])
+        place = self._epochs.progress.at(self._epochs.epoch)
+        return as_state(place, self._epochs.order(), self._rows.reader.fingerprint(), rank_and_world()[0])
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Let the next epoch be the rest of the one in which ``state_dict`` was saved.
@@ -247,49 +236,24 @@ class WindowLoader(DataLoader[Any]):
             what differs.
         """
         self._check_in_order()
-        data = self._rows.reader.fingerprint()
-        rank = rank_and_world()[0]
-        place = as_position(state_dict, self._order(), data, rank, repr(self.dataset))
-        if self._plan is not None:
-            self._plan.set_epoch(place.epoch)
-        else:
-            self._n_begun = place.epoch
-            for sampler in with_epochs(self._given_order):
-                sampler.set_epoch(place.epoch)
-        self._progress.load(place)
+        data, rank = self._rows.reader.fingerprint(), rank_and_world()[0]
+        self._epochs.resume(as_position(state_dict, self._epochs.order(), data, rank, repr(self.dataset)))
 
     def _epoch(self) -> Iterator[Any]:
         reads = self._rows.reader.at_epoch(self.return_index)
-        windows, seed, place, digests = self._begin()
+        epoch = self._epochs.begin_epoch()
         if self.num_workers > 0:
-            batches = self._workers.batches(self, reads, windows, seed, self._collate)
+            batches = self._workers.batches(self, reads, epoch.windows, epoch.seed, self._collate)
         else:
-            batches = self._from_threads(reads, windows)
+            batches = self._from_threads(reads, epoch.windows)
         if self._prepared is not None:
-            batches = self._prepared.follow(self, batches, self._remainder())
+            batches = self._prepared.follow(self, batches, self._epochs.remainder)
+        progress = self._epochs.progress
         with closing(batches):
             for batch in batches:
-                self._progress.delivered(place, digests.next() if digests else place.digest)
+                progress.delivered(epoch.place, epoch.plan.next_proof())
                 yield batch
-        self._progress.ended(place)
-
-    def _begin(self) -> tuple[Iterator[Window], int, Position, Digests | None]:
-        """The windows of the next epoch, a seed for its workers, and where in it the first window is."""
-        if self._plan is not None:
-            plan = self._plan.begin()
-            place = self._progress.begin(plan.epoch, plan.seed, plan.n_batches)
-            check_positions(plan, place)
-            seed = derive_key(plan.seed, plan.epoch, EpochStream.WORKERS, plan.rank, *_if_any(place.batch))
-            return windows_from(plan, place, None), seed, place, None
-        # The order is the sampler's; a seed is for workers only.
-        drawn = draw_seed(self.generator, 1) if self.seed is None else self.seed
-        epoch = self._next_epoch()
-        self._progress.set_epoch(epoch)
-        place = self._progress.begin(epoch, None, self._n_batches())
-        self._n_begun += 1
-        seed = derive_key(drawn, self._n_begun, EpochStream.WORKERS, rank_and_world()[0], *_if_any(place.batch))
-        digests = Digests()
-        return windows_from(self._windows_of_sampler(), place, digests), seed, place, digests
+        progress.ended(epoch.place)
 
     def _from_threads(self, reads: Reads, windows: Iterator[Window]) -> Generator[Any]:
         pin = bool(self.pin_memory and torch.cuda.is_available())
@@ -305,59 +269,32 @@ class WindowLoader(DataLoader[Any]):
         """The collate function; the attribute is guarded."""
         return LoaderCollate(self.collate_fn).__wrapped__
 
-    def _remainder(self) -> int:
-        """Rows of all ranks' last batches together, where they are not full; -1 for unknown."""
-        if self._plan is None or self.batch_size is None or self.drop_last:
-            return -1
-        world = rank_and_world()[1]
-        return self._plan.n_of_all_ranks(world) % (self.batch_size * world)
-
-    def _order(self) -> dict[str, Any]:
-        if self._plan is not None:
-            return self._plan.order()
-        return order_of(self._windows_of_sampler(), self.seed, rank_and_world()[1])
-
-    def _next_epoch(self) -> int:
-        if self._plan is not None:
-            return self._plan.epoch
-        # A user's sampler may count, as torch's DistributedSampler does.
-        epochs = [sampler.epoch for sampler in with_epochs(self._given_order)]
-        return epochs[0] if epochs else self._n_begun
-
-    def _n_batches(self) -> int | None:
-        try:
-            return len(self)
-        except TypeError:  # of a sampler that does not know
-            return None
-
     @property
     def _rows(self) -> Rows:
         return self.dataset  # type: ignore[return-value]  # torch's word for it is Dataset
-
-    @property
-    def _given_order(self) -> Any:
-        return self.sampler if self._batch_sampler_given is None else self._batch_sampler_given
 
     def _check_in_order(self) -> None:
         if self.num_workers > 0 and not getattr(self, "in_order", True):
             raise ValueError("in_order=False: workers deliver in no order, which no state can tell; pass in_order=True")
 
-    def _windows_of_sampler(self) -> SamplerPlan:
-        batched = self._batch_sampler_given
-        return SamplerPlan(
-            sampler=self._given_order,
-            n_rows=len(self._rows),
-            batch_size=self.batch_size if batched is None else None,
-            window=self._rows.chunk_size,
-            drop_last=self.drop_last and batched is None,
-            world=rank_and_world()[1],
-        )
+    def __repr__(self) -> str:
+        """Return what the loader delivers, and how, one fact a line."""
+        rows, n_batches = self._rows, self._epochs.n_known
+        rank, world = rank_and_world()
+        share = f" on rank {rank} of {world}" if world > 1 else ""
+        ahead = f"{self.prefetch_batches} batches made ahead by threads"
+        facts = {
+            "dataset": repr(rows),
+            "order": self._epochs.in_words(),
+            "batch size": "of the batch sampler" if self.batch_size is None else f"{self.batch_size:,}",
+            "batches": "unknown" if n_batches is None else f"{n_batches:,}{share}",
+            "window": f"{rows.chunk_size:,} rows",
+            "cache": rows.cache,
+            "threads": "as many as there are cores" if rows.reader.threads is None else rows.reader.threads,
+            "workers": self.num_workers or f"none, {ahead}",
+        }
+        return "\n".join([f"{type(self).__name__}:", *(f"  {name}: {fact}" for name, fact in facts.items())])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the accelerator behind."""
         return {**self.__dict__, "_prepared": None}
-
-
-def _if_any(n_batches: int) -> tuple[int, ...]:
-    """A part of a key that is there only in the rest of an epoch: its workers do not repeat what the first drew."""
-    return (n_batches,) if n_batches else ()

@@ -99,7 +99,7 @@ def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Gen
 
 def _read(dataset: Loads, windows: Iterator[Window]) -> Iterator[tuple[Window, Loaded]]:
     for window in windows:
-        yield window, dataset.load(window.rows)
+        yield window, dataset.load(window.positions)
 
 
 def _batches(loaded: Iterator[tuple[Window, Loaded]]) -> Iterator[Batch]:

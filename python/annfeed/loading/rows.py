@@ -74,6 +74,10 @@ class Rows(Sized, Protocol):
         """Rows that are read together."""
 
     @property
+    def cache(self) -> str | int:
+        """Bytes of decoded rows that may be kept."""
+
+    @property
     def obs_names(self) -> pd.Index[str]:
         """The names of the rows."""
 

@@ -15,10 +15,13 @@ import torch
 from torch.utils.data.distributed import DistributedSampler
 
 from annfeed.arrays import Int64Array
-from annfeed.loading.state import Progress, order_of
+from annfeed.loading.epochs import Epoch, begun
+from annfeed.loading.state import Position, Progress
 from annfeed.order.blocks import auto_blocks, describe, log
 from annfeed.order.epoch import EpochPlan
+from annfeed.order.orders import Blocks, FileOrder, Given, Order, Shuffled
 from annfeed.order.shards import Uneven
+from annfeed.order.weighted import Weighted
 from annfeed.order.weights import Weighting
 from annfeed.process.ranks import draw_seed, known_rank_and_world, rank_and_world
 from annfeed.user_arrays import as_array
@@ -75,18 +78,27 @@ class PlanSampler(DistributedSampler[int]):
         auto = self._auto_blocks(dataset) if shuffle and block_size == "auto" and order is None else None
         if auto is not None and weighting is not None:
             # Draws have no borders in the file; runs as long as its units are serve as well.
-            block_size, auto = max(1, len(dataset) // len(auto)), None
+            block_size = max(1, len(dataset) // len(auto))
+        single = Shuffled(1 if block_size == "auto" else block_size)
+        #: As states say it: version 0.1 named the block size in file order, too.
+        self._block_size = single.block_size
+        spec: Order = single
+        if weighting is not None:
+            if not shuffle:
+                raise ValueError("weights given with shuffle=False; draws have no file order: use shuffle=True")
+            spec = Weighted(weighting, single.block_size)
+        elif not shuffle:
+            spec = FileOrder()
+        elif auto is not None:
+            spec = Blocks(auto)
         self._plan = EpochPlan(
             n_rows=len(dataset),
             batch_size=batch_size,
             window=dataset.chunk_size,
-            shuffle=shuffle,
-            block_size=1 if block_size == "auto" else block_size,
-            block_starts=auto,
+            order=spec,
             seed=0 if seed is None else seed,
             drop_last=drop_last,
             uneven=uneven,
-            weighting=weighting,
         )
 
     def _auto_blocks(self, dataset: Rows) -> Int64Array | None:
@@ -116,10 +128,19 @@ class PlanSampler(DistributedSampler[int]):
         """Batches that this rank delivers in an epoch."""
         return -(-len(self) // self._plan.batch_size)
 
-    def n_of_all_ranks(self, world: int) -> int:
-        """Return how many rows that many ranks deliver in an epoch together, repeats not counted."""
+    @property
+    def n_known(self) -> int | None:
+        """`n_batches`, None where a user's order was not asked for yet."""
+        return None if self._given is not None and self._asked is None else self.n_batches
+
+    @property
+    def remainder(self) -> int:
+        """Rows of all ranks' last batches together, repeats not counted; 0 where all are full, -1 with drop_last."""
+        if self.drop_last:
+            return -1
+        world = rank_and_world()[1]
         shards = [self._plan_of(None).shard(rank, world) for rank in range(world)]
-        return sum(shard.n_delivered - shard.n_padding for shard in shards)
+        return sum(shard.n_delivered - shard.n_padding for shard in shards) % (self._plan.batch_size * world)
 
     def set_epoch(self, epoch: int) -> None:
         """Make ``epoch`` the number of the next epoch; without it, epochs count up by themselves.
@@ -128,6 +149,11 @@ class PlanSampler(DistributedSampler[int]):
         """
         self.epoch = epoch
         self.progress.set_epoch(epoch)
+
+    def resume(self, place: Position) -> None:
+        """Let the next epoch go on from ``place``."""
+        self.set_epoch(place.epoch)
+        self.progress.load(place)
 
     def undropped(self) -> PlanSampler:
         """Return a sampler of the same order in which each row comes once on one of the ranks, as prediction wants."""
@@ -138,8 +164,26 @@ class PlanSampler(DistributedSampler[int]):
 
     def order(self) -> dict[str, Any]:
         """Return what the order is made of, for a saved state."""
-        given = {} if self._given is None else {"order": getattr(self._given, "__name__", type(self._given).__name__)}
-        return order_of(self._plan, self._seed, rank_and_world()[1]) | given
+        given = {} if self._given is None else {"order": self._name_of_given()}
+        here = {"block_size": self._block_size, "seed": self._seed, "world": rank_and_world()[1]}
+        return self._plan.state() | here | given
+
+    def in_words(self) -> str:
+        """Return what the order is, for people."""
+        if self._given is not None:
+            return f"positions of {self._name_of_given()}"
+        if not self.shuffle:
+            return "that of the dataset"
+        drawn = "drawn by weight" if isinstance(self._plan.order, Weighted) else "shuffled"
+        return f"{drawn}, {self.blocks}; {'a new seed each epoch' if self._seed is None else f'seed {self._seed}'}"
+
+    def _name_of_given(self) -> str:
+        return str(getattr(self._given, "__name__", type(self._given).__name__))
+
+    def begin_epoch(self) -> Epoch:
+        """Begin the next epoch, or the rest of it where its place was loaded, and count it."""
+        plan = self.begin()
+        return begun(self.progress, plan, plan.epoch, plan.seed, (plan.seed, plan.epoch, plan.rank))
 
     def begin(self) -> EpochPlan:
         """Return the plan of the next epoch and count it."""
@@ -161,12 +205,12 @@ class PlanSampler(DistributedSampler[int]):
         if self._asked is None or (epoch is not None and self._asked[0] != epoch):
             number = self.epoch if epoch is None else epoch
             self._asked = number, given_positions(self._given, number, self._plan.n_rows)
-        return replace(self._plan, positions=self._asked[1])
+        return replace(self._plan, order=Given(self._asked[1]))
 
     def __iter__(self) -> Iterator[int]:
         """Give the positions of the next epoch in order."""
         for window in self.begin().windows():
-            yield from window.rows.tolist()
+            yield from window.positions.tolist()
 
     def __len__(self) -> int:
         """Return the number of positions of this rank: of the next epoch, or of a user's last order."""

@@ -107,7 +107,7 @@ class SliceBatches(ThroughFile, Dataset[Any]):
         if wanted.transform is not None and wanted.transform != self._transform:
             self._transform = wanted.transform
             self._rows = self._rows.with_transform(pickle.loads(wanted.transform))
-        loaded = self._rows.load(wanted.window.rows)
+        loaded = self._rows.load(wanted.window.positions)
         return [sendable(self._make(self._rows, batch)) for batch in batches_of(wanted.window, loaded)]
 
 

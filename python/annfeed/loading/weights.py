@@ -50,7 +50,7 @@ def find_weighting(
     >>> from annfeed import AnnDataset
     >>> obs = pd.DataFrame({"cell_type": list("TTTB")}, index=list("1234"))
     >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32"), obs=obs))
-    >>> find_weighting(dataset, None, "cell_type", 1.0, True, 12).copies(np.arange(4)).tolist()
+    >>> find_weighting(dataset, None, "cell_type", 1.0, True, 12).expected_counts(np.arange(4)).tolist()
     [2.0, 2.0, 2.0, 6.0]
     """
     if isinstance(temperature, bool) or not isinstance(temperature, int | float | np.number):

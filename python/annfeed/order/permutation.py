@@ -1,8 +1,8 @@
-"""Keyed orders on demand: which row stands at which place of an epoch's stream.
+"""Keyed permutations on demand, of numbers and of blocks of them: which number stands at which place.
 
 An epoch over 100 million rows must not cost a permutation of 100 million numbers in every process. Each class here
-answers `rows(start, stop)` for any stretch of its stream by arithmetic on a 64-bit key, in time and memory proportional
-to the stretch. Neither ranks nor windows are known here (see `order/epoch.py`).
+answers `take(start, stop)` for any stretch of its stream by arithmetic on a 64-bit key, in time and memory proportional
+to the stretch.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,6 @@ from math import gcd, isqrt
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from annfeed.arrays import Int64Array
 from annfeed.order.random import GOLDEN, UInt64Array, derive_key, hashes, mix
@@ -22,11 +21,11 @@ _ROUNDS = 8
 _TABLE_LIMIT = 4096
 
 
-class Order(Protocol):
-    """A stream of rows that can be entered anywhere."""
+class Stream(Protocol):
+    """The positions of an epoch in the order in which they are delivered; it can be entered anywhere."""
 
-    def rows(self, start: int, stop: int) -> Int64Array:
-        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+    def take(self, start: int, stop: int) -> Int64Array:
+        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
         ...
 
 
@@ -52,20 +51,6 @@ def shuffled(n: int, key: int) -> Int64Array:
     """
     # Hashes under one key are distinct, so the result does not depend on the sorting algorithm.
     return np.argsort(hashes(key, 0, n)).astype(np.int64, copy=False)
-
-
-class InOrder:
-    """The stream 0, 1, 2, ...
-
-    Examples
-    --------
-    >>> InOrder().rows(2, 5).tolist()
-    [2, 3, 4]
-    """
-
-    def rows(self, start: int, stop: int) -> Int64Array:
-        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
-        return np.arange(start, stop, dtype=np.int64)
 
 
 class Permutation:
@@ -109,8 +94,8 @@ class Permutation:
         """The places of these values, int64 of the same length; values must lie in 0..n-1."""
         return self._walk(values, inverse=True) if self._table is None else self._inverse_table[values]
 
-    def rows(self, start: int, stop: int) -> Int64Array:
-        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+    def take(self, start: int, stop: int) -> Int64Array:
+        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
         return self.forward(np.arange(start, stop, dtype=np.int64))
 
     def _walk(self, values: Int64Array, *, inverse: bool) -> Int64Array:
@@ -207,7 +192,7 @@ class EqualBlocks:
 
     Examples
     --------
-    >>> EqualBlocks(5, 2, key=0).rows(0, 5).tolist()
+    >>> EqualBlocks(5, 2, key=0).take(0, 5).tolist()
     [4, 2, 3, 0, 1]
     """
 
@@ -220,8 +205,8 @@ class EqualBlocks:
         self._missing = n_blocks * size - n_rows
         self._short_end = (last_slot + 1) * size - self._missing
 
-    def rows(self, start: int, stop: int) -> Int64Array:
-        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+    def take(self, start: int, stop: int) -> Int64Array:
+        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
         places = np.arange(start, stop, dtype=np.int64)
         if not places.size:
             return places
@@ -241,80 +226,26 @@ class GivenBlocks:
     n_rows
         Rows of the file.
     starts
-        Integers [n_blocks], first row of each block: 0, then strictly increasing, below n_rows; empty for no rows.
+        int64 [n_blocks], first row of each block: 0, then strictly increasing, below n_rows.
     key
         Integer in 0 .. 2**64 - 1.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Starts that are no integers, or not as above.
-
     Examples
     --------
-    >>> GivenBlocks(5, [0, 1, 4], key=0).rows(0, 5).tolist()
+    >>> GivenBlocks(5, np.array([0, 1, 4]), key=0).take(0, 5).tolist()
     [4, 1, 2, 3, 0]
     """
 
-    def __init__(self, n_rows: int, starts: npt.ArrayLike, key: int) -> None:
-        first_rows = checked_starts(starts, n_rows)
-        order = shuffled(len(first_rows), key)  # held whole anyway, and sorting is faster than the network here
-        lengths = np.diff(first_rows, append=n_rows)[order]
-        self._first_rows = first_rows[order]
+    def __init__(self, n_rows: int, starts: Int64Array, key: int) -> None:
+        order = shuffled(len(starts), key)  # held whole anyway, and sorting is faster than the network here
+        lengths = np.diff(starts, append=n_rows)[order]
+        self._first_rows = starts[order]
         self._ends = np.cumsum(lengths)
         self._begins = self._ends - lengths
 
-    def rows(self, start: int, stop: int) -> Int64Array:
-        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
+    def take(self, start: int, stop: int) -> Int64Array:
+        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
         places = np.arange(start, stop, dtype=np.int64)
         slots = np.searchsorted(self._ends, places, side="right")
         rows: Int64Array = self._first_rows[slots] + (places - self._begins[slots])
         return rows
-
-
-class Given:
-    """The positions of an array, as they are.
-
-    Examples
-    --------
-    >>> Given(np.array([7, 3, 7])).rows(1, 3).tolist()
-    [3, 7]
-    """
-
-    def __init__(self, positions: Int64Array) -> None:
-        self._positions = positions
-
-    def rows(self, start: int, stop: int) -> Int64Array:
-        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
-        return self._positions[start:stop]
-
-
-def checked_starts(starts: npt.ArrayLike, n_rows: int) -> Int64Array:
-    """Return the first rows of blocks as int64.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are no integers, or do not begin with 0, or do not increase up to at most n_rows - 1.
-
-    Examples
-    --------
-    >>> checked_starts([0, 3], n_rows=5)
-    array([0, 3])
-    """
-    array = np.asarray(starts)
-    if array.size and array.dtype.kind not in "iu":
-        raise TypeError(f"block_starts have dtype {array.dtype}; expected integers")
-    if array.ndim != 1:
-        raise ValueError(f"block_starts have shape {array.shape}; expected one dimension")
-    values = array.astype(np.int64)
-    first = values[:1].tolist()
-    if first != [0][: min(n_rows, 1)]:
-        raise ValueError(f"block_starts begin with {first}; expected 0, or no blocks for no rows")
-    steps = np.diff(values)
-    if (steps <= 0).any():
-        bad = int(np.argmax(steps <= 0)) + 1
-        raise ValueError(f"block_starts[{bad}] is {values[bad]} after {values[bad - 1]}; expected strictly increasing")
-    if values.size and values[-1] >= n_rows:
-        raise ValueError(f"block_starts end with {values[-1]}; expected at most {n_rows - 1}, the last row")
-    return values

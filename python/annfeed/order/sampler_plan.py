@@ -3,16 +3,18 @@
 Our own orders are in order/epoch.py.
 """
 
+import hashlib
 import operator
+from collections import deque
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 
 from annfeed.arrays import Int64Array
-from annfeed.order.windows import Ramp, Window, integer, joined
+from annfeed.order.windows import WarmUp, Window, integer, joined
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,6 +36,8 @@ class SamplerPlan:
         Leave out a last batch that is short; with a batch sampler it must be False.
     world
         Number of ranks. Nothing is shared out here; with several, windows say that none of their rows is padding.
+    keeps_proof
+        Digest the positions of each batch, for `next_proof`.
 
     Raises
     ------
@@ -47,7 +51,7 @@ class SamplerPlan:
     Examples
     --------
     >>> plan = SamplerPlan(sampler=[4, 0, 4], n_rows=5, batch_size=2, window=2)
-    >>> [window.rows.tolist() for window in plan.windows()], len(plan)
+    >>> [window.positions.tolist() for window in plan.windows()], len(plan)
     ([[4, 0], [4]], 2)
     """
 
@@ -58,6 +62,8 @@ class SamplerPlan:
     first_window: int = 1024
     drop_last: bool = False
     world: int = 1
+    keeps_proof: bool = False
+    _proofs: deque[str] = field(default_factory=deque, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name, least in {"n_rows": 0, "window": 1, "first_window": 1, "world": 1}.items():
@@ -74,16 +80,72 @@ class SamplerPlan:
             return n
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
-    def windows(self) -> Iterator[Window]:
-        """The windows in turn; each takes from the sampler no more than its own positions."""
-        ramp = Ramp(self.batch_size or 1, self.window, self.first_window)
+    @property
+    def n_batches(self) -> int | None:
+        """Number of batches; None where the sampler has no length."""
+        try:
+            return len(self)
+        except TypeError:
+            return None
+
+    def windows(self, n_done: int = 0, proof: str | None = None) -> Iterator[Window]:
+        """The windows that are left after ``n_done`` batches; each takes from the sampler only its own positions.
+
+        Parameters
+        ----------
+        n_done
+            Batches that were delivered: the sampler is read past them.
+        proof
+            The `next_proof` of the last of them; None where nobody knows. It needs `keeps_proof`.
+
+        Raises
+        ------
+        ValueError
+            If the sampler does not give the positions before again; while iterating.
+        """
+        hashed = hashlib.blake2b(digest_size=8)
+        self._proofs.clear()
+        n_seen = 0
+        for window in self._windows():
+            for batch in window.batches if self.keeps_proof else ():
+                # The length, too: the same positions in other batches are another order.
+                hashed.update(np.append(batch, len(batch)).tobytes())
+                n_seen += 1
+                if n_seen > n_done:
+                    self._proofs.append(hashed.hexdigest())
+                elif n_seen == n_done:
+                    self._check(hashed.hexdigest(), proof, n_done)
+            if window.first_batch + window.n_batches > n_done:
+                yield window.after(n_done)
+        if n_seen < n_done:
+            self._check("", proof, n_done)
+
+    def next_proof(self) -> str | None:
+        """Return the digest of the positions up to the batch that is delivered now: to be called once for each."""
+        # Windows are drawn ahead of the batches delivered.
+        return self._proofs.popleft()
+
+    def state(self) -> dict[str, Any]:
+        """Return what the order is made of, for saved states."""
+        order = {"sampler": type(self.sampler).__name__, "n_rows": self.n_rows}
+        return {**order, "batch_size": self.batch_size, "drop_last": self.drop_last}
+
+    def _check(self, found: str, proof: str | None, n_done: int) -> None:
+        if proof not in (None, found):
+            raise ValueError(
+                f"the {type(self.sampler).__name__} does not give the {n_done} batches again that came before the "
+                "state was saved. Seed it as it was, call its set_epoch, or begin anew without the state"
+            )
+
+    def _windows(self) -> Iterator[Window]:
+        warm_up = WarmUp(self.batch_size or 1, self.window, self.first_window)
         n_padding = 0 if self.world > 1 else None
         index = first_batch = n_held = 0
         held: list[Int64Array] = []
         for batch in self._batches():
             held.append(batch)
             n_held += len(batch)
-            if n_held >= ramp.start(index + 1) - ramp.start(index):
+            if n_held >= warm_up.start(index + 1) - warm_up.start(index):
                 yield joined(index, first_batch, held, n_padding)
                 index, first_batch, n_held, held = index + 1, first_batch + len(held), 0, []
         if held:
@@ -102,13 +164,13 @@ class SamplerPlan:
 
     def _checked(self, batch: Any) -> Int64Array:
         try:
-            rows = np.fromiter(map(operator.index, batch), dtype=np.int64)
+            positions = np.fromiter(map(operator.index, batch), dtype=np.int64)
         except TypeError as error:
             wanted = "sequences of integers" if self.batch_size is None else "integers (or pass it as batch_sampler)"
             raise TypeError(f"the sampler gave {batch!r:.80}; expected {wanted}") from error
-        if not rows.size:
+        if not positions.size:
             raise ValueError("the batch sampler gave an empty batch; expected at least one position")
-        outside = rows[(rows < 0) | (rows >= self.n_rows)]
+        outside = positions[(positions < 0) | (positions >= self.n_rows)]
         if outside.size:
             raise IndexError(f"the sampler gave position {outside[0]}; the dataset has rows 0..{self.n_rows - 1}")
-        return rows
+        return positions

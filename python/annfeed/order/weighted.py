@@ -1,43 +1,99 @@
-"""The draws of an epoch by weight, found on demand: which rows come, and in which order.
+"""Rows drawn by weight, found on demand: which rows an epoch draws, and in which order.
 
-A row that is due x times comes x times rounded down or up, by chance, so that the mean over epochs is exactly x, and
-all rows together come exactly n times: systematic sampling with unequal probabilities from rows in random order
-(Hartley and Rao, "Sampling with unequal probabilities and without replacement", Annals of Mathematical Statistics 33,
-1962). So shares of classes are as close to the weights as with independent draws, or closer. There is no limit at 2**24
-rows, as torch.multinomial has, and no draw is held: an epoch costs some numbers for 64 rows. Windows and ranks are
-cut in order/epoch.py.
+What is drawn. Of n draws, a row of weight w is expected x = n * w / sum(w) times. It comes x times rounded down or up,
+over epochs exactly x times on average, and all rows together come exactly n times. This is systematic sampling with
+unequal probabilities, of rows in random order (Hartley and Rao, "Sampling with unequal probabilities and without
+replacement", Annals of Mathematical Statistics 33, 1962): lay the rows on a line, each as long as its expected count,
+and mark the points u, u + 1, ..., u + n - 1, with one random u between 0 and 1. A row is drawn once for each point on
+it. So shares of classes are as close to the weights as with independent draws, or closer.
+
+Strata. A line of single rows would cost a number for each row. Only the ends of strata are kept. A stratum is the rows,
+among 64 neighbours in the file, of one multiplicity: expected at most 1, 2, 4, 8, ... times. Where the rows of a
+stratum lie on the line is computed again, from their weights, when a draw falls into it. Strata are in random order,
+and so are the rows of a stratum, so that no regularity of the file meets the regular steps of the points. Runs of 16
+strata stay together, because neighbours in the file are cheap to read together.
+
+Sums. Millions of numbers are added up. Whole parts are added as integers and fractions as floats, so that a row
+that is expected a whole number of times comes exactly so often, and u is moved by what rounding lost of n.
+
+Order. Draws are numbered along the line. With single draws the epoch is a permutation of these numbers. With blocks it
+is a permutation of blocks of neighbouring draws, mixed so that each stretch of the epoch has blocks of each
+multiplicity in their share. The copies of a row are neighbours on the line; `interleaved` puts them into different
+blocks.
+
+What breaks where. Strata or rows in file order: classes that come in a regular pattern get wrong shares. Floats alone:
+equal weights no longer give each row once. No multiplicities: copies of a row stay side by side in a block, or rows
+that come once are torn from their neighbours. Blocks permuted without the mix: windows differ in how many rare
+rows they have. tests/order/test_weighting.py has a test of each.
+
+There is no limit at 2**24 rows, as torch.multinomial has. No draw is held: an epoch costs some numbers a stratum.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from annfeed.arrays import Int64Array
-from annfeed.order.permutation import EqualBlocks, EvenMix, Order, Permutation, shuffled
+from annfeed.order.orders import Order
+from annfeed.order.permutation import EqualBlocks, EvenMix, Permutation, Stream, shuffled
 from annfeed.order.random import DrawStream, derive_key, hashes, scattered
-from annfeed.order.weights import UNIT, Float64Array, Weighting, level_of
+from annfeed.order.weights import RUN_ROWS, Float64Array, Weighting, multiplicity_of
+from annfeed.order.windows import integer
 
-#: Cells that stay neighbours when cells are put in random order: neighbours in the file are cheap to read together.
+#: Strata that stay neighbours when strata are put in random order.
 _RUN = 16
-#: Cells looked at together while draws are found: 64 rows each, a few numbers a row.
-_CELLS = 4096
-
-# Separate the streams of random numbers that one epoch's key feeds.
+#: Strata looked at together while draws are found: 64 rows each, a few numbers a row.
+_TOGETHER = 4096
 
 
-class WeightedOrder:
+@dataclass(frozen=True, eq=False)
+class Weighted(Order):
+    """Rows drawn by weight: each by itself, or in blocks of ``block_size`` draws of neighbouring rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``block_size`` is no positive integer, or the weights are of another number of rows.
+
+    Examples
+    --------
+    >>> sorted(Weighted(Weighting([1.0, 0.0, 3.0])).stream(1, n_rows=3).take(0, 3).tolist())
+    [0, 2, 2]
+    """
+
+    weighting: Weighting
+    block_size: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "block_size", integer("block_size", self.block_size, 1))
+
+    @property
+    def in_windows(self) -> bool:
+        return self.block_size > 1
+
+    def length(self, n_rows: int) -> int:
+        if self.weighting.n_rows != n_rows:
+            raise ValueError(f"weights are of {self.weighting.n_rows} rows; expected {n_rows}, one for each row")
+        return self.weighting.n_samples
+
+    def stream(self, key: int, n_rows: int) -> Stream:
+        return WeightedStream(self.weighting, key, self.block_size)
+
+    def state(self) -> dict[str, Any]:
+        return {"weighting": self.weighting.digest, "block_size": self.block_size}
+
+
+class WeightedStream:
     """The draws of one epoch in the order in which they are delivered; can be entered anywhere.
-
-    Single draws (``block_size=1``) come in a uniform pseudo-random order. Blocks are runs of neighbouring rows drawn
-    that are due about equally often, permuted over the epoch so that each stretch of it has blocks of each kind in
-    their shares; the copies of a row that is due often are dealt to different blocks.
 
     Parameters
     ----------
     weighting
-        How often each row is due.
+        The expected count of each row.
     key
         Integer in 0 .. 2**64 - 1.
     block_size
@@ -45,7 +101,7 @@ class WeightedOrder:
 
     Examples
     --------
-    >>> sorted(WeightedOrder(Weighting([1.0, 0.0, 3.0]), key=1, block_size=1).rows(0, 3).tolist())
+    >>> sorted(WeightedStream(Weighting([1.0, 0.0, 3.0]), key=1, block_size=1).take(0, 3).tolist())
     [0, 2, 2]
     """
 
@@ -54,95 +110,96 @@ class WeightedOrder:
         self._key = derive_key(key, DrawStream.ROWS)
         self._block_size = block_size
         n = weighting.n_samples
-        # Cells in random order, so that no regularity of the file meets the regular steps of systematic sampling.
-        borders = weighting.level_starts
+        # Strata in random order, so that no regularity of the file meets the regular steps of systematic sampling.
+        borders = weighting.multiplicity_starts
         runs = [
-            (begin + _in_runs(end - begin, derive_key(key, DrawStream.RUNS, level))).astype(weighting.unit.dtype)
-            for level, (begin, end) in enumerate(pairwise(borders.tolist()))
+            (begin + _in_runs(end - begin, derive_key(key, DrawStream.RUNS, number))).astype(weighting.run_of.dtype)
+            for number, (begin, end) in enumerate(pairwise(borders.tolist()))
         ]
-        self._cells = np.concatenate(runs)
-        # Whole numbers are added as such, so that what is due for certain is drawn for certain.
-        filled, whole = np.modf(weighting.due[self._cells])
-        np.cumsum(filled, out=filled)
+        self._strata = np.concatenate(runs)
+        # Whole numbers are added as such, so that what is expected for certain is drawn for certain.
+        length, whole = np.modf(weighting.expected[self._strata])
+        np.cumsum(length, out=length)
         ends = np.cumsum(whole.astype(np.int64))
-        short = n - int(ends[-1]) - float(filled[-1])  # rounding errors
+        short = n - int(ends[-1]) - float(length[-1])  # rounding errors
         # Between rounded numbers, so that no sum of weights meets it.
         start = (int(hashes(derive_key(key, DrawStream.START), 0, 1)[0]) >> 32) * 2.0**-32 + 2.0**-33
         start = min(max(start, short), 1 + min(short, 0) - 2.0**-33)
-        filled += start
-        np.floor(filled, out=whole)
-        #: Draws up to each cell and, of the place that they stand at there, the part below one.
+        length += start
+        np.floor(length, out=whole)
+        #: Draws up to each stratum, and what its start on the line has beyond them: below one draw.
         self._ends = np.append(0, ends + whole.astype(np.int64))
         self._ends[-1] = n
-        filled -= whole
-        self._odd = np.append(start, filled)
-        self._level_starts = self._ends[borders]
+        length -= whole
+        self._carry = np.append(start, length)
+        self._multiplicity_starts = self._ends[borders]
         place_key = derive_key(key, DrawStream.PLACES)
-        self._places: Order = Permutation(n, place_key)
+        self._draws: Stream = Permutation(n, place_key)
         if block_size > 1:
             # Every window gets blocks of rare and of common rows in their shares, not by chance.
-            level_blocks = -(-self._level_starts // block_size)
-            self._places = EqualBlocks(n, block_size, place_key, EvenMix(level_blocks, place_key))
+            block_starts = -(-self._multiplicity_starts // block_size)
+            self._draws = EqualBlocks(n, block_size, place_key, EvenMix(block_starts, place_key))
 
-    def rows(self, start: int, stop: int) -> Int64Array:
-        """The rows at places start..stop-1 of the stream, int64 [stop - start]."""
-        draws = self._places.rows(start, stop)
-        return self._rows_of(draws if self._block_size == 1 else self._spread(draws))
+    def take(self, start: int, stop: int) -> Int64Array:
+        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
+        draws = self._draws.take(start, stop)
+        return self._rows_of(draws if self._block_size == 1 else self._interleave(draws))
 
     def _rows_of(self, draws: Int64Array) -> Int64Array:
         order = np.argsort(draws)
         wanted = draws[order]
-        cell_of = np.searchsorted(self._ends, wanted, side="right") - 1
-        cells, firsts = np.unique(cell_of, return_index=True)
+        stratum_of = np.searchsorted(self._ends, wanted, side="right") - 1
+        strata, firsts = np.unique(stratum_of, return_index=True)
         bounds = np.append(firsts, len(wanted))
         rows = np.empty(len(draws), dtype=np.int64)
-        for a in range(0, len(cells), _CELLS):
-            some = cells[a : a + _CELLS]
-            here = slice(bounds[a], bounds[min(a + _CELLS, len(cells))])
-            ends = self._ends[some, None] + self._drawn(some)
+        for a in range(0, len(strata), _TOGETHER):
+            some = strata[a : a + _TOGETHER]
+            here = slice(bounds[a], bounds[min(a + _TOGETHER, len(strata))])
+            ends = self._ends[some, None] + self._draws_up_to(some)
             found = np.searchsorted(ends.ravel(), wanted[here], side="right")
-            units = self._weighting.unit[self._cells[some]].astype(np.int64)
-            rows[order[here]] = units[found // UNIT] * UNIT + found % UNIT
+            runs_of = self._weighting.run_of[self._strata[some]].astype(np.int64)
+            rows[order[here]] = runs_of[found // RUN_ROWS] * RUN_ROWS + found % RUN_ROWS
         return rows
 
-    def _drawn(self, places: Int64Array) -> Int64Array:
-        """Draws up to each row of some cells, int64 [n_cells, 64]."""
-        cells = self._cells[places]
-        levels = np.searchsorted(self._weighting.level_starts, cells, side="right") - 1
-        rows = self._weighting.unit[cells, None].astype(np.int64) * UNIT + np.arange(UNIT)
-        due = self._weighting.copies(np.minimum(rows, self._weighting.n_rows - 1))
-        due[(rows >= self._weighting.n_rows) | (level_of(due) != levels[:, None])] = 0.0
+    def _draws_up_to(self, places: Int64Array) -> Int64Array:
+        """Draws up to each row of some strata, int64 [n_strata, 64]."""
+        strata = self._strata[places]
+        multiplicities = np.searchsorted(self._weighting.multiplicity_starts, strata, side="right") - 1
+        rows = self._weighting.run_of[strata, None].astype(np.int64) * RUN_ROWS + np.arange(RUN_ROWS)
+        expected = self._weighting.expected_counts(np.minimum(rows, self._weighting.n_rows - 1))
+        expected[(rows >= self._weighting.n_rows) | (multiplicity_of(expected) != multiplicities[:, None])] = 0.0
         # Rows in random order: the numbers' upper bits decide, the lowest six say which row it is.
         tickets = scattered(rows.astype(np.uint64), self._key)
-        tickets = tickets & ~np.uint64(UNIT - 1) | np.arange(UNIT, dtype=np.uint64)
+        tickets = tickets & ~np.uint64(RUN_ROWS - 1) | np.arange(RUN_ROWS, dtype=np.uint64)
         tickets.sort(axis=1)
-        order = (tickets & np.uint64(UNIT - 1)).astype(np.int64)
-        filled = np.cumsum(np.take_along_axis(due, order, axis=1), axis=1)
+        order = (tickets & np.uint64(RUN_ROWS - 1)).astype(np.int64)
+        length = np.cumsum(np.take_along_axis(expected, order, axis=1), axis=1)
         n_drawn = (self._ends[places + 1] - self._ends[places])[:, None]
-        upto = np.minimum(np.floor(filled + self._odd[places, None]).astype(np.int64), n_drawn)
-        np.copyto(upto, n_drawn, where=filled >= filled[:, -1:])
+        upto = np.minimum(np.floor(length + self._carry[places, None]).astype(np.int64), n_drawn)
+        np.copyto(upto, n_drawn, where=length >= length[:, -1:])
         counts = np.empty_like(upto)
         np.put_along_axis(counts, order, np.diff(upto, axis=1, prepend=0), axis=1)
         if not self._weighting.replacement:
-            _once(counts, due)
+            _once(counts, expected)
         upto_here: Int64Array = np.cumsum(counts, axis=1)
         return upto_here
 
-    def _spread(self, slots: Int64Array) -> Int64Array:
-        """The draw in each slot: of every level, neighbouring draws but not the copies of a row side by side."""
+    def _interleave(self, slots: Int64Array) -> Int64Array:
+        """The draw in each slot: near the draw of the same number, but copies of a row not side by side."""
         draws = slots.copy()
-        level_of_slot = np.searchsorted(self._level_starts, slots, side="right") - 1
-        for level in np.unique(level_of_slot[level_of_slot > 0]).tolist():
-            first, last = int(self._level_starts[level]), int(self._level_starts[level + 1])
-            here = level_of_slot == level
-            draws[here] = first + dealt(slots[here] - first, last - first, self._block_size, 1 << level)
+        multiplicity_of_slot = np.searchsorted(self._multiplicity_starts, slots, side="right") - 1
+        for multiplicity in np.unique(multiplicity_of_slot[multiplicity_of_slot > 0]).tolist():
+            first, last = int(self._multiplicity_starts[multiplicity]), int(self._multiplicity_starts[multiplicity + 1])
+            here = multiplicity_of_slot == multiplicity
+            draws[here] = first + interleaved(slots[here] - first, last - first, self._block_size, 1 << multiplicity)
         return draws
 
 
-def dealt(slots: Int64Array, n: int, block_size: int, most: int) -> Int64Array:
+def interleaved(slots: Int64Array, n: int, block_size: int, most: int) -> Int64Array:
     """Return which of n neighbours is in each slot, so that up to ``most`` successive ones are in different blocks.
 
-    The n are cut into groups of ``block_size * most`` or more, and each group is dealt to its blocks in turn, as cards.
+    The n are cut into groups of ``block_size * most`` or more. Of a group, the first slot of each block takes the first
+    neighbours, then the second slot of each, and so on.
 
     Parameters
     ----------
@@ -157,7 +214,7 @@ def dealt(slots: Int64Array, n: int, block_size: int, most: int) -> Int64Array:
 
     Examples
     --------
-    >>> dealt(np.arange(12), 12, block_size=3, most=2).tolist()
+    >>> interleaved(np.arange(12), 12, block_size=3, most=2).tolist()
     [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]
     """
     n_groups = max(1, n // (block_size * most))
@@ -165,24 +222,25 @@ def dealt(slots: Int64Array, n: int, block_size: int, most: int) -> Int64Array:
     begin = group * n // n_groups
     size = (group + 1) * n // n_groups - begin
     within = slots - begin
-    # Hands of a block or more: one that is cut by the borders of blocks meets its next one only in other rounds.
+    # A share of a group is a block or longer. One that straddles two blocks takes neighbours of different rounds there:
+    # successive ones still come to lie in different blocks.
     n_blocks = np.maximum(size // block_size, 1)
     least, n_longer = size // n_blocks, size % n_blocks
     longer = within < n_longer * (least + 1)
     rest = within - n_longer * (least + 1)
     block = np.where(longer, within // (least + 1), n_longer + rest // np.maximum(least, 1))
     place = np.where(longer, within % (least + 1), rest % np.maximum(least, 1))
-    card: Int64Array = begin + place * n_blocks + block
-    return card
+    draw: Int64Array = begin + place * n_blocks + block
+    return draw
 
 
-def _once(counts: Int64Array, due: Float64Array) -> None:
-    """Give second copies, which only rounding errors make, to rows of the same cell that have none."""
-    for cell in np.flatnonzero((counts > 1).any(axis=1)).tolist():
-        n_over = int((counts[cell] - 1).clip(min=0).sum())
-        counts[cell] = counts[cell].clip(max=1)
-        free = np.flatnonzero((counts[cell] == 0) & (due[cell] > 0))
-        counts[cell, free[:n_over]] = 1
+def _once(counts: Int64Array, expected: Float64Array) -> None:
+    """Give second copies, which only rounding errors make, to rows of the same stratum that have none."""
+    for stratum in np.flatnonzero((counts > 1).any(axis=1)).tolist():
+        n_over = int((counts[stratum] - 1).clip(min=0).sum())
+        counts[stratum] = counts[stratum].clip(max=1)
+        free = np.flatnonzero((counts[stratum] == 0) & (expected[stratum] > 0))
+        counts[stratum, free[:n_over]] = 1
 
 
 def _in_runs(n: int, key: int) -> Int64Array:

@@ -1,6 +1,6 @@
-"""How often each row is due in an epoch whose rows are drawn by weight, and sums of it by neighbourhood.
+"""How often each row is expected in an epoch whose rows are drawn by weight, and sums of it by neighbourhood.
 
-Of n draws a row of weight w is due ``x = n * w / sum(w)`` times. Nothing is drawn here (see
+Of n draws a row of weight w is expected ``x = n * w / sum(w)`` times. Nothing is drawn here (see
 order/weighted.py); weights come from loading/weights.py.
 """
 
@@ -19,8 +19,8 @@ from annfeed.arrays import Int64Array
 
 Float64Array = npt.NDArray[np.float64]
 
-#: Rows whose draws are found together.
-UNIT = 64
+#: Neighbours in the file whose draws are found together.
+RUN_ROWS = 64
 #: Rows looked at together while sums are made.
 _CHUNK = 1 << 20
 #: Nearer to one copy than this is one copy, where no row may come twice.
@@ -28,7 +28,7 @@ _CERTAIN = 1 - 1e-9
 
 
 class Weighting:
-    """How often each row is due in an epoch of draws.
+    """How often each row is expected in an epoch of draws.
 
     Parameters
     ----------
@@ -41,8 +41,8 @@ class Weighting:
         Draws in an epoch. None: n_rows with replacement; without, as many as leave every row's share in proportion to
         its weight: the sum of the weights by the largest one (for equal shares of classes, the rarest class whole).
     replacement
-        Whether a row may be due more than once. Where not, and one would be, it comes once, and the others share the
-        rest in proportion.
+        Whether a row may come more than once. Where not, and one would, it comes once, and the others share the rest in
+        proportion.
 
     Raises
     ------
@@ -55,7 +55,7 @@ class Weighting:
     Examples
     --------
     >>> weighting = Weighting([1.0, 0.0, 3.0])
-    >>> weighting.copies(np.arange(3)).tolist()
+    >>> weighting.expected_counts(np.arange(3)).tolist()
     [0.75, 0.0, 2.25]
     >>> Weighting([1.0, 1.0, 2.0], replacement=False).n_samples
     2
@@ -77,7 +77,7 @@ class Weighting:
         self._largest = largest
         total = math.fsum(float(np.cumsum(part)[-1]) for part in self._parts(1.0))
         if n_samples is None:
-            # A hair more, lest rounding errors make one less of a whole number.
+            # Relative tolerance: truncation must not drop a draw where the sum is a whole number up to rounding.
             n_samples = self.n_rows if replacement else min(self.n_rows, int(total * (1 + 1e-12)))
         if n_samples < min(1, self.n_rows):
             raise ValueError(f"n_samples is {n_samples}; expected at least 1")
@@ -85,10 +85,10 @@ class Weighting:
         self._scale = n_samples / total if total else 0.0
         if not replacement:
             self._scale = self._clipped_scale(total)
-        self._sum_cells()
+        self._sum_strata()
 
-    def copies(self, rows: Int64Array) -> Float64Array:
-        """How often each of ``rows`` is due in an epoch, float64 of the same shape."""
+    def expected_counts(self, rows: Int64Array) -> Float64Array:
+        """How often each of ``rows`` is expected in an epoch, float64 of the same shape."""
         return self._scaled(self._values[rows] if self._codes is None else self._values[self._codes[rows]])
 
     @cached_property
@@ -103,10 +103,10 @@ class Weighting:
 
     def _scaled(self, weights: npt.NDArray[Any]) -> Float64Array:
         # By the largest first: neither tiny nor huge weights overflow.
-        due: Float64Array = np.divide(weights, self._largest, dtype=np.float64) * self._scale
+        expected: Float64Array = np.divide(weights, self._largest, dtype=np.float64) * self._scale
         if not self.replacement:
-            due[due > _CERTAIN] = 1.0
-        return due
+            expected[expected > _CERTAIN] = 1.0
+        return expected
 
     def _check(self) -> float:
         """The largest weight, having looked at each."""
@@ -131,15 +131,15 @@ class Weighting:
             yield np.divide(values, self._largest, dtype=np.float64) * scale
 
     def _clipped_scale(self, total: float) -> float:
-        """The scale at which rows, each at most once, are due ``n_samples`` times together."""
+        """The scale at which rows, each at most once, are expected ``n_samples`` times together."""
         n_certain, scale = 0, self._scale
         while True:
             certain, rest, n_weighted = 0, [0.0], 0
-            for due in self._parts(scale):
-                above = due > _CERTAIN
+            for expected in self._parts(scale):
+                above = expected > _CERTAIN
                 certain += int(np.count_nonzero(above))
-                n_weighted += int(np.count_nonzero(due))
-                rest.append(float(np.cumsum(np.where(above, 0.0, due))[-1]))
+                n_weighted += int(np.count_nonzero(expected))
+                rest.append(float(np.cumsum(np.where(above, 0.0, expected))[-1]))
             if self.n_samples > n_weighted:
                 raise ValueError(
                     f"n_samples is {self.n_samples}, but only {n_weighted} rows have a weight above 0; "
@@ -150,41 +150,43 @@ class Weighting:
             n_certain, left = certain, math.fsum(rest)
             scale *= (self.n_samples - certain) / left if left else 1.0
 
-    def _sum_cells(self) -> None:
-        """Sum what is due by cell: the rows of a unit that are due about equally often (the same power of two)."""
+    def _sum_strata(self) -> None:
+        """Sum the expected counts of each stratum: the rows of a run of 64 that have the same multiplicity."""
         small = np.int32 if self.n_rows < 2**31 else np.int64
-        units: dict[int, list[npt.NDArray[Any]]] = {}
+        runs_of: dict[int, list[npt.NDArray[Any]]] = {}
         sums: dict[int, list[npt.NDArray[Any]]] = {}
         for start in range(0, self.n_rows, _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, self.n_rows), dtype=np.int64)
-            due = self.copies(rows)
-            level = level_of(due)
-            n_levels = int(level.max()) + 1
+            expected = self.expected_counts(rows)
+            multiplicity = multiplicity_of(expected)
+            n_multiplicities = int(multiplicity.max()) + 1
             # bincount adds in the order of rows, so the sums are the same on every machine.
-            found = np.bincount((rows - start) // UNIT * n_levels + level, weights=due)
-            for number in range(n_levels):
-                of_level = found[number::n_levels]
-                there = np.flatnonzero(of_level)
-                units.setdefault(number, []).append((start // UNIT + there).astype(small))
-                sums.setdefault(number, []).append(of_level[there])
-        there_are = range(max(units, default=-1) + 1)
-        #: Cells level by level: of level l those from level_starts[l] to level_starts[l + 1].
-        self.level_starts = np.cumsum([0, *(sum(map(len, units.get(number, []))) for number in there_are)])
-        #: The unit of each cell, and how often its rows are due together.
-        self.unit = np.concatenate([np.empty(0, small), *(p for level in there_are for p in units.pop(level, []))])
-        self.due = np.concatenate([np.empty(0), *(p for level in there_are for p in sums.pop(level, []))])
+            found = np.bincount((rows - start) // RUN_ROWS * n_multiplicities + multiplicity, weights=expected)
+            for number in range(n_multiplicities):
+                of_this = found[number::n_multiplicities]
+                there = np.flatnonzero(of_this)
+                runs_of.setdefault(number, []).append((start // RUN_ROWS + there).astype(small))
+                sums.setdefault(number, []).append(of_this[there])
+        there_are = range(max(runs_of, default=-1) + 1)
+        #: The first stratum of each multiplicity, and the number of strata.
+        self.multiplicity_starts = np.cumsum([0, *(sum(map(len, runs_of.get(number, []))) for number in there_are)])
+        #: The run of 64 rows that each stratum lies in, and how often its rows are expected together.
+        self.run_of = np.concatenate(
+            [np.empty(0, small), *(p for number in there_are for p in runs_of.pop(number, []))]
+        )
+        self.expected = np.concatenate([np.empty(0), *(p for number in there_are for p in sums.pop(number, []))])
 
 
-def level_of(due: Float64Array) -> npt.NDArray[np.int16]:
-    """Return 0 where at most one copy is due, else the power of two that is above.
+def multiplicity_of(expected: Float64Array) -> npt.NDArray[np.int16]:
+    """Return 0 where at most one copy is expected, else the power of two that is above.
 
     Examples
     --------
-    >>> level_of(np.array([0.0, 0.7, 1.0, 1.5, 3.0, 4.5])).tolist()
+    >>> multiplicity_of(np.array([0.0, 0.7, 1.0, 1.5, 3.0, 4.5])).tolist()
     [0, 0, 0, 1, 2, 3]
     """
-    level: npt.NDArray[np.int16] = np.where(due > 1, np.frexp(due)[1], 0).astype(np.int16)
-    return level
+    multiplicity: npt.NDArray[np.int16] = np.where(expected > 1, np.frexp(expected)[1], 0).astype(np.int16)
+    return multiplicity
 
 
 def _real(weights: npt.ArrayLike) -> npt.NDArray[Any]:

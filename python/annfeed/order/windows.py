@@ -23,12 +23,12 @@ class Window:
         Number of the window in the epoch of this rank.
     first_batch
         Number of batches of this rank before this window.
-    rows
-        int64 [n], positions in the dataset; a position may occur more than once.
+    positions
+        int64 [n], in the dataset; a position may occur more than once.
     offsets
-        int64 [n_batches + 1], batch b is rows[offsets[b]:offsets[b + 1]].
+        int64 [n_batches + 1], batch b is positions[offsets[b]:offsets[b + 1]].
     n_padding
-        How many of ``rows``, the last ones, only fill up this rank's last batch; None in a process alone.
+        How many of ``positions``, the last ones, only fill up this rank's last batch; None in a process alone.
 
     Examples
     --------
@@ -39,7 +39,7 @@ class Window:
 
     index: int
     first_batch: int
-    rows: Int64Array
+    positions: Int64Array
     offsets: Int64Array
     n_padding: int | None = None
 
@@ -50,20 +50,24 @@ class Window:
 
     @property
     def batches(self) -> list[Int64Array]:
-        """The rows of each batch, int64 views of `rows`."""
-        return [self.rows[start:stop] for start, stop in pairwise(self.offsets.tolist())]
+        """The positions of each batch, int64 views of `positions`."""
+        return [self.positions[start:stop] for start, stop in pairwise(self.offsets.tolist())]
+
+    def after(self, n_done: int) -> "Window":
+        """What is left of this window after ``n_done`` batches of the epoch."""
+        return self if n_done <= self.first_batch else self.of_batches(n_done - self.first_batch, self.n_batches)
 
     def of_batches(self, first: int, last: int) -> "Window":
         """Only the batches ``first`` to ``last`` (exclusive) of this window."""
         offsets = self.offsets[first : last + 1]
-        rows = self.rows[offsets[0] : offsets[-1]]
+        positions = self.positions[offsets[0] : offsets[-1]]
         # Padding is in the last batch.
         padding = self.n_padding if self.n_padding is None or last == self.n_batches else 0
-        return Window(self.index, self.first_batch + first, rows, offsets - offsets[0], padding)
+        return Window(self.index, self.first_batch + first, positions, offsets - offsets[0], padding)
 
 
-class Ramp:
-    """Row numbers at which windows start: whole batches, doubling from `first` rows up to `full` rows."""
+class WarmUp:
+    """The warm-up schedule: where windows start. They are whole batches, and double up to `window` rows."""
 
     def __init__(self, batch_size: int, window: int, first_window: int) -> None:
         self._full = max(window // batch_size, 1) * batch_size
