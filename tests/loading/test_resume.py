@@ -12,6 +12,7 @@ from tests.support.orders import epoch_plan
 from tests.support.toys import FORMS, hand_over, rows_of, toy
 
 from annfeed import AnnDataset, WindowLoader
+from annfeed.batches.reader import RowReader
 from annfeed.order.epoch import EpochPlan
 
 # --- the rest of the epoch -------------------------------------------------------------------------------------------
@@ -146,8 +147,8 @@ def test_nothing_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     loader = loader_on(path)
     loader.load_state_dict(state)
     read = []
-    load = AnnDataset.load
-    monkeypatch.setattr(AnnDataset, "load", lambda self, rows: read.append(rows.tolist()) or load(self, rows))
+    load = RowReader.load
+    monkeypatch.setattr(RowReader, "load", lambda self, rows: read.append(rows.tolist()) or load(self, rows))
     rows_of(loader)
     whole = [row for window in planned().windows() for row in window.positions.tolist()]
     assert [row for rows in read for row in rows] == whole[12:]
