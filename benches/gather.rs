@@ -1,18 +1,18 @@
-//! How fast batches are made of decoded rows: 128 rows of 30,000 columns, dense and CSR, from narrow bands.
+//! How fast batches are made of decoded rows: 128 rows of 30,000 columns, dense and CSR, from narrow row groups.
 //!
-//! Each batch is checked against a plain loop before it is timed. The bands hold more rows than a processor's cache does.
+//! Each batch is checked against a plain loop before it is timed. The row groups hold more rows than a processor's cache does.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use annfeed::internals::{Band, Block, Columns, CsrOut, Totals, Values};
+use annfeed::internals::{Columns, CsrOut, DecodedRows, RowGroup, Totals, Values};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const ROWS: usize = 16_384;
 const BATCH: usize = 128;
 const N_COLS: usize = 30_000;
-/// Rows of a band: one chunk's.
+/// Rows of a row group: one chunk's.
 const BAND: usize = 26;
 
 fn gather(criterion: &mut Criterion) {
@@ -45,7 +45,7 @@ struct Csr {
 }
 
 impl Csr {
-    fn fill(&mut self, block: &Block, positions: &[i64]) {
+    fn fill(&mut self, block: &DecodedRows, positions: &[i64]) {
         let nnz = block.nnz(positions);
         self.indptr.resize(positions.len() + 1, 0);
         self.indices.resize(nnz, 0);
@@ -56,7 +56,7 @@ impl Csr {
 }
 
 /// Every value where it belongs, and nothing else.
-fn check(block: &Block, positions: &[i64]) {
+fn check(block: &DecodedRows, positions: &[i64]) {
     let mut dense = vec![f32::NAN; BATCH * N_COLS];
     assert!(matches!(block.dense(positions, &mut dense, 2), Ok(None)));
     let mut csr = Csr::default();
@@ -81,8 +81,8 @@ fn batches() -> Vec<Vec<i64>> {
     (0..64).map(|_| (0..BATCH).map(|_| i64::from(random.next()) % ROWS as i64).collect()).collect()
 }
 
-fn block(narrow: bool) -> Block {
-    let mut block = Block::new(N_COLS);
+fn block(narrow: bool) -> DecodedRows {
+    let mut block = DecodedRows::new(N_COLS);
     for first in (0..ROWS).step_by(BAND) {
         let (mut offsets, mut columns, mut values) = (vec![0], Vec::new(), Vec::new());
         for (c, v) in (first..ROWS.min(first + BAND)).map(row) {
@@ -92,7 +92,7 @@ fn block(narrow: bool) -> Block {
         }
         let values = if narrow { Values::U8(values.iter().map(|&v| v as u8).collect()) } else { Values::F32(values) };
         let totals = Totals::OfValues;
-        block.push_band(Arc::new(Band::Sparse { offsets, columns: Columns::U16(columns), values, totals }));
+        block.push_group(Arc::new(RowGroup::Sparse { offsets, columns: Columns::U16(columns), values, totals }));
     }
     block
 }

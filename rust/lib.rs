@@ -34,6 +34,6 @@ pub mod internals {
     pub use crate::matrix::plan;
     pub use crate::matrix::row_starts::RowStarts;
     pub use crate::matrix::{Matrix, Wanted};
-    pub use crate::rows::{Band, Block, Columns, CsrOut, Totals, Values};
+    pub use crate::rows::{Columns, CsrOut, DecodedRows, RowGroup, Totals, Values};
     pub use crate::threads::jobs::Workers;
 }

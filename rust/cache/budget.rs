@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Budget {
     limit: AtomicU64,
     held: AtomicU64,
-    /// What the limit may become, where somebody else moves it; `None` where it stays.
+    /// What the limit may become, where it is moved; `None` where it stays.
     most: Option<u64>,
 }
 

@@ -1,4 +1,6 @@
-//! Decoded rows that are kept: whole units (the rows that begin in one chunk, or one band of tiles), up to a budget.
+//! Decoded rows that are kept: whole units (the rows that begin in one chunk, or one row of tiles), up to a budget.
+//!
+//! `read` reads through the cache. How rows are decoded is not known here: the caller of `read` says it.
 //!
 //! Nothing is evicted. Every epoch asks for each unit about equally often, and in exact random order each window asks for
 //! nearly all of them: a cache that evicts would throw away what the next window needs (least-recently-used scores no hit
@@ -17,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 pub use budget::Budget;
 
 use crate::file::Identity;
-use crate::rows::{Band, Counted};
+use crate::rows::{Counted, RowGroup};
 
 /// What tells one cache from another: the file, the element, and the columns kept.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,17 +36,17 @@ pub(crate) struct CacheKey {
     pub(crate) counted: Option<Counted>,
 }
 
-/// A unit that is held: its rows lie in `band`, the first of them at `base`.
+/// A unit that is held: its rows lie in `group`, the first of them at `base`.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
     /// Decoded rows, perhaps of other units too.
-    pub(crate) band: Arc<Band>,
-    /// Row of the band that is the unit's first.
+    pub(crate) group: Arc<RowGroup>,
+    /// Row of the row group that is the unit's first.
     pub(crate) base: usize,
 }
 
 #[derive(Debug, Default)]
-struct Units {
+struct KeptUnits {
     held: HashMap<u64, Held>,
     /// Bytes held and rows they hold, for the estimate of what the next unit takes.
     bytes: u64,
@@ -55,13 +57,13 @@ struct Units {
 #[derive(Debug)]
 pub(crate) struct RowCache {
     budget: Arc<Budget>,
-    units: Mutex<Units>,
+    units: Mutex<KeptUnits>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
 
 impl RowCache {
-    /// An empty cache that nobody else uses.
+    /// An empty cache that nothing else uses.
     #[must_use]
     pub(crate) fn alone(budget: Arc<Budget>) -> Arc<Self> {
         let (hits, misses) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -116,18 +118,18 @@ impl RowCache {
             .count()
     }
 
-    /// Keeps the units of a band (unit, base), if the budget allows.
-    pub(crate) fn keep(&self, band: &Arc<Band>, units: &[(u64, usize)]) {
-        let bytes = band.bytes() as u64;
+    /// Keeps the units of a row group (unit, base), if the budget allows.
+    pub(crate) fn keep(&self, group: &Arc<RowGroup>, units: &[(u64, usize)]) {
+        let bytes = group.bytes() as u64;
         let mut all = self.lock();
         // Another thread may have decoded the same rows meanwhile.
         if units.iter().all(|(unit, _)| all.held.contains_key(unit)) || !self.budget.take(bytes) {
             return;
         }
         all.bytes += bytes;
-        all.rows += band.n_rows() as u64;
+        all.rows += group.n_rows() as u64;
         for &(unit, base) in units {
-            all.held.entry(unit).or_insert_with(|| Held { band: Arc::clone(band), base });
+            all.held.entry(unit).or_insert_with(|| Held { group: Arc::clone(group), base });
         }
     }
 
@@ -137,7 +139,7 @@ impl RowCache {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed), self.lock().bytes)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Units> {
+    fn lock(&self) -> MutexGuard<'_, KeptUnits> {
         self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -178,10 +180,10 @@ mod tests {
     use super::*;
     use crate::rows::Values;
 
-    fn band(bytes: usize) -> Arc<Band> {
+    fn group(bytes: usize) -> Arc<RowGroup> {
         let mut values = Values::with_capacity(bytes);
         values.append(crate::dtype::Kind::U8, &vec![1; bytes]);
-        Arc::new(Band::Dense { n_cols: 1, n_rows: bytes, values, totals: crate::rows::Totals::OfValues })
+        Arc::new(RowGroup::Dense { n_cols: 1, n_rows: bytes, values, totals: crate::rows::Totals::OfValues })
     }
 
     fn found(cache: &RowCache, unit: u64) -> bool {
@@ -191,9 +193,9 @@ mod tests {
     #[test]
     fn what_fits_is_kept_and_the_rest_is_not() {
         let cache = RowCache::alone(Budget::new(250));
-        cache.keep(&band(100), &[(0, 0), (1, 50)]);
-        cache.keep(&band(100), &[(2, 0)]);
-        cache.keep(&band(100), &[(3, 0)]);
+        cache.keep(&group(100), &[(0, 0), (1, 50)]);
+        cache.keep(&group(100), &[(2, 0)]);
+        cache.keep(&group(100), &[(3, 0)]);
         assert_eq!([0, 1, 2, 3].map(|u| found(&cache, u)), [true, true, true, false]);
         assert_eq!(cache.look_up(std::iter::once((1, 1)))[0].as_ref().unwrap().base, 50);
         assert_eq!(cache.stats(), (4, 1, 200));
@@ -203,11 +205,11 @@ mod tests {
     fn a_limit_that_is_moved_bounds_what_is_kept_from_then_on() {
         let budget = Budget::movable(1000);
         let cache = RowCache::alone(Arc::clone(&budget));
-        cache.keep(&band(100), &[(0, 0)]);
+        cache.keep(&group(100), &[(0, 0)]);
         assert_eq!((found(&cache, 0), budget.limit(), budget.most(), budget.held()), (false, 0, 1000, 0));
         budget.move_limit(150);
-        cache.keep(&band(100), &[(0, 0)]);
-        cache.keep(&band(100), &[(1, 0)]);
+        cache.keep(&group(100), &[(0, 0)]);
+        cache.keep(&group(100), &[(1, 0)]);
         assert_eq!((found(&cache, 0), found(&cache, 1), budget.held()), (true, false, 100));
         budget.move_limit(0);
         assert!(found(&cache, 0), "what is held stays");
@@ -216,8 +218,8 @@ mod tests {
     #[test]
     fn keeping_twice_counts_once() {
         let cache = RowCache::alone(Budget::new(250));
-        cache.keep(&band(100), &[(0, 0)]);
-        cache.keep(&band(100), &[(0, 0)]);
+        cache.keep(&group(100), &[(0, 0)]);
+        cache.keep(&group(100), &[(0, 0)]);
         assert_eq!(cache.stats().2, 100);
     }
 
@@ -225,7 +227,7 @@ mod tests {
     fn room_is_estimated_from_what_is_held() {
         let cache = RowCache::alone(Budget::new(1000));
         assert_eq!(cache.room_for([10, 10, 10].into_iter(), 40), 2);
-        cache.keep(&band(100), &[(0, 0)]);
+        cache.keep(&group(100), &[(0, 0)]);
         assert_eq!(cache.room_for([300, 300, 300, 300].into_iter(), 40), 3);
     }
 
@@ -243,11 +245,11 @@ mod tests {
         assert!(Arc::ptr_eq(&one, &RowCache::shared(key("X"), Arc::clone(&budget))));
         let other = RowCache::shared(key("raw/X"), Arc::clone(&budget));
         assert!(!Arc::ptr_eq(&one, &other));
-        one.keep(&band(400), &[(0, 0)]);
-        other.keep(&band(400), &[(0, 0)]);
+        one.keep(&group(400), &[(0, 0)]);
+        other.keep(&group(400), &[(0, 0)]);
         assert!(!found(&other, 0), "both draw on one budget");
         drop(one);
-        other.keep(&band(400), &[(0, 0)]);
+        other.keep(&group(400), &[(0, 0)]);
         assert!(found(&other, 0), "a dropped cache gives its bytes back");
     }
 }

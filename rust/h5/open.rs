@@ -65,14 +65,35 @@ pub(super) fn open_file(path: &Path, place: &Place) -> Result<File> {
     opened.map_err(|e| {
         let text = e.to_string();
         let place = place.at("/");
-        if text.contains("truncated") {
-            place.format(format!("the file is truncated ({text})"), COPY_AGAIN)
-        } else if text.contains("signature") {
-            place.format("the file is not HDF5 (no HDF5 signature)", "Give the path of an .h5ad file")
-        } else {
-            place.format(format!("HDF5 cannot open the file ({text})"), COPY_AGAIN)
+        match Unopened::from_text(&text) {
+            Unopened::Truncated => place.format(format!("the file is truncated ({text})"), COPY_AGAIN),
+            Unopened::NotHdf5 => {
+                place.format("the file is not HDF5 (no HDF5 signature)", "Give the path of an .h5ad file")
+            }
+            Unopened::Other => place.format(format!("HDF5 cannot open the file ({text})"), COPY_AGAIN),
         }
     })
+}
+
+/// Why HDF5 does not open a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Unopened {
+    Truncated,
+    NotHdf5,
+    Other,
+}
+
+impl Unopened {
+    /// From HDF5's own words: its error numbers do not tell these apart.
+    fn from_text(text: &str) -> Self {
+        if text.contains("truncated") {
+            Self::Truncated
+        } else if text.contains("signature") {
+            Self::NotHdf5
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// The path under which `elem` lies in this file.
@@ -261,5 +282,33 @@ pub(super) fn text_attr(location: &hdf5::Location, name: &str) -> Option<String>
         TypeDescriptor::FixedAscii(_) => first(&attr, |t: &FixedAscii<256>| t.as_bytes()),
         TypeDescriptor::FixedUnicode(_) => first(&attr, |t: &FixedUnicode<256>| t.as_bytes()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What HDF5 says of a file with these bytes.
+    fn reason(bytes: &[u8]) -> Unopened {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("some.h5");
+        std::fs::write(&path, bytes).unwrap();
+        Unopened::from_text(&File::open(&path).unwrap_err().to_string())
+    }
+
+    #[test]
+    fn the_words_of_hdf5_tell_what_is_wrong_with_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("whole.h5");
+        let file = File::create(&path).unwrap();
+        file.new_dataset_builder().with_data(&[7u8; 10_000]).create("data").unwrap();
+        file.close().unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        assert_eq!(reason(&whole[..whole.len() / 2]), Unopened::Truncated);
+        assert_eq!(reason(b"no HDF5 file, but text"), Unopened::NotHdf5);
+        let mut unknown_version = whole;
+        unknown_version[8] = 99;
+        assert_eq!(reason(&unknown_version), Unopened::Other);
     }
 }

@@ -10,7 +10,7 @@ use crate::dtype::Kind;
 use crate::error::{Error, Place, Result};
 use crate::file::DataFile;
 use crate::layout::SparseLayout;
-use crate::rows::{Band, Columns, Counted, Number as _, Selection, SumTooLarge, Totals, Values};
+use crate::rows::{Columns, Counted, Number as _, RowGroup, Selection, SumTooLarge, Totals, Values};
 use crate::rows::{with_columns, with_values};
 use crate::threads::jobs::Workers;
 
@@ -98,7 +98,7 @@ impl CscMatrix {
         budget: u64,
         workers: &Workers,
         done: &AtomicU64,
-    ) -> Result<Band> {
+    ) -> Result<RowGroup> {
         self.check_budget(file, budget)?;
         let (layout, kind) = (&self.layout, self.layout.data.dtype.kind);
         let pieces = read_wanted(file, layout, &self.starts, &self.wanted, workers, done)?;
@@ -108,7 +108,7 @@ impl CscMatrix {
             place.format(error.found(error.row as u64), SumTooLarge::REMEDY)
         })?;
         drop(pieces);
-        if let (Some(selection), Band::Sparse { totals, .. }) = (selection, &mut rows) {
+        if let (Some(selection), RowGroup::Sparse { totals, .. }) = (selection, &mut rows) {
             *totals = match selection.counted() {
                 None => Totals::Unknown,
                 Some(counted) => Totals::Kept(read_totals(file, layout, &self.starts, counted, workers, done)?),
@@ -126,7 +126,7 @@ pub(crate) fn memory_needed(elements: u64, value_size: u64, n_rows: u64) -> u64 
 }
 
 /// Some consecutive wanted columns, as stored.
-struct Piece {
+struct ColumnRun {
     columns: Range<u32>,
     lengths: Vec<usize>,
     rows: Columns,
@@ -140,7 +140,7 @@ fn read_wanted(
     wanted: &[Option<u32>],
     workers: &Workers,
     done: &AtomicU64,
-) -> Result<Vec<Piece>> {
+) -> Result<Vec<ColumnRun>> {
     let span = |column: Option<u32>| column.map_or(0..0, |column| starts.span(u64::from(column)));
     let mut jobs: Vec<Range<usize>> = Vec::new();
     let (mut from, mut elements) = (0, 0);
@@ -155,7 +155,7 @@ fn read_wanted(
     jobs.push(from..wanted.len());
     let kind = layout.data.dtype.kind;
     workers.run(&jobs, |scratch, job| {
-        let mut piece = Piece {
+        let mut piece = ColumnRun {
             columns: job.start as u32..job.end as u32,
             lengths: Vec::new(),
             rows: Columns::with_capacity(layout.shape[0], 0),
@@ -214,7 +214,7 @@ fn read_totals(
     Ok(totals)
 }
 
-impl Piece {
+impl ColumnRun {
     /// Adds its values to the totals of their rows.
     fn add_to(&self, totals: &mut [f64], kind: Kind) {
         with_values!(&self.values, values => {
@@ -240,7 +240,12 @@ impl Piece {
 }
 
 /// Rows out of columns: count, then place (a counting sort, so each row's columns come out in order).
-fn transpose(n_rows: usize, n_cols: u64, pieces: &[Piece], kind: Kind) -> std::result::Result<Band, SumTooLarge> {
+fn transpose(
+    n_rows: usize,
+    n_cols: u64,
+    pieces: &[ColumnRun],
+    kind: Kind,
+) -> std::result::Result<RowGroup, SumTooLarge> {
     let mut offsets = vec![0usize; n_rows + 1];
     for piece in pieces {
         with_columns!(&piece.rows, rows => rows.iter().for_each(|&r| offsets[r as usize + 1] += 1));
@@ -271,5 +276,5 @@ fn transpose(n_rows: usize, n_cols: u64, pieces: &[Piece], kind: Kind) -> std::r
         }
     }
     let values = Values::scatter(pieces.iter().map(|p| &p.values), &places);
-    Band::from_stored(offsets, columns, values, kind, None)
+    RowGroup::from_stored(offsets, columns, values, kind, None)
 }

@@ -1,4 +1,4 @@
-//! Compressed rows: any sorted rows of the file as bands, each job on its own, no job's chunk decoded by another.
+//! Compressed rows: any sorted rows of the file as row groups, each job on its own, no job's chunk decoded by another.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use crate::error::{Place, Result};
 use crate::file::DataFile;
 use crate::layout::{ArrayLayout, SparseLayout};
 use crate::memory::reserve;
-use crate::rows::{Band, Columns, Selection, Spare, SumTooLarge, Values};
+use crate::rows::{Columns, FreeList, RowGroup, Selection, SumTooLarge, Values};
 use crate::threads::jobs::{Scratch, Workers};
 
 /// Elements that one job decodes at most, unless its rows share one chunk: short enough for Ctrl-C, long enough to amortise.
@@ -59,35 +59,35 @@ impl CsrMatrix {
         chunk * MIN_UNIT_ELEMENTS.div_ceil(chunk)
     }
 
-    /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a band for each, in memory from `spare`.
+    /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a row group for each, in memory from `free_list`.
     ///
     /// # Errors
     /// Where the file cannot be read, a chunk is damaged, or a column index is out of range.
-    pub(crate) fn bands(
+    pub(crate) fn row_groups(
         &self,
         file: &DataFile,
         rows: &[u64],
         selection: Option<&Selection>,
-        spare: Option<&Spare>,
+        free_list: Option<&FreeList>,
         workers: &Workers,
-    ) -> Result<Vec<(Range<usize>, Band)>> {
+    ) -> Result<Vec<(Range<usize>, RowGroup)>> {
         // Several jobs a thread even out; a cut costs one more prefix of a chunk. A unit is never cut.
         let even = rows.len().min(self.layout.data.len().div_ceil(self.unit_len()) as usize) / (workers.threads * 8);
         let target = (MAX_JOB_ELEMENTS / self.unit_len()).min(even as u64);
         let jobs = jobs(rows, |row| self.unit_of(row), target);
-        let bands =
-            workers.run(&jobs, |scratch, job| self.band(file, &rows[job.clone()], selection, spare, scratch))?;
-        Ok(jobs.into_iter().zip(bands).collect())
+        let groups = workers
+            .run(&jobs, |scratch, job| self.row_group(file, &rows[job.clone()], selection, free_list, scratch))?;
+        Ok(jobs.into_iter().zip(groups).collect())
     }
 
-    fn band(
+    fn row_group(
         &self,
         file: &DataFile,
         rows: &[u64],
         selection: Option<&Selection>,
-        spare: Option<&Spare>,
+        free_list: Option<&FreeList>,
         scratch: &mut Scratch,
-    ) -> Result<Band> {
+    ) -> Result<RowGroup> {
         let spans: Vec<Range<u64>> =
             runs(rows).into_iter().map(|run| self.starts.start(run.start)..self.starts.start(run.end)).collect();
         let mut offsets = Vec::with_capacity(rows.len() + 1);
@@ -103,8 +103,8 @@ impl CsrMatrix {
         reserve::check((total as u64).saturating_mul(4 + kind.size() as u64), || {
             Place::new(file.path().display().to_string(), self.layout.data.name.clone())
         })?;
-        let (columns, mut values) = match spare {
-            Some(spare) => spare.take(n_cols, total),
+        let (columns, mut values) = match free_list {
+            Some(free_list) => free_list.take(n_cols, total),
             None => (Columns::with_capacity(n_cols, total), Values::with_capacity(total)),
         };
         let columns = read_columns(file, &self.layout.indices, &spans, columns, n_cols, scratch)?;
@@ -112,7 +112,7 @@ impl CsrMatrix {
             values.append(kind, bytes);
             Ok(())
         })?;
-        Band::from_stored(offsets, columns, values, kind, selection).map_err(|error| {
+        RowGroup::from_stored(offsets, columns, values, kind, selection).map_err(|error| {
             let place = Place::new(file.path().display().to_string(), self.layout.data.name.clone());
             place.format(error.found(rows[error.row]), SumTooLarge::REMEDY)
         })

@@ -1,6 +1,6 @@
 //! Two-dimensional arrays: rows out of one contiguous run, or out of tiles.
 //!
-//! A filtered tile is decoded whole for any row in it, so a job is one band of tiles; without filters only the wanted rows
+//! A filtered tile is decoded whole for any row in it, so a job is one row of tiles; without filters only the wanted rows
 //! are read.
 
 use std::ops::Range;
@@ -11,10 +11,10 @@ use crate::error::{Place, Result};
 use crate::file::DataFile;
 use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 use crate::memory::reserve;
-use crate::rows::{Band, Selection, Totals, Values};
+use crate::rows::{RowGroup, Selection, Totals, Values};
 use crate::threads::jobs::{Scratch, Workers};
 
-/// Bytes of rows that one job puts together, unless one band of tiles alone holds more.
+/// Bytes of rows that one job puts together, unless one row of tiles alone holds more.
 const JOB_BYTES: u64 = 4 << 20;
 
 /// A dense matrix on disk.
@@ -40,7 +40,7 @@ impl DenseMatrix {
         self.layout.shape[1] as usize
     }
 
-    /// The unit in which a row is kept by a cache: a band of tiles.
+    /// The unit in which a row is kept by a cache: a row of tiles.
     #[must_use]
     pub(crate) fn unit_of(&self, row: u64) -> u64 {
         row / self.layout.chunk_rows()
@@ -55,7 +55,7 @@ impl DenseMatrix {
 
     /// Where row 0 lies, if all rows follow each other in the file as this machine writes numbers.
     #[must_use]
-    pub(crate) fn stored_at(&self) -> Option<u64> {
+    pub(crate) fn direct_address(&self) -> Option<u64> {
         match &self.layout.storage {
             Storage::Contiguous(address) if !self.layout.dtype.big_endian && cfg!(target_endian = "little") => {
                 Some(*address)
@@ -64,28 +64,28 @@ impl DenseMatrix {
         }
     }
 
-    /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a band for each.
+    /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a row group for each.
     ///
     /// # Errors
     /// Where the file cannot be read or a chunk is damaged.
-    pub(crate) fn bands(
+    pub(crate) fn row_groups(
         &self,
         file: &DataFile,
         rows: &[u64],
         selection: Option<&Selection>,
         workers: &Workers,
-    ) -> Result<Vec<(Range<usize>, Band)>> {
+    ) -> Result<Vec<(Range<usize>, RowGroup)>> {
         let width = selection.map_or(self.n_cols(), Selection::width);
         let row_bytes = (self.n_cols() * self.layout.dtype.kind.size()).max(1) as u64;
         let by_rows = (JOB_BYTES / row_bytes).max(1);
         let job_rows = if self.layout.is_filtered() { self.layout.chunk_rows() } else { by_rows };
         let jobs = jobs(rows, |row| row / job_rows, 1);
-        let bands = workers.run(&jobs, |scratch, job| {
+        let row_groups = workers.run(&jobs, |scratch, job| {
             let rows = &rows[job.clone()];
-            if let (Some(address), None) = (self.stored_at(), selection)
+            if let (Some(address), None) = (self.direct_address(), selection)
                 && let Some(values) = self.read_whole_rows(file, address, rows)
             {
-                return Ok(Band::Dense {
+                return Ok(RowGroup::Dense {
                     n_cols: width,
                     n_rows: rows.len(),
                     values: values?,
@@ -95,15 +95,15 @@ impl DenseMatrix {
             let kind = self.layout.dtype.kind;
             if selection.is_some_and(|s| s.counted().is_some()) {
                 self.assemble(file, rows, None, scratch)?;
-                return Ok(Band::from_rows(kind, &scratch.rows, rows.len(), self.n_cols(), selection));
+                return Ok(RowGroup::from_rows(kind, &scratch.rows, rows.len(), self.n_cols(), selection));
             }
             self.assemble(file, rows, selection, scratch)?;
             let mut values = Values::with_capacity(0);
             values.append(kind, &scratch.rows);
             let totals = if selection.is_none() { Totals::OfValues } else { Totals::Unknown };
-            Ok(Band::Dense { n_cols: width, n_rows: rows.len(), values, totals })
+            Ok(RowGroup::Dense { n_cols: width, n_rows: rows.len(), values, totals })
         })?;
-        Ok(jobs.into_iter().zip(bands).collect())
+        Ok(jobs.into_iter().zip(row_groups).collect())
     }
 
     /// Rows of one contiguous run, read to where they stay; `None` for types that are held as others.
@@ -133,7 +133,7 @@ impl DenseMatrix {
         let place = Place::new(file.path().display().to_string(), self.layout.name.clone());
         let width = selection.map_or(self.n_cols(), Selection::width);
         scratch.rows.clear();
-        // The rows, and a copy of them in the band.
+        // The rows, and a copy of them in the row group.
         reserve::check((rows.len() as u64 * 2 * size as u64).saturating_mul(width as u64), || place.clone())?;
         match &self.layout.storage {
             Storage::Unallocated => self.fill(&mut scratch.rows, rows.len(), selection),
@@ -160,9 +160,9 @@ impl DenseMatrix {
                 self.fill(&mut scratch.rows, rows.len(), selection);
                 let tiles = Tiles { file, layout: &self.layout, grid, place: &place, selection, width };
                 let mut at = 0;
-                for band in rows.chunk_by(|a, b| a / grid.chunk[0] == b / grid.chunk[0]) {
-                    tiles.band(band, at, scratch)?;
-                    at += band.len();
+                for tile_row in rows.chunk_by(|a, b| a / grid.chunk[0] == b / grid.chunk[0]) {
+                    tiles.row(tile_row, at, scratch)?;
+                    at += tile_row.len();
                 }
             }
         }
@@ -186,7 +186,7 @@ impl DenseMatrix {
     }
 }
 
-/// The tiles of one band of chunk rows.
+/// The tiles of one row of tiles.
 struct Tiles<'a> {
     file: &'a DataFile,
     layout: &'a ArrayLayout,
@@ -197,16 +197,16 @@ struct Tiles<'a> {
 }
 
 impl Tiles<'_> {
-    /// Copies `rows`, all of one band, to the rows of `scratch.rows` from `at` on.
-    fn band(&self, rows: &[u64], at: usize, scratch: &mut Scratch) -> Result<()> {
-        let band = rows[0] / self.grid.chunk[0];
-        let per_band = self.grid.counts[1];
+    /// Copies `rows`, all of one row of tiles, to the rows of `scratch.rows` from `at` on.
+    fn row(&self, rows: &[u64], at: usize, scratch: &mut Scratch) -> Result<()> {
+        let tile_row = rows[0] / self.grid.chunk[0];
+        let per_row = self.grid.counts[1];
         reserve::check(self.tile_bytes() as u64, || self.place.clone())?;
-        let wanted: Vec<(u64, Chunk)> = (0..per_band)
+        let wanted: Vec<(u64, Chunk)> = (0..per_row)
             .filter(|&t| self.is_wanted(t))
-            .filter_map(|t| self.grid.table[(band * per_band + t) as usize].map(|c| (t, c)))
+            .filter_map(|t| self.grid.table[(tile_row * per_row + t) as usize].map(|c| (t, c)))
             .collect();
-        let filtered: Vec<&(u64, Chunk)> = wanted.iter().filter(|(t, _)| !self.is_plain(band, *t)).collect();
+        let filtered: Vec<&(u64, Chunk)> = wanted.iter().filter(|(t, _)| !self.is_plain(tile_row, *t)).collect();
         let extents: Vec<(u64, u64)> = filtered.iter().map(|(_, c)| (c.address, c.size)).collect();
         for read in reads(&extents) {
             let mut stored = std::mem::take(&mut scratch.stored);
@@ -216,14 +216,14 @@ impl Tiles<'_> {
             for &&(tile, chunk) in &filtered[read.extents.clone()] {
                 let from = (chunk.address - read.address) as usize;
                 let stored = &stored[from..from + chunk.size as usize];
-                self.decode((band, tile), rows[rows.len() - 1], &chunk, stored, scratch)?;
-                self.copy(band, tile, rows, at, scratch);
+                self.decode((tile_row, tile), rows[rows.len() - 1], &chunk, stored, scratch)?;
+                self.copy(tile_row, tile, rows, at, scratch);
             }
             scratch.stored = stored;
         }
-        for (tile, chunk) in wanted.iter().filter(|(t, _)| self.is_plain(band, *t)) {
-            self.read_plain(band, *tile, chunk, rows, scratch)?;
-            self.copy(band, *tile, rows, at, scratch);
+        for (tile, chunk) in wanted.iter().filter(|(t, _)| self.is_plain(tile_row, *t)) {
+            self.read_plain(tile_row, *tile, chunk, rows, scratch)?;
+            self.copy(tile_row, *tile, rows, at, scratch);
         }
         Ok(())
     }
@@ -237,9 +237,9 @@ impl Tiles<'_> {
         self.selection.is_none_or(|s| self.columns(tile).any(|c| s.place(c as u32).is_some()))
     }
 
-    fn is_plain(&self, band: u64, tile: u64) -> bool {
+    fn is_plain(&self, tile_row: u64, tile: u64) -> bool {
         let past = |i: u64, axis: usize| (i + 1) * self.grid.chunk[axis] > self.layout.shape[axis];
-        self.grid.pipeline.is_empty() || (self.grid.plain_edges && (past(band, 0) || past(tile, 1)))
+        self.grid.pipeline.is_empty() || (self.grid.plain_edges && (past(tile_row, 0) || past(tile, 1)))
     }
 
     fn tile_bytes(&self) -> usize {
@@ -249,40 +249,41 @@ impl Tiles<'_> {
     /// Decodes the rows of a tile up to row `last` of the matrix into `scratch.chunk`.
     fn decode(
         &self,
-        (band, tile): (u64, u64),
+        (tile_row, tile): (u64, u64),
         last: u64,
         chunk: &Chunk,
         stored: &[u8],
         scratch: &mut Scratch,
     ) -> Result<()> {
         let len = self.tile_bytes();
-        let wanted = len / self.grid.chunk[0] as usize * (last - band * self.grid.chunk[0] + 1) as usize;
+        let wanted = len / self.grid.chunk[0] as usize * (last - tile_row * self.grid.chunk[0] + 1) as usize;
         let Scratch { decoder, chunk: out, .. } = scratch;
         let front = self.grid.pipeline.decode_front(decoder, stored, chunk.mask, len, out, wanted);
-        let decoded = front.map_err(|e| damaged_chunk(self.place, &tile_name(band, tile), chunk, &e.to_string()))?;
+        let decoded =
+            front.map_err(|e| damaged_chunk(self.place, &tile_name(tile_row, tile), chunk, &e.to_string()))?;
         self.file.count_decoded(decoded);
         Ok(())
     }
 
     /// Reads only the runs of wanted rows, to where they lie in the tile.
-    fn read_plain(&self, band: u64, tile: u64, chunk: &Chunk, rows: &[u64], scratch: &mut Scratch) -> Result<()> {
+    fn read_plain(&self, tile_row: u64, tile: u64, chunk: &Chunk, rows: &[u64], scratch: &mut Scratch) -> Result<()> {
         let bytes = self.tile_bytes();
         if chunk.size != bytes as u64 {
             let reason = format!("{} bytes, expected {bytes}", chunk.size);
-            return Err(damaged_chunk(self.place, &tile_name(band, tile), chunk, &reason));
+            return Err(damaged_chunk(self.place, &tile_name(tile_row, tile), chunk, &reason));
         }
         scratch.chunk.resize(bytes, 0);
         let row_bytes = self.grid.chunk[1] as usize * self.layout.dtype.kind.size();
         for run in runs(rows) {
-            let first = (run.start - band * self.grid.chunk[0]) as usize * row_bytes;
-            let last = (run.end - band * self.grid.chunk[0]) as usize * row_bytes;
+            let first = (run.start - tile_row * self.grid.chunk[0]) as usize * row_bytes;
+            let last = (run.end - tile_row * self.grid.chunk[0]) as usize * row_bytes;
             self.file.read_at(&mut scratch.chunk[first..last], chunk.address + first as u64, self.place)?;
         }
         Ok(())
     }
 
     /// From the tile in `scratch.chunk` to its place in `scratch.rows`.
-    fn copy(&self, band: u64, tile: u64, rows: &[u64], at: usize, scratch: &mut Scratch) {
+    fn copy(&self, tile_row: u64, tile: u64, rows: &[u64], at: usize, scratch: &mut Scratch) {
         let size = self.layout.dtype.kind.size();
         let (columns, chunk_cols) = (self.columns(tile), self.grid.chunk[1] as usize);
         let wanted: Option<Vec<(usize, usize)>> = self.selection.map(|s| {
@@ -290,7 +291,7 @@ impl Tiles<'_> {
             places.filter_map(|(from, c)| s.place(c as u32).map(|to| (from * size, to as usize * size))).collect()
         });
         for (i, &row) in rows.iter().enumerate() {
-            let from = (row - band * self.grid.chunk[0]) as usize * chunk_cols * size;
+            let from = (row - tile_row * self.grid.chunk[0]) as usize * chunk_cols * size;
             let to = (at + i) * self.width * size;
             if let Some(pairs) = &wanted {
                 for &(a, b) in pairs {
@@ -305,6 +306,6 @@ impl Tiles<'_> {
     }
 }
 
-fn tile_name(band: u64, tile: u64) -> String {
-    format!("chunk ({band}, {tile})")
+fn tile_name(tile_row: u64, tile: u64) -> String {
+    format!("chunk ({tile_row}, {tile})")
 }

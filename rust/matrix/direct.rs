@@ -14,7 +14,7 @@ const MAX_ADVISED: u64 = 256 << 20;
 
 /// Rows of a dense matrix that stay in the file until a batch wants them.
 #[derive(Debug)]
-pub(crate) struct StoredRows {
+pub(crate) struct DirectRows {
     pub(super) file: Arc<DataFile>,
     pub(super) place: Place,
     pub(super) dtype: NumType,
@@ -23,7 +23,7 @@ pub(crate) struct StoredRows {
     pub(super) addresses: Vec<u64>,
 }
 
-impl StoredRows {
+impl DirectRows {
     /// Rows there are.
     #[must_use]
     pub(crate) fn n_rows(&self) -> usize {

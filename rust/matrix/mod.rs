@@ -1,7 +1,7 @@
-//! Rows of a matrix on disk: sorted rows in, a decoded [`Block`] out. Knows files and threads, not Python.
+//! A matrix on disk: sorted rows in, [`DecodedRows`] out; or [`DirectRows`], which need no decoding.
 //!
-//! `plan` is arithmetic; `file` reads; `workers` runs jobs; `stream` decodes one-dimensional arrays; `csr`, `csc` and `dense`
-//! are the three kinds of matrix, `stored` rows that need no decoding; `cache` keeps decoded rows, `cached` reads through it.
+//! `plan` and `row_starts` are arithmetic; `spans` decodes one-dimensional arrays; `csr`, `csc` and `dense` are the formats.
+//! How a file is opened, what is kept and how threads share work lie in rooms below. Nothing here knows Python.
 
 pub(crate) mod csc;
 pub(crate) mod csr;
@@ -16,27 +16,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use crate::cache::read::{self, Units};
+use crate::cache::read::{self, DecodeUnits};
 use crate::cache::{Budget, CacheKey, RowCache};
 use crate::error::{Error, Place, Result};
 use crate::file::DataFile;
 use crate::layout::MatrixLayout;
 use crate::memory::reserve;
-use crate::rows::{Band, Block, Counted, Selection, Spare};
+use crate::rows::{Counted, DecodedRows, FreeList, RowGroup, Selection};
 use crate::threads::jobs::Workers;
 use csc::CscMatrix;
 use csr::CsrMatrix;
 use dense::DenseMatrix;
-use direct::StoredRows;
+use direct::DirectRows;
 
 /// A matrix in an open file.
 #[derive(Debug)]
 pub struct Matrix {
     file: Arc<DataFile>,
-    found: Arc<Found>,
+    opened: Arc<Opened>,
     /// Only where decoding costs: rows that lie unfiltered in the file are in the page cache already.
     cache: Option<Arc<RowCache>>,
-    spare: Mutex<Weak<Spare>>,
+    free_list: Mutex<Weak<FreeList>>,
     budget: Arc<Budget>,
     columns: Converted,
 }
@@ -44,14 +44,14 @@ pub struct Matrix {
 /// The rows of a matrix that is stored by columns, once they were made.
 #[derive(Debug, Default)]
 struct Converted {
-    rows: Mutex<Option<Arc<Band>>>,
+    rows: Mutex<Option<Arc<RowGroup>>>,
     /// Elements read so far.
     done: AtomicU64,
 }
 
 impl Converted {
-    /// The rows, if they were made and nobody is at it (as a thread may be that a fork left behind).
-    fn get(&self) -> Option<Arc<Band>> {
+    /// The rows, if they were made and no thread is at it (as one may be that a fork left behind).
+    fn get(&self) -> Option<Arc<RowGroup>> {
         match self.rows.try_lock() {
             Ok(rows) => rows.clone(),
             Err(_) => None,
@@ -94,15 +94,15 @@ impl Wanted<'_> {
 
 /// What opening found out; plain data, shared with reopened matrices.
 #[derive(Debug)]
-struct Found {
+struct Opened {
     elem: String,
     shape: [u64; 2],
     selection: Option<Selection>,
-    kind: Kind,
+    format: Format,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Format {
     Csr(CsrMatrix),
     Csc(CscMatrix),
     Dense(DenseMatrix),
@@ -133,16 +133,16 @@ impl Matrix {
                 "Ask for each column once",
             )
         })?;
-        let kind = match layout {
-            layout if shape.contains(&0) => Kind::Empty(layout),
-            MatrixLayout::Csr(layout) => Kind::Csr(CsrMatrix::new(&file, layout)?),
-            MatrixLayout::Csc(layout) => Kind::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget.most())?),
-            MatrixLayout::Dense(layout) => Kind::Dense(DenseMatrix::new(layout)),
+        let format = match layout {
+            layout if shape.contains(&0) => Format::Empty(layout),
+            MatrixLayout::Csr(layout) => Format::Csr(CsrMatrix::new(&file, layout)?),
+            MatrixLayout::Csc(layout) => Format::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget.most())?),
+            MatrixLayout::Dense(layout) => Format::Dense(DenseMatrix::new(layout)),
         };
-        let found = Arc::new(Found { elem: elem.to_owned(), shape, selection, kind });
-        let cache = found.cache(&file, budget);
+        let opened = Arc::new(Opened { elem: elem.to_owned(), shape, selection, format });
+        let cache = opened.cache(&file, budget);
         let budget = Arc::clone(budget);
-        Ok(Self { file, found, cache, spare: Mutex::default(), budget, columns: Converted::default() })
+        Ok(Self { file, opened, cache, free_list: Mutex::default(), budget, columns: Converted::default() })
     }
 
     /// The same matrix through a file descriptor of its own, as a forked process should have. libhdf5 is not needed.
@@ -153,18 +153,18 @@ impl Matrix {
         self.file.check_unchanged()?;
         let file = Arc::new(DataFile::open(self.file.path())?);
         // The cache of the process that was forked stays untouched: a thread that is not here may hold its lock.
-        let cache = self.found.cache(&file, budget);
+        let cache = self.opened.cache(&file, budget);
         let columns = Converted { rows: Mutex::new(self.columns.get()), done: AtomicU64::new(0) };
-        let (found, budget) = (Arc::clone(&self.found), Arc::clone(budget));
-        Ok(Self { file, found, cache, spare: Mutex::default(), budget, columns })
+        let (opened, budget) = (Arc::clone(&self.opened), Arc::clone(budget));
+        Ok(Self { file, opened, cache, free_list: Mutex::default(), budget, columns })
     }
 
     /// Elements that the first read turns into rows, and how many of them it has read; `None` where it need not.
     #[must_use]
     pub(crate) fn conversion(&self) -> Option<(u64, u64)> {
-        match &self.found.kind {
-            Kind::Csc(m) if self.columns.get().is_none() => {
-                Some((m.elements(self.found.selection.as_ref()), self.columns.done.load(Ordering::Relaxed)))
+        match &self.opened.format {
+            Format::Csc(m) if self.columns.get().is_none() => {
+                Some((m.elements(self.opened.selection.as_ref()), self.columns.done.load(Ordering::Relaxed)))
             }
             _ => None,
         }
@@ -175,12 +175,12 @@ impl Matrix {
     /// # Errors
     /// [`Error::TooLarge`] beyond the budget, [`Error::Stale`] where the file changed, and what the readers give.
     pub(crate) fn convert(&self, workers: &Workers) -> Result<()> {
-        let Kind::Csc(m) = &self.found.kind else { return Ok(()) };
+        let Format::Csc(m) = &self.opened.format else { return Ok(()) };
         self.file.check_unchanged()?;
         self.rows_of(m, workers).map(drop)
     }
 
-    fn rows_of(&self, m: &CscMatrix, workers: &Workers) -> Result<Arc<Band>> {
+    fn rows_of(&self, m: &CscMatrix, workers: &Workers) -> Result<Arc<RowGroup>> {
         let mut rows = loop {
             match self.columns.rows.try_lock() {
                 Ok(rows) => break rows,
@@ -194,7 +194,7 @@ impl Matrix {
             return Ok(Arc::clone(rows));
         }
         self.columns.done.store(0, Ordering::Relaxed);
-        let selection = self.found.selection.as_ref();
+        let selection = self.opened.selection.as_ref();
         let made = m.rows(&self.file, selection, self.budget.most(), workers, &self.columns.done)?;
         Ok(Arc::clone(rows.insert(Arc::new(made))))
     }
@@ -210,11 +210,11 @@ impl Matrix {
     pub(crate) fn unit_starts(&self) -> Option<Vec<u64>> {
         let mut starts = Vec::new();
         let mut row = 0;
-        while row < self.found.shape[0] {
+        while row < self.opened.shape[0] {
             starts.push(row);
-            row = match &self.found.kind {
-                Kind::Csr(m) if m.layout().is_filtered() => m.unit_rows(m.unit_of(row)).end,
-                Kind::Dense(m) if m.layout().is_filtered() => m.unit_rows(m.unit_of(row)).end,
+            row = match &self.opened.format {
+                Format::Csr(m) if m.layout().is_filtered() => m.unit_rows(m.unit_of(row)).end,
+                Format::Dense(m) if m.layout().is_filtered() => m.unit_rows(m.unit_of(row)).end,
                 _ => return None,
             };
         }
@@ -224,7 +224,7 @@ impl Matrix {
     /// Rows and columns in the file.
     #[must_use]
     pub fn shape(&self) -> [u64; 2] {
-        self.found.shape
+        self.opened.shape
     }
 
     /// The file it lies in.
@@ -236,28 +236,28 @@ impl Matrix {
     /// Where it lies, as the user said.
     #[must_use]
     pub fn elem(&self) -> &str {
-        &self.found.elem
+        &self.opened.elem
     }
 
     /// `csr`, `csc` or `dense`.
     #[must_use]
     pub fn format(&self) -> &'static str {
-        match &self.found.kind {
-            Kind::Csr(_) => "csr",
-            Kind::Csc(_) => "csc",
-            Kind::Dense(_) => "dense",
-            Kind::Empty(layout) => layout.format(),
+        match &self.opened.format {
+            Format::Csr(_) => "csr",
+            Format::Csc(_) => "csc",
+            Format::Dense(_) => "dense",
+            Format::Empty(layout) => layout.format(),
         }
     }
 
     /// The layout of its values.
     #[must_use]
     pub(crate) fn values(&self) -> &crate::layout::ArrayLayout {
-        match &self.found.kind {
-            Kind::Csr(m) => &m.layout().data,
-            Kind::Csc(m) => &m.layout().data,
-            Kind::Dense(m) => m.layout(),
-            Kind::Empty(layout) => layout.values(),
+        match &self.opened.format {
+            Format::Csr(m) => &m.layout().data,
+            Format::Csc(m) => &m.layout().data,
+            Format::Dense(m) => m.layout(),
+            Format::Empty(layout) => layout.values(),
         }
     }
 
@@ -265,84 +265,85 @@ impl Matrix {
     ///
     /// # Errors
     /// [`Error::RowOutOfRange`], and [`Error::Stale`] where the file changed.
-    pub(crate) fn stored(&self, rows: &[u64], dtype: &str) -> Result<Option<StoredRows>> {
-        let Kind::Dense(m) = &self.found.kind else { return Ok(None) };
-        let (layout, selection) = (m.layout(), &self.found.selection);
-        let Some(address) = m.stored_at().filter(|_| selection.is_none() && layout.dtype.kind.name() == dtype) else {
+    pub(crate) fn direct(&self, rows: &[u64], dtype: &str) -> Result<Option<DirectRows>> {
+        let Format::Dense(m) = &self.opened.format else { return Ok(None) };
+        let (layout, selection) = (m.layout(), &self.opened.selection);
+        let Some(address) = m.direct_address().filter(|_| selection.is_none() && layout.dtype.kind.name() == dtype)
+        else {
             return Ok(None);
         };
         self.check_rows(rows)?;
         self.file.check_unchanged()?;
-        let row_bytes = self.found.shape[1] * layout.dtype.kind.size() as u64;
-        Ok(Some(StoredRows {
+        let row_bytes = self.opened.shape[1] * layout.dtype.kind.size() as u64;
+        Ok(Some(DirectRows {
             file: Arc::clone(&self.file),
             place: Place::new(self.file.path().display().to_string(), layout.name.clone()),
             dtype: layout.dtype,
-            n_cols: self.found.shape[1] as usize,
+            n_cols: self.opened.shape[1] as usize,
             addresses: rows.iter().map(|row| address + row * row_bytes).collect(),
         }))
     }
 
     fn check_rows(&self, rows: &[u64]) -> Result<()> {
-        let Some(&row) = rows.last().filter(|&&row| row >= self.found.shape[0]) else { return Ok(()) };
-        let place = Place::new(self.file.path().display().to_string(), self.found.elem.clone());
-        Err(Error::RowOutOfRange { place, row: row as i64, n_rows: self.found.shape[0] })
+        let Some(&row) = rows.last().filter(|&&row| row >= self.opened.shape[0]) else { return Ok(()) };
+        let place = Place::new(self.file.path().display().to_string(), self.opened.elem.clone());
+        Err(Error::RowOutOfRange { place, row: row as i64, n_rows: self.opened.shape[0] })
     }
 
     /// Decodes `rows`, which must be sorted and distinct.
     ///
     /// # Errors
     /// [`Error::RowOutOfRange`], [`Error::Stale`] where the file changed, and what the readers give.
-    pub fn read(&self, rows: &[u64], workers: &Workers) -> Result<Block> {
+    pub fn read(&self, rows: &[u64], workers: &Workers) -> Result<DecodedRows> {
         self.check_rows(rows)?;
         self.file.check_unchanged()?;
-        let found = &*self.found;
-        let selection = found.selection.as_ref();
-        let width = selection.map_or(found.shape[1] as usize, Selection::width);
-        let mut block = Block::new(width);
+        let opened = &*self.opened;
+        let selection = opened.selection.as_ref();
+        let width = selection.map_or(opened.shape[1] as usize, Selection::width);
+        let mut decoded = DecodedRows::new(width);
         // What a cache keeps is as narrow and as tight as it can be: fresh memory.
-        let spare = self.cache.is_none().then(|| self.spare());
-        if let Some(spare) = &spare {
-            block = block.with_spare(Arc::clone(spare));
+        let free_list = self.cache.is_none().then(|| self.free_list());
+        if let Some(free_list) = &free_list {
+            decoded = decoded.with_free_list(Arc::clone(free_list));
         }
-        match &found.kind {
-            Kind::Csc(m) => {
-                let mut block = Block::new(m.width());
-                block.push_rows(self.rows_of(m, workers)?, rows.iter().map(|&row| row as usize));
-                return Ok(block);
+        match &opened.format {
+            Format::Csc(m) => {
+                let mut decoded = DecodedRows::new(m.width());
+                decoded.push_rows(self.rows_of(m, workers)?, rows.iter().map(|&row| row as usize));
+                return Ok(decoded);
             }
-            Kind::Empty(_) => {
+            Format::Empty(_) => {
                 // Without columns of its own, all that is wanted of it are gaps.
-                let (n_cols, kind) = (found.shape[1] as usize, crate::dtype::Kind::U8);
-                block.push_band(Arc::new(Band::from_rows(kind, &[], rows.len(), n_cols, selection)));
+                let (n_cols, kind) = (opened.shape[1] as usize, crate::dtype::Kind::U8);
+                decoded.push_group(Arc::new(RowGroup::from_rows(kind, &[], rows.len(), n_cols, selection)));
             }
-            Kind::Csr(m) => self.read_units(
-                &Units {
+            Format::Csr(m) => self.read_units(
+                &DecodeUnits {
                     unit_of: &|row| m.unit_of(row),
                     unit_rows: &|unit| m.unit_rows(unit),
-                    decode: &|rows| m.bands(&self.file, rows, selection, spare.as_deref(), workers),
-                    guess_per_row: 16 + m.layout().data.len() / found.shape[0] * 4,
+                    decode: &|rows| m.row_groups(&self.file, rows, selection, free_list.as_deref(), workers),
+                    guess_per_row: 16 + m.layout().data.len() / opened.shape[0] * 4,
                 },
                 rows,
-                &mut block,
+                &mut decoded,
             )?,
-            Kind::Dense(m) => self.read_units(
-                &Units {
+            Format::Dense(m) => self.read_units(
+                &DecodeUnits {
                     unit_of: &|row| m.unit_of(row),
                     unit_rows: &|unit| m.unit_rows(unit),
-                    decode: &|rows| m.bands(&self.file, rows, selection, workers),
+                    decode: &|rows| m.row_groups(&self.file, rows, selection, workers),
                     guess_per_row: (width * m.layout().dtype.kind.size()) as u64,
                 },
                 rows,
-                &mut block,
+                &mut decoded,
             )?,
         }
-        Ok(block)
+        Ok(decoded)
     }
 
     /// The memory that this matrix's blocks share, while there are any.
-    fn spare(&self) -> Arc<Spare> {
-        let mut shared = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+    fn free_list(&self) -> Arc<FreeList> {
+        let mut shared = self.free_list.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
             let new = Arc::default();
             *shared = Arc::downgrade(&new);
@@ -350,23 +351,23 @@ impl Matrix {
         })
     }
 
-    fn read_units(&self, units: &Units, rows: &[u64], block: &mut Block) -> Result<()> {
+    fn read_units(&self, units: &DecodeUnits, rows: &[u64], decoded: &mut DecodedRows) -> Result<()> {
         if let Some(cache) = &self.cache {
-            return read::read(cache, units, rows, block);
+            return read::read(cache, units, rows, decoded);
         }
-        for (_, band) in (units.decode)(rows)? {
-            block.push_band(Arc::new(band));
+        for (_, group) in (units.decode)(rows)? {
+            decoded.push_group(Arc::new(group));
         }
         Ok(())
     }
 }
 
-impl Found {
+impl Opened {
     fn cache(&self, file: &DataFile, budget: &Arc<Budget>) -> Option<Arc<RowCache>> {
-        let filtered = match &self.kind {
-            Kind::Csr(m) => m.layout().is_filtered(),
-            Kind::Dense(m) => m.layout().is_filtered(),
-            Kind::Csc(_) | Kind::Empty(_) => false,
+        let filtered = match &self.format {
+            Format::Csr(m) => m.layout().is_filtered(),
+            Format::Dense(m) => m.layout().is_filtered(),
+            Format::Csc(_) | Format::Empty(_) => false,
         };
         let key = || CacheKey {
             path: file.path().to_owned(),

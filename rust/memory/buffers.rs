@@ -16,17 +16,17 @@ type Free = Mutex<Vec<MmapRaw>>;
 
 /// Buffers that are not in use.
 #[derive(Debug)]
-pub(crate) struct Pool {
+pub(crate) struct BufferPool {
     free: Arc<Free>,
 }
 
-impl Default for Pool {
+impl Default for BufferPool {
     fn default() -> Self {
         Self { free: Arc::new(Mutex::new(Vec::new())) }
     }
 }
 
-impl Pool {
+impl BufferPool {
     /// Unused buffers kept; more than that are given back to the system.
     const MAX_FREE: usize = 16;
     /// How often, and how long, a buffer in use is waited for: less than a new one costs in page faults.
@@ -35,7 +35,7 @@ impl Pool {
 
     /// A buffer of at least `bytes` bytes, of unspecified content.
     ///
-    /// Where two are in use already, it waits a moment for one of them: the consumer who has just been handed a batch drops
+    /// Where two are in use already, it waits a moment for one of them: a consumer that has just been handed a batch drops
     /// the one before within microseconds, and two buffers may fit the processor's cache where three do not.
     ///
     /// # Errors
@@ -72,7 +72,7 @@ fn new_map(size: usize) -> io::Result<MmapRaw> {
     Ok(map.into())
 }
 
-/// Memory taken from a [`Pool`]; dropped, it goes back there, or to the system if the pool is gone.
+/// Memory taken from a [`BufferPool`]; dropped, it goes back there, or to the system if the pool is gone.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     map: Option<MmapRaw>,
@@ -92,7 +92,7 @@ impl Drop for Buffer {
         let (Some(map), Some(pool)) = (self.map.take(), self.pool.upgrade()) else { return };
         // In a forked process the lock may be held by a thread that is not there: then the memory is simply unmapped.
         if let Ok(mut free) = pool.try_lock()
-            && free.len() < Pool::MAX_FREE
+            && free.len() < BufferPool::MAX_FREE
         {
             free.push(map);
         }
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_last_freed_comes_first() {
-        let pool = Pool::default();
+        let pool = BufferPool::default();
         let (a, b) = (pool.take(10).unwrap(), pool.take(10).unwrap());
         let (at_a, at_b) = (a.as_mut_ptr(), b.as_mut_ptr());
         assert_ne!(at_a, at_b);
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn a_kept_buffer_is_never_handed_out_again() {
-        let pool = Pool::default();
+        let pool = BufferPool::default();
         let kept = pool.take(1).unwrap();
         for _ in 0..4 {
             assert_ne!(pool.take(1).unwrap().as_mut_ptr(), kept.as_mut_ptr());

@@ -2,15 +2,15 @@
 
 use crate::error::{Error, Place, Result};
 
-/// So much is there, or nothing else would work either.
-const SURELY_THERE: u64 = 64 << 20;
+/// Allocations up to this size are not tried.
+const UNTRIED: u64 = 64 << 20;
 
 /// Whether `bytes` of memory can be had at once.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] at the place that `place` gives.
 pub(crate) fn check(bytes: u64, place: impl FnOnce() -> Place) -> Result<()> {
-    if bytes <= SURELY_THERE {
+    if bytes <= UNTRIED {
         return Ok(());
     }
     let mut probe: Vec<u8> = Vec::new();

@@ -7,19 +7,19 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::gil::outside;
-use crate::memory::buffers::{Buffer, Pool};
+use crate::memory::buffers::{Buffer, BufferPool};
 
 /// Memory for batches, recycled when the last array on it is gone.
 #[pyclass(frozen, module = "annfeed._core", name = "Pool")]
-pub(crate) struct PyPool {
-    pool: Pool,
+pub(crate) struct PyBufferPool {
+    pool: BufferPool,
 }
 
 #[pymethods]
-impl PyPool {
+impl PyBufferPool {
     #[new]
     fn new() -> Self {
-        Self { pool: Pool::default() }
+        Self { pool: BufferPool::default() }
     }
 
     /// A writable buffer of `nbytes` bytes, of unspecified content.

@@ -47,7 +47,7 @@ pub(super) fn interruptible<R: Send>(
     report: Option<Report>,
     work: impl FnOnce(&Workers) -> Result<R> + Send,
 ) -> PyResult<R> {
-    // Once it ends, only the main thread goes on for sure, and nobody waits for it.
+    // Once it ends, only the main thread goes on for sure, and nothing waits for it.
     let may_be_called_off = !is_ending();
     let (result, signal) = outside(py, || {
         let last = Cell::new(Instant::now());

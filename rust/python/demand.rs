@@ -1,22 +1,22 @@
-//! `Awaited`: whether the consumer waits for what a thread makes ahead.
+//! `Awaited`: the demand flag, set while the consumer waits for the batch that a thread makes ahead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::prelude::*;
 
-use crate::threads::team::ahead_of;
+use crate::threads::team::follow_demand;
 
 /// Whether the consumer waits for the batch that a thread makes ahead.
 ///
 /// In a `with` block of that thread, batches are made on one core until the consumer waits, then on all of them.
 #[pyclass(frozen, module = "annfeed._core", name = "Awaited")]
-pub(crate) struct PyAwaited {
+pub(crate) struct PyDemandFlag {
     awaited: Arc<AtomicBool>,
 }
 
 #[pymethods]
-impl PyAwaited {
+impl PyDemandFlag {
     #[new]
     fn new() -> Self {
         Self { awaited: Arc::new(AtomicBool::new(true)) }
@@ -28,12 +28,12 @@ impl PyAwaited {
     }
 
     fn __enter__(&self) {
-        ahead_of(Some(Arc::clone(&self.awaited)));
+        follow_demand(Some(Arc::clone(&self.awaited)));
     }
 
     #[pyo3(signature = (*_error))]
     #[allow(clippy::unused_self)]
     fn __exit__(&self, _error: &Bound<'_, pyo3::types::PyTuple>) {
-        ahead_of(None);
+        follow_demand(None);
     }
 }

@@ -6,22 +6,22 @@ use pyo3::prelude::*;
 
 use super::errors::to_python;
 use super::gil::outside;
-use crate::matrix::direct::StoredRows;
+use crate::matrix::direct::DirectRows;
 
 /// Rows of a matrix that stay in the file until a batch wants them.
 #[pyclass(frozen, module = "annfeed._core", name = "StoredRows")]
-pub(crate) struct PyStoredRows {
-    rows: StoredRows,
+pub(crate) struct PyDirectRows {
+    rows: DirectRows,
 }
 
-impl PyStoredRows {
-    pub(super) fn new(rows: StoredRows) -> Self {
+impl PyDirectRows {
+    pub(super) fn new(rows: DirectRows) -> Self {
         Self { rows }
     }
 }
 
 #[pymethods]
-impl PyStoredRows {
+impl PyDirectRows {
     /// Rows and columns.
     #[getter]
     fn shape(&self) -> (usize, usize) {

@@ -1,8 +1,11 @@
-//! The extension module `annfeed._core`: numpy in, numpy out, errors as exceptions, the GIL released. No algorithms.
+//! The extension module `annfeed._core`: one file for each of its classes.
+//!
+//! numpy in, numpy out, errors as exceptions, the GIL released. No algorithms are here: those are in the rooms below.
 
 // pyo3 hands arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
+mod batch;
 mod budget;
 mod buffers;
 mod cancel;
@@ -22,19 +25,19 @@ mod _core {
     #[pymodule_export]
     use super::budget::PyBudget;
     #[pymodule_export]
-    use super::buffers::{PyBuffer, PyPool};
+    use super::buffers::{PyBuffer, PyBufferPool};
     #[pymodule_export]
     use super::cancel::PyCancel;
     #[pymodule_export]
-    use super::demand::PyAwaited;
+    use super::demand::PyDemandFlag;
     #[pymodule_export]
-    use super::direct::PyStoredRows;
+    use super::direct::PyDirectRows;
     #[pymodule_export]
     use super::ops::PyRowOps;
     #[pymodule_export]
     use super::reader::PyReader;
     #[pymodule_export]
-    use super::rows::PyBlock;
+    use super::rows::PyDecodedRows;
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -9,15 +9,15 @@ use pyo3::types::{PyDict, PyList};
 
 use super::budget::PyBudget;
 use super::cancel::{PyCancel, interruptible};
-use super::direct::PyStoredRows;
+use super::direct::PyDirectRows;
 use super::errors::to_python;
 use super::gil::outside;
-use super::rows::{PyBlock, wanted};
+use super::rows::{PyDecodedRows, wanted};
 use crate::cache::RowCache;
 use crate::h5::describe::describe;
 use crate::matrix::Matrix;
 use crate::matrix::csc::memory_needed;
-use crate::matrix::direct::StoredRows;
+use crate::matrix::direct::DirectRows;
 
 /// A matrix of an `.h5ad` file, open for reading sorted rows.
 #[pyclass(frozen, module = "annfeed._core", name = "Reader")]
@@ -109,14 +109,14 @@ impl PyReader {
 
     /// `rows` (int64, sorted, distinct) as they are stored, where a dense batch of `dtype` needs no more than a copy;
     /// None where it does. The system is told that they are wanted soon.
-    fn stored(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>, dtype: &str) -> PyResult<Option<PyStoredRows>> {
+    fn stored(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>, dtype: &str) -> PyResult<Option<PyDirectRows>> {
         let rows = checked(&rows)?;
         let stored = outside(py, || {
-            let stored = self.matrix.stored(&rows, dtype)?;
-            stored.iter().for_each(StoredRows::advise);
+            let stored = self.matrix.direct(&rows, dtype)?;
+            stored.iter().for_each(DirectRows::advise);
             Ok(stored)
         });
-        stored.map(|s| s.map(PyStoredRows::new)).map_err(|e| to_python(py, e))
+        stored.map(|s| s.map(PyDirectRows::new)).map_err(|e| to_python(py, e))
     }
 
     /// Elements that the first read turns into rows, as the matrix is stored by columns; None where it need not.
@@ -179,9 +179,9 @@ impl PyReader {
         rows: PyReadonlyArray1<'_, i64>,
         threads: usize,
         cancel: Option<&PyCancel>,
-    ) -> PyResult<PyBlock> {
+    ) -> PyResult<PyDecodedRows> {
         let rows = checked(&rows)?;
-        interruptible(py, threads, cancel, None, |workers| self.matrix.read(&rows, workers)).map(PyBlock::new)
+        interruptible(py, threads, cancel, None, |workers| self.matrix.read(&rows, workers)).map(PyDecodedRows::new)
     }
 }
 

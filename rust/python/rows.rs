@@ -1,44 +1,41 @@
 //! `Block`: decoded rows, and batches of them as numpy arrays.
-//!
-//! numpy has no bfloat16 and the bindings no float16: both travel as uint16 arrays of their bits.
 
-use half::slice::HalfBitsSliceExt;
-use half::{bf16, f16};
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadwriteArray1, PyReadwriteArray2};
+use numpy::{IntoPyArray, Ix1, Ix2, PyArray1, PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
+use super::batch::{Batch, LostTuple, write_batch};
 use super::errors::to_python;
 use super::gil::outside;
 use super::ops::{PyRowOps, ops_fit};
 use crate::dtype::Kind;
 use crate::matrix::Wanted;
 use crate::rows::RowOps;
-use crate::rows::{Band, Block, Columns, Computed, CsrOut, Lost, Selection, SumTooLarge, Target, Values, What};
+use crate::rows::{Columns, Computed, CsrOut, DecodedRows, Lost, RowGroup, Selection, SumTooLarge, Target, Values};
 
 /// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
 #[pyclass(frozen, module = "annfeed._core", name = "Block")]
-pub(crate) struct PyBlock {
-    block: Block,
+pub(crate) struct PyDecodedRows {
+    decoded: DecodedRows,
 }
 
-impl PyBlock {
-    pub(super) fn new(block: Block) -> Self {
-        Self { block }
+impl PyDecodedRows {
+    pub(super) fn new(decoded: DecodedRows) -> Self {
+        Self { decoded }
     }
 
     fn check_positions(&self, positions: &[i64]) -> PyResult<()> {
-        match self.block.first_out_of_range(positions) {
+        match self.decoded.first_out_of_range(positions) {
             None => Ok(()),
             Some(p) => Err(PyIndexError::new_err(format!(
                 "position {p} is out of range for a block of {} rows",
-                self.block.n_rows()
+                self.decoded.n_rows()
             ))),
         }
     }
 
     fn check_out(&self, positions: &[i64], found: usize) -> PyResult<()> {
-        let expected = positions.len() * self.block.n_cols();
+        let expected = positions.len() * self.decoded.n_cols();
         if found == expected {
             Ok(())
         } else {
@@ -46,54 +43,10 @@ impl PyBlock {
         }
     }
 
-    fn write<T: Target>(
-        &self,
-        py: Python<'_>,
-        positions: &[i64],
-        out: &mut [T],
-        threads: usize,
-    ) -> PyResult<LostTuple> {
-        self.check_out(positions, out.len())?;
-        let lost = outside(py, || self.block.dense(positions, out, threads)).map_err(|e| to_python(py, e))?;
-        Ok(lost.map(as_tuple))
-    }
-
-    fn write_with<T: Computed>(
-        &self,
-        py: Python<'_>,
-        positions: &[i64],
-        out: &mut [T],
-        threads: usize,
-        ops: &RowOps,
-    ) -> PyResult<LostTuple> {
-        self.check_out(positions, out.len())?;
-        ops_fit(ops, self.block.n_cols())?;
-        let lost = outside(py, || self.block.dense_with(positions, out, threads, ops)).map_err(|e| to_python(py, e))?;
-        Ok(lost.map(as_tuple))
-    }
-
-    fn compress<T: Target>(&self, py: Python<'_>, positions: &[i64], out: CsrOut<'_, T>) -> PyResult<LostTuple> {
-        self.check_csr(positions, &out)?;
-        let lost = outside(py, || self.block.csr(positions, out)).map_err(|e| to_python(py, e))?;
-        Ok(lost.map(as_tuple))
-    }
-
-    fn compress_with<T: Computed>(
-        &self,
-        py: Python<'_>,
-        positions: &[i64],
-        out: CsrOut<'_, T>,
-        ops: &RowOps,
-    ) -> PyResult<LostTuple> {
-        self.check_csr(positions, &out)?;
-        let lost = outside(py, || self.block.csr_with(positions, out, ops)).map_err(|e| to_python(py, e))?;
-        Ok(lost.map(as_tuple))
-    }
-
     /// That `out` has the sizes that the rows need.
     fn check_csr<T>(&self, positions: &[i64], out: &CsrOut<'_, T>) -> PyResult<()> {
         let (n_rows, nnz) = (positions.len(), out.indices.len());
-        if out.indptr.len() != n_rows + 1 || out.data.len() != nnz || nnz != self.block.nnz(positions) {
+        if out.indptr.len() != n_rows + 1 || out.data.len() != nnz || nnz != self.decoded.nnz(positions) {
             return Err(PyValueError::new_err(format!(
                 "indptr, indices and data have {}, {nnz} and {} elements, which does not fit {n_rows} rows",
                 out.indptr.len(),
@@ -105,17 +58,17 @@ impl PyBlock {
 }
 
 #[pymethods]
-impl PyBlock {
+impl PyDecodedRows {
     /// Rows and columns.
     #[getter]
     fn shape(&self) -> (usize, usize) {
-        (self.block.n_rows(), self.block.n_cols())
+        (self.decoded.n_rows(), self.decoded.n_cols())
     }
 
     /// Bytes of memory held.
     #[getter]
     fn nbytes(&self) -> usize {
-        self.block.bytes()
+        self.decoded.bytes()
     }
 
     /// Writes the rows at `positions` into `out`; gives column and value of the first number that was lost, and how:
@@ -134,48 +87,15 @@ impl PyBlock {
     ) -> PyResult<LostTuple> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
-        if let Some(PyRowOps { ops }) = ops {
-            if dtype == "float32" {
-                let mut out: PyReadwriteArray2<'_, f32> = out.extract()?;
-                return self.write_with(py, positions, out.as_slice_mut()?, threads, ops);
-            }
-            let mut out: PyReadwriteArray2<'_, u16> = out.extract()?;
-            let out = out.as_slice_mut()?;
-            return match dtype {
-                "float16" => self.write_with(py, positions, out.reinterpret_cast_mut::<f16>(), threads, ops),
-                "bfloat16" => self.write_with(py, positions, out.reinterpret_cast_mut::<bf16>(), threads, ops),
-                other => Err(not_computed(other)),
-            };
-        }
-        macro_rules! write {
-            ($t:ty) => {{
-                let mut out: PyReadwriteArray2<'_, $t> = out.extract()?;
-                self.write(py, positions, out.as_slice_mut()?, threads)
-            }};
-            ($t:ty as bits) => {{
-                let mut out: PyReadwriteArray2<'_, u16> = out.extract()?;
-                self.write(py, positions, out.as_slice_mut()?.reinterpret_cast_mut::<$t>(), threads)
-            }};
-        }
-        match dtype {
-            "float32" => write!(f32),
-            "float64" => write!(f64),
-            "float16" => write!(f16 as bits),
-            "bfloat16" => write!(bf16 as bits),
-            "uint8" => write!(u8),
-            "int8" => write!(i8),
-            "int16" => write!(i16),
-            "int32" => write!(i32),
-            "int64" => write!(i64),
-            other => Err(unknown_dtype(other)),
-        }
+        let batch = DenseBatch { rows: self, py, positions, threads };
+        write_batch::<Ix2>(out, dtype, ops.map(|ops| &ops.ops), batch)
     }
 
     /// Values that the rows at `positions` have as CSR.
     fn nnz(&self, py: Python<'_>, positions: PyReadonlyArray1<'_, i64>) -> PyResult<usize> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
-        let nnz = outside(py, || self.block.nnz(positions));
+        let nnz = outside(py, || self.decoded.nnz(positions));
         // Indices are 32 bits wide, as torch and MKL want them.
         i32::try_from(nnz)
             .map(|_| nnz)
@@ -200,49 +120,8 @@ impl PyBlock {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
         let (indptr, indices) = (indptr.as_slice_mut()?, indices.as_slice_mut()?);
-        if let Some(PyRowOps { ops }) = ops {
-            if dtype == "float32" {
-                let mut data: PyReadwriteArray1<'_, f32> = data.extract()?;
-                let out = CsrOut { indptr, indices, data: data.as_slice_mut()? };
-                return self.compress_with(py, positions, out, ops);
-            }
-            let mut data: PyReadwriteArray1<'_, u16> = data.extract()?;
-            let data = data.as_slice_mut()?;
-            return match dtype {
-                "float16" => {
-                    let data = data.reinterpret_cast_mut::<f16>();
-                    self.compress_with(py, positions, CsrOut { indptr, indices, data }, ops)
-                }
-                "bfloat16" => {
-                    let data = data.reinterpret_cast_mut::<bf16>();
-                    self.compress_with(py, positions, CsrOut { indptr, indices, data }, ops)
-                }
-                other => Err(not_computed(other)),
-            };
-        }
-        macro_rules! write {
-            ($t:ty) => {{
-                let mut data: PyReadwriteArray1<'_, $t> = data.extract()?;
-                self.compress(py, positions, CsrOut { indptr, indices, data: data.as_slice_mut()? })
-            }};
-            ($t:ty as bits) => {{
-                let mut data: PyReadwriteArray1<'_, u16> = data.extract()?;
-                let data = data.as_slice_mut()?.reinterpret_cast_mut::<$t>();
-                self.compress(py, positions, CsrOut { indptr, indices, data })
-            }};
-        }
-        match dtype {
-            "float32" => write!(f32),
-            "float64" => write!(f64),
-            "float16" => write!(f16 as bits),
-            "bfloat16" => write!(bf16 as bits),
-            "uint8" => write!(u8),
-            "int8" => write!(i8),
-            "int16" => write!(i16),
-            "int32" => write!(i32),
-            "int64" => write!(i64),
-            other => Err(unknown_dtype(other)),
-        }
+        let batch = CsrBatch { rows: self, py, positions, indptr, indices };
+        write_batch::<Ix1>(data, dtype, ops.map(|ops| &ops.ops), batch)
     }
 
     /// What the rows at `positions` sum to over all columns of their matrix (float64).
@@ -253,17 +132,17 @@ impl PyBlock {
     ) -> PyResult<Bound<'py, PyArray1<f64>>> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
-        let totals = outside(py, || self.block.totals(positions)).map_err(|e| to_python(py, e))?;
+        let totals = outside(py, || self.decoded.totals(positions)).map_err(|e| to_python(py, e))?;
         Ok(totals.into_pyarray(py))
     }
 
     /// The rows of `blocks`, which must have `n_cols` columns each, one after the other.
     #[staticmethod]
     fn joined(n_cols: usize, blocks: Vec<PyRef<'_, Self>>) -> PyResult<Self> {
-        if let Some(other) = blocks.iter().map(|b| b.block.n_cols()).find(|&n| n != n_cols) {
+        if let Some(other) = blocks.iter().map(|b| b.decoded.n_cols()).find(|&n| n != n_cols) {
             return Err(PyValueError::new_err(format!("a block has {other} columns, expected {n_cols}")));
         }
-        Ok(Self { block: Block::joined(n_cols, blocks.iter().map(|b| &b.block)) })
+        Ok(Self { decoded: DecodedRows::joined(n_cols, blocks.iter().map(|b| &b.decoded)) })
     }
 
     /// A block of CSR rows in memory; `indices` and `data` are the little-endian bytes of arrays of the named dtypes.
@@ -295,15 +174,13 @@ impl PyBlock {
         outside(py, || {
             let mut held = Columns::with_capacity(n_cols, total);
             held.append(index_kind, indices, n_cols).map_err(|(at, value)| {
-                PyValueError::new_err(format!(
-                    "element {at} of indices is {value}; expected 0 to {n_cols} - 1"
-                ))
+                PyValueError::new_err(format!("element {at} of indices is {value}; expected 0 to {n_cols} - 1"))
             })?;
             let mut values = Values::with_capacity(total);
             values.append(kind, data);
             let offsets = indptr.iter().map(|&i| i as usize).collect();
             let width = selection.as_ref().map_or(n_cols as usize, Selection::width);
-            let band = Band::from_stored(offsets, held, values, kind, selection.as_ref()).map_err(|error| {
+            let group = RowGroup::from_stored(offsets, held, values, kind, selection.as_ref()).map_err(|error| {
                 let row = error.row as u64;
                 PyValueError::new_err(format!(
                     "{} (counted from the first row that is read). {}",
@@ -311,7 +188,7 @@ impl PyBlock {
                     SumTooLarge::REMEDY
                 ))
             })?;
-            Ok(Self::of_band(width, band))
+            Ok(Self::of_group(width, group))
         })
     }
 
@@ -339,16 +216,16 @@ impl PyBlock {
         }
         outside(py, || {
             let width = selection.as_ref().map_or(n_cols, Selection::width);
-            Ok(Self::of_band(width, Band::from_rows(kind, data, n_rows, n_cols, selection.as_ref())))
+            Ok(Self::of_group(width, RowGroup::from_rows(kind, data, n_rows, n_cols, selection.as_ref())))
         })
     }
 }
 
-impl PyBlock {
-    fn of_band(n_cols: usize, band: Band) -> Self {
-        let mut block = Block::new(n_cols);
-        block.push_band(std::sync::Arc::new(band));
-        Self { block }
+impl PyDecodedRows {
+    fn of_group(n_cols: usize, group: RowGroup) -> Self {
+        let mut decoded = DecodedRows::new(n_cols);
+        decoded.push_group(std::sync::Arc::new(group));
+        Self { decoded }
     }
 }
 
@@ -378,24 +255,56 @@ fn kind(dtype: &str) -> PyResult<Kind> {
     Kind::from_name(dtype).ok_or_else(|| unknown_dtype(dtype))
 }
 
-/// Column and value of a number that was lost, and how.
-type LostTuple = Option<(u64, String, &'static str)>;
-
-fn as_tuple(lost: Lost) -> (u64, String, &'static str) {
-    let what = match lost.what {
-        What::Rounded => "rounded",
-        What::TooLarge => "too large",
-        What::TooLargeAfterOps => "too large after the transform",
-    };
-    (lost.column, lost.value, what)
-}
-
-fn not_computed(dtype: &str) -> PyErr {
-    PyTypeError::new_err(format!("rows are not computed in dtype {dtype}; expected float32, float16 or bfloat16"))
-}
-
-fn unknown_dtype(name: &str) -> PyErr {
+pub(super) fn unknown_dtype(name: &str) -> PyErr {
     PyTypeError::new_err(format!(
         "dtype {name} is not supported: expected float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64"
     ))
+}
+
+/// Rows that go into a dense batch.
+struct DenseBatch<'a, 'py> {
+    rows: &'a PyDecodedRows,
+    py: Python<'py>,
+    positions: &'a [i64],
+    threads: usize,
+}
+
+impl Batch for DenseBatch<'_, '_> {
+    fn write<T: Target>(self, out: &mut [T]) -> PyResult<Option<Lost>> {
+        let Self { rows, py, positions, threads } = self;
+        rows.check_out(positions, out.len())?;
+        outside(py, || rows.decoded.dense(positions, out, threads)).map_err(|e| to_python(py, e))
+    }
+
+    fn compute<T: Computed>(self, out: &mut [T], ops: &RowOps) -> PyResult<Option<Lost>> {
+        let Self { rows, py, positions, threads } = self;
+        rows.check_out(positions, out.len())?;
+        ops_fit(ops, rows.decoded.n_cols())?;
+        outside(py, || rows.decoded.dense_with(positions, out, threads, ops)).map_err(|e| to_python(py, e))
+    }
+}
+
+/// Rows that go into a CSR batch.
+struct CsrBatch<'a, 'py> {
+    rows: &'a PyDecodedRows,
+    py: Python<'py>,
+    positions: &'a [i64],
+    indptr: &'a mut [i32],
+    indices: &'a mut [i32],
+}
+
+impl Batch for CsrBatch<'_, '_> {
+    fn write<T: Target>(self, data: &mut [T]) -> PyResult<Option<Lost>> {
+        let Self { rows, py, positions, indptr, indices } = self;
+        let out = CsrOut { indptr, indices, data };
+        rows.check_csr(positions, &out)?;
+        outside(py, || rows.decoded.csr(positions, out)).map_err(|e| to_python(py, e))
+    }
+
+    fn compute<T: Computed>(self, data: &mut [T], ops: &RowOps) -> PyResult<Option<Lost>> {
+        let Self { rows, py, positions, indptr, indices } = self;
+        let out = CsrOut { indptr, indices, data };
+        rows.check_csr(positions, &out)?;
+        outside(py, || rows.decoded.csr_with(positions, out, ops)).map_err(|e| to_python(py, e))
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::cast::{Target, check};
 use super::ops::{Computed, RowOps, Table};
-use super::{Band, Block, Lost, What};
+use super::{DecodedRows, Lost, RowGroup, What};
 use crate::error::Result;
 use crate::rows::{with_columns, with_values};
 
@@ -11,13 +11,13 @@ use crate::rows::{with_columns, with_values};
 pub struct CsrOut<'a, T> {
     /// Where each row begins; one more than there are rows.
     pub indptr: &'a mut [i32],
-    /// Column of each value: as many as [`Block::nnz`] says.
+    /// Column of each value: as many as [`DecodedRows::nnz`] says.
     pub indices: &'a mut [i32],
     /// The values, as many.
     pub data: &'a mut [T],
 }
 
-impl Block {
+impl DecodedRows {
     /// Values that the rows at `positions` have as CSR: zeros of dense rows are left out, stored zeros of sparse rows are
     /// kept, as scipy does.
     ///
@@ -30,7 +30,7 @@ impl Block {
 
     /// Writes the rows at `positions` as CSR, and tells what was lost on the way.
     ///
-    /// All positions must be rows of the block, and `out` of the sizes that [`Block::nnz`] gives, below 2³¹. One thread
+    /// All positions must be rows of the block, and `out` of the sizes that [`DecodedRows::nnz`] gives, below 2³¹. One thread
     /// does it: the copy runs at memory speed, beside the threads that decode the next window.
     ///
     /// # Errors
@@ -40,9 +40,9 @@ impl Block {
     /// Where a position is out of range or `out` too short.
     pub fn csr<T: Target>(&self, positions: &[i64], out: CsrOut<'_, T>) -> Result<Option<Lost>> {
         let mut lost = None;
-        self.each_row(positions, out, |band, row, indices, data| {
-            match band {
-                Band::Sparse { offsets, columns, values, .. } => {
+        self.each_row(positions, out, |group, row, indices, data| {
+            match group {
+                RowGroup::Sparse { offsets, columns, values, .. } => {
                     let span = offsets[row]..offsets[row + 1];
                     with_columns!(columns, c => with_values!(values, v => {
                         let (c, v) = (&c[span.clone()], &v[span]);
@@ -51,7 +51,7 @@ impl Block {
                         check::<_, T>(c.iter().map(|&c| u64::from(c)).zip(v.iter().copied()), &mut lost)?;
                     }));
                 }
-                Band::Dense { n_cols, values, .. } => with_values!(values, v => {
+                RowGroup::Dense { n_cols, values, .. } => with_values!(values, v => {
                     let v = &v[row * n_cols..(row + 1) * n_cols];
                     let stored = || (0u64..).zip(v.iter().copied()).filter(|(_, x)| !is_zero(x));
                     for ((column, x), (index, out)) in stored().zip(indices.iter_mut().zip(data)) {
@@ -65,7 +65,7 @@ impl Block {
         Ok(lost)
     }
 
-    /// As [`Block::csr`], with `ops` done to the values on the way, in float32, and rounded once (`ops.scale` fills rows, and
+    /// As [`DecodedRows::csr`], with `ops` done to the values on the way, in float32, and rounded once (`ops.scale` fills rows, and
     /// is left out).
     ///
     /// # Errors
@@ -80,10 +80,10 @@ impl Block {
         ops: &RowOps,
     ) -> Result<Option<Lost>> {
         let (mut done, mut table, mut lost) = (Vec::new(), Table::default(), None);
-        self.each_row(positions, out, |band, row, indices, data| {
-            let total = if ops.over_all && ops.target_sum.is_some() { Self::kept_total(band, row)? } else { None };
-            let column = match band {
-                Band::Sparse { offsets, columns, values, .. } => {
+        self.each_row(positions, out, |group, row, indices, data| {
+            let total = if ops.over_all && ops.target_sum.is_some() { Self::kept_total(group, row)? } else { None };
+            let column = match group {
+                RowGroup::Sparse { offsets, columns, values, .. } => {
                     let span = offsets[row]..offsets[row + 1];
                     let at = with_values!(values, v => {
                         ops.values::<_, T>(&v[span.clone()], total, &mut done, &mut table)
@@ -94,7 +94,7 @@ impl Block {
                         at.map(|at| (at, c[span.start + at] as usize))
                     })
                 }
-                Band::Dense { n_cols, values, .. } => with_values!(values, v => {
+                RowGroup::Dense { n_cols, values, .. } => with_values!(values, v => {
                     let v = &v[row * n_cols..(row + 1) * n_cols];
                     let at = ops.values::<_, T>(v, total, &mut done, &mut table);
                     let stored = (0i32..).zip(v.iter().zip(&done)).filter(|(_, (x, _))| !is_zero(*x));
@@ -118,15 +118,15 @@ impl Block {
         &self,
         positions: &[i64],
         out: CsrOut<'_, T>,
-        mut write: impl FnMut(&Band, usize, &mut [i32], &mut [T]) -> Result<()>,
+        mut write: impl FnMut(&RowGroup, usize, &mut [i32], &mut [T]) -> Result<()>,
     ) -> Result<()> {
         let CsrOut { indptr, indices, data } = out;
         let mut at = 0;
         indptr[0] = 0;
         for (&position, end) in positions.iter().zip(&mut indptr[1..]) {
-            let (band, row) = self.locate(position as usize);
+            let (group, row) = self.locate(position as usize);
             let next = at + self.row_nnz(position as usize);
-            write(band, row, &mut indices[at..next], &mut data[at..next])?;
+            write(group, row, &mut indices[at..next], &mut data[at..next])?;
             at = next;
             *end = at as i32;
         }
@@ -134,10 +134,10 @@ impl Block {
     }
 
     fn row_nnz(&self, position: usize) -> usize {
-        let (band, row) = self.locate(position);
-        match band {
-            Band::Sparse { .. } => band.row_nnz(row),
-            Band::Dense { n_cols, values, .. } => {
+        let (group, row) = self.locate(position);
+        match group {
+            RowGroup::Sparse { .. } => group.row_nnz(row),
+            RowGroup::Dense { n_cols, values, .. } => {
                 let span = row * n_cols..(row + 1) * n_cols;
                 with_values!(values, v => v[span].iter().filter(|x| !is_zero(*x)).count())
             }

@@ -2,15 +2,15 @@
 
 use super::cast::{Target, check};
 use super::ops::{Computed, RowOps, Table};
-use super::{Band, Block, Lost, What};
+use super::{DecodedRows, Lost, RowGroup, What};
 use crate::error::Result;
 use crate::rows::{with_columns, with_values};
 use crate::threads::team::share_rows;
 
-impl Block {
+impl DecodedRows {
     /// Writes the rows at `positions` to `out`, row-major and `n_cols` wide, and tells what was lost on the way.
     ///
-    /// All positions must be rows of the block (see [`Block::first_out_of_range`]); `out` must be of the exact size.
+    /// All positions must be rows of the block (see [`DecodedRows::first_out_of_range`]); `out` must be of the exact size.
     ///
     /// # Errors
     /// [`crate::error::Error::Inexact`] where an integer dtype cannot hold a value.
@@ -28,7 +28,7 @@ impl Block {
         Ok(Lost::worst(found))
     }
 
-    /// As [`Block::dense`], with `ops` done to each row on the way, in float32, and rounded once.
+    /// As [`DecodedRows::dense`], with `ops` done to each row on the way, in float32, and rounded once.
     ///
     /// # Errors
     /// [`crate::error::Error::NoTotals`] where `ops` need what was not kept.
@@ -70,16 +70,16 @@ impl Block {
     }
 
     fn dense_row<T: Target>(&self, position: usize, out: &mut [T], lost: &mut Option<Lost>) -> Result<()> {
-        let (band, row) = self.locate(position);
-        match band {
-            Band::Dense { n_cols, values, .. } => {
+        let (group, row) = self.locate(position);
+        match group {
+            RowGroup::Dense { n_cols, values, .. } => {
                 let span = row * n_cols..(row + 1) * n_cols;
                 with_values!(values, v => {
                     out.iter_mut().zip(&v[span.clone()]).for_each(|(o, x)| *o = T::cast_from(*x));
                     check::<_, T>((0u64..).zip(v[span].iter().copied()), lost)
                 })
             }
-            Band::Sparse { offsets, columns, values, .. } => {
+            RowGroup::Sparse { offsets, columns, values, .. } => {
                 let span = offsets[row]..offsets[row + 1];
                 out.fill(T::default());
                 with_columns!(columns, c => with_values!(values, v => {
@@ -100,16 +100,16 @@ impl Block {
         ops: &RowOps,
         Scratch { values: done, table }: &mut Scratch,
     ) -> Result<Option<Lost>> {
-        let (band, row) = self.locate(position);
-        let total = if ops.over_all && ops.target_sum.is_some() { Self::kept_total(band, row)? } else { None };
-        let mut column = match band {
-            Band::Dense { n_cols, values, .. } => {
+        let (group, row) = self.locate(position);
+        let total = if ops.over_all && ops.target_sum.is_some() { Self::kept_total(group, row)? } else { None };
+        let mut column = match group {
+            RowGroup::Dense { n_cols, values, .. } => {
                 let span = row * n_cols..(row + 1) * n_cols;
                 let lost = with_values!(values, v => ops.values::<_, T>(&v[span], total, done, table));
                 out.copy_from_slice(done);
                 lost
             }
-            Band::Sparse { offsets, columns, values, .. } => {
+            RowGroup::Sparse { offsets, columns, values, .. } => {
                 let span = offsets[row]..offsets[row + 1];
                 let lost = with_values!(values, v => ops.values::<_, T>(&v[span.clone()], total, done, table));
                 out.fill(0.0);

@@ -1,28 +1,29 @@
-//! Memory of bands that are gone, for the next ones: fresh memory costs page faults, a third of what a band costs to fill.
+//! Memory of row groups that are gone, for the next ones: fresh memory costs page faults, a third of what a row group costs
+//! to fill.
 //!
-//! Blocks own it together: it lives while one of a matrix's blocks does, so that reading windows one after the other goes
-//! round in the memory of two, and the end of an epoch leaves nothing behind.
+//! The windows of one matrix share the list: windows that are read one after the other alternate between the memory of
+//! two, and it is freed with the last of them.
 
 use std::sync::{Mutex, TryLockError};
 
-use super::{Band, Columns, Values};
+use super::{Columns, RowGroup, Values};
 
 type Part = (Columns, Values);
 
-/// Emptied vectors of dropped bands.
+/// Emptied vectors of dropped row groups.
 #[derive(Debug, Default)]
-pub(crate) struct Spare {
-    state: Mutex<State>,
+pub(crate) struct FreeList {
+    state: Mutex<FreeParts>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FreeParts {
     parts: Vec<Part>,
     /// Elements that were wanted last.
     wanted: usize,
 }
 
-impl Spare {
+impl FreeList {
     /// Empty columns and values with room for `capacity` elements, of a matrix of `n_cols` columns.
     ///
     /// Used memory keeps the width that the values needed before.
@@ -35,9 +36,9 @@ impl Spare {
         })
     }
 
-    /// Keeps the memory of a band of the same matrix.
-    pub(super) fn keep(&self, band: Band) {
-        let Band::Sparse { mut columns, mut values, .. } = band else { return };
+    /// Keeps the memory of a row group of the same matrix.
+    pub(super) fn keep(&self, group: RowGroup) {
+        let RowGroup::Sparse { mut columns, mut values, .. } = group else { return };
         columns.clear();
         values.clear();
         let part = (columns, values);
@@ -50,7 +51,7 @@ impl Spare {
     }
 
     /// `None` where another thread is at it, or was in the process that this one was forked from.
-    fn with<R>(&self, work: impl FnOnce(&mut State) -> R) -> Option<R> {
+    fn with<R>(&self, work: impl FnOnce(&mut FreeParts) -> R) -> Option<R> {
         match self.state.try_lock() {
             Ok(mut state) => Some(work(&mut state)),
             Err(TryLockError::Poisoned(state)) => Some(work(&mut state.into_inner())),
@@ -59,7 +60,7 @@ impl Spare {
     }
 }
 
-impl State {
+impl FreeParts {
     /// The smallest part that is large enough. Where none is, the largest goes, so that a larger one can come in its place.
     fn best_for(&mut self, capacity: usize) -> Option<Part> {
         self.wanted = capacity;
@@ -80,55 +81,55 @@ fn room_in((columns, values): &Part) -> usize {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::Block;
+    use super::super::DecodedRows;
     use super::*;
 
-    fn band(n: usize) -> Band {
+    fn group(n: usize) -> RowGroup {
         let (mut columns, mut values) = (Columns::with_capacity(100, n), Values::with_capacity(n));
         (0..n).for_each(|i| columns.push(i as u32));
         values.append(crate::dtype::Kind::U16, &vec![1; 2 * n]);
-        Band::Sparse { offsets: vec![0, n], columns, values, totals: crate::rows::Totals::OfValues }
+        RowGroup::Sparse { offsets: vec![0, n], columns, values, totals: crate::rows::Totals::OfValues }
     }
 
     #[test]
     fn a_dropped_block_leaves_the_memory_of_its_own_bands() {
-        let spare = Arc::new(Spare::default());
-        let kept = Arc::new(band(50));
-        let mut block = Block::new(100).with_spare(Arc::clone(&spare));
-        block.push_band(Arc::new(band(60)));
-        block.push_band(Arc::clone(&kept));
-        let other = block.clone();
-        drop(block);
-        assert_eq!(spare.with(|state| state.parts.len()), Some(0), "the other block still reads them");
+        let free_list = Arc::new(FreeList::default());
+        let kept = Arc::new(group(50));
+        let mut decoded = DecodedRows::new(100).with_free_list(Arc::clone(&free_list));
+        decoded.push_group(Arc::new(group(60)));
+        decoded.push_group(Arc::clone(&kept));
+        let other = decoded.clone();
+        drop(decoded);
+        assert_eq!(free_list.with(|state| state.parts.len()), Some(0), "the other block still reads them");
         drop(other);
-        assert_eq!(spare.with(|state| state.parts.len()), Some(1), "the cache still has the second");
+        assert_eq!(free_list.with(|state| state.parts.len()), Some(1), "the cache still has the second");
 
-        let (columns, values) = spare.take(100, 60);
+        let (columns, values) = free_list.take(100, 60);
         assert_eq!((columns.len(), values.len()), (0, 0));
         assert!(matches!(values, Values::U16(_)), "as wide as before");
-        assert!(matches!(spare.take(100, 60).1, Values::U8(_)), "new memory where there is none");
+        assert!(matches!(free_list.take(100, 60).1, Values::U8(_)), "new memory where there is none");
     }
 
     #[test]
     fn the_smallest_that_fits_is_used() {
-        let spare = Spare::default();
+        let free_list = FreeList::default();
         for n in [7, 5, 90, 6] {
-            spare.keep(band(n));
+            free_list.keep(group(n));
         }
-        let room = |capacity| room_in(&spare.take(100, capacity));
+        let room = |capacity| room_in(&free_list.take(100, capacity));
         assert_eq!(room(6), 6);
         assert_eq!(room(6), 7);
         assert_eq!(room(6), 90);
         assert!(room(80) >= 80, "the last, of 5, is too small and goes");
-        assert_eq!(spare.with(|state| state.parts.len()), Some(0));
+        assert_eq!(free_list.with(|state| state.parts.len()), Some(0));
     }
 
     #[test]
     fn memory_that_is_much_too_small_is_not_kept() {
-        let spare = Spare::default();
-        drop(spare.take(100, 20));
-        spare.keep(band(9));
-        spare.keep(band(10));
-        assert_eq!(spare.with(|state| state.parts.len()), Some(1));
+        let free_list = FreeList::default();
+        drop(free_list.take(100, 20));
+        free_list.keep(group(9));
+        free_list.keep(group(10));
+        assert_eq!(free_list.with(|state| state.parts.len()), Some(1));
     }
 }

@@ -1,4 +1,4 @@
-//! A band: some rows of a matrix, decoded, narrow, ready to be copied into batches. Never changed once made.
+//! A row group: some rows of a matrix, decoded, narrow, ready to be copied into batches. Never changed once made.
 
 use super::{Columns, Selection, Totals, Values};
 use crate::dtype::Kind;
@@ -6,7 +6,7 @@ use crate::rows::with_columns;
 
 /// Decoded rows.
 #[derive(Clone, Debug)]
-pub enum Band {
+pub enum RowGroup {
     /// Compressed rows: row i has elements `offsets[i]..offsets[i + 1]`, its columns strictly increasing.
     Sparse {
         /// One more than there are rows.
@@ -22,7 +22,7 @@ pub enum Band {
     Dense {
         /// Values in a row.
         n_cols: usize,
-        /// Rows in the band (told apart for matrices without columns).
+        /// Rows in the row group (told apart for matrices without columns).
         n_rows: usize,
         /// Row-major.
         values: Values,
@@ -31,7 +31,7 @@ pub enum Band {
     },
 }
 
-impl Band {
+impl RowGroup {
     /// Rows held.
     #[must_use]
     pub(crate) fn n_rows(&self) -> usize {
@@ -52,7 +52,7 @@ impl Band {
         }
     }
 
-    /// Gives back memory that is not used, before the band is kept for long.
+    /// Gives back memory that is not used, before the row group is kept for long.
     pub(crate) fn shrink(&mut self) {
         match self {
             Self::Sparse { offsets, columns, values, .. } => {
@@ -73,7 +73,7 @@ impl Band {
         }
     }
 
-    /// A sparse band from rows as they are stored: columns in any order, perhaps repeated.
+    /// A sparse row group from rows as they are stored: columns in any order, perhaps repeated.
     ///
     /// `offsets` ends at the length of both vectors. Repeated columns are summed in storage order and in `kind`, the type
     /// that the values are stored as: floats as scipy rounds them, and of bool, true and true are true.
@@ -108,7 +108,7 @@ impl Band {
         Ok(Self::Sparse { offsets, columns, values, totals })
     }
 
-    /// A dense band from the little-endian bytes of whole rows, with the columns of `selection`.
+    /// A dense row group from the little-endian bytes of whole rows, with the columns of `selection`.
     #[must_use]
     pub(crate) fn from_rows(
         kind: Kind,
@@ -162,7 +162,7 @@ type Rows = (Vec<usize>, Columns, Values);
 /// The values that a row stores for one column sum to more than their type holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SumTooLarge {
-    /// Row of the band.
+    /// Row of the row group.
     pub(crate) row: usize,
     /// The sum.
     pub(crate) sum: i128,
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn unsorted_and_repeated_columns_become_sorted_sums() {
-        let band = Band::from_stored(
+        let group = RowGroup::from_stored(
             vec![0, 4, 4, 6],
             columns(&[5, 1, 5, 0, 2, 2]),
             Values::F32(vec![1.0, 2.0, 3.5, 4.0, 0.25, 0.5]),
@@ -267,7 +267,7 @@ mod tests {
             None,
         )
         .unwrap();
-        let Band::Sparse { offsets, columns: c, values, .. } = band else { panic!() };
+        let RowGroup::Sparse { offsets, columns: c, values, .. } = group else { panic!() };
         assert_eq!(offsets, [0, 3, 3, 4]);
         assert_eq!(c, columns(&[0, 1, 5, 2]));
         assert_eq!(values, Values::F32(vec![4.0, 2.0, 4.5, 0.75]));
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn a_selection_renames_and_drops_columns() {
         let selection = Selection::new(&[4, 0, 2], 5).unwrap();
-        let band = Band::from_stored(
+        let group = RowGroup::from_stored(
             vec![0, 3, 5],
             columns(&[0, 1, 4, 2, 3]),
             Values::U8(vec![1, 2, 3, 4, 5]),
@@ -284,7 +284,7 @@ mod tests {
             Some(&selection),
         )
         .unwrap();
-        let Band::Sparse { offsets, columns: c, values, .. } = band else { panic!() };
+        let RowGroup::Sparse { offsets, columns: c, values, .. } = group else { panic!() };
         assert_eq!(offsets, [0, 2, 3]);
         assert_eq!(c, columns(&[0, 1, 2]));
         assert_eq!(values, Values::U8(vec![3, 1, 4]));
@@ -296,8 +296,8 @@ mod tests {
         assert_eq!((selection.width(), selection.place(2u32), selection.place(1u32)), (4, Some(1), None));
         assert_eq!(selection.order().collect::<Vec<_>>(), [None, Some(2), None, Some(0)]);
         let values = Values::U8(vec![1, 2, 3]);
-        let band = Band::from_stored(vec![0, 3], columns(&[0, 1, 2]), values, Kind::U8, Some(&selection)).unwrap();
-        let Band::Sparse { columns: c, values, .. } = band else { panic!() };
+        let group = RowGroup::from_stored(vec![0, 3], columns(&[0, 1, 2]), values, Kind::U8, Some(&selection)).unwrap();
+        let RowGroup::Sparse { columns: c, values, .. } = group else { panic!() };
         assert_eq!((c, values), (columns(&[1, 3]), Values::U8(vec![3, 1])));
     }
 
@@ -305,8 +305,8 @@ mod tests {
     fn totals_are_of_all_columns_and_of_bool_after_its_sums() {
         let totals = |selection: Selection, values: Values, kind: Kind| {
             let rows = columns(&[0, 1, 4, 1, 1]);
-            let band = Band::from_stored(vec![0, 3, 5], rows, values, kind, Some(&selection)).unwrap();
-            band.totals().clone()
+            let group = RowGroup::from_stored(vec![0, 3, 5], rows, values, kind, Some(&selection)).unwrap();
+            group.totals().clone()
         };
         let some = Selection::new(&[4, 0], 5).unwrap();
         let values = Values::U8(vec![1, 2, 3, 4, 5]);
@@ -322,7 +322,8 @@ mod tests {
     fn dense_rows_give_the_same() {
         let rows: Vec<u8> = [1i16, -2, 300, 0, 5, 6].iter().flat_map(|x| x.to_le_bytes()).collect();
         let selection = Selection::new(&[2, -1, 0], 3).unwrap().with_totals(Counted::ALL);
-        let Band::Dense { n_cols, n_rows, values, totals } = Band::from_rows(Kind::I16, &rows, 2, 3, Some(&selection))
+        let RowGroup::Dense { n_cols, n_rows, values, totals } =
+            RowGroup::from_rows(Kind::I16, &rows, 2, 3, Some(&selection))
         else {
             panic!()
         };
@@ -333,8 +334,8 @@ mod tests {
 
     fn summed(values: Values, kind: Kind) -> Result<Values, SumTooLarge> {
         let n = values.len();
-        let band = Band::from_stored(vec![0, 0, n], columns(&vec![1; n]), values, kind, None)?;
-        let Band::Sparse { values, .. } = band else { panic!() };
+        let group = RowGroup::from_stored(vec![0, 0, n], columns(&vec![1; n]), values, kind, None)?;
+        let RowGroup::Sparse { values, .. } = group else { panic!() };
         Ok(values)
     }
 

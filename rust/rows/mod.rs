@@ -1,8 +1,7 @@
-//! A window's rows, decoded, and the batches made of them.
+//! Decoded rows: a window of them, held narrowly in row groups, and the batches that are written from it.
 //!
-//! `band` holds rows narrowly; [`Block`] names rows across bands; `densify` and `compress` write batches; `cast` says what
-//! a conversion loses, `ops` what is done to rows on the way, `totals` what they sum to; `pool` recycles the memory of
-//! batches, `spare` that of bands. Nothing here does I/O.
+//! `dense` and `csr` write batches, with the steps of `ops` on the way; `cast` says what a conversion loses; `free_list`
+//! recycles the memory of row groups. No files are read here, and no order of rows is chosen.
 
 mod cast;
 mod columns;
@@ -24,8 +23,8 @@ pub(crate) use cast::Target;
 pub use columns::Columns;
 pub(crate) use columns::with_columns;
 pub use csr::CsrOut;
-pub(crate) use free_list::Spare;
-pub use group::Band;
+pub(crate) use free_list::FreeList;
+pub use group::RowGroup;
 pub(crate) use group::SumTooLarge;
 pub(crate) use ops::{ColumnScale, Computed, Number, RowOps};
 pub(crate) use select::Selection;
@@ -37,25 +36,25 @@ pub(crate) use values::with_values;
 /// Where one row of a block lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RowPlace {
-    band: u32,
+    group: u32,
     row: u32,
 }
 
 /// Rows of a matrix, decoded; batches are any of them, in any order, as often as wanted.
 #[derive(Clone, Debug)]
-pub struct Block {
+pub struct DecodedRows {
     n_cols: usize,
-    bands: Vec<Arc<Band>>,
+    groups: Vec<Arc<RowGroup>>,
     rows: Vec<RowPlace>,
-    /// Where the memory of its bands goes.
-    spare: Option<Arc<Spare>>,
+    /// Where the memory of its row groups goes.
+    free_list: Option<Arc<FreeList>>,
 }
 
-impl Drop for Block {
+impl Drop for DecodedRows {
     fn drop(&mut self) {
-        let Some(spare) = &self.spare else { return };
+        let Some(free_list) = &self.free_list else { return };
         // Bands of a cache, and of other blocks, stay where they are.
-        self.bands.drain(..).filter_map(Arc::into_inner).for_each(|band| spare.keep(band));
+        self.groups.drain(..).filter_map(Arc::into_inner).for_each(|group| free_list.keep(group));
     }
 }
 
@@ -88,43 +87,43 @@ impl Lost {
     }
 }
 
-impl Block {
+impl DecodedRows {
     /// No rows yet, of `n_cols` columns.
     #[must_use]
     pub fn new(n_cols: usize) -> Self {
-        Self { n_cols, bands: Vec::new(), rows: Vec::new(), spare: None }
+        Self { n_cols, groups: Vec::new(), rows: Vec::new(), free_list: None }
     }
 
-    /// The same, leaving the memory of bands that nobody else has to `spare`.
+    /// The same; the memory of row groups that nothing else uses goes to `free_list`.
     #[must_use]
-    pub(crate) fn with_spare(mut self, spare: Arc<Spare>) -> Self {
-        self.spare = Some(spare);
+    pub(crate) fn with_free_list(mut self, free_list: Arc<FreeList>) -> Self {
+        self.free_list = Some(free_list);
         self
     }
 
     /// The rows of `blocks`, which have one number of columns, one after the other.
     #[must_use]
-    pub(crate) fn joined<'a>(n_cols: usize, blocks: impl IntoIterator<Item = &'a Self>) -> Self {
+    pub(crate) fn joined<'a>(n_cols: usize, parts: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut all = Self::new(n_cols);
-        for block in blocks {
-            let before = all.bands.len() as u32;
-            all.rows.extend(block.rows.iter().map(|place| RowPlace { band: before + place.band, ..*place }));
-            all.bands.extend(block.bands.iter().cloned());
+        for decoded in parts {
+            let before = all.groups.len() as u32;
+            all.rows.extend(decoded.rows.iter().map(|place| RowPlace { group: before + place.group, ..*place }));
+            all.groups.extend(decoded.groups.iter().cloned());
         }
         all
     }
 
-    /// Appends all rows of `band`.
-    pub fn push_band(&mut self, band: Arc<Band>) {
-        let n_rows = band.n_rows();
-        self.push_rows(band, 0..n_rows);
+    /// Appends all rows of `group`.
+    pub fn push_group(&mut self, group: Arc<RowGroup>) {
+        let n_rows = group.n_rows();
+        self.push_rows(group, 0..n_rows);
     }
 
-    /// Appends some rows of `band`, in the order given.
-    pub(crate) fn push_rows(&mut self, band: Arc<Band>, rows: impl IntoIterator<Item = usize>) {
-        let at = self.bands.len() as u32;
-        self.rows.extend(rows.into_iter().map(|row| RowPlace { band: at, row: row as u32 }));
-        self.bands.push(band);
+    /// Appends some rows of `group`, in the order given.
+    pub(crate) fn push_rows(&mut self, group: Arc<RowGroup>, rows: impl IntoIterator<Item = usize>) {
+        let at = self.groups.len() as u32;
+        self.rows.extend(rows.into_iter().map(|row| RowPlace { group: at, row: row as u32 }));
+        self.groups.push(group);
     }
 
     /// Rows held.
@@ -139,10 +138,10 @@ impl Block {
         self.n_cols
     }
 
-    /// Bytes of memory held (shared bands counted whole).
+    /// Bytes of memory held (shared row groups counted whole).
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        self.bands.iter().map(|b| b.bytes()).sum::<usize>() + self.rows.capacity() * size_of::<RowPlace>()
+        self.groups.iter().map(|b| b.bytes()).sum::<usize>() + self.rows.capacity() * size_of::<RowPlace>()
     }
 
     /// What the rows at `positions` sum to over all columns of their matrix.
@@ -154,13 +153,13 @@ impl Block {
     /// Where a position is out of range.
     pub(crate) fn totals(&self, positions: &[i64]) -> Result<Vec<f64>> {
         let of_row = |&position: &i64| {
-            let (band, row) = self.locate(position as usize);
-            Ok(match band {
-                _ if let Some(total) = Self::kept_total(band, row)? => total,
-                Band::Sparse { offsets, values, .. } => {
+            let (group, row) = self.locate(position as usize);
+            Ok(match group {
+                _ if let Some(total) = Self::kept_total(group, row)? => total,
+                RowGroup::Sparse { offsets, values, .. } => {
                     with_values!(values, v => totals::sum(v[offsets[row]..offsets[row + 1]].iter().copied()))
                 }
-                Band::Dense { n_cols, values, .. } => {
+                RowGroup::Dense { n_cols, values, .. } => {
                     with_values!(values, v => totals::sum(v[row * n_cols..(row + 1) * n_cols].iter().copied()))
                 }
             })
@@ -169,17 +168,17 @@ impl Block {
     }
 
     /// The total of a row that was kept beside it; `None` where it is the sum of the values held.
-    fn kept_total(band: &Band, row: usize) -> Result<Option<f64>> {
-        match band.totals() {
+    fn kept_total(group: &RowGroup, row: usize) -> Result<Option<f64>> {
+        match group.totals() {
             Totals::OfValues => Ok(None),
             Totals::Kept(totals) => Ok(Some(totals[row])),
             Totals::Unknown => Err(Error::NoTotals),
         }
     }
 
-    fn locate(&self, position: usize) -> (&Band, usize) {
-        let RowPlace { band, row } = self.rows[position];
-        (&self.bands[band as usize], row as usize)
+    fn locate(&self, position: usize) -> (&RowGroup, usize) {
+        let RowPlace { group, row } = self.rows[position];
+        (&self.groups[group as usize], row as usize)
     }
 
     /// The first of `positions` that is not a row of this block.

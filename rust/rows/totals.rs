@@ -67,14 +67,14 @@ pub(super) fn sum<V: Number>(values: impl Iterator<Item = V>) -> f64 {
     values.map(Number::wide).sum()
 }
 
-/// The totals of a band's rows.
+/// The totals of a row group's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Totals {
-    /// The sums of the values that the band holds: it has all columns.
+    /// The sums of the values that the row group holds: it has all columns.
     OfValues,
-    /// Also of columns that the band does not hold.
+    /// Also of columns that the row group does not hold.
     Kept(Vec<f64>),
-    /// The band does not hold all columns, and nobody asked for totals when it was read.
+    /// The row group does not hold all columns, and no totals were asked for when it was read.
     Unknown,
 }
 

@@ -1,11 +1,11 @@
 //! Stored numbers, kept as narrow as they fit without losing a bit.
 //!
 //! Counts written as float32 fit in one byte: a decoded window then takes a quarter of the memory and of the bandwidth.
-//! What does not fit moves the whole vector one rung up its ladder.
+//! What does not fit widens the whole vector to the next type of its promotion order.
 
 use half::f16;
 
-use super::width::{Rung, Source};
+use super::width::{Source, Width};
 use crate::dtype::Kind;
 
 /// Numbers of one type, in the narrowest type that holds them all exactly.
@@ -98,16 +98,16 @@ impl Values {
     /// The numbers of all `pieces` (of one kind), the n-th of them at `places[n]`; the places are a permutation.
     #[must_use]
     pub(crate) fn scatter<'a>(pieces: impl Iterator<Item = &'a Self> + Clone, places: &[usize]) -> Self {
-        let widest = pieces.clone().map(Self::rung).max().unwrap_or(Rung::U8);
-        let mut out = Self::U8(vec![0; places.len()]).into_rung(widest);
+        let widest = pieces.clone().map(Self::width).max().unwrap_or(Width::U8);
+        let mut out = Self::U8(vec![0; places.len()]).into_width(widest);
         let mut from = 0;
         for piece in pieces {
             let places = &places[from..from + piece.len()];
             from += piece.len();
             macro_rules! place {
-                ($($rung:ident),*) => {
-                    match (&mut out, piece.clone().into_rung(widest)) {
-                        $((Self::$rung(out), Self::$rung(v)) => places.iter().zip(v).for_each(|(&at, x)| out[at] = x),)*
+                ($($width:ident),*) => {
+                    match (&mut out, piece.clone().into_width(widest)) {
+                        $((Self::$width(out), Self::$width(v)) => places.iter().zip(v).for_each(|(&at, x)| out[at] = x),)*
                         _ => {}
                     }
                 };
@@ -171,14 +171,14 @@ impl Values {
     }
 
     fn append_as<S: Source>(&mut self, bytes: &[u8]) {
-        // A few values tell soonest that a rung is too narrow: fractions need no pass over all of them to be found out.
+        // A few values tell soonest that a type is too narrow: fractions need no pass over all of them to be found out.
         let probe = if self.is_empty() { bytes.len().min(PROBE * S::SIZE) } else { 0 };
         let (sample, rest) = bytes.split_at(probe);
         while !self.try_append::<S>(sample) {
-            self.widen(S::LADDER);
+            self.widen(S::WIDTHS);
         }
         while !self.try_append::<S>(rest) {
-            self.widen(S::LADDER);
+            self.widen(S::WIDTHS);
         }
     }
 
@@ -227,28 +227,28 @@ impl Values {
         })
     }
 
-    /// One rung up. The last rung of a ladder holds every number of its source, so there is always a next one.
-    fn widen(&mut self, ladder: &[Rung]) {
-        let at = ladder.iter().position(|r| *r == self.rung());
-        let next = ladder[at.map_or(0, |i| (i + 1).min(ladder.len() - 1))];
+    /// To the next width. The last of a promotion order holds every number of its source, so there always is a next one.
+    fn widen(&mut self, widths: &[Width]) {
+        let at = widths.iter().position(|r| *r == self.width());
+        let next = widths[at.map_or(0, |i| (i + 1).min(widths.len() - 1))];
         let old = std::mem::replace(self, Self::U8(Vec::new()));
-        *self = old.into_rung(next);
+        *self = old.into_width(next);
     }
 
-    fn rung(&self) -> Rung {
+    fn width(&self) -> Width {
         match self {
-            Self::U8(_) => Rung::U8,
-            Self::U16(_) => Rung::U16,
-            Self::I32(_) => Rung::I32,
-            Self::I64(_) => Rung::I64,
-            Self::U64(_) => Rung::U64,
-            Self::F32(_) => Rung::F32,
-            Self::F64(_) => Rung::F64,
+            Self::U8(_) => Width::U8,
+            Self::U16(_) => Width::U16,
+            Self::I32(_) => Width::I32,
+            Self::I64(_) => Width::I64,
+            Self::U64(_) => Width::U64,
+            Self::F32(_) => Width::F32,
+            Self::F64(_) => Width::F64,
         }
     }
 
-    /// Exact on every step that a ladder takes.
-    fn into_rung(self, rung: Rung) -> Self {
+    /// Exact on every step of a promotion order.
+    fn into_width(self, width: Width) -> Self {
         macro_rules! convert {
             ($to:ident, $t:ty) => {
                 Self::$to(with_values!(self, v => {
@@ -258,14 +258,14 @@ impl Values {
                 }))
             };
         }
-        match rung {
-            Rung::U8 => convert!(U8, u8),
-            Rung::U16 => convert!(U16, u16),
-            Rung::I32 => convert!(I32, i32),
-            Rung::I64 => convert!(I64, i64),
-            Rung::U64 => convert!(U64, u64),
-            Rung::F32 => convert!(F32, f32),
-            Rung::F64 => convert!(F64, f64),
+        match width {
+            Width::U8 => convert!(U8, u8),
+            Width::U16 => convert!(U16, u16),
+            Width::I32 => convert!(I32, i32),
+            Width::I64 => convert!(I64, i64),
+            Width::U64 => convert!(U64, u64),
+            Width::F32 => convert!(F32, f32),
+            Width::F64 => convert!(F64, f64),
         }
     }
 }

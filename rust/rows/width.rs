@@ -2,9 +2,9 @@
 
 use half::f16;
 
-/// A type that [`Values`] can have, in the order that every ladder takes them.
+/// A type that [`Values`] can have, in promotion order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rung {
+pub(super) enum Width {
     U8,
     U16,
     I32,
@@ -17,7 +17,7 @@ pub(super) enum Rung {
 /// A stored type: how to read one, and into which narrower types it may go. Each `to_*` gives a number and whether it is exact.
 pub(super) trait Source: Copy {
     const SIZE: usize;
-    const LADDER: &'static [Rung];
+    const WIDTHS: &'static [Width];
     fn read(bytes: &[u8]) -> Self;
     fn to_u8(self) -> (u8, bool) {
         (0, false)
@@ -55,11 +55,11 @@ macro_rules! read_le {
 }
 
 macro_rules! integer_source {
-    ($t:ty, [$($rung:ident),*]) => {
+    ($t:ty, [$($width:ident),*]) => {
         #[allow(clippy::unnecessary_cast)]
         impl Source for $t {
             read_le!($t);
-            const LADDER: &'static [Rung] = &[$(Rung::$rung),*];
+            const WIDTHS: &'static [Width] = &[$(Width::$width),*];
             #[inline]
             fn to_u8(self) -> (u8, bool) {
                 (self as u8, (self as u8) as i128 == self as i128)
@@ -106,7 +106,7 @@ fn small_integer(x: f32, max: u32) -> (u32, bool) {
 
 impl Source for f32 {
     read_le!(f32);
-    const LADDER: &'static [Rung] = &[Rung::U8, Rung::U16, Rung::F32];
+    const WIDTHS: &'static [Width] = &[Width::U8, Width::U16, Width::F32];
     #[inline]
     fn to_u8(self) -> (u8, bool) {
         let (n, exact) = small_integer(self, 255);
@@ -125,7 +125,7 @@ impl Source for f32 {
 
 impl Source for f16 {
     read_le!(f16);
-    const LADDER: &'static [Rung] = &[Rung::U8, Rung::U16, Rung::F32];
+    const WIDTHS: &'static [Width] = &[Width::U8, Width::U16, Width::F32];
     fn to_u8(self) -> (u8, bool) {
         Source::to_u8(self.to_f32_exact())
     }
@@ -148,7 +148,7 @@ impl Widen for f16 {
 
 impl Source for f64 {
     read_le!(f64);
-    const LADDER: &'static [Rung] = &[Rung::U8, Rung::U16, Rung::F32, Rung::F64];
+    const WIDTHS: &'static [Width] = &[Width::U8, Width::U16, Width::F32, Width::F64];
     #[inline]
     fn to_u8(self) -> (u8, bool) {
         let (n, exact) = small_integer(self as f32, 255);

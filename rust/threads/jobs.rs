@@ -1,6 +1,4 @@
-//! Jobs over scoped threads, for windows: no thread outlives a call, so a fork finds none to miss.
-//!
-//! Batches are too short for that; they share the parked threads of `team`.
+//! Jobs over scoped threads, for windows: no thread outlives a call.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,10 +1,9 @@
-//! Threads that help one caller again and again: a batch takes less time to make than a thread takes to start.
+//! A thread team that helps one caller again and again: a batch takes less time to make than a thread takes to start.
 //!
-//! Each calling thread has helpers of its own, from its first shared work until it ends. They come to work that is under
-//! way; a helper that wakes up too late, because the processor is busy with other things, is not waited for. A thread that
-//! makes batches ahead calls them only once the consumer waits for its work ([`ahead_of`]): until then they would take cores
-//! away from the consumer. After a fork the child has no helpers, and starts its own; the shorter-lived threads of `jobs`
-//! need no such care.
+//! Each calling thread has helpers of its own, from its first shared work until it ends. They join work that is under way;
+//! the caller does not wait for a helper that wakes up too late. A thread that makes batches ahead works alone until the
+//! consumer waits for its batch ([`follow_demand`]), so that it does not compete with the consumer for cores. After a fork
+//! the child has no helpers, and starts its own.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -12,9 +11,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Lets this thread work alone as long as `awaited` is false; None: it calls its helpers at once, as is the default.
-pub(crate) fn ahead_of(awaited: Option<Arc<AtomicBool>>) {
-    AWAITED.set(awaited);
+/// Lets this thread work alone as long as `awaited` is false. With `None`, the default, its helpers join at once.
+pub(crate) fn follow_demand(awaited: Option<Arc<AtomicBool>>) {
+    DEMAND.set(awaited);
 }
 
 /// Does `work` for all `pieces`, on the calling thread and at most `threads - 1` helpers; the results come in order.
@@ -33,8 +32,8 @@ pub(crate) fn share<P: Send, R: Send>(
     let n_pieces = pieces.len();
     let left = Mutex::new(pieces.enumerate());
     let done = Mutex::new(Vec::with_capacity(n_pieces));
-    with_crew(threads - 1, |crew| {
-        crew.run(threads - 1, &|| {
+    with_team(threads - 1, |team| {
+        team.run(threads - 1, &|| {
             let next = lock(&left).next();
             let Some((i, piece)) = next else { return false };
             let result = work(piece);
@@ -66,20 +65,20 @@ pub(crate) fn share_rows<T: Send, R: Send>(
 }
 
 thread_local! {
-    static CREW: Cell<Option<Crew>> = const { Cell::new(None) };
-    static AWAITED: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+    static TEAM: Cell<Option<Team>> = const { Cell::new(None) };
+    static DEMAND: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
 }
 
-fn is_awaited() -> bool {
-    AWAITED.with_borrow(|awaited| awaited.as_ref().is_none_or(|awaited| awaited.load(Ordering::Relaxed)))
+fn is_demanded() -> bool {
+    DEMAND.with_borrow(|awaited| awaited.as_ref().is_none_or(|awaited| awaited.load(Ordering::Relaxed)))
 }
 
-/// Runs `work` with the calling thread's crew, of at least `n_helpers`.
-fn with_crew<R>(n_helpers: usize, work: impl FnOnce(&Crew) -> R) -> R {
-    let crew = CREW.take().filter(|crew| crew.is_of_this_process() && crew.n_helpers >= n_helpers);
-    let crew = crew.unwrap_or_else(|| Crew::new(n_helpers));
-    let result = work(&crew);
-    CREW.set(Some(crew));
+/// Runs `work` with the calling thread's team, of at least `n_helpers`.
+fn with_team<R>(n_helpers: usize, work: impl FnOnce(&Team) -> R) -> R {
+    let team = TEAM.take().filter(|team| team.is_of_this_process() && team.n_helpers >= n_helpers);
+    let team = team.unwrap_or_else(|| Team::new(n_helpers));
+    let result = work(&team);
+    TEAM.set(Some(team));
     result
 }
 
@@ -91,7 +90,7 @@ type Step<'a> = dyn Fn() -> bool + Sync + 'a;
 struct Task(&'static Step<'static>);
 
 #[derive(Default)]
-struct State {
+struct TeamState {
     task: Option<Task>,
     /// How many tasks there were: a helper comes to each once.
     n_tasks: u64,
@@ -104,18 +103,18 @@ struct State {
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
+    state: Mutex<TeamState>,
     begun: Condvar,
     left: Condvar,
 }
 
-struct Crew {
+struct Team {
     shared: Arc<Shared>,
     n_helpers: usize,
     process: u32,
 }
 
-impl Crew {
+impl Team {
     fn new(n_helpers: usize) -> Self {
         let shared = Arc::new(Shared::default());
         // Where the system gives no more threads, fewer help.
@@ -131,7 +130,7 @@ impl Crew {
         self.process == std::process::id()
     }
 
-    /// Goes through `step` here, and on so many helpers once the work is waited for; returns when nobody is at it any more.
+    /// Goes through `step` here, and on at most `n_helpers` helpers once the work is waited for; returns when no thread is at it.
     fn run<'a>(&self, n_helpers: usize, step: &'a Step<'a>) {
         /// Takes the task back, also where it panicked.
         struct Recall<'a>(&'a Shared);
@@ -144,7 +143,7 @@ impl Crew {
                 }
             }
         }
-        while !is_awaited() {
+        while !is_demanded() {
             if !step() {
                 return;
             }
@@ -169,7 +168,7 @@ impl Crew {
     }
 }
 
-impl Drop for Crew {
+impl Drop for Team {
     fn drop(&mut self) {
         // In a forked child a helper that is not there may hold the lock for ever.
         if self.is_of_this_process() {
@@ -244,10 +243,10 @@ mod tests {
                         std::thread::sleep(Duration::from_micros(200));
                     });
                 }
-                CREW.with(|crew| {
-                    let held = crew.take();
+                TEAM.with(|team| {
+                    let held = team.take();
                     assert!(held.as_ref().is_some_and(|held| held.n_helpers == 1));
-                    crew.set(held);
+                    team.set(held);
                 });
             });
         });
@@ -278,11 +277,11 @@ mod tests {
             });
             done.into_iter().collect::<HashSet<_>>().len()
         };
-        ahead_of(Some(Arc::clone(&awaited)));
+        follow_demand(Some(Arc::clone(&awaited)));
         assert_eq!(who_did(40), 1);
         awaited.store(false, Ordering::Relaxed);
         assert_eq!(who_did(5), 2);
-        ahead_of(None);
+        follow_demand(None);
         assert_eq!(who_did(40), 2);
     }
 
