@@ -16,7 +16,7 @@ pub enum DecodeError {
     #[error("zstd: {0}")]
     Zstd(String),
     /// A stage gave another number of bytes than belongs there.
-    #[error("expected {expected} bytes, found {found}")]
+    #[error("found {found} bytes; expected {expected}")]
     Length {
         /// Bytes that belong there.
         expected: usize,
@@ -24,7 +24,7 @@ pub enum DecodeError {
         found: Found,
     },
     /// The Fletcher-32 sum of the data is not the stored one.
-    #[error("fletcher32: expected checksum {stored:#010x}, found {computed:#010x}")]
+    #[error("fletcher32: found checksum {computed:#010x}; expected {stored:#010x}")]
     Checksum {
         /// The sum in the file.
         stored: u32,
@@ -32,7 +32,7 @@ pub enum DecodeError {
         computed: u32,
     },
     /// The data ends within a fixed-size field.
-    #[error("{filter}: expected {expected} more bytes, found {found}")]
+    #[error("{filter}: found {found} bytes; expected {expected} or more")]
     TooShort {
         /// The filter that needs the field.
         filter: &'static str,

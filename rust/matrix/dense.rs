@@ -269,7 +269,7 @@ impl Tiles<'_> {
     fn read_plain(&self, tile_row: u64, tile: u64, chunk: &Chunk, rows: &[u64], scratch: &mut Scratch) -> Result<()> {
         let bytes = self.tile_bytes();
         if chunk.size != bytes as u64 {
-            let reason = format!("{} bytes, expected {bytes}", chunk.size);
+            let reason = format!("{} bytes; expected {bytes}", chunk.size);
             return Err(damaged_chunk(self.place, &tile_name(tile_row, tile), chunk, &reason));
         }
         scratch.chunk.resize(bytes, 0);

@@ -341,7 +341,7 @@ impl Matrix {
         Ok(decoded)
     }
 
-    /// The memory that this matrix's blocks share, while there are any.
+    /// The free list that the decoded rows of this matrix share, while there are any.
     fn free_list(&self) -> Arc<FreeList> {
         let mut shared = self.free_list.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {

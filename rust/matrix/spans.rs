@@ -118,7 +118,7 @@ impl Chunks<'_> {
             if self.filtered(index).is_none() {
                 let expected = self.grid.chunk[0] * size as u64;
                 if chunk.size != expected {
-                    return Err(self.damaged(index, &chunk, &format!("{} bytes, expected {expected}", chunk.size)));
+                    return Err(self.damaged(index, &chunk, &format!("{} bytes; expected {expected}", chunk.size)));
                 }
                 for p in group {
                     let span = p.from..p.to;

@@ -50,7 +50,7 @@ impl PyDirectRows {
         }
         let expected = positions.len() * n_cols * self.rows.dtype().kind.size();
         if out.len() != expected {
-            return Err(PyValueError::new_err(format!("out has {} bytes, expected {expected}", out.len())));
+            return Err(PyValueError::new_err(format!("out has {} bytes; expected {expected}", out.len())));
         }
         outside(py, || self.rows.read(positions, out, threads)).map_err(|e| to_python(py, e))
     }

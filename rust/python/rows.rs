@@ -39,7 +39,7 @@ impl PyDecodedRows {
         if found == expected {
             Ok(())
         } else {
-            Err(PyValueError::new_err(format!("out has {found} elements, expected {expected}")))
+            Err(PyValueError::new_err(format!("out has {found} elements; expected {expected}")))
         }
     }
 
@@ -140,7 +140,7 @@ impl PyDecodedRows {
     #[staticmethod]
     fn joined(n_cols: usize, blocks: Vec<PyRef<'_, Self>>) -> PyResult<Self> {
         if let Some(other) = blocks.iter().map(|b| b.decoded.n_cols()).find(|&n| n != n_cols) {
-            return Err(PyValueError::new_err(format!("a block has {other} columns, expected {n_cols}")));
+            return Err(PyValueError::new_err(format!("a block has {other} columns; expected {n_cols}")));
         }
         Ok(Self { decoded: DecodedRows::joined(n_cols, blocks.iter().map(|b| &b.decoded)) })
     }
@@ -257,7 +257,7 @@ fn kind(dtype: &str) -> PyResult<Kind> {
 
 pub(super) fn unknown_dtype(name: &str) -> PyErr {
     PyTypeError::new_err(format!(
-        "dtype {name} is not supported: expected float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64"
+        "dtype {name} is not supported; expected float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64"
     ))
 }
 

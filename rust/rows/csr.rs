@@ -1,4 +1,4 @@
-//! Rows of a block into a CSR batch: sorted, distinct columns, 32-bit indices, in the caller's memory.
+//! Decoded rows into a CSR batch: sorted, distinct columns, 32-bit indices, in the caller's memory.
 
 use super::cast::{Target, check};
 use super::ops::{Computed, RowOps, Table};
@@ -30,7 +30,7 @@ impl DecodedRows {
 
     /// Writes the rows at `positions` as CSR, and tells what was lost on the way.
     ///
-    /// All positions must be rows of the block, and `out` of the sizes that [`DecodedRows::nnz`] gives, below 2³¹. One thread
+    /// All positions must be rows that are held, and `out` of the sizes that [`DecodedRows::nnz`] gives, below 2³¹. One thread
     /// does it: the copy runs at memory speed, beside the threads that decode the next window.
     ///
     /// # Errors

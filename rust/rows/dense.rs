@@ -1,4 +1,4 @@
-//! Rows of a block into a dense batch: each byte of it written once, by as many threads as allowed.
+//! Decoded rows into a dense batch: each byte of it written once, by as many threads as allowed.
 
 use super::cast::{Target, check};
 use super::ops::{Computed, RowOps, Table};
@@ -10,7 +10,7 @@ use crate::threads::team::share_rows;
 impl DecodedRows {
     /// Writes the rows at `positions` to `out`, row-major and `n_cols` wide, and tells what was lost on the way.
     ///
-    /// All positions must be rows of the block (see [`DecodedRows::first_out_of_range`]); `out` must be of the exact size.
+    /// All positions must be rows that are held (see [`DecodedRows::first_out_of_range`]); `out` must be of the exact size.
     ///
     /// # Errors
     /// [`crate::error::Error::Inexact`] where an integer dtype cannot hold a value.

@@ -100,7 +100,7 @@ mod tests {
         decoded.push_group(Arc::clone(&kept));
         let other = decoded.clone();
         drop(decoded);
-        assert_eq!(free_list.with(|state| state.parts.len()), Some(0), "the other block still reads them");
+        assert_eq!(free_list.with(|state| state.parts.len()), Some(0), "the other still reads them");
         drop(other);
         assert_eq!(free_list.with(|state| state.parts.len()), Some(1), "the cache still has the second");
 

@@ -11,7 +11,7 @@ pub enum RowGroup {
     Sparse {
         /// One more than there are rows.
         offsets: Vec<usize>,
-        /// Column of each value, below the block's number of columns.
+        /// Column of each value, below the number of columns that are delivered.
         columns: Columns,
         /// The values.
         values: Values,

@@ -33,7 +33,7 @@ pub use totals::Totals;
 pub use values::Values;
 pub(crate) use values::with_values;
 
-/// Where one row of a block lies.
+/// Where one of the rows lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RowPlace {
     group: u32,
@@ -53,7 +53,7 @@ pub struct DecodedRows {
 impl Drop for DecodedRows {
     fn drop(&mut self) {
         let Some(free_list) = &self.free_list else { return };
-        // Bands of a cache, and of other blocks, stay where they are.
+        // Row groups of a cache, and of other decoded rows, stay where they are.
         self.groups.drain(..).filter_map(Arc::into_inner).for_each(|group| free_list.keep(group));
     }
 }
@@ -101,7 +101,7 @@ impl DecodedRows {
         self
     }
 
-    /// The rows of `blocks`, which have one number of columns, one after the other.
+    /// The rows of `parts`, which have one number of columns, one after the other.
     #[must_use]
     pub(crate) fn joined<'a>(n_cols: usize, parts: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut all = Self::new(n_cols);
@@ -181,7 +181,7 @@ impl DecodedRows {
         (&self.groups[group as usize], row as usize)
     }
 
-    /// The first of `positions` that is not a row of this block.
+    /// The first of `positions` that is not a row held here.
     #[must_use]
     pub(crate) fn first_out_of_range(&self, positions: &[i64]) -> Option<i64> {
         positions.iter().copied().find(|&p| usize::try_from(p).map_or(true, |p| p >= self.rows.len()))

@@ -85,7 +85,7 @@ fn with_team<R>(n_helpers: usize, work: impl FnOnce(&Team) -> R) -> R {
 /// Does the next piece of some work; false where nothing is left.
 type Step<'a> = dyn Fn() -> bool + Sync + 'a;
 
-/// Work that helpers may still come to. Its lifetime is [`Crew::run`]'s, which returns only when none is at it.
+/// Work that helpers may still come to. Its lifetime is [`Team::run`]'s, which returns only when none is at it.
 #[derive(Clone, Copy)]
 struct Task(&'static Step<'static>);
 
