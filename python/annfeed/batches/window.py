@@ -12,14 +12,12 @@ from typing import Any, Protocol
 
 import torch
 
-from annfeed._core import StoredRows
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.keys import INDEX, IS_PADDING, check_keys
 from annfeed.errors import StaleFileError
 from annfeed.h5ad.turns import reading
 from annfeed.order.windows import Window
-from annfeed.sources.base import DecodedRows
 
 #: Key of a batch between `LoadedWindow.batch` and `RowReader.postprocess`, which no transform sees.
 ROW_TOTALS = "annfeed: totals of the rows of X"
@@ -32,16 +30,16 @@ class WindowRows:
     Parameters
     ----------
     block
-        The rows, each once: decoded, or as they are stored.
+        The rows, each once: decoded, or as they are stored; or what has them in memory (``annfeed.scvi`` only).
     slots
         int64, where in it each row of the window is.
     tensor
-        Makes a tensor of the block's rows at some slots.
+        Makes a tensor (for scvi-tools: or an array) of the block's rows at some slots.
     """
 
-    block: DecodedRows | StoredRows
+    block: Any
     slots: Int64Array
-    tensor: Callable[[DecodedRows | StoredRows, Int64Array], torch.Tensor]
+    tensor: Callable[[Any, Int64Array], Any]
 
 
 class LoadedWindow:

@@ -15,7 +15,9 @@ import torch
 from torch.utils.data import Dataset, Subset
 
 from annfeed.arrays import Int64Array
+from annfeed.batches.items import Batch
 from annfeed.batches.reader import RowReader
+from annfeed.batches.window import LoadedWindow
 from annfeed.dataset import AnnDataset
 from annfeed.inputs.selection import row_indices
 from annfeed.process.spawning import ThroughFile
@@ -23,8 +25,6 @@ from annfeed.process.threads import reading_threads
 from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
 from annfeed.scvi.same_cells import SameCells
-
-Batch = dict[str, Any]
 
 
 class RegistryDataset(ThroughFile, Dataset[Batch]):
@@ -139,26 +139,16 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         rows = row_indices([index] if one else index, self._n_obs, names)
         return self.at_epoch().load(rows).batch(0, len(rows))
 
-    def load(self, rows: Int64Array) -> LoadedRows:
+    def load(self, rows: Int64Array) -> LoadedWindow:
         """Read ``rows`` (any order, repeats allowed) together, to make batches of them."""
-        return LoadedRows(self._fields, rows, reading_threads(self._threads))
+        fields, threads = self._fields, reading_threads(self._threads)
+        return LoadedWindow(
+            lambda: {key: field.read(rows, threads) for key, field in fields.items()}, lambda start, stop: {}
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker needs the fields only; a backed AnnData does not pickle.
         return {**self.__dict__, "adata_manager": None, "_same": None}
-
-
-class LoadedRows:
-    """The rows of a window, read; batches are slices of it."""
-
-    def __init__(self, fields: dict[str, Field], rows: Int64Array, threads: int) -> None:
-        self._fields = fields
-        self._threads = threads
-        self._read = {key: field.read(rows, threads) for key, field in fields.items()}
-
-    def batch(self, start: int, stop: int) -> Batch:
-        """Return rows ``start`` to ``stop`` as a batch."""
-        return {key: field.take(self._read[key], start, stop, self._threads) for key, field in self._fields.items()}
 
 
 class RowSubset(ThroughFile, Subset[Batch]):
@@ -190,7 +180,7 @@ class RowSubset(ThroughFile, Subset[Batch]):
         """Return a batch of one for each position: what a plain torch DataLoader asks for."""
         return [self[[index]] for index in indices]
 
-    def load(self, positions: Int64Array) -> LoadedRows:
+    def load(self, positions: Int64Array) -> LoadedWindow:
         """Read the rows at ``positions`` together, to make batches of them."""
         return self.dataset.load(self.indices[positions])
 

@@ -1,10 +1,11 @@
 """What a registry key holds, as rows for a batch: something in memory, or a matrix streamed from disk.
 
-A field reads the rows of a window together, then gives slices of that window. scvi/registry.py finds where a key lies.
+A field reads the rows of a window together; batches are then made of them. scvi/registry.py finds where a key lies.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.batches.tensors import TensorMaker
+from annfeed.batches.window import WindowRows
 from annfeed.memory.sparse import compressed
 from annfeed.sources.base import DecodedRows, block_of
 
@@ -30,11 +32,8 @@ class Field(Protocol):
     def streamed(self) -> bool:
         """Whether rows come from disk, so that reading many together pays."""
 
-    def read(self, rows: Int64Array, threads: int) -> Any:
-        """Read ``rows`` (any order, repeats allowed) together, for `take`."""
-
-    def take(self, read: Any, start: int, stop: int, threads: int) -> Any:
-        """Return rows ``start`` to ``stop`` of what was read, as an array or a sparse tensor."""
+    def read(self, rows: Int64Array, threads: int) -> WindowRows:
+        """Read ``rows`` (any order, repeats allowed) together, to make arrays or sparse tensors of them."""
 
 
 class ArrayField:
@@ -50,7 +49,8 @@ class ArrayField:
     Examples
     --------
     >>> field = ArrayField(np.array([[1], [2], [3]], dtype=np.int8), np.int64)
-    >>> field.take(field.read(np.array([2, 0, 2]), 1), 0, 2, 1).tolist()
+    >>> rows = field.read(np.array([2, 0, 2]), 1)
+    >>> rows.tensor(rows.block, rows.slots[:2]).tolist()
     [[3], [1]]
     """
 
@@ -60,13 +60,9 @@ class ArrayField:
         self.values = values
         self._dtype = np.dtype(dtype)
 
-    def read(self, rows: Int64Array, threads: int) -> Int64Array:
-        """Return the rows: nothing is to be read."""
-        return rows
-
-    def take(self, read: Int64Array, start: int, stop: int, threads: int) -> npt.NDArray[Any]:
-        """Return a copy of the rows."""
-        return self.values[read[start:stop]].astype(self._dtype, copy=False)
+    def read(self, rows: Int64Array, threads: int) -> WindowRows:
+        """Return the rows: nothing is to be read, batches are copies."""
+        return WindowRows(self.values, rows, lambda values, rows: values[rows].astype(self._dtype, copy=False))
 
 
 class SparseField:
@@ -86,7 +82,8 @@ class SparseField:
     --------
     >>> import scipy.sparse as sp
     >>> field = SparseField(sp.csr_matrix(np.eye(3)), np.float32, as_tensor=False)
-    >>> field.take(field.read(np.array([2, 0]), 1), 0, 2, 1).tolist()
+    >>> rows = field.read(np.array([2, 0]), 1)
+    >>> rows.tensor(rows.block, rows.slots).tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
 
@@ -101,13 +98,12 @@ class SparseField:
         if read_as is not None and not as_tensor and matrix.dtype.kind in "biuf" and matrix.dtype.itemsize <= 8:
             self._large = LargeBatches(matrix, read_as)
 
-    def read(self, rows: Int64Array, threads: int) -> Int64Array:
-        """Return the rows: nothing is to be read."""
-        return rows
+    def read(self, rows: Int64Array, threads: int) -> WindowRows:
+        """Return the rows: nothing is to be read, batches are copies."""
+        return WindowRows(self.matrix, rows, partial(self._batch, threads=threads))
 
-    def take(self, read: Int64Array, start: int, stop: int, threads: int) -> npt.NDArray[Any] | torch.Tensor:
-        """Return a copy of the rows, as a dense array or a sparse tensor."""
-        picked = self.matrix[read[start:stop]]
+    def _batch(self, matrix: Any, slots: Int64Array, threads: int) -> npt.NDArray[Any] | torch.Tensor:
+        picked = matrix[slots]
         if self._large is not None and np.prod(picked.shape) * self._dtype.itemsize >= _LARGE:
             return self._large.dense(picked, threads)
         rows = picked.astype(self._dtype, copy=False)
@@ -174,16 +170,12 @@ class StreamedField:
         dense = self.matrix.n_vars * self._dtype.itemsize
         return dense if self._output == "dense" else dense // 4
 
-    def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
+    def read(self, rows: Int64Array, threads: int) -> WindowRows:
         """Decode the rows, each once."""
-        return self.matrix.read(rows, threads)
+        return WindowRows(*self.matrix.read(rows, threads), partial(self._batch, threads=threads))
 
-    def take(
-        self, read: tuple[DecodedRows, Int64Array], start: int, stop: int, threads: int
-    ) -> npt.NDArray[Any] | torch.Tensor:
-        """Return the rows, as a dense array or a sparse tensor."""
-        block, places = read
-        batch = self.matrix.tensors.tensor(block, places[start:stop], self._output, self._read_as, threads)
+    def _batch(self, block: DecodedRows, slots: Int64Array, threads: int) -> npt.NDArray[Any] | torch.Tensor:
+        batch = self.matrix.tensors.tensor(block, slots, self._output, self._read_as, threads)
         if self._output == "dense":
             return batch.numpy().astype(self._dtype, copy=False)
         if self._dtype.name in _FLOATS:
