@@ -15,6 +15,7 @@ TRIAL := target/wheel-trial
 CELLS := .venv/cells/10x_pbmc68k_reduced.h5ad
 # Files of tests are shared out among as many processes as there are cores.
 PROFILE := usual
+SECONDS_OF_FUZZING := 3600
 PYTEST := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
@@ -25,7 +26,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust lint types test-python packages bench wheel format clean
+.PHONY: help demo test test-rust fuzz lint types test-python packages bench wheel format clean
 .DELETE_ON_ERROR:
 
 help: ## List these commands
@@ -52,6 +53,9 @@ test-rust: $(VENV)/.tools ## Tests of the Rust core (no Python in them)
 		echo "cargo-nextest is not installed (cargo install cargo-nextest --locked): running cargo test instead"; \
 		set -x; cargo test --locked --profile checked; \
 	fi
+
+fuzz: ## Fuzz the inflater against libdeflate and zlib-rs (cargo-fuzz and a nightly Rust; SECONDS_OF_FUZZING=3600)
+	cd fuzz && cargo +nightly fuzz run --fuzz-dir . inflate -- -max_total_time=$(SECONDS_OF_FUZZING) -max_len=8192
 
 types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the built module
 	mypy

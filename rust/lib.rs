@@ -28,7 +28,7 @@ pub mod internals {
     pub use crate::cache::Budget;
     pub use crate::dtype::Kind;
     pub use crate::error::{Error, Result};
-    pub use crate::filters::{Decoder, Filter, Pipeline};
+    pub use crate::filters::{Decoder, Filter, Front, Pipeline};
     pub use crate::h5::open;
     pub use crate::layout::{ArrayLayout, Chunk, MatrixLayout, Storage};
     pub use crate::matrix::plan;

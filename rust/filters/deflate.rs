@@ -1,31 +1,26 @@
 //! Deflate (HDF5 filter 1): a zlib stream.
 //!
-//! libdeflate is two to three times as fast as zlib but knows only whole buffers. The first rows of a chunk are had from
-//! it by giving it too little room: it writes front to back and gives up once the room is full. It does not say how far
-//! it came, so that has to be proved ([`Inflater::decode_prefix`]); where it cannot be, zlib-rs streams the prefix.
+//! Whole streams are libdeflate's, two to three times as fast as zlib; two at a time are [`inflate`](super::inflate)'s, which is faster
+//! still, as are fronts, for libdeflate knows only whole buffers. What `inflate` refuses, or has no processor for, is
+//! decided by libdeflate (whole) and zlib-rs (fronts).
 //!
 //! Bytes behind the end of the zlib stream are ignored, as HDF5 itself ignores them (`H5Zdeflate.c` stops at
 //! `Z_STREAM_END`).
 
+use std::cell::OnceCell;
+
 use flate2::{Decompress, FlushDecompress, Status};
 use libdeflater::{DecompressionError, Decompressor};
 
+use super::inflate::{Job, Pair, Want};
 use super::{DecodeError, Found};
 
-/// Room behind a wanted prefix: what libdeflate may leave unwritten at the end (one match, 258 bytes, RFC 1951), the
-/// bytes that it may write ahead, and enough between the two to tell data from marks.
-pub(super) const SLACK: usize = 1024;
-/// More than libdeflate writes ahead of what it has decoded (299 bytes: `FASTLOOP_MAX_BYTES_WRITTEN` in
-/// `lib/deflate_decompress.c` of 1.26).
-const OVERRUN: usize = 384;
-/// What stands behind the prefix until it is written over.
-const MARK: u8 = 0xA5;
-
-/// Both inflaters, each made at its first use: most threads need only one.
+/// The inflaters, each made at its first use: most threads need only some.
 #[derive(Default)]
 pub(super) struct Inflater {
     whole: Option<Decompressor>,
     stream: Option<Decompress>,
+    pair: OnceCell<Option<Pair>>,
 }
 
 impl Inflater {
@@ -39,25 +34,26 @@ impl Inflater {
         })
     }
 
-    /// Inflates the first `wanted` bytes of a stream into `out`, which has [`SLACK`] bytes of room behind them.
+    /// Inflates two streams at a time; of each the number of bytes, or None where it has to be decoded alone.
+    pub(super) fn decode_two(&mut self, jobs: [Job; 2]) -> [Option<usize>; 2] {
+        self.pair().map_or([None; 2], |pair| pair.decode_two(jobs))
+    }
+
+    /// Inflates the first `wanted` bytes of a stream into `out`, where there may be room behind them.
     ///
     /// Returns the number of bytes, which is less than `wanted` only where the stream ends before. What lies behind the
     /// prefix is not looked at, so neither the checksum nor the length of the stream is verified.
     pub(super) fn decode_prefix(&mut self, stored: &[u8], out: &mut [u8], wanted: usize) -> Result<usize, DecodeError> {
-        let room = &mut out[..wanted + SLACK];
-        // libdeflate writes less than OVERRUN bytes ahead of what it has decoded. So once a byte that far behind the
-        // prefix has changed, the whole prefix was written.
-        room[wanted + OVERRUN..].fill(MARK);
-        match self.whole.get_or_insert_default().zlib_decompress(stored, room) {
-            Ok(written) => return Ok(written.min(wanted)),
-            Err(DecompressionError::InsufficientSpace) if room[wanted + OVERRUN..].iter().any(|&byte| byte != MARK) => {
-                return Ok(wanted);
-            }
-            // A stored block that does not fit is left out as a whole; the marks may be the data; and damage may lie
-            // behind the prefix, within the slack.
-            Err(DecompressionError::InsufficientSpace | DecompressionError::BadData) => {}
+        let job = Job { stored, out: &mut *out, want: Want::Front(wanted) };
+        match self.pair().and_then(|pair| pair.decode(job)) {
+            Some(written) => Ok(written),
+            None => self.stream_prefix(stored, &mut out[..wanted]),
         }
-        self.stream_prefix(stored, &mut out[..wanted])
+    }
+
+    fn pair(&mut self) -> Option<&mut Pair> {
+        self.pair.get_or_init(Pair::new);
+        self.pair.get_mut()?.as_mut()
     }
 
     /// Inflates until `out` is full or the stream ends; returns the number of bytes.
@@ -85,6 +81,7 @@ impl Inflater {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::inflate::SLACK;
     use super::super::tests::encode;
     use super::*;
 
@@ -137,7 +134,7 @@ mod tests {
         assert!(written.is_ok_and(|written| written < 64));
     }
 
-    /// Every way in which libdeflate may stop short: blocks that are stored, fixed or dynamic; data that looks like marks.
+    /// Blocks that are stored, fixed or dynamic.
     #[test]
     fn prefixes_equal_the_front_of_the_stream_at_every_length() {
         let mut state = 1_u32;
@@ -147,9 +144,9 @@ mod tests {
         };
         let incompressible: Vec<u8> = (0..9000).map(|_| noise()).collect();
         let counts: Vec<u8> = (0..9000).map(|i| if i % 4 == 0 { noise() % 7 } else { 0 }).collect();
-        let marks = vec![MARK; 9000];
-        let mixed = [&counts[..3000], &marks[..3000], &incompressible[..3000]].concat();
-        for data in [incompressible, counts, marks, mixed] {
+        let runs = vec![0xA5; 9000];
+        let mixed = [&counts[..3000], &runs[..3000], &incompressible[..3000]].concat();
+        for data in [incompressible, counts, runs, mixed] {
             for stored in [encode::deflate(&data), stored_blocks(&data)] {
                 let mut inflater = Inflater::default();
                 for wanted in (0..data.len()).step_by(61).chain(data.len() - 300..=data.len()) {
@@ -161,7 +158,7 @@ mod tests {
         }
     }
 
-    /// Damage in the slack is not damage in the prefix.
+    /// Damage behind the prefix is not damage in it.
     #[test]
     fn a_prefix_before_the_damage_is_had() {
         let data: Vec<u8> = (0..5000_u32).flat_map(|i| (i * i / 7).to_le_bytes()).collect();

@@ -9,6 +9,8 @@
 mod deflate;
 mod error;
 mod fletcher32;
+#[allow(clippy::inline_always, reason = "compiled for the processor of the function that it is inlined into")]
+mod inflate;
 mod lz4;
 mod lzf;
 mod pipeline;
@@ -18,7 +20,7 @@ mod tests;
 mod zstd;
 
 pub(crate) use error::{DecodeError, Found};
-pub use pipeline::{Decoder, Pipeline};
+pub use pipeline::{Decoder, Front, Pipeline};
 
 /// One stage of a dataset's filter pipeline that this crate can undo.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! A dataset's filters one after the other, whole chunks and prefixes of them.
 
 use super::error::{DecodeError, Found, check_length};
+use super::inflate::{self, Job, Want};
 use super::{Filter, UnknownFilter, deflate, fletcher32, lz4, lzf, shuffle, zstd};
 
-/// Room behind a wanted prefix that lets [`Pipeline::decode_prefix`] do without a copy.
-pub(crate) const PREFIX_ROOM: usize = deflate::SLACK;
+/// Room behind a wanted prefix with which [`Pipeline::decode_prefix`] is fastest.
+pub(crate) const PREFIX_ROOM: usize = inflate::SLACK;
 
 /// Codecs and scratch buffers of one worker thread, reused from chunk to chunk.
 ///
@@ -33,6 +34,27 @@ impl Decoder {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pipeline {
     filters: Vec<Filter>,
+}
+
+/// The front of a chunk that is to be decoded.
+pub struct Front<'a> {
+    /// The chunk as stored.
+    pub stored: &'a [u8],
+    /// Which filters were skipped.
+    pub mask: u32,
+    /// Bytes that are wanted, at least.
+    pub wanted: usize,
+    /// Where they go; it is made as long as that takes.
+    pub out: &'a mut Vec<u8>,
+}
+
+impl Front<'_> {
+    /// With room behind what is wanted, so that the fast path goes to the end.
+    fn job(&mut self, want: Want) -> Job<'_> {
+        let (Want::Whole(len) | Want::Front(len)) = want;
+        self.out.resize(len + PREFIX_ROOM, 0);
+        Job { stored: self.stored, out: self.out, want }
+    }
 }
 
 /// What is known of the length of a stage's output.
@@ -135,7 +157,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Decodes the front of a chunk of `chunk_len` bytes, `wanted` bytes of it at least, making `out` as long as it takes.
+    /// Decodes the front of a chunk of `chunk_len` bytes.
     ///
     /// Returns the number of bytes decoded: all of them where the front cannot be had for less.
     ///
@@ -144,13 +166,10 @@ impl Pipeline {
     pub(crate) fn decode_front(
         &self,
         decoder: &mut Decoder,
-        stored: &[u8],
-        mask: u32,
         chunk_len: usize,
-        out: &mut Vec<u8>,
-        wanted: usize,
+        Front { stored, mask, wanted, out }: Front,
     ) -> Result<usize, DecodeError> {
-        if self.streams_prefix(mask) && wanted + PREFIX_ROOM < chunk_len {
+        if self.streams_prefix(mask) && wanted + PREFIX_ROOM <= chunk_len {
             out.resize(wanted + PREFIX_ROOM, 0);
             self.decode_prefix(decoder, stored, mask, chunk_len, out, wanted)?;
             Ok(wanted)
@@ -161,10 +180,44 @@ impl Pipeline {
         }
     }
 
+    /// Decodes the fronts of two chunks of `chunk_len` bytes, as [`decode_front`](Self::decode_front) does each.
+    ///
+    /// Chunks that are deflated and nothing else are decoded in one loop, faster than one after the other.
+    pub fn decode_two_fronts(
+        &self,
+        decoder: &mut Decoder,
+        chunk_len: usize,
+        mut fronts: [Front; 2],
+    ) -> [Result<usize, DecodeError>; 2] {
+        let mut lengths = [None; 2];
+        if fronts.iter().all(|front| self.is_only_deflate(front.mask)) {
+            let wants = fronts.each_ref().map(|front| {
+                if is_worth_cutting(Codec::Deflate, chunk_len, front.wanted) {
+                    Want::Front(front.wanted)
+                } else {
+                    Want::Whole(chunk_len)
+                }
+            });
+            let [one, two] = &mut fronts;
+            let jobs = [one.job(wants[0]), two.job(wants[1])];
+            lengths = decoder.inflater.decode_two(jobs);
+            for (length, want) in lengths.iter_mut().zip(wants) {
+                // A chunk that ends too soon is an error, with words that are found below.
+                let (Want::Whole(expected) | Want::Front(expected)) = want;
+                *length = length.filter(|&len| len == expected);
+            }
+        }
+        let [one, two] = fronts;
+        let mut alone = |length: Option<usize>, front: Front| match length {
+            Some(len) => Ok(len),
+            None => self.decode_front(decoder, chunk_len, front),
+        };
+        [alone(lengths[0], one), alone(lengths[1], two)]
+    }
+
     /// Decodes at least the first `wanted` bytes of a chunk of `chunk_len` bytes into `out`.
     ///
-    /// `out` holds from `wanted` to `chunk_len` bytes; those behind `wanted` are unspecified. With [`PREFIX_ROOM`] bytes
-    /// behind `wanted`, or the whole chunk's, it is decoded in place. Where
+    /// `out` holds from `wanted` to `chunk_len` bytes; those behind `wanted` are unspecified. Where
     /// [`streams_prefix`](Self::streams_prefix) holds, what lies behind the prefix is not verified, except by
     /// fletcher32 over the stored bytes.
     ///
@@ -184,14 +237,7 @@ impl Pipeline {
             let found = Found::Exactly(limit);
             return Err(DecodeError::Length { expected: wanted, found });
         }
-        let worth_it = match self.streamable(mask) {
-            None => false,
-            Some(Codec::Plain | Codec::Lzf) => true,
-            Some(Codec::Zstd) => chunk_len > zstd::LARGEST_BLOCK,
-            // A little is not worth the checksum.
-            Some(Codec::Deflate) => wanted + PREFIX_ROOM.max(chunk_len / 16) <= chunk_len,
-        };
-        if worth_it {
+        if self.streamable(mask).is_some_and(|codec| is_worth_cutting(codec, chunk_len, wanted)) {
             self.stream_prefix(decoder, stored, mask, chunk_len, &mut out[..limit], wanted)
         } else if out.len() == chunk_len {
             self.decode(decoder, stored, mask, out)
@@ -229,17 +275,9 @@ impl Pipeline {
                 input = fletcher32::verify(input)?;
             }
         }
-        let (front, behind) = out.split_at_mut(wanted);
+        let front = &mut out[..wanted];
         let written = match self.streamable(mask) {
-            Some(Codec::Deflate) if behind.len() >= PREFIX_ROOM => {
-                decoder.inflater.decode_prefix(input, out, wanted)?
-            }
-            Some(Codec::Deflate) => {
-                let chunk = room(&mut decoder.chunk, wanted + PREFIX_ROOM)?;
-                let written = decoder.inflater.decode_prefix(input, chunk, wanted)?;
-                front.copy_from_slice(&chunk[..wanted]);
-                written
-            }
+            Some(Codec::Deflate) => decoder.inflater.decode_prefix(input, out, wanted)?,
             Some(Codec::Lzf) => lzf::decode_prefix(input, front)?,
             Some(Codec::Zstd) => {
                 if let Ok(written) = decoder.zstd.decode_prefix(input, chunk_len, front) {
@@ -263,6 +301,12 @@ impl Pipeline {
             return Err(DecodeError::Length { expected: chunk_len, found });
         }
         Ok(())
+    }
+
+    /// Whether deflate is all that was done to a chunk with this mask.
+    fn is_only_deflate(&self, mask: u32) -> bool {
+        let mut filters = self.applied(mask).map(|(_, filter)| filter);
+        (filters.next(), filters.next()) == (Some(&Filter::Deflate), None)
     }
 
     /// The codec of a pipeline whose output can be had from the front: one at most, with nothing but checksums around.
@@ -300,6 +344,16 @@ impl Pipeline {
                 _ => Length::AtMost(chunk_len.saturating_mul(2).saturating_add(64 * 1024)),
             }
         })
+    }
+}
+
+/// Whether the first `wanted` bytes of a chunk are had for less than the whole.
+fn is_worth_cutting(codec: Codec, chunk_len: usize, wanted: usize) -> bool {
+    match codec {
+        Codec::Plain | Codec::Lzf => true,
+        Codec::Zstd => chunk_len > zstd::LARGEST_BLOCK,
+        // A little is not worth the checksum.
+        Codec::Deflate => wanted + PREFIX_ROOM.max(chunk_len / 16) <= chunk_len,
     }
 }
 

@@ -358,6 +358,40 @@ proptest! {
     }
 
     #[test]
+    fn two_fronts_are_as_each_alone(
+        filters in prop_oneof![3 => Just(vec![Filter::Deflate]), 1 => any_filters()],
+        masks in prop_oneof![3 => Just([0, 0]), 1 => [0_u32..32, 0..32]],
+        data in [encode::repetitive(), encode::repetitive()],
+        wanted in [0.0..=1.0, 0.5..=1.5],
+        damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+    ) {
+        let len = data[0].len().min(data[1].len());
+        let mut stored = [0, 1].map(|i| write(&filters, masks[i], &data[i][..len]));
+        if let Some((place, value)) = damage.filter(|_| !stored[1].is_empty()) {
+            let place = place.index(stored[1].len());
+            stored[1][place] = value;
+        }
+        let wanted = wanted.map(|share| (len as f64 * f64::min(share, 1.0)) as usize);
+        let pipeline = Pipeline::new(filters);
+        let front = |i: usize, out| Front { stored: &stored[i], mask: masks[i], wanted: wanted[i], out };
+        let (mut together, mut alone) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        let [one, two] = &mut together;
+        let got = pipeline.decode_two_fronts(&mut Decoder::new(), len, [front(0, one), front(1, two)]);
+        let [one, two] = &mut alone;
+        let decoder = &mut Decoder::new();
+        let expected = [front(0, one), front(1, two)].map(|front| pipeline.decode_front(decoder, len, front));
+        prop_assert_eq!(got[0].is_ok(), true);
+        for i in 0..2 {
+            prop_assert_eq!(got[i].as_ref().err(), expected[i].as_ref().err());
+            if let Ok(decoded) = got[i] {
+                prop_assert!(decoded >= wanted[i] && decoded <= len);
+                prop_assert_eq!(&together[i][..wanted[i]], &alone[i][..wanted[i]]);
+                prop_assert!(damage.is_some() || together[i][..wanted[i]] == data[i][..wanted[i]]);
+            }
+        }
+    }
+
+    #[test]
     fn damage_never_panics(
         filters in any_filters(),
         data in encode::repetitive(),

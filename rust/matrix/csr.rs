@@ -73,7 +73,9 @@ impl CsrMatrix {
     ) -> Result<Vec<(Range<usize>, RowGroup)>> {
         // Several jobs a thread even out; a cut costs one more prefix of a chunk. A unit is never cut.
         let even = rows.len().min(self.layout.data.len().div_ceil(self.unit_len()) as usize) / (workers.threads * 8);
-        let target = (MAX_JOB_ELEMENTS / self.unit_len()).min(even as u64);
+        let most = (MAX_JOB_ELEMENTS / self.unit_len()).min(even as u64);
+        // An even number, for chunks are decoded in pairs.
+        let target = if most > 1 { most & !1 } else { most };
         let jobs = jobs(rows, |row| self.unit_of(row), target);
         let groups = workers
             .run(&jobs, |scratch, job| self.row_group(file, &rows[job.clone()], selection, free_list, scratch))?;

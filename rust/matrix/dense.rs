@@ -9,6 +9,7 @@ use super::plan::{jobs, reads, runs};
 use super::spans::{damaged_chunk, to_little_endian};
 use crate::error::{Place, Result};
 use crate::file::DataFile;
+use crate::filters::Front;
 use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 use crate::memory::reserve;
 use crate::rows::{RowGroup, Selection, Totals, Values};
@@ -258,9 +259,10 @@ impl Tiles<'_> {
         let len = self.tile_bytes();
         let wanted = len / self.grid.chunk[0] as usize * (last - tile_row * self.grid.chunk[0] + 1) as usize;
         let Scratch { decoder, chunk: out, .. } = scratch;
-        let front = self.grid.pipeline.decode_front(decoder, stored, chunk.mask, len, out, wanted);
+        let front = Front { stored, mask: chunk.mask, wanted, out };
+        let decoded = self.grid.pipeline.decode_front(decoder, len, front);
         let decoded =
-            front.map_err(|e| damaged_chunk(self.place, &tile_name(tile_row, tile), chunk, &e.to_string()))?;
+            decoded.map_err(|e| damaged_chunk(self.place, &tile_name(tile_row, tile), chunk, &e.to_string()))?;
         self.file.count_decoded(decoded);
         Ok(())
     }

@@ -4,10 +4,11 @@
 
 use std::ops::Range;
 
-use super::plan::{Piece, pieces, reads};
+use super::plan::{Piece, Read, pieces, reads};
 use crate::dtype::NumType;
 use crate::error::{Place, Result};
 use crate::file::DataFile;
+use crate::filters::Front;
 use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 use crate::memory::reserve;
 use crate::threads::jobs::Scratch;
@@ -97,61 +98,82 @@ struct Chunks<'a> {
 
 impl Chunks<'_> {
     fn read(&self, pieces: &[Piece], scratch: &mut Scratch, sink: &mut Sink<'_>) -> Result<()> {
-        let size = self.array.dtype.kind.size();
-        // The stored extents of the chunks to be decoded, merged into few reads.
-        let mut extents = Vec::new();
-        let mut groups: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.chunk == b.chunk).collect();
-        groups.retain(|g| !g.is_empty());
-        for group in &groups {
-            if let Some(chunk) = self.filtered(group[0].chunk) {
-                extents.push((chunk.address, chunk.size));
+        let groups: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.chunk == b.chunk).collect();
+        let to_decode = || groups.iter().filter_map(|group| self.filtered(group[0].chunk));
+        let extents: Vec<(u64, u64)> = to_decode().map(|chunk| (chunk.address, chunk.size)).collect();
+        let mut stored = Stored { reads: reads(&extents), loaded: [None; 2], next: 0, latest: 0 };
+        // Chunks to be decoded, two by two; whatever else there is in between, one by one.
+        let is_filtered = |group: &[Piece]| self.filtered(group[0].chunk).is_some();
+        for run in groups.chunk_by(|a, b| is_filtered(a) && is_filtered(b)) {
+            if is_filtered(run[0]) {
+                run.chunks(2).try_for_each(|groups| self.decode(groups, &mut stored, scratch, sink))?;
+            } else {
+                self.copy(run[0], &mut stored, scratch, sink)?;
             }
         }
-        let reads = reads(&extents);
-        let (mut read, mut extent, mut loaded) = (0, 0, None);
+        Ok(())
+    }
+
+    /// Hands on pieces of a chunk that is missing or stored as it is.
+    fn copy(&self, group: &[Piece], stored: &mut Stored, scratch: &mut Scratch, sink: &mut Sink<'_>) -> Result<()> {
+        let (dtype, index) = (self.array.dtype, group[0].chunk);
+        let Some(chunk) = self.grid.table.get(index as usize).copied().flatten() else {
+            return group.iter().try_for_each(|p| fill(&self.array.fill, dtype, p.to - p.from, sink));
+        };
+        let expected = self.grid.chunk[0] * dtype.kind.size() as u64;
+        if chunk.size != expected {
+            return Err(self.damaged(index, &chunk, &format!("{} bytes; expected {expected}", chunk.size)));
+        }
+        // The buffer of merged reads is used for something else.
+        stored.loaded[0] = None;
+        group.iter().try_for_each(|p| {
+            let span = p.from..p.to;
+            read_plain(self.file, dtype, chunk.address, &span, self.place, &mut scratch.stored, sink)
+        })
+    }
+
+    /// Decodes one or two chunks as far as they are wanted, and hands on their pieces.
+    fn decode(
+        &self,
+        groups: &[&[Piece]],
+        stored: &mut Stored,
+        scratch: &mut Scratch,
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
+        let dtype = self.array.dtype;
+        let size = dtype.kind.size();
+        let len = self.grid.chunk[0] as usize * size;
+        reserve::check((len * groups.len()) as u64, || self.place.clone())?;
+        let mut found = Vec::with_capacity(2);
         for group in groups {
-            let index = group[0].chunk;
-            let Some(chunk) = self.grid.table.get(index as usize).copied().flatten() else {
-                group.iter().try_for_each(|p| fill(&self.array.fill, self.array.dtype, p.to - p.from, sink))?;
-                continue;
-            };
-            if self.filtered(index).is_none() {
-                let expected = self.grid.chunk[0] * size as u64;
-                if chunk.size != expected {
-                    return Err(self.damaged(index, &chunk, &format!("{} bytes; expected {expected}", chunk.size)));
-                }
-                for p in group {
-                    let span = p.from..p.to;
-                    read_plain(
-                        self.file,
-                        self.array.dtype,
-                        chunk.address,
-                        &span,
-                        self.place,
-                        &mut scratch.stored,
-                        sink,
-                    )?;
-                }
-                // The buffer of merged reads was used for something else.
-                loaded = None;
-                continue;
-            }
-            while reads[read].extents.end <= extent {
-                read += 1;
-            }
-            if loaded != Some(read) {
-                reserve::check(reads[read].len, || self.place.clone())?;
-                scratch.stored.resize(reads[read].len as usize, 0);
-                self.file.read_at(&mut scratch.stored, reads[read].address, self.place)?;
-                loaded = Some(read);
-            }
-            extent += 1;
-            let from = (chunk.address - reads[read].address) as usize;
+            let Some(chunk) = self.filtered(group[0].chunk) else { continue };
+            let (buffer, from) = stored.locate(&chunk, self.file, self.place, scratch)?;
             let wanted = group.iter().map(|p| p.to).max().unwrap_or(0) as usize * size;
-            self.decode(index, &chunk, from, wanted, scratch)?;
-            for p in group {
-                sink(&scratch.chunk[p.from as usize * size..p.to as usize * size])?;
+            found.push((chunk, buffer, from..from + chunk.size as usize, wanted));
+        }
+        let Scratch { decoder, stored: first, chunk: out, second: (second, other_out), .. } = scratch;
+        let buffers = [&*first, &*second];
+        let pipeline = &self.grid.pipeline;
+        let front = |(chunk, buffer, range, wanted): &(Chunk, usize, Range<usize>, usize), out| Front {
+            stored: &buffers[*buffer][range.clone()],
+            mask: chunk.mask,
+            wanted: *wanted,
+            out,
+        };
+        let decoded = match &found[..] {
+            [one, two] => {
+                let fronts = [front(one, &mut *out), front(two, &mut *other_out)];
+                pipeline.decode_two_fronts(decoder, len, fronts).map(Some)
             }
+            [one] => [Some(pipeline.decode_front(decoder, len, front(one, &mut *out))), None],
+            _ => [None, None],
+        };
+        for (((decoded, group), (chunk, ..)), out) in
+            decoded.into_iter().flatten().zip(groups).zip(&found).zip([out, other_out])
+        {
+            self.file.count_decoded(decoded.map_err(|e| self.damaged(group[0].chunk, chunk, &e.to_string()))?);
+            to_little_endian(out, dtype);
+            group.iter().try_for_each(|p| sink(&out[p.from as usize * size..p.to as usize * size]))?;
         }
         Ok(())
     }
@@ -164,21 +186,45 @@ impl Chunks<'_> {
         (!plain).then_some(chunk)
     }
 
-    /// Decodes at least the first `wanted` bytes of a chunk into `scratch.chunk`.
-    fn decode(&self, index: u64, chunk: &Chunk, from: usize, wanted: usize, scratch: &mut Scratch) -> Result<()> {
-        let dtype = self.array.dtype;
-        let len = self.grid.chunk[0] as usize * dtype.kind.size();
-        reserve::check(len as u64, || self.place.clone())?;
-        let Scratch { decoder, stored, chunk: out, .. } = scratch;
-        let stored = &stored[from..from + chunk.size as usize];
-        let front = self.grid.pipeline.decode_front(decoder, stored, chunk.mask, len, out, wanted);
-        self.file.count_decoded(front.map_err(|e| self.damaged(index, chunk, &e.to_string()))?);
-        to_little_endian(out, dtype);
-        Ok(())
-    }
-
     fn damaged(&self, index: u64, chunk: &Chunk, reason: &str) -> crate::error::Error {
         damaged_chunk(self.place, &format!("chunk {index}"), chunk, reason)
+    }
+}
+
+/// Bytes of chunks as stored, read a few chunks at a time into two buffers: two chunks that are decoded together may come
+/// from two reads.
+struct Stored {
+    reads: Vec<Read>,
+    /// Which read each buffer holds.
+    loaded: [Option<usize>; 2],
+    /// The number of the next chunk.
+    next: usize,
+    /// The buffer that was used last; the other one is free.
+    latest: usize,
+}
+
+impl Stored {
+    /// The buffer that holds the next chunk, which is `chunk`, and where it begins there.
+    fn locate(
+        &mut self,
+        chunk: &Chunk,
+        file: &DataFile,
+        place: &Place,
+        scratch: &mut Scratch,
+    ) -> Result<(usize, usize)> {
+        let read = self.reads.partition_point(|read| read.extents.end <= self.next);
+        self.next += 1;
+        let bytes = &self.reads[read];
+        if self.loaded[self.latest] != Some(read) {
+            self.latest = 1 - self.latest;
+            self.loaded[self.latest] = None;
+            let buffer = if self.latest == 0 { &mut scratch.stored } else { &mut scratch.second.0 };
+            reserve::check(bytes.len, || place.clone())?;
+            buffer.resize(bytes.len as usize, 0);
+            file.read_at(buffer, bytes.address, place)?;
+            self.loaded[self.latest] = Some(read);
+        }
+        Ok((self.latest, (chunk.address - bytes.address) as usize))
     }
 }
 

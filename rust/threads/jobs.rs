@@ -15,6 +15,8 @@ pub(crate) struct Scratch {
     pub(crate) stored: Vec<u8>,
     /// One decoded chunk.
     pub(crate) chunk: Vec<u8>,
+    /// The same two for a second chunk that is decoded along with it.
+    pub(crate) second: (Vec<u8>, Vec<u8>),
     /// Rows put together from tiles.
     pub(crate) rows: Vec<u8>,
 }
