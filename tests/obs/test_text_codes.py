@@ -175,3 +175,32 @@ def test_the_whole_text_is_never_held(
     finally:
         tracemalloc.stop()
     assert peak < 50, peak  # a weighting of so few rows takes 30
+
+
+def test_text_of_a_file_beside_an_anndata_is_codes(tmp_path: Path) -> None:
+    """The file's texts are not held, and edits of the AnnData reach the next batch."""
+    n = 20_000
+    path = write_column(tmp_path / "file.h5ad", [f"{'a long text ' * 6}{i % 20}" for i in range(n)], "vlen")
+    for kind in ("object", "category"):
+        obs = pd.DataFrame({"text": pd.Series(["new", None, "a"], ["x", "y", "z"], dtype=kind)})
+        adata = anndata.AnnData(sp.csr_matrix((3, 2), dtype="float32"), obs=obs)
+        column = pd.concat([whole(path), adata.obs["text"].astype(object)], ignore_index=True)
+        dataset = AnnDataset([path, adata], obs_columns=["text"], cache=0)
+        dataset[0]  # what is imported and kept once
+        dataset = AnnDataset([path, adata], obs_columns=["text"], cache=0)
+        tracemalloc.start()
+        try:
+            found, names = dataset.label_codes("text")
+            assert dataset[[0, n, n + 1]].batch["obs_text"] == [column[0], "new", "nan"]
+            held = tracemalloc.get_traced_memory()[0] / n
+        finally:
+            tracemalloc.stop()
+        assert held < 20, held
+        codes, different = pd.factorize(column)
+        np.testing.assert_array_equal(found, codes)
+        assert (names, found.dtype) == (list(different), np.int8)
+        adata.obs["text"] = pd.Series(["a", "a", "late"], adata.obs_names, dtype=kind)
+        assert dataset[[n, n + 2]].batch["obs_text"] == ["a", "late"]
+        assert dataset.label_codes("text")[1][-2:] == ["a", "late"]
+        adata.obs["text"] = [1, 2, 3]
+        assert dataset[[1, n]].batch["obs_text"] == [column[1], "1"]

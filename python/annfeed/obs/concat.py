@@ -18,7 +18,7 @@ from annfeed.errors import AnnfeedWarning, UnknownNameError
 from annfeed.obs.columns import Labels, Rows
 from annfeed.obs.dtypes import join_column
 from annfeed.obs.sources import Name, Read, Source
-from annfeed.obs.text_codes import joined
+from annfeed.obs.text_codes import codes_of_texts, joined
 from annfeed.user_arrays import first_few
 
 #: So many columns and files a warning names.
@@ -111,8 +111,7 @@ class JoinedObsSource:
                 yield name, pd.Series(pd.Categorical.from_codes(codes, pd.Index(self._keys)))
                 continue
             found = [self._column(part, name) for part in self._parts]
-            if not self.is_of_file:
-                self._arrays[name] = [None if isinstance(series, int) else series.array for series in found]
+            self._keep(name, found)
             yield name, join_column(found, f"{self.place}: column {name!r}")
 
     def _column(self, part: Source, name: Name) -> pd.Series[Any] | int:
@@ -128,19 +127,31 @@ class JoinedObsSource:
         return Labels(_SourceOfRow(self._lengths), self._keys, pd.Index(self._keys))
 
     def coded(self, column: Name) -> pd.Categorical | None:
-        if not self.is_of_file or column == self._label:
+        if column == self._label:
             return None
-        having = [part for part in self._parts if column in part.column_names]
-        codes = {id(part): part.coded(column) for part in having}
-        if all(of_part is None for of_part in codes.values()):
-            return None  # text nowhere: categoricals are joined with the categories that they have
-        for part in having:
-            if codes[id(part)] is None:
-                series = self._column(part, column)
-                if not isinstance(series, pd.Series) or not _is_of_texts(series.dtype):
+        codes = [part.coded(column) if column in part.column_names else part.n_rows for part in self._parts]
+        if not any(isinstance(of_part, pd.Categorical) for of_part in codes):
+            return None  # text in no file: categoricals are joined with the categories that they have
+        found: list[pd.Series[Any] | pd.Categorical | int] = []
+        for number, part in enumerate(self._parts):
+            if codes[number] is None:
+                series = cast("pd.Series[Any]", self._column(part, column))
+                codes[number] = codes_of_texts(series)
+                if codes[number] is None:
                     return None
-                codes[id(part)] = cast(pd.Categorical, series.array).remove_unused_categories()
-        return joined(part.n_rows if (of_part := codes.get(id(part))) is None else of_part for part in self._parts)
+                found.append(series)
+            else:
+                found.append(cast("pd.Categorical | int", codes[number]))
+        self._keep(column, found)
+        return joined(cast("list[pd.Categorical | int]", codes))
+
+    def _keep(self, column: Name, found: Sequence[pd.Series[Any] | pd.Categorical | int]) -> None:
+        """Keep the arrays of a column that may be edited in memory; of a file only that it has the column."""
+        if not self.is_of_file:
+            self._arrays[column] = [
+                None if isinstance(of_part, int) else part.is_of_file or cast("pd.Series[Any]", of_part).array
+                for part, of_part in zip(self._parts, found, strict=True)
+            ]
 
     def check_rows(self) -> None:
         for part in self._parts:
@@ -215,10 +226,6 @@ class JoinedObsSource:
             for name in wanted
         }
         return {name: places for name, places in lacking.items() if places}
-
-
-def _is_of_texts(dtype: Any) -> bool:
-    return isinstance(dtype, pd.CategoricalDtype) and pd.api.types.infer_dtype(dtype.categories) in ("string", "empty")
 
 
 class _SourceOfRow:

@@ -86,6 +86,22 @@ def coded(pieces: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]
     return pd.Categorical.from_codes(codes, pd.Index(list(number), dtype=object))
 
 
+def codes_of_texts(column: pd.Series[Any]) -> pd.Categorical | None:
+    """Return a column in memory as codes, if its values are texts; None for any other column.
+
+    Examples
+    --------
+    >>> list(codes_of_texts(pd.Series(["b", None, "a"]))), codes_of_texts(pd.Series([1, 2]))
+    (['b', nan, 'a'], None)
+    """
+    is_categorical = isinstance(column.dtype, pd.CategoricalDtype)
+    if pd.api.types.infer_dtype(column.cat.categories if is_categorical else column) not in ("string", "empty"):
+        return None
+    if is_categorical:
+        return column.cat.remove_unused_categories().array  # type: ignore[no-any-return]
+    return coded([(column.to_numpy(object), None)], len(column))
+
+
 def joined(parts: Iterable[pd.Categorical | int]) -> pd.Categorical:
     """Return categoricals of text one after the other; a number stands for as many missing values.
 
