@@ -190,7 +190,7 @@ def test_text_of_a_file_beside_an_anndata_is_codes(tmp_path: Path) -> None:
         dataset = AnnDataset([path, adata], obs_columns=["text"], cache=0)
         tracemalloc.start()
         try:
-            found, names = dataset.label_codes("text")
+            found, names = dataset.reader.label_codes("text")
             assert dataset[[0, n, n + 1]].batch["obs_text"] == [column[0], "new", "nan"]
             held = tracemalloc.get_traced_memory()[0] / n
         finally:
@@ -202,6 +202,6 @@ def test_text_of_a_file_beside_an_anndata_is_codes(tmp_path: Path) -> None:
         assert found.dtype.name == "int8"
         adata.obs["text"] = pd.Series(["a", "a", "late"], adata.obs_names, dtype=kind)
         assert dataset[[n, n + 2]].batch["obs_text"] == ["a", "late"]
-        assert dataset.label_codes("text")[1][-2:] == ["a", "late"]
+        assert dataset.reader.label_codes("text")[1][-2:] == ["a", "late"]
         adata.obs["text"] = [1, 2, 3]
         assert dataset[[1, n]].batch["obs_text"] == [column[1], "1"]
