@@ -58,13 +58,13 @@ def test_blocks_are_cut_at_the_borders_of_files(atlas: Path) -> None:
     dataset = AnnDataset([*write(atlas, "a"), adata_of("b"), *write(atlas, "d")])
     starts = dataset.reader.unit_starts()
     assert starts is not None
-    in_a = AnnDataset(write(atlas, "a")[0]).unit_starts()
+    in_a = AnnDataset(write(atlas, "a")[0]).reader.unit_starts()
     assert in_a is not None
     # Rows in memory can be read singly: there are borders every 16 rows.
     assert starts.tolist() == [*in_a.tolist(), 40, 56, 70]
-    assert AnnDataset([adata_of("a"), adata_of("b")]).unit_starts() is None
+    assert AnnDataset([adata_of("a"), adata_of("b")]).reader.unit_starts() is None
     subset = AnnDataset([*write(atlas, "a"), adata_of("b")], obs_subset=[0, 1, 39, 40, 41, 69, 3])
-    assert 3 in subset.unit_starts().tolist()
+    assert 3 in subset.reader.unit_starts().tolist()
 
 
 def test_plain_dataloader(shards: list[Path]) -> None:
