@@ -145,6 +145,14 @@ pub enum Error {
          before the epoch begins"
     )]
     NoTotals,
+    /// As the error inside, of a row of one of several matrices.
+    #[error("{place}: {error}")]
+    OfPart {
+        /// Where that matrix lies.
+        place: String,
+        /// What is wrong.
+        error: Box<Error>,
+    },
     /// The caller's interrupt check said stop (Ctrl-C).
     #[error("interrupted")]
     Interrupted,

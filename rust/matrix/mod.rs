@@ -261,17 +261,28 @@ impl Matrix {
         }
     }
 
-    /// The rows as they are stored, where they are stored as a batch of `dtype` wants them; they must be sorted.
+    /// The dtype of batches that are stored rows as they are; `None` where rows are to be decoded.
+    #[must_use]
+    pub(crate) fn direct_dtype(&self) -> Option<&'static str> {
+        self.direct_layout().map(|(layout, _)| layout.dtype.kind.name())
+    }
+
+    /// The layout of rows that are stored as batches want them, and the address of the first.
+    fn direct_layout(&self) -> Option<(&crate::layout::ArrayLayout, u64)> {
+        match &self.opened.format {
+            Format::Dense(m) if self.opened.selection.is_none() => {
+                m.direct_address().map(|address| (m.layout(), address))
+            }
+            _ => None,
+        }
+    }
+
+    /// The rows as they are stored, where that is as batches want them; they must be sorted.
     ///
     /// # Errors
     /// [`Error::RowOutOfRange`], and [`Error::Stale`] where the file changed.
-    pub(crate) fn direct(&self, rows: &[u64], dtype: &str) -> Result<Option<DirectRows>> {
-        let Format::Dense(m) = &self.opened.format else { return Ok(None) };
-        let (layout, selection) = (m.layout(), &self.opened.selection);
-        let Some(address) = m.direct_address().filter(|_| selection.is_none() && layout.dtype.kind.name() == dtype)
-        else {
-            return Ok(None);
-        };
+    pub(crate) fn direct(&self, rows: &[u64]) -> Result<Option<DirectRows>> {
+        let Some((layout, address)) = self.direct_layout() else { return Ok(None) };
         self.check_rows(rows)?;
         self.file.check_unchanged()?;
         let row_bytes = self.opened.shape[1] * layout.dtype.kind.size() as u64;

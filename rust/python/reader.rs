@@ -107,16 +107,25 @@ impl PyReader {
         Some(starts.into_iter().map(|row| row as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
-    /// `rows` (int64, sorted, distinct) as they are stored, where a dense batch of `dtype` needs no more than a copy;
-    /// None where it does. The system is told that they are wanted soon.
-    fn stored(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>, dtype: &str) -> PyResult<Option<PyDirectRows>> {
+    /// The dtype of dense batches that need no more than a copy of what is stored; None where they need more.
+    #[getter]
+    fn direct_dtype(&self) -> Option<&'static str> {
+        self.matrix.direct_dtype()
+    }
+
+    /// `rows` (int64, sorted, distinct) as they are stored, for batches of `direct_dtype`. The system is told that they are
+    /// wanted soon.
+    fn stored(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>) -> PyResult<PyDirectRows> {
         let rows = checked(&rows)?;
         let stored = outside(py, || {
-            let stored = self.matrix.direct(&rows, dtype)?;
+            let stored = self.matrix.direct(rows)?;
             stored.iter().for_each(DirectRows::advise);
             Ok(stored)
         });
-        stored.map(|s| s.map(PyDirectRows::new)).map_err(|e| to_python(py, e))
+        let stored = stored.map_err(|e| to_python(py, e))?;
+        let declined =
+            || PyValueError::new_err("found rows that are to be decoded; expected a matrix with a direct_dtype");
+        stored.map(PyDirectRows::new).ok_or_else(declined)
     }
 
     /// Elements that the first read turns into rows, as the matrix is stored by columns; None where it need not.
@@ -181,15 +190,15 @@ impl PyReader {
         cancel: Option<&PyCancel>,
     ) -> PyResult<PyDecodedRows> {
         let rows = checked(&rows)?;
-        interruptible(py, threads, cancel, None, |workers| self.matrix.read(&rows, workers)).map(PyDecodedRows::new)
+        interruptible(py, threads, cancel, None, |workers| self.matrix.read(rows, workers)).map(PyDecodedRows::new)
     }
 }
 
 /// Rows as the core takes them.
-fn checked(rows: &PyReadonlyArray1<'_, i64>) -> PyResult<Vec<u64>> {
+fn checked<'a>(rows: &'a PyReadonlyArray1<'_, i64>) -> PyResult<&'a [u64]> {
     let rows = rows.as_slice()?;
     if !rows.is_sorted_by(|a, b| a < b) || rows.first().is_some_and(|&r| r < 0) {
         return Err(PyValueError::new_err("rows must be sorted, distinct and not negative"));
     }
-    Ok(rows.iter().map(|&r| r as u64).collect())
+    Ok(bytemuck::cast_slice(rows))
 }

@@ -11,7 +11,9 @@ use super::ops::{PyRowOps, ops_fit};
 use crate::dtype::Kind;
 use crate::matrix::Wanted;
 use crate::rows::RowOps;
-use crate::rows::{Columns, Computed, CsrOut, DecodedRows, Lost, RowGroup, Selection, SumTooLarge, Target, Values};
+use crate::rows::{
+    Columns, Computed, CsrOut, DecodedRows, Lost, Part, RowGroup, Selection, SumTooLarge, Target, Values,
+};
 
 /// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
 #[pyclass(frozen, module = "annfeed._core", name = "Block")]
@@ -136,13 +138,23 @@ impl PyDecodedRows {
         Ok(totals.into_pyarray(py))
     }
 
-    /// The rows of `blocks`, which must have `n_cols` columns each, one after the other.
+    /// The rows of several blocks of `n_cols` columns, one after the other: of each, those at some positions (None: all), and
+    /// where they lie, for errors.
     #[staticmethod]
-    fn joined(n_cols: usize, blocks: Vec<PyRef<'_, Self>>) -> PyResult<Self> {
-        if let Some(other) = blocks.iter().map(|b| b.decoded.n_cols()).find(|&n| n != n_cols) {
-            return Err(PyValueError::new_err(format!("a block has {other} columns; expected {n_cols}")));
+    fn joined(n_cols: usize, parts: Vec<PyPart<'_>>) -> PyResult<Self> {
+        let mut found = Vec::with_capacity(parts.len());
+        for (rows, positions, place) in &parts {
+            if rows.decoded.n_cols() != n_cols {
+                let other = rows.decoded.n_cols();
+                return Err(PyValueError::new_err(format!(
+                    "{place}: found a block of {other} columns; expected {n_cols}"
+                )));
+            }
+            let positions = positions.as_ref().map(|p| p.as_slice()).transpose()?;
+            rows.check_positions(positions.unwrap_or_default())?;
+            found.push(Part { rows: &rows.decoded, positions, place });
         }
-        Ok(Self { decoded: DecodedRows::joined(n_cols, blocks.iter().map(|b| &b.decoded)) })
+        Ok(Self { decoded: DecodedRows::joined(n_cols, found) })
     }
 
     /// A block of CSR rows in memory; `indices` and `data` are the little-endian bytes of arrays of the named dtypes.
@@ -254,6 +266,9 @@ pub(super) fn wanted<'a>(columns: Option<&'a [i64]>, totals: bool, over: Option<
 fn kind(dtype: &str) -> PyResult<Kind> {
     Kind::from_name(dtype).ok_or_else(|| unknown_dtype(dtype))
 }
+
+/// Decoded rows, positions in them (None: all), and where they lie.
+type PyPart<'py> = (PyRef<'py, PyDecodedRows>, Option<PyReadonlyArray1<'py, i64>>, String);
 
 pub(super) fn unknown_dtype(name: &str) -> PyErr {
     PyTypeError::new_err(format!(

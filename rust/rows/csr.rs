@@ -126,7 +126,7 @@ impl DecodedRows {
         for (&position, end) in positions.iter().zip(&mut indptr[1..]) {
             let (group, row) = self.locate(position as usize);
             let next = at + self.row_nnz(position as usize);
-            write(group, row, &mut indices[at..next], &mut data[at..next])?;
+            write(group, row, &mut indices[at..next], &mut data[at..next]).map_err(|e| self.named(position, e))?;
             at = next;
             *end = at as i32;
         }

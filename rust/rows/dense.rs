@@ -21,7 +21,7 @@ impl DecodedRows {
         let found = self.by_rows(positions, out, threads, |rows, out| {
             let mut lost = None;
             for (&position, out) in rows.iter().zip(out.chunks_exact_mut(self.n_cols)) {
-                self.dense_row(position as usize, out, &mut lost)?;
+                self.dense_row(position as usize, out, &mut lost).map_err(|e| self.named(position, e))?;
             }
             Ok(lost)
         })?;
@@ -46,7 +46,9 @@ impl DecodedRows {
             let (mut wide, mut scratch, mut lost) = (Vec::new(), Scratch::default(), None);
             for (&position, out) in rows.iter().zip(out.chunks_exact_mut(self.n_cols)) {
                 let row = T::row(out, &mut wide);
-                let found = self.dense_row_with::<T>(position as usize, row, ops, &mut scratch)?;
+                let found = self
+                    .dense_row_with::<T>(position as usize, row, ops, &mut scratch)
+                    .map_err(|e| self.named(position, e))?;
                 T::round(out, &wide);
                 lost = lost.or(found);
             }

@@ -46,8 +46,21 @@ pub struct DecodedRows {
     n_cols: usize,
     groups: Vec<Arc<RowGroup>>,
     rows: Vec<RowPlace>,
+    /// Of several matrices: the first row group of each, and where the matrix lies.
+    places: Vec<(u32, String)>,
     /// Where the memory of its row groups goes.
     free_list: Option<Arc<FreeList>>,
+}
+
+/// Some rows, to be put after those of others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part<'a> {
+    /// The rows.
+    pub(crate) rows: &'a DecodedRows,
+    /// Positions among them, in any order, repeats allowed; `None` for all.
+    pub(crate) positions: Option<&'a [i64]>,
+    /// Where their matrix lies, for errors.
+    pub(crate) place: &'a str,
 }
 
 impl Drop for DecodedRows {
@@ -91,7 +104,7 @@ impl DecodedRows {
     /// No rows yet, of `n_cols` columns.
     #[must_use]
     pub fn new(n_cols: usize) -> Self {
-        Self { n_cols, groups: Vec::new(), rows: Vec::new(), free_list: None }
+        Self { n_cols, groups: Vec::new(), rows: Vec::new(), places: Vec::new(), free_list: None }
     }
 
     /// The same; the memory of row groups that nothing else uses goes to `free_list`.
@@ -101,16 +114,33 @@ impl DecodedRows {
         self
     }
 
-    /// The rows of `parts`, which have one number of columns, one after the other.
+    /// The rows of `parts`, which have one number of columns, one part after the other.
+    ///
+    /// # Panics
+    /// Where a position is out of range.
     #[must_use]
-    pub(crate) fn joined<'a>(n_cols: usize, parts: impl IntoIterator<Item = &'a Self>) -> Self {
+    pub(crate) fn joined<'a>(n_cols: usize, parts: impl IntoIterator<Item = Part<'a>>) -> Self {
         let mut all = Self::new(n_cols);
-        for decoded in parts {
+        for Part { rows, positions, place } in parts {
             let before = all.groups.len() as u32;
-            all.rows.extend(decoded.rows.iter().map(|place| RowPlace { group: before + place.group, ..*place }));
-            all.groups.extend(decoded.groups.iter().cloned());
+            let moved = |row: &RowPlace| RowPlace { group: before + row.group, ..*row };
+            match positions {
+                None => all.rows.extend(rows.rows.iter().map(moved)),
+                Some(positions) => all.rows.extend(positions.iter().map(|&p| moved(&rows.rows[p as usize]))),
+            }
+            all.groups.extend(rows.groups.iter().cloned());
+            all.places.push((before, place.to_owned()));
         }
         all
+    }
+
+    /// The error, with the matrix that the row at `position` is of, where there are several.
+    fn named(&self, position: i64, error: Error) -> Error {
+        let group = self.rows[position as usize].group;
+        match self.places.iter().rfind(|(first, _)| *first <= group) {
+            Some((_, place)) => Error::OfPart { place: place.clone(), error: Box::new(error) },
+            None => error,
+        }
     }
 
     /// Appends all rows of `group`.
@@ -155,7 +185,7 @@ impl DecodedRows {
         let of_row = |&position: &i64| {
             let (group, row) = self.locate(position as usize);
             Ok(match group {
-                _ if let Some(total) = Self::kept_total(group, row)? => total,
+                _ if let Some(total) = Self::kept_total(group, row).map_err(|e| self.named(position, e))? => total,
                 RowGroup::Sparse { offsets, values, .. } => {
                     with_values!(values, v => totals::sum(v[offsets[row]..offsets[row + 1]].iter().copied()))
                 }
