@@ -323,3 +323,33 @@ def test_files_without_rows(tmp_path: Path, atlas: Path) -> None:
     assert batch["obs_label"] == [str(label) for label in wanted.obs["label"].astype(object).iloc[[40, 0, 39]]]
     assert AnnDataset([empty, empty], output="csr").__getitems__([]).batch["X"].shape == (0, 6)
     assert len(FILES) == 4
+
+
+@pytest.mark.parametrize("output", ["dense", "csr"])
+def test_views_with_rows_in_any_order_and_twice(atlas: Path, output: Any) -> None:
+    a, b = adata_of("a"), adata_of("b")
+    picked = np.array([5, 0, 5, 9, 2])
+    dataset = AnnDataset([a[picked], *write(atlas, "d"), b[::-1]], output=output, obs_columns=[])
+    wanted = dense(anndata.concat([a[picked].copy(), adata_of("d"), b[::-1].copy()]).X)
+    rows = [*np.random.default_rng(0).permutation(len(dataset)).tolist(), 2, 0, 2]
+    np.testing.assert_array_equal(dense(dataset.__getitems__(rows).batch["X"]), wanted[rows])
+
+
+@pytest.mark.parametrize("output", ["dense", "csr"])
+def test_the_file_of_a_value_that_does_not_fit_is_named_wherever_it_is(tmp_path: Path, output: Any) -> None:
+    x = np.arange(12, dtype="float32").reshape(4, 3)
+    paths = [tmp_path / f"{name}.h5ad" for name in "abc"]
+    for number, path in enumerate(paths):
+        anndata.AnnData(x + 0.5 * (number == 1), var=pd.DataFrame(index=list("xyz"))).write_h5ad(path)
+    view = anndata.read_h5ad(paths[1])[[3, 3, 1]]
+    for sources, place in ((paths, str(paths[1])), ([paths[0], view, paths[2]], "AnnData")):
+        dataset = AnnDataset(sources, dtype=torch.int32, output=output, threads=3)
+        n = len(dataset)
+        wrong = range(4, 4 + len(view)) if place == "AnnData" else range(4, 8)
+        right = [row for row in range(n) if row not in wrong]
+        assert len(dataset.__getitems__(right).batch["X"]) == len(right)
+        for row in wrong:
+            with pytest.raises(ValueError, match=r": 'X': column 0 holds the value [\d.]+5, which int32") as found:
+                dataset.__getitems__([*right, row, *right])
+            assert place in str(found.value)
+            assert not any(str(path) in str(found.value) for path in (paths[0], paths[2]))

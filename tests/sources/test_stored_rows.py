@@ -7,9 +7,11 @@ import anndata
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from annfeed import AnnDataset, Log1p, StaleFileError
+from annfeed._core import Reader
 
 N, WIDTH = 300, 37
 SAME = {"<f4": torch.float32, "<f8": torch.float64, "<i4": torch.int32, "<i8": torch.int64, "|u1": torch.uint8}
@@ -113,3 +115,20 @@ def test_wide_batches_are_read_by_several_threads(tmp_path):
     for threads in (1, 2, 5):
         batch = AnnDataset(tmp_path / "wide.h5ad", threads=threads).reader.load(order).batch(0, 64)
         np.testing.assert_array_equal(batch["X"].numpy(), values[order])
+
+
+@pytest.mark.parametrize("stored_as", ["<f4", ">f4", "|u1"])
+def test_a_reader_says_before_it_is_asked_which_rows_need_no_decoding(stored, stored_as, tmp_path):
+    path, _ = stored(stored_as)
+    with h5py.File(path) as file:
+        as_it_lies = file["X"].dtype.isnative and file["X"].chunks is None
+        name = file["X"].dtype.name
+    rows = np.array([0, 5])
+    whole = Reader(path, "X")
+    assert whole.direct_dtype == (name if as_it_lies else None)
+    some = Reader(path, "X", columns=np.array([2, 1]))
+    anndata.AnnData(sp.eye(9, format="csr", dtype="float32")).write_h5ad(tmp_path / "sparse.h5ad")
+    for reader in (some, Reader(tmp_path / "sparse.h5ad", "X"), *([] if as_it_lies else [whole])):
+        assert reader.direct_dtype is None
+        with pytest.raises(ValueError, match="expected a matrix with a direct_dtype"):
+            reader.stored(rows)

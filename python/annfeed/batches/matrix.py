@@ -104,9 +104,7 @@ class Matrix:
         """As `read`; left in the file where dense batches of dtype ``as_stored`` need no more than a copy."""
         distinct, slots = self._distinct(rows)
         if as_stored is not None and isinstance(self.source, FileSource):
-            stored = self.source.stored(distinct, dtype_name(as_stored))
-            if stored is not None:
-                return stored, slots
+            return self.source.read_or_leave(distinct, threads, dtype_name(as_stored)), slots
         return self.source.read(distinct, threads), slots
 
     def _distinct(self, rows: Int64Array) -> tuple[Int64Array, Int64Array]:

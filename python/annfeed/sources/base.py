@@ -10,51 +10,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Block, RowOps
+from annfeed._core import Block
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError
 
 #: What `Source.stats` counts.
 STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
 
+#: Rows, decoded.
+DecodedRows = Block
 
 #: Column and value of a number that a dtype does not hold, and how it was lost (`Block.dense` says how).
 Lost = tuple[int, str, str]
-
-
-class DecodedRows(Protocol):
-    """Rows, decoded: a `Block`, or the blocks of several files (sources/concat.py)."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory held."""
-
-    def dense(
-        self,
-        positions: Int64Array,
-        out: npt.NDArray[np.generic],
-        dtype: str,
-        threads: int = 1,
-        ops: RowOps | None = None,
-    ) -> Lost | None:
-        """Write the rows at ``positions`` into ``out``; give what was lost."""
-
-    def totals(self, positions: Int64Array) -> npt.NDArray[np.float64]:
-        """Return what the rows at ``positions`` sum to over all columns of their matrix."""
-
-    def nnz(self, positions: Int64Array) -> int:
-        """Return how many values are stored in the rows at ``positions``."""
-
-    def csr(
-        self,
-        positions: Int64Array,
-        indptr: npt.NDArray[np.int32],
-        indices: npt.NDArray[np.int32],
-        data: npt.NDArray[np.generic],
-        dtype: str,
-        ops: RowOps | None = None,
-    ) -> Lost | None:
-        """Write the rows at ``positions`` as CSR; give what `dense` gives."""
 
 
 class Source(Protocol):
@@ -75,7 +42,7 @@ class Source(Protocol):
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns beside the wanted ones."""
 
-    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
+    def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
 
     def unit_starts(self) -> Int64Array | None:

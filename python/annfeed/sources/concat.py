@@ -1,29 +1,28 @@
-"""The rows of several matrices, one after the other, as one source: each file is read, batches put its rows together.
+"""The rows of several matrices, one after the other, as one source: each file is read, the core puts the rows together.
 
 Which of its columns a file has, and where they go, is settled by whoever makes it (inputs/genes.py); which file a
-row is in is arithmetic on offsets, so that nothing is held per row.
+row is in is arithmetic on offsets, so that nothing is held per row. Rows are decoded file by file, also where a dense
+matrix alone would be left in its file: files then need not stay open together (``max_open_files``).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Block, RowOps
+from annfeed._core import Block
 from annfeed.arrays import Int64Array
 from annfeed.order.blocks import LEAST_ROWS
-from annfeed.sources.base import STATS, DecodedRows, Lost, Source
+from annfeed.sources.base import STATS, Source
 from annfeed.sources.columns import GAP, Placed
 
 
-class SourceRows(Protocol):
-    """The rows of one source, in the order of its obs."""
+class Part(Protocol):
+    """One of the sources, with the order of its rows."""
 
     @property
     def elem(self) -> str:
@@ -37,13 +36,14 @@ class SourceRows(Protocol):
     def source(self) -> Source:
         """Gives blocks of its rows."""
 
-    def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
-        """Decode ``rows`` (any order, repeats allowed), each once; also give the place of each in the block."""
+    @property
+    def rows(self) -> Int64Array | None:
+        """int64 [n_obs], the source's row of each row; None where they are the same."""
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each run that is decoded together; None where any row can be read by itself."""
 
-    def now(self, thorough: bool = True) -> SourceRows:
+    def now(self, thorough: bool = True) -> Part:
         """Return it with what its AnnData holds now; itself where nothing changed."""
 
 
@@ -52,10 +52,10 @@ class JoinedSource:
 
     Parameters
     ----------
-    matrices
+    parts
         In the order of their rows; each delivers the joined columns, zeros for those that it does not have.
     placed
-        For each matrix: which of its columns those are.
+        For each of them: which of its columns those are.
     n_vars
         Joined columns.
 
@@ -67,10 +67,10 @@ class JoinedSource:
     tensor([0., 1.])
     """
 
-    def __init__(self, matrices: Sequence[SourceRows], placed: Sequence[Placed], n_vars: int) -> None:
-        self.matrices = list(matrices)
+    def __init__(self, parts: Sequence[Part], placed: Sequence[Placed], n_vars: int) -> None:
+        self.matrices = list(parts)
         self.placed = list(placed)
-        self.offsets = np.cumsum([0, *(matrix.n_obs for matrix in matrices)], dtype=np.int64)
+        self.offsets = np.cumsum([0, *(part.n_obs for part in parts)], dtype=np.int64)
         self._n_vars = n_vars
 
     @property
@@ -91,12 +91,12 @@ class JoinedSource:
     @property
     def is_part(self) -> bool:
         """Whether columns of some matrix are left out."""
-        return any(matrix.source.is_part for matrix in self.matrices)
+        return any(part.source.is_part for part in self.matrices)
 
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns of their matrix."""
-        for matrix in self.matrices:
-            matrix.source.keep_totals()
+        for part in self.matrices:
+            part.source.keep_totals()
 
     def var_mask(self) -> npt.NDArray[np.bool_]:
         """Which columns each matrix has: bool ``[matrices, columns]``."""
@@ -106,136 +106,49 @@ class JoinedSource:
                 row[:] = placed.columns != GAP
         return mask
 
-    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
+    def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct), file by file."""
         bounds = np.searchsorted(rows, self.offsets)
-        pieces = []
+        blocks: list[tuple[Block, Int64Array | None, str]] = []
         for i in np.flatnonzero(np.diff(bounds)).tolist():
-            matrix = self.matrices[i]
-            block, positions = matrix.read(rows[bounds[i] : bounds[i + 1]] - self.offsets[i], threads)
-            # What a file or a matrix in memory gives is a block of the core.
-            pieces.append(_Piece(matrix.source.place, cast(Block, block), positions))
-        return JoinedBlock(self._n_vars, pieces)
+            part, slots = self.matrices[i], None
+            wanted = rows[bounds[i] : bounds[i + 1]] - self.offsets[i]
+            if part.rows is not None:  # of a view: in any order, and maybe twice, in what it is a view of
+                wanted, slots = np.unique(part.rows[wanted], return_inverse=True)
+                slots = slots.astype(np.int64, copy=False)
+            blocks.append((part.source.read(wanted, threads), slots, part.source.place))
+        return Block.joined(self._n_vars, blocks)
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each run that is decoded together; None where any row of any file can be read by itself."""
-        units = [matrix.unit_starts() for matrix in self.matrices]
+        units = [part.unit_starts() for part in self.matrices]
         if all(starts is None for starts in units):
             return None
         found = []
-        for matrix, starts, offset in zip(self.matrices, units, self.offsets.tolist(), strict=False):
+        for part, starts, offset in zip(self.matrices, units, self.offsets.tolist(), strict=False):
             # Where any row can be read by itself, runs that mix well.
-            runs = np.arange(0, matrix.n_obs, LEAST_ROWS, dtype=np.int64) if starts is None else starts
+            runs = np.arange(0, part.n_obs, LEAST_ROWS, dtype=np.int64) if starts is None else starts
             found.append(runs + offset)
         return np.concatenate(found)
 
     def now(self, thorough: bool = True) -> JoinedSource:
         """Return it with what AnnData objects hold now; itself where nothing changed."""
-        matrices = [matrix.now(thorough) for matrix in self.matrices]
-        if all(now is before for now, before in zip(matrices, self.matrices, strict=True)):
+        parts = [part.now(thorough) for part in self.matrices]
+        if all(now is before for now, before in zip(parts, self.matrices, strict=True)):
             return self
         joined = copy.copy(self)
-        joined.matrices = matrices
+        joined.matrices = parts
         return joined
 
     def stats(self) -> dict[str, int]:
         """What reading did so far in this process, in all files."""
         total = dict.fromkeys(STATS, 0)
-        for matrix in self.matrices:
-            for name, count in matrix.source.stats().items():
+        for part in self.matrices:
+            for name, count in part.source.stats().items():
                 total[name] += count
         return total
 
     def close(self) -> None:
         """Close all files."""
-        for matrix in self.matrices:
-            matrix.source.close()
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """The decoded rows of one file."""
-
-    place: str
-    block: Block
-    rows: Int64Array  # place in the block of each row that was asked for
-
-
-class JoinedBlock:
-    """Decoded rows of several files; batches are any of them, in any order, as often as wanted.
-
-    Parameters
-    ----------
-    n_cols
-        Joined columns.
-    pieces
-        The rows of each file, in the order of the rows that were asked for.
-    """
-
-    def __init__(self, n_cols: int, pieces: list[_Piece]) -> None:
-        self._block = Block.joined(n_cols, [piece.block for piece in pieces])
-        before = np.cumsum([0, *(piece.block.shape[0] for piece in pieces)], dtype=np.int64)
-        shifted = [piece.rows + start for piece, start in zip(pieces, before, strict=False)]
-        self._rows = np.concatenate([*shifted, np.empty(0, np.int64)])
-        self._places = [piece.place for piece in pieces]
-        self._starts = np.cumsum([0, *(len(piece.rows) for piece in pieces)], dtype=np.int64)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory held."""
-        return self._block.nbytes
-
-    def dense(
-        self, positions: Int64Array, out: npt.NDArray[Any], dtype: str, threads: int = 1, ops: RowOps | None = None
-    ) -> Lost | None:
-        """Write the rows at ``positions`` into ``out``; give what was lost."""
-        try:
-            return self._block.dense(self._rows[positions], out, dtype, threads, ops)
-        except ValueError as error:
-            # Of which file it is, is found out only now: file by file.
-            for place, at in self._of_files(positions):
-                with _named(place):
-                    self._block.dense(self._rows[positions[at]], out[: len(at)], dtype, 1, ops)
-            raise error
-
-    def totals(self, positions: Int64Array) -> npt.NDArray[np.float64]:
-        """Return what the rows at ``positions`` sum to over all columns of their own matrix."""
-        return self._block.totals(self._rows[positions])
-
-    def nnz(self, positions: Int64Array) -> int:
-        """Return how many values are stored in the rows at ``positions``."""
-        return self._block.nnz(self._rows[positions])
-
-    def csr(
-        self,
-        positions: Int64Array,
-        indptr: npt.NDArray[np.int32],
-        indices: npt.NDArray[np.int32],
-        data: npt.NDArray[Any],
-        dtype: str,
-        ops: RowOps | None = None,
-    ) -> Lost | None:
-        """Write the rows at ``positions`` as CSR; give what `dense` gives."""
-        try:
-            return self._block.csr(self._rows[positions], indptr, indices, data, dtype, ops)
-        except ValueError as error:
-            for place, at in self._of_files(positions):
-                rows = self._rows[positions[at]]
-                n = self._block.nnz(rows)
-                with _named(place):
-                    self._block.csr(rows, indptr[: len(at) + 1], indices[:n], data[:n], dtype, ops)
-            raise error
-
-    def _of_files(self, positions: Int64Array) -> Iterator[tuple[str, Int64Array]]:
-        """Each file that ``positions`` touch, and which of them do."""
-        of_file = np.searchsorted(self._starts, positions, side="right") - 1
-        for i in np.unique(of_file).tolist():
-            yield self._places[i], np.flatnonzero(of_file == i)
-
-
-@contextmanager
-def _named(place: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
+        for part in self.matrices:
+            part.source.close()

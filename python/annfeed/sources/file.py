@@ -164,10 +164,20 @@ class FileSource:
     def read(self, rows: Int64Array, threads: int) -> Block:
         """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
         with reading():
+            return self._decoded(self.reader, rows, threads)
+
+    def read_or_leave(self, rows: Int64Array, threads: int, dtype: str) -> Block | StoredRows:
+        """As `read`; left in the file where a dense batch of ``dtype`` needs no more than a copy."""
+        with reading():
             reader = self.reader
-            self._budget.make_room()
-            _convert(reader, threads)
-            return reader.read(rows, threads, cancel.current())
+            if isinstance(reader, Reader) and reader.direct_dtype == dtype:
+                return reader.stored(rows)
+            return self._decoded(reader, rows, threads)
+
+    def _decoded(self, reader: Reader | H5pyMatrix, rows: Int64Array, threads: int) -> Block:
+        self._budget.make_room()
+        _convert(reader, threads)
+        return reader.read(rows, threads, cancel.current())
 
     def release(self, path: str) -> None:
         """Close the file until the next read, if h5py has it open and it is the one at ``path``."""
@@ -176,12 +186,6 @@ class FileSource:
         if isinstance(reader, H5pyMatrix) and found is not None and reader.identity[:2] == found[:2]:
             reader.close()
             self.set_aside()
-
-    def stored(self, rows: Int64Array, dtype: str) -> StoredRows | None:
-        """``rows`` (sorted, distinct), left in the file where a dense batch of ``dtype`` needs no more than a copy."""
-        with reading():
-            reader = self.reader
-            return reader.stored(rows, dtype) if isinstance(reader, Reader) else None
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
