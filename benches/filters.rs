@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io::Write;
 use std::time::Duration;
 
-use annfeed::internals::{Decoder, Filter, Pipeline};
+use annfeed::internals::{Decoder, Filter, Front, Pipeline};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Elements of a chunk.
@@ -19,7 +19,7 @@ const COLUMNS: u32 = 30_000;
 fn decode(criterion: &mut Criterion) {
     let mut decoder = Decoder::new();
     let shuffle = || Filter::Shuffle { element_size: 4 };
-    for (what, data) in [("values", values()), ("indices", indices())] {
+    for (what, data) in [("values", values(1)), ("indices", indices(2))] {
         let mut group = criterion.benchmark_group(format!("decode {what}"));
         group.throughput(Throughput::Bytes(data.len() as u64));
         for (name, filters) in [
@@ -46,10 +46,49 @@ fn decode(criterion: &mut Criterion) {
     }
 }
 
+/// Pairs of chunks one after the other, as libdeflate decodes them, and both in one loop.
+///
+/// They are many: of one chunk, again and again, the processor learns by heart which way libdeflate's branches go.
+fn two(criterion: &mut Criterion) {
+    let mut decoder = Decoder::new();
+    let pipeline = Pipeline::new(vec![Filter::Deflate]);
+    for (what, make) in [("values", values as fn(u64) -> Vec<u8>), ("indices", indices)] {
+        let chunks: Vec<Vec<u8>> = (0..24).map(make).collect();
+        let (len, stored): (usize, Vec<Vec<u8>>) = (chunks[0].len(), chunks.iter().map(|data| deflate(data)).collect());
+        let mut group = criterion.benchmark_group(format!("24 chunks of {what}"));
+        group.throughput(Throughput::Bytes((len * chunks.len()) as u64));
+        let mut one_by_one = |out: &mut [Vec<u8>]| {
+            for (stored, out) in stored.iter().zip(out) {
+                assert_eq!(pipeline.decode(&mut decoder, black_box(stored), 0, &mut out[..len]), Ok(()));
+            }
+        };
+        let mut out = vec![vec![0; len]; chunks.len()];
+        one_by_one(&mut out);
+        assert!(out == chunks, "wrong bytes");
+        group.bench_function("one by one", |bencher| bencher.iter(|| one_by_one(black_box(&mut out))));
+        let mut together = |out: &mut [Vec<u8>]| {
+            for (stored, out) in stored.chunks(2).zip(out.chunks_mut(2)) {
+                let [one, two] = out else { continue };
+                let fronts = [(&stored[0], one), (&stored[1], two)].map(|(stored, out)| Front {
+                    stored: black_box(stored),
+                    mask: 0,
+                    wanted: len,
+                    out,
+                });
+                assert_eq!(pipeline.decode_two_fronts(&mut decoder, len, fronts), [Ok(len), Ok(len)]);
+            }
+        };
+        let mut out = vec![Vec::new(); chunks.len()];
+        together(&mut out);
+        assert!(out.iter().zip(&chunks).all(|(out, data)| out[..len] == data[..]), "wrong bytes");
+        group.bench_function("two at a time", |bencher| bencher.iter(|| together(black_box(&mut out))));
+    }
+}
+
 /// The other element sizes, in cache.
 fn unshuffle(criterion: &mut Criterion) {
     let mut decoder = Decoder::new();
-    let data = indices();
+    let data = indices(2);
     let mut group = criterion.benchmark_group("unshuffle");
     group.throughput(Throughput::Bytes(data.len() as u64));
     for element_size in [2, 3, 4, 8] {
@@ -72,7 +111,7 @@ fn unshuffle(criterion: &mut Criterion) {
 /// The first row of a chunk, and where streaming stops being worth it: time a chunk, not bytes.
 fn prefix(criterion: &mut Criterion) {
     let mut decoder = Decoder::new();
-    let data = indices();
+    let data = indices(2);
     let mut group = criterion.benchmark_group("prefix of indices");
     for (name, filter) in [("deflate", Filter::Deflate), ("zstd", Filter::Zstd), ("lzf", Filter::Lzf)] {
         let stored = encode(&filter, &data);
@@ -94,15 +133,15 @@ fn prefix(criterion: &mut Criterion) {
 }
 
 /// Counts as sequencing gives them: about half are 1, each further count half as likely.
-fn values() -> Vec<u8> {
-    let mut random = Random(1);
+fn values(seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
     let count = |_| (random.next().trailing_zeros() + 1) as f32;
     (0..ELEMENTS).map(count).flat_map(f32::to_le_bytes).collect()
 }
 
 /// Sorted column indices, row after row.
-fn indices() -> Vec<u8> {
-    let mut random = Random(2);
+fn indices(seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
     let mut columns = Vec::with_capacity(ELEMENTS + ROW);
     while columns.len() < ELEMENTS {
         let mut row: Vec<u32> = (0..ROW).map(|_| random.next() % COLUMNS).collect();
@@ -214,5 +253,5 @@ fn quick() -> Criterion {
         .without_plots()
 }
 
-criterion_group! { name = benches; config = quick(); targets = decode, unshuffle, prefix }
+criterion_group! { name = benches; config = quick(); targets = decode, two, unshuffle, prefix }
 criterion_main!(benches);
