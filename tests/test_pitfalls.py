@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from annfeed import AnnDataset, Transform
+from annfeed.process.threads import reading_threads
 from tests.support.places import ROOT
 from tests.support.toys import toy
 
@@ -242,7 +243,12 @@ OF_DATASET: dict[str, str | tuple[Callable[..., Any], str, dict[str, Any], dict[
     "output": (seen, "one", {}, {"output": "csr"}),
     "dtype": (seen, "one", {}, {"dtype": torch.float64}),
     "cache": (hits, "one", {}, {"cache": 0}),
-    "threads": (lambda path, **options: AnnDataset(path, **options).n_threads, "one", {}, {"threads": 7}),
+    "threads": (
+        lambda path, **options: reading_threads(AnnDataset(path, **options).threads),
+        "one",
+        {},
+        {"threads": 7},
+    ),
     "strict": "sources/test_fallback::test_foreign_filters",
     "return_index": (seen, "one", {}, {"return_index": True}),
     "join": (seen, "two", {}, {"join": "outer"}),

@@ -72,7 +72,7 @@ ORDERS_OF_0_1 = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "said"), ORDERS_OF_0_1, ids=str)
+@pytest.mark.parametrize(("settings", "said"), ORDERS_OF_0_1, ids=range(len(ORDERS_OF_0_1)))
 def test_a_state_says_the_order_as_0_1_did(path: Path, settings: dict, said: dict) -> None:
     cut = {"n_rows": 39, "batch_size": 4, "drop_last": False, "uneven": "pad", "seed": 3, "world": 1}
     assert loader_on(path, **settings).state_dict()["order"] == OF_0_1 | cut | said

@@ -92,7 +92,7 @@ def test_threads_are_a_share_of_the_usable_cores(
     monkeypatch.setattr(threads, "cgroup_cpus", lambda: quotas)
     threads._quotas.cache_clear()
     try:
-        assert AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).n_threads == expected
+        assert reading_threads(AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).threads) == expected
     finally:
         threads._quotas.cache_clear()
     assert reading_threads(7) == 7  # what a user says is not divided
@@ -107,7 +107,7 @@ class Threads(AnnDataset):
     """Items that tell the threads of the process that makes them."""
 
     def __getitems__(self, indices):  # type: ignore[no-untyped-def]
-        return [self.n_threads for _ in indices]
+        return [reading_threads(self.threads) for _ in indices]
 
 
 def test_a_worker_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
