@@ -15,6 +15,7 @@ import torch
 
 from annfeed import AnnDataset, Transform
 from annfeed.process.threads import reading_threads
+from tests.loading.steps_of_loaders import count_reads
 from tests.support.places import ROOT
 from tests.support.toys import toy
 
@@ -203,10 +204,9 @@ def seen(path: Path, loader: dict[str, Any] | None = None, **options: Any) -> st
 
 def reads(path: Path, **options: Any) -> list[int]:
     dataset = AnnDataset(path, **options)
-    source = dataset.reader.matrices["X"].source
-    found, real = [], source.read
-    source.read = lambda rows, *more: (found.append(len(rows)), real(rows, *more))[1]  # type: ignore[method-assign]
-    list(dataset.get_optimized_dataloader(batch_size=4, shuffle=False))
+    with pytest.MonkeyPatch.context() as patch:
+        found = count_reads(dataset, patch)
+        list(dataset.get_optimized_dataloader(batch_size=4, shuffle=False))
     return found
 
 

@@ -1,5 +1,7 @@
 """What tests of the loader share: transforms, and what a loader read."""
 
+from typing import Any
+
 import pytest
 
 from annfeed import AnnDataset, Transform
@@ -17,14 +19,17 @@ class Plus(Transform):
 
 
 def count_reads(dataset: AnnDataset, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of rows of each read of the matrix's source, from now on."""
+    """The number of rows of each read of the matrix's source, a file, from now on."""
     source = dataset.reader.matrices["X"].source
     reads: list[int] = []
-    real = source.read
 
-    def read(rows, threads):
-        reads.append(len(rows))
-        return real(rows, threads)
+    def noted(real: Any) -> Any:
+        def read(rows: Any, *more: Any) -> Any:
+            reads.append(len(rows))
+            return real(rows, *more)
 
-    monkeypatch.setattr(source, "read", read)
+        return read
+
+    for name in ("read", "read_or_leave"):
+        monkeypatch.setattr(source, name, noted(getattr(source, name)))
     return reads

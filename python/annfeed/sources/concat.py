@@ -8,6 +8,7 @@ matrix alone would be left in its file: files then need not stay open together (
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from annfeed.arrays import Int64Array
 from annfeed.order.blocks import LEAST_ROWS
 from annfeed.sources.base import STATS, Source
 from annfeed.sources.columns import GAP, Placed
+from annfeed.user_arrays import as_text
 
 
 class Part(Protocol):
@@ -116,7 +118,8 @@ class JoinedSource:
             if part.rows is not None:  # of a view: in any order, and maybe twice, in what it is a view of
                 wanted, slots = np.unique(part.rows[wanted], return_inverse=True)
                 slots = slots.astype(np.int64, copy=False)
-            blocks.append((part.source.read(wanted, threads), slots, part.source.place))
+            place = as_text(os.fsencode(part.source.place))  # the core's text has no bytes that are no UTF-8
+            blocks.append((part.source.read(wanted, threads), slots, place))
         return Block.joined(self._n_vars, blocks)
 
     def unit_starts(self) -> Int64Array | None:
