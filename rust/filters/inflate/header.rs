@@ -109,19 +109,22 @@ fn read_codes(bits: &mut Bits, tables: &mut Tables, choosy: bool) -> Option<()> 
         lengths[..total].get_mut(at..at + times)?.fill(value);
         at += times;
     }
-    if choosy && has_long_matches(&lengths[..literals]) {
+    if choosy && is_slower_here(&lengths[..literals]) {
         return None;
     }
     tables.build(&lengths[..literals], &lengths[literals..total]).then_some(())
 }
 
-/// Whether more than half of the symbols are matches of 15 bytes or more: one stream at a time is faster at copying them.
+/// Whether libdeflate is faster: it takes several literals at a time, and is better at copying long matches.
+///
+/// So it is where more than 5/8 of the symbols are literals (no file's indices, but those of zlib-rs at level 4), or more than
+/// half are matches of 15 bytes or more (counts of 8 bytes, dense matrices).
 #[inline(always)]
-fn has_long_matches(literals: &[u8]) -> bool {
+fn is_slower_here(literals: &[u8]) -> bool {
     /// The symbol of 15 and 16 bytes.
     const LONG: usize = 267;
     let long = literals.get(LONG..).unwrap_or_default();
-    share(long) > WHOLE_SHARE / 2
+    share(long) > WHOLE_SHARE / 2 || share(&literals[..alphabet::END]) > WHOLE_SHARE / 8 * 5
 }
 
 /// Symbol and length of the code of code lengths by the next 7 bits.
