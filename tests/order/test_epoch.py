@@ -3,9 +3,7 @@
 import pickle
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,8 @@ from hypothesis import strategies as st
 from tests.support.orders import epoch_plan
 
 from annfeed.order.epoch import EpochPlan
-from annfeed.order.permutation import Permutation, shuffled
 from annfeed.order.random import hashes
-from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.order.weights import Weighting
-from annfeed.order.windows import Window
 
 
 def orders(**fields: Any) -> list[list[int]]:
@@ -38,9 +33,9 @@ def ranks(**fields: Any) -> list[EpochPlan]:
 
 # --- tables of exact orders: a change here is a change of every user's order ------------------------------------------
 
+
 WITHOUT_REPLACEMENT = Weighting(range(10), n_samples=4, replacement=False)
 WEIGHTING = Weighting([0, 1, 2, 0, 0, 4, 0, 1, 0, 0], n_samples=8)
-
 EXACT = [
     ({"shuffle": False}, [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]),
     ({"shuffle": False, "block_size": 4, "seed": 5}, [[0, 1], [2, 3, 4, 5], [6, 7, 8, 9]]),
@@ -55,7 +50,6 @@ EXACT = [
     ({"weighting": WITHOUT_REPLACEMENT}, [[9, 8], [5, 4]]),
     ({"positions": np.array([7, 7, 0, 9, 3])}, [[7, 7], [0, 9, 3]]),
 ]
-
 EXACT_RANKS = [
     ({"world": 3}, [[[1, 9], [0, 8]], [[4, 6], [7]], [[2, 3], [5]]]),
     ({"world": 3, "block_size": 2, "first_window": 4}, [[[1, 3, 0, 2]], [[8, 9, 4]], [[6, 5, 7]]]),
@@ -301,76 +295,6 @@ def test_plans_and_windows_travel_to_workers() -> None:
     assert pickle.loads(pickle.dumps(window)).positions.tolist() == plan.window_at(5).positions.tolist()
 
 
-# --- randomness -------------------------------------------------------------------------------------------------------
-
-
-def assert_uniform(counts: np.ndarray, freedom: int) -> None:
-    """Chi-square within five standard deviations of its mean: neither too uneven nor too even."""
-    expected = counts.sum() / counts.size
-    assert expected > 20
-    statistic = ((counts - expected) ** 2).sum() / expected
-    assert abs(statistic - freedom) < 5 * np.sqrt(2 * freedom)
-
-
-@pytest.mark.parametrize("n", [2, 3, 4, 5])
-def test_all_permutations_of_few_rows_are_equally_likely(n: int) -> None:
-    number = {order: i for i, order in enumerate(permutations(range(n)))}
-    found = [number[tuple(Permutation(n, seed).take(0, n).tolist())] for seed in range(6000)]
-    assert_uniform(np.bincount(found, minlength=len(number)), len(number) - 1)
-
-
-# 5,000 and 100,003 rows come from the network, the others from the table.
-@pytest.mark.parametrize(("n", "seeds", "bins"), [(5, 4000, 5), (10, 4000, 10), (100, 2000, 20), (1000, 300, 50)])
-@pytest.mark.parametrize("as_epochs", [False, True])
-def test_every_row_is_equally_likely_at_every_place(n: int, seeds: int, bins: int, as_epochs: bool) -> None:
-    counts = np.zeros((bins, bins))
-    for number in range(seeds):
-        key = {"epoch": number} if as_epochs else {"seed": number}
-        plan = epoch_plan(n_rows=n, batch_size=n, window=n, first_window=n, **key)
-        np.add.at(counts, (np.arange(n) * bins // n, plan.window_at(0).positions * bins // n), 1)
-    # Within one order the rows and columns of this table have fixed sums.
-    assert_uniform(counts, (bins - 1) ** 2)
-
-
-@pytest.mark.parametrize(("n", "seeds", "bins"), [(4097, 200, 40), (5000, 200, 40), (100_003, 20, 100)])
-def test_the_network_is_as_random_as_a_sort_by_random_numbers(n: int, seeds: int, bins: int) -> None:
-    places, steps = np.zeros((bins, bins)), np.zeros(bins)
-    first = np.zeros((bins, bins))
-    for seed in range(seeds):
-        order = Permutation(n, seed).take(0, n)
-        np.add.at(places, (np.arange(n) * bins // n, order * bins // n), 1)
-        np.add.at(steps, np.diff(order) % n * bins // n, 1)
-        np.add.at(first, (order[:-1:2] * bins // n, order[1::2] * bins // n), 1)
-    assert_uniform(places, (bins - 1) ** 2)
-    assert_uniform(steps, bins - 1)
-    assert_uniform(first, bins**2 - 1)
-
-
-@given(st.one_of(st.integers(1, 50), st.integers(4090, 4103), st.integers(4097, 20_000)), st.integers(0, 2**64 - 1))
-def test_permutation_is_a_bijection_and_knows_its_inverse(n: int, key: int) -> None:
-    permutation = Permutation(n, key)
-    order = permutation.take(0, n)
-    assert np.sort(order).tolist() == list(range(n))
-    assert permutation.inverse(order).tolist() == list(range(n))
-    assert permutation.take(n // 3, n // 2).tolist() == order[n // 3 : n // 2].tolist()
-
-
-@pytest.mark.parametrize("n", [2**31 + 1, 10**12 + 39, 2**63 - 1])
-def test_permutation_of_more_than_2_31_rows(n: int) -> None:
-    permutation = Permutation(n, 5)
-    places = np.concatenate([np.arange(1000), n - 1 - np.arange(1000)])
-    order = permutation.forward(places)
-    assert order.min() >= 0 and order.max() < n and len(np.unique(order)) == 2000
-    assert (permutation.inverse(order) == places).all()
-    assert_uniform(np.bincount((order / n * 20).astype(int), minlength=20), 19)
-
-
-def test_window_shuffle_is_uniform() -> None:
-    number = {order: i for i, order in enumerate(permutations(range(4)))}
-    found = [number[tuple(shuffled(4, seed).tolist())] for seed in range(5000)]
-    assert_uniform(np.bincount(found, minlength=24), 23)
-
-
 # --- size -------------------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +317,7 @@ def test_a_plan_of_100_million_rows_holds_no_permutation(block_size: int) -> Non
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
+
 
 REFUSED = [
     ({"n_rows": -1}, ValueError, "n_rows is -1; expected at least 0"),
@@ -436,95 +361,3 @@ def test_no_window_outside_the_epoch(index: int) -> None:
         plan.window_at(index)
     with pytest.raises(IndexError, match="batch 5 asked for; the epoch has 5 batches"):
         plan.window_of(5)
-
-
-# --- a user's sampler -------------------------------------------------------------------------------------------------
-
-
-def sampled(sampler: Any, **fields: Any) -> list[list[list[int]]]:
-    """The batches of each window."""
-    plan = SamplerPlan(**{"sampler": sampler, "n_rows": 100, "batch_size": 2, "window": 4, "first_window": 2, **fields})
-    windows = list(plan.windows())
-    for index, window in enumerate(windows):
-        assert (window.index, window.first_batch) == (index, sum(before.n_batches for before in windows[:index]))
-        assert window.positions.dtype == window.offsets.dtype == np.int64
-    assert len(plan) == sum(window.n_batches for window in windows)
-    return [[batch.tolist() for batch in window.batches] for window in windows]
-
-
-SAMPLERS = [
-    ([], {}, []),
-    ([9, 9, 3], {}, [[[9, 9]], [[3]]]),
-    ([9, 9, 3], {"drop_last": True}, [[[9, 9]]]),
-    (range(11), {}, [[[0, 1]], [[2, 3], [4, 5]], [[6, 7], [8, 9]], [[10]]]),
-    (np.array([5, 0, 99]), {}, [[[5, 0]], [[99]]]),
-    ([[1, 2], [3]], {"batch_size": None}, [[[1, 2]], [[3]]]),
-    ([[1], [2, 3, 4, 5, 6], [7], (8,), np.array([9, 0, 9])], {"batch_size": None},
-     [[[1], [2, 3, 4, 5, 6]], [[7], [8], [9, 0, 9]]]),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("sampler", "fields", "expected"), SAMPLERS)
-def test_exact_windows_of_a_sampler(sampler: Any, fields: dict[str, Any], expected: list[list[list[int]]]) -> None:
-    assert sampled(sampler, **fields) == expected
-
-
-@given(st.integers(0, 150), st.integers(1, 12), st.integers(1, 60), st.integers(1, 60), st.booleans())
-def test_a_sampler_is_cut_as_a_plan_is(n: int, batch_size: int, window: int, first: int, drop_last: bool) -> None:
-    fields: dict[str, Any] = {
-        "n_rows": n,
-        "batch_size": batch_size,
-        "window": window,
-        "first_window": first,
-        "drop_last": drop_last,
-    }
-
-    def cut(windows: Iterator[Window]) -> list[tuple[int, int, list[int], list[int]]]:
-        return [(w.index, w.first_batch, w.positions.tolist(), w.offsets.tolist()) for w in windows]
-
-    plan = epoch_plan(**fields, shuffle=False)
-    assert cut(SamplerPlan(sampler=range(n), **fields).windows()) == cut(plan.windows())
-
-
-@pytest.mark.parametrize("batch_size", [2, None])
-def test_a_sampler_is_read_only_as_far_as_needed(batch_size: int | None) -> None:
-    taken = []
-
-    def endless() -> Iterator[Any]:
-        while True:
-            taken.append(len(taken))
-            yield taken[-1] if batch_size else [taken[-1], taken[-1]]
-
-    plan = SamplerPlan(sampler=endless(), n_rows=100, batch_size=batch_size, window=4, first_window=2)
-    windows = plan.windows()
-    assert not taken
-    assert len(next(windows).positions) == 2
-    assert len(taken) == (2 if batch_size else 1)
-    assert len(next(windows).positions) == 4
-    assert len(taken) == (6 if batch_size else 3)
-    with pytest.raises(TypeError):
-        len(plan)
-
-
-def test_a_sampler_plan_can_be_iterated_twice() -> None:
-    plan = SamplerPlan(sampler=[3, 1, 2], n_rows=4, batch_size=2, window=2)
-    assert [[w.positions.tolist() for w in plan.windows()] for _ in range(2)] == [[[3, 1], [2]]] * 2
-
-
-SAMPLERS_REFUSED = [
-    ([1, 100], {}, IndexError, "position 100; the dataset has rows 0..99"),
-    ([1, -1], {}, IndexError, "position -1"),
-    ([0.5], {}, TypeError, r"gave \[0.5\]; expected integers"),
-    ([[1, 2]], {}, TypeError, "batch_sampler"),
-    ([1, 2], {"batch_size": None}, TypeError, "gave 1; expected sequences of integers"),
-    ([[1], []], {"batch_size": None}, ValueError, "empty batch"),
-    ([1], {"batch_size": 0}, ValueError, "batch_size is 0"),
-    ([1], {"window": 0}, ValueError, "window is 0"),
-    ([[1]], {"batch_size": None, "drop_last": True}, ValueError, "drop_last"),
-]
-
-
-@pytest.mark.parametrize(("sampler", "fields", "error", "message"), SAMPLERS_REFUSED)
-def test_bad_samplers(sampler: Any, fields: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        sampled(sampler, **fields)
