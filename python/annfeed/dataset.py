@@ -237,12 +237,12 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         """Rows and columns as delivered (of the first matrix, where there are several)."""
         return len(self), self.reader.first.n_vars
 
-    def rows_at(self, positions: npt.ArrayLike) -> Int64Array:
+    def rows_at(self, positions: Int64Array) -> Int64Array:
         """Return the rows of the file or AnnData at ``positions``: what ``"index"`` is, and `write_obsm` writes to.
 
         Of a view of a backed AnnData these are the rows of its file, as the view itself can hold no results.
         """
-        return self.reader.rows_at(np.asarray(positions, np.int64))
+        return self.reader.rows_at(positions)
 
     @overload
     def __getitem__(self, index: int) -> Item: ...

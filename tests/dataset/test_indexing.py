@@ -132,3 +132,10 @@ def test_many_indices_at_once_are_checked_too() -> None:
     assert [int(item["obs_row"]) for item in dataset.__getitems__([2, -1, 2])] == [2, 39, 2]
     with pytest.raises(IndexError, match="index 40"):
         dataset.__getitems__([0, 40])
+
+
+def test_rows_at_takes_whole_numbers_only() -> None:
+    dataset = AnnDataset(toy(), obs_subset=[7, 3, 5])
+    assert dataset.rows_at(np.array([2, 0])).tolist() == [5, 7]
+    with pytest.raises(IndexError):  # and does not cut off what is behind the point
+        dataset.rows_at(np.array([0.9]))
