@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from annfeed.errors import FormatError, StaleFileError
 from annfeed.h5ad.open_files import make_room
@@ -135,3 +135,12 @@ def text_of(value: Any) -> str:
     ('_index', '_index')
     """
     return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+
+
+def n_values(column: Any) -> int:
+    """Return the length of a column of a frame, from a shape: categoricals and nullable texts are groups of arrays."""
+    from anndata.io import read_elem
+
+    parts = [column] if hasattr(column, "shape") else [column.get(name) for name in ("values", "codes", "mask")]
+    lengths = [part.shape[0] for part in parts if hasattr(part, "shape")]
+    return int(lengths[0]) if lengths else len(cast(Any, read_elem(column)))

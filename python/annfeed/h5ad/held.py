@@ -5,7 +5,7 @@ Other cells or other genes are refused: rows of a dataset are numbers, which wou
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import anndata
 import numpy as np
@@ -53,8 +53,7 @@ class HeldAnnData:
         view = self.adata
         if not view.is_view:
             return None
-        # anndata resolves views of views to positions in one that is no view.
-        found = (view._adata_ref, view._oidx, view._adata_ref.obs_names)
+        found = (source_of(view), view._oidx, source_of(view).obs_names)
         if not same(found, self._found):
             self._rows = positions_of(view._oidx, found[2], view.obs_names, "cells", self.place)
             self._found = found
@@ -63,6 +62,11 @@ class HeldAnnData:
     def rows_in_file(self) -> Int64Array | None:
         """Of a view of a backed AnnData: the row of each of its cells in the file; None for all others."""
         return self.rows() if self.adata.isbacked else None
+
+
+def source_of(adata: anndata.AnnData) -> anndata.AnnData:
+    """Return the AnnData that a view is of, which is no view itself; of any other: itself."""
+    return cast(anndata.AnnData, adata._adata_ref) if adata.is_view else adata
 
 
 def unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) -> pd.Index[Any]:

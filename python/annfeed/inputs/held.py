@@ -20,7 +20,7 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import StaleDataError, UnknownNameError
 from annfeed.h5ad.file import check_not_replaced
-from annfeed.h5ad.held import AGAIN, HeldAnnData, positions_of, same, unchanged
+from annfeed.h5ad.held import AGAIN, HeldAnnData, positions_of, same, source_of, unchanged
 from annfeed.h5ad.identity import file_identity
 from annfeed.inputs.names import numbered, picked
 from annfeed.inputs.names import same as same_names
@@ -152,7 +152,7 @@ class HeldMatrix:
         if self._is_raw:
             value = None if adata.raw is None else adata.raw.X
         else:
-            holder = adata._adata_ref if adata.is_view else adata
+            holder = source_of(adata)
             kind, _, name = self._elem.path.partition("/")
             if self._elem.path == "X":
                 value = holder.X
@@ -255,7 +255,7 @@ class HeldMatrix:
         view = self._held.adata
         if not view.is_view or self._is_raw or self._genes is None:
             return ()
-        return view._adata_ref, view._vidx, view._adata_ref.var_names
+        return source_of(view), view._vidx, source_of(view).var_names
 
     def _view_columns(self) -> Int64Array | None:
         """The column of the source of each gene of a view; None where they are the same."""
@@ -264,7 +264,7 @@ class HeldMatrix:
             return None
         if isinstance(view._vidx, slice) and view._vidx == slice(None):
             return None
-        return positions_of(view._vidx, view._adata_ref.var_names, view.var_names, "genes", self._held.place)
+        return positions_of(view._vidx, source_of(view).var_names, view.var_names, "genes", self._held.place)
 
     def _source_columns(self, viewed: Int64Array | None) -> Int64Array | None:
         if viewed is None or self._columns is None:

@@ -23,7 +23,7 @@ from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import open_h5py, text_of
-from annfeed.h5ad.held import HeldAnnData
+from annfeed.h5ad.held import HeldAnnData, source_of
 from annfeed.h5ad.identity import KnownFile
 from annfeed.inputs.held import HeldFrame, HeldMatrix
 from annfeed.inputs.names import numbered, picked, same
@@ -127,8 +127,7 @@ def _frame_again(held: HeldAnnData, elem: Elem, var_subset: Any, names: pd.Index
 
 def _in_obsm(adata: anndata.AnnData, elem: Elem) -> Any:
     """What lies there; None for nothing. Of a view, that of the AnnData that it is of: anndata would copy its rows."""
-    whole: Any = adata
-    return (whole._adata_ref if whole.is_view else whole).obsm.get(elem.path.removeprefix("obsm/"))
+    return source_of(adata).obsm.get(elem.path.removeprefix("obsm/"))
 
 
 def find_frame_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any] | None:
@@ -344,9 +343,8 @@ def _of_anndata(
 ) -> Matrix:
     held = HeldMatrix(HeldAnnData(adata, place), elem, open_file)
     if elem.var is not None and held.place != place:  # in the file
-        view: Any = adata
-        over_vars = view.is_view and not elem.path.startswith("raw")
-        n_names = view._adata_ref.n_vars if over_vars else held.n_cols
+        over_vars = adata.is_view and not elem.path.startswith("raw")
+        n_names = source_of(adata).n_vars if over_vars else held.n_cols
         check_columns(f"{held.place}: '{elem.path}'", elem.var, _width(held.place, elem, open_file), n_names)
     held.select(_columns(held.place, elem, var_subset, held.names, lambda: held.n_cols))
     return held.now()

@@ -21,7 +21,7 @@ import pandas as pd
 from anndata.io import read_elem
 
 from annfeed.errors import FormatError, UnknownNameError
-from annfeed.h5ad.file import open_h5py, text_of
+from annfeed.h5ad.file import n_values, open_h5py, text_of
 from annfeed.h5ad.held import HeldAnnData
 from annfeed.h5ad.identity import KnownFile
 from annfeed.h5ad.turns import reading
@@ -305,7 +305,7 @@ class FileSource:
                 index = text_of(obs.attrs["_index"])
                 # In older frames a lone categorical would come back as its bare codes.
                 alone = _at_least(version, (0, 2))
-                return _Header(columns, _length(obs[index]), index if alone else None)
+                return _Header(columns, n_values(obs[index]), index if alone else None)
         if kind:
             raise FormatError(f"{self.place} is encoded as {kind!r}, not as a dataframe; is the elem right?")
         whole = self._whole()  # no encoding at all: what it is, only anndata's reader of whole files knows
@@ -383,17 +383,6 @@ def _told(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise FormatError(f"{where} cannot be read: {error}; does anndata.read_h5ad read it?") from error
-
-
-def _length(column: Any) -> int:
-    """Rows of a column, from a shape: nullable texts and categoricals are groups of arrays as long as the column."""
-    for array in (
-        column,
-        *(column.get(name) for name in ("values", "codes", "mask") if isinstance(column, h5py.Group)),
-    ):
-        if isinstance(array, h5py.Dataset):
-            return int(array.shape[0])
-    return len(cast(Any, read_elem(column)))
 
 
 def _attribute(obs: Any, name: str) -> str:

@@ -174,7 +174,9 @@ def _place(value: Any) -> tuple[str, str] | None:
     import h5py
     from anndata.abc import CSCDataset, CSRDataset
 
-    node = value.group if isinstance(value, CSRDataset | CSCDataset) else value
+    node: Any = value
+    if isinstance(value, CSRDataset | CSCDataset):
+        node = node.group
     if isinstance(node, h5py.Group | h5py.Dataset):
         return node.file.filename, node.name.strip("/")
     return None

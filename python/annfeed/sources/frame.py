@@ -16,7 +16,7 @@ from anndata.io import read_elem
 from annfeed._core import Block
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
-from annfeed.h5ad.file import open_h5py, text_of
+from annfeed.h5ad.file import n_values, open_h5py, text_of
 from annfeed.h5ad.identity import KnownFile
 from annfeed.h5ad.turns import reading
 from annfeed.sources.base import STATS, block_of
@@ -130,9 +130,7 @@ class FrameFileSource:
         with open_h5py(self.path) as file:
             node = file[elem]
             self._names = [text_of(name) for name in node.attrs["column-order"]]
-            index = node[text_of(node.attrs["_index"])]
-            n_rows = index.shape[0] if hasattr(index, "shape") else len(read_elem(index))
-        self.shape = (int(n_rows), len(self._names))
+            self.shape = (n_values(node[text_of(node.attrs["_index"])]), len(self._names))
 
     @property
     def place(self) -> str:
