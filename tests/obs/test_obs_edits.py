@@ -29,9 +29,12 @@ EDITS_INSIDE = [
 
 def writeable(column):
     """The values of a column themselves, which pandas 3 hands out read-only, or (text) as a copy."""
-    values = column.array._ndarray
-    values.flags.writeable = True
-    return values
+    array = column.array
+    if not hasattr(array, "_ndarray"):  # text in pyarrow's memory
+        array._readonly = False
+        return array
+    array._ndarray.flags.writeable = True
+    return array._ndarray
 
 
 def value(taken):

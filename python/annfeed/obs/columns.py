@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from annfeed.obs.dtypes import check_int64
+from annfeed.obs.dtypes import check_int64, plain
 from annfeed.user_arrays import as_text
 
 CategoriesAs = Literal["str", "code"]
@@ -104,8 +104,8 @@ def convert(column: pd.Series[Any], where: str) -> Column:
         # First: pandas calls a categorical of bools a bool column.
         codes = cast(Any, column.array).codes
         return Labels(codes, [as_text(c) for c in dtype.categories], dtype.categories)
-    if isinstance(dtype, pd.SparseDtype):
-        return convert(cast(Any, column).sparse.to_dense(), where)
+    column = plain(column)
+    dtype = column.dtype
     if pd.api.types.is_bool_dtype(dtype):
         return Numbers(*_without_missing(column, np.dtype(bool), torch.bool))
     if pd.api.types.is_integer_dtype(dtype):

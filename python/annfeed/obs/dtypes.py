@@ -69,7 +69,7 @@ def join_column(parts: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[
     >>> joined.cat.codes.tolist(), list(joined.cat.categories)
     ([2, 0, -1, 1], ['B', 'NK', 'T'])
     """
-    there = _apart([_dense(part) for part in parts if not isinstance(part, int)])
+    there = _apart([plain(part) for part in parts if not isinstance(part, int)])
     has_gaps = any(isinstance(part, int) and part > 0 for part in parts)
     dtype = _common_dtype(there, has_gaps, where)
     known = iter(there)
@@ -77,8 +77,14 @@ def join_column(parts: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[
     return pd.concat(columns, ignore_index=True)
 
 
-def _dense(column: Any) -> Any:
-    return column.sparse.to_dense() if isinstance(column.dtype, pd.SparseDtype) else column
+def plain(column: Any) -> Any:
+    """Return a sparse column as a dense one, lists and structs of pyarrow as texts, and any other as it is."""
+    if isinstance(column.dtype, pd.SparseDtype):
+        return column.sparse.to_dense()
+    if getattr(column.dtype, "type", None) in (list, dict):
+        texts = [None if missing else str(value) for missing, value in zip(column.isna(), column, strict=True)]
+        return pd.Series(texts, dtype=object, name=column.name)
+    return column
 
 
 def _apart(columns: list[pd.Series[Any]]) -> list[pd.Series[Any]]:
