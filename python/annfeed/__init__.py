@@ -1,4 +1,4 @@
-"""Feeds minibatches from .h5ad files into PyTorch: in the order asked for, as fast as the bytes can be decoded."""
+"""Minibatches from .h5ad files for PyTorch, decoded by a Rust core."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ __all__ = [
     "write_obsm",
 ]
 
-#: The module of each public name: imported when the name is first used, so that the command line does without torch.
+#: The module of each public name, imported when the name is first used: the command line does not need torch.
 _HOMES = {
     "AnnDataLoader": "scvi.loader",
     "AnnDataset": "dataset",
@@ -70,7 +70,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "scvi":  # which has public names of its own
+    if name == "scvi":  # a package with its own public names
         return import_module(f"{__name__}.scvi")
     home = _HOMES.get(name)
     if home is None:

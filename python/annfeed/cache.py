@@ -1,4 +1,4 @@
-"""The names of memory/budget.py where 0.1 had them, for programs that measure the cache."""
+"""Names of memory/budget.py, kept here because version 0.1 had them here."""
 
 from annfeed.memory.budget import SharedBudget, cache_budget, free_memory, process_budget
 

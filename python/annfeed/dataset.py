@@ -1,6 +1,6 @@
 """`AnnDataset`: a torch Dataset over the rows of an .h5ad file or an AnnData.
 
-It is what users see: it opens, looks things up, and makes loaders; how rows become batches is in batches/reader.py.
+It opens the data, looks things up and makes loaders. Rows become batches in batches/reader.py.
 """
 
 from __future__ import annotations
@@ -63,88 +63,85 @@ class _OfReader(Generic[T]):
 
 
 class AnnDataset(ThroughFile, Dataset[Item]):
-    """A torch Dataset whose items are the cells of an .h5ad file, an AnnData, or many of them, in the order asked for.
+    """A torch Dataset over the cells of an .h5ad file, an AnnData, or several of them as one.
 
-    The file stays as it is, on disk: rows are decoded when they are asked for, a window of them at a time.
+    The matrix of a file stays on disk; rows are decoded when they are read. (A CSC matrix is converted in memory at the
+    first read.)
 
     Parameters
     ----------
     adata_or_path
-        Path of an .h5ad file (best: nothing is loaded), or an AnnData in memory or backed, or a view of one. An epoch
-        delivers what the object holds when the epoch begins; other cells or genes by then are an error. Of a backed
-        AnnData X and raw are streamed from its file, all else is what the object has in memory. Several as one, their
-        rows one after the other: a list of these, a dict ``{key: path or AnnData}``, or a pattern like
-        ``"atlas/*.h5ad"`` (sorted by name). Genes are matched by name, obs columns united.
+        Path of an .h5ad file, or an AnnData (in memory, backed, or a view). For several sources, whose rows follow each
+        other: a list of these, a dict ``{key: path or AnnData}``, or a pattern like ``"atlas/*.h5ad"`` (sorted by
+        name); genes are matched by name. Each epoch delivers what an AnnData holds when the epoch begins; its cells and
+        genes must then be the same as now. X and raw of a backed AnnData are read from its file, the rest from memory.
     transform
-        An `annfeed.Transform`, applied to each item; one with ``batched = True`` to whole batches.
+        An `annfeed.Transform`, called with each item, or with each batch if its ``batched`` is True.
     obs_subset
-        The rows that make up the dataset: integer positions (order and repeats kept), a slice, or a boolean mask; None
-        for all. A mask that is a pandas Series goes by its index, which must be obs names or the default one.
+        Rows of the dataset: integer positions (order and repeats are kept), a slice, or a boolean mask; None for all.
+        A mask that is a pandas Series is aligned by its index, which must be the obs names or the default index.
     chunk_size
-        Rows read together by the optimized loader: the window. It bounds memory, and it is what makes reading fast.
+        Rows that the optimized loader reads together: the window. More rows read faster and take more memory.
     elem
-        Where the matrix lies: "X", "raw/X", "layers/counts", "obsm/X_pca"; or ``{key: place}`` for several, each
-        delivered under its key, which no obs column may have.
+        Place of the matrix: "X", "raw/X", "layers/counts", "obsm/X_pca"; or ``{key: place}`` for several, each
+        delivered under its key.
     obs_columns
-        The obs columns to deliver; None for all, ``[]`` for none.
+        Obs columns to deliver; None for all, ``[]`` for none.
     var_subset
-        The genes to deliver, in this order: names, integer positions, or a boolean mask (a Series by its index); None
-        for all. It concerns matrices over genes; or, where there is none, those in obsm: a DataFrame's columns have
-        names there, an array's have none. ``{key: subset}`` for each matrix its own. A `NormalizeTotal` still sums over
-        all genes of the matrix.
+        Genes to deliver, in this order: names, integer positions, a slice, or a boolean mask (a Series is aligned by
+        its index); None for all. It applies to the matrices over genes, or, if there is none, to those in obsm.
+        ``{key: subset}`` selects for each matrix. `NormalizeTotal` still sums over all genes of the matrix.
     categories
-        "str": text and categorical columns are delivered as text. "code": as int64 codes, -1 where missing;
-        `categories` lists what they stand for.
+        "str": text and categorical columns as text. "code": as int64 codes, -1 for missing values; the attribute
+        `categories` lists their labels.
     output
         "dense": strided tensors ``[B, n_vars]``. "csr": torch sparse CSR tensors with sorted, distinct columns.
     dtype
-        Of the matrix: torch.float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64. Whole numbers that
-        a float cannot hold are rounded with one warning, and numbers too large for it become infinite with another;
-        values that an integer cannot hold are an error.
+        Of the matrix: torch.float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64. The first whole
+        number that a float dtype rounds, and the first number that it makes infinite, give a warning each. A value that
+        an integer dtype cannot hold is a ValueError.
     cache
-        Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for half of the free memory,
-        which all datasets of the process and its workers share.
+        Bytes of decoded rows to keep in memory: a number, a text like "4GiB", 0 for none, or "auto" for half of the
+        free memory, shared by all datasets of the process and its workers.
     threads
-        Threads for reading; None for the cores that this process may use (affinity, CPU quota of the container),
-        divided among the ranks of the machine, and for one in a torch worker.
+        Threads for reading. None: the cores available to the process (affinity, CPU quota of the container), divided by
+        the number of ranks on the machine; 1 in a torch worker.
     strict
-        Raise instead of falling back to h5py for files that the Rust reader declines.
+        Raise UnsupportedError where h5py would have to read the file, instead of a warning.
     return_index
-        Add ``"index"`` to items and batches: int64, the row in the file or AnnData that `write_obsm` writes to (of a
-        view of a backed AnnData: the row in its file; of several sources, also of such a view among them: the row among
-        all of their rows, of which `source_rows` lists each one's). It is not the position in this dataset: with
-        ``obs_subset=[5, 2]``, item 0 has index 5.
+        Add ``"index"`` to items and batches: int64, the row in the file or AnnData (see `rows_at`). It is not the
+        position in this dataset: with ``obs_subset=[5, 2]``, item 0 has index 5.
     join
-        Of several sources: "inner" takes the genes and obs columns that all have. "outer" takes those of any: values
-        are 0 where a file has no such gene (`var_mask` tells), and missing where it has no such column.
+        For several sources. "inner": genes and obs columns that all sources have. "outer": those that any source has; a
+        gene that a source lacks is 0 (see `var_mask`), an obs column that it lacks is missing.
     label
-        Name of an obs column to add, which tells the sources apart: a categorical whose codes count them.
+        Name of a categorical obs column to add, which holds the key of each row's source.
     keys
-        A text for each source, for ``label``; None for "0", "1", ….
+        Texts, one for each source, for ``label`` and ``index_unique``; None for "0", "1", ….
     index_unique
-        Put between the obs name of a row and its source's key; None leaves the names as they are.
+        Text to put between an obs name and the key of its source; None leaves the obs names unchanged.
     max_open_files
-        Of several sources, so many files are open at one time in a process, those of all such datasets together (the
-        smallest number holds); the one read longest ago is closed, and what ``cache`` kept of it goes. None for half of
-        what the process may open (``ulimit -n``).
+        Most files of several sources that are open in this process at a time; datasets share the smallest limit. To
+        open another file, the one read longest ago is closed and its cached rows are dropped. None: half of
+        ``ulimit -n``.
 
     Raises
     ------
     TypeError
-        If ``transform`` is no Transform, or an argument has the wrong type.
+        If ``transform`` is not a Transform, or an argument has the wrong type.
     ValueError
-        If ``chunk_size`` is below 1, a mask has the wrong length or the index of other rows, an option is unknown, a
-        key of ``elem`` is taken, or one of several sources of different genes has two of one name.
+        If a number is below 1, an option is unknown, a mask has the wrong length or index, a key of ``elem`` is
+        reserved or an obs column's, or sources have different genes and one of them repeats a gene name.
     IndexError
-        If ``obs_subset`` is negative or out of range.
+        If a position of ``obs_subset`` or ``var_subset`` is out of range.
     KeyError
-        If there is no such ``elem``, obs column or gene; the message names near matches.
+        If an ``elem``, obs column or gene does not exist; the message suggests similar names.
     OSError
-        If the file cannot be read; `StaleFileError` if it changes later.
+        If the file cannot be read; later, `StaleFileError` if it has changed.
     StaleDataError
         Later, if an AnnData has other cells or genes than now.
     FormatError
-        If the file is not what it says it is; `UnsupportedError` if it is of another format that is known.
+        If the file is damaged or not an .h5ad file; `UnsupportedError` if annfeed recognises its format.
 
     Examples
     --------
@@ -211,10 +208,10 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         )
         self._origin = opened.origin
         check_keys(opened.matrices, {f"obs_{column}" for column in opened.obs.columns})
-        #: Rows of each source, before ``obs_subset``: what ``"index"`` says.
+        #: Range of the rows of each source, before ``obs_subset``; ``"index"`` counts the same way.
         self.source_rows = opened.rows
         rows = row_subset(obs_subset, opened.obs.n_rows, lambda: opened.obs.names)
-        #: Reads rows and makes batches: what loaders ask.
+        #: Reads rows and makes batches, for the loaders.
         self.reader = self._reader_type(opened.matrices, opened.obs, opened.places, rows, **options)
         if log.isEnabledFor(logging.INFO) and isinstance(self.reader.first.source, FileSource):
             log.info("%s", self.inspect())
@@ -225,7 +222,7 @@ class AnnDataset(ThroughFile, Dataset[Item]):
     dtype = _OfReader[torch.dtype]()
     threads = _OfReader["int | None"]()
     return_index = _OfReader[bool]()
-    #: Path of each source, or the words for an AnnData.
+    #: Path of each source, or a description of an AnnData.
     sources = _OfReader["list[str]"]()
 
     def __len__(self) -> int:
@@ -234,13 +231,20 @@ class AnnDataset(ThroughFile, Dataset[Item]):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns as delivered (of the first matrix, where there are several)."""
+        """Number of rows, and of columns delivered (of the first matrix, if there are several)."""
         return len(self), self.reader.first.n_vars
 
     def rows_at(self, positions: Int64Array) -> Int64Array:
-        """Return the rows of the file or AnnData at ``positions``: what ``"index"`` is, and `write_obsm` writes to.
+        """Return the rows of the file or AnnData at ``positions`` (int64 ``[n]``), as ``"index"`` has them.
 
-        Of a view of a backed AnnData these are the rows of its file, as the view itself can hold no results.
+        For a view of a backed AnnData these are rows of its file. For several sources they are rows of all sources one
+        after the other; `source_rows` has the range of each.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> AnnDataset(anndata.AnnData(np.eye(6, dtype="float32")), obs_subset=[5, 2]).rows_at(np.array([1]))
+        array([2])
         """
         return self.reader.rows_at(positions)
 
@@ -249,22 +253,22 @@ class AnnDataset(ThroughFile, Dataset[Item]):
     @overload
     def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> Items: ...
     def __getitem__(self, index: Any) -> Item | Items:
-        """Return one item, or several, read together.
+        """Return one item, or several items that are read together.
 
         Parameters
         ----------
         index
-            Position in the dataset; negative ones count from the end. Several: positions (order and repeats kept), a
-            slice, or a mask of the dataset's length. A mask that is a Series goes by its index, as obs names.
+            A position in the dataset; negative ones count from the end. For several items: positions (order and repeats
+            are kept), a slice, or a mask of the dataset's length (a Series is aligned by its index, the obs names).
 
         Raises
         ------
         IndexError
-            If it is out of range.
+            If a position is out of range.
         TypeError
-            If it is no integer, nor a sequence of them, nor a mask.
+            If ``index`` is neither an integer, nor a sequence of integers, nor a mask.
         ValueError
-            If a mask has another length, or the index of other rows.
+            If a mask has the wrong length or index.
 
         Examples
         --------
@@ -279,7 +283,7 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         return split(self.reader.batch(as_positions([index], len(self))))[0]
 
     def __getitems__(self, indices: slice | Sequence[int] | npt.NDArray[Any]) -> Items:
-        """Return the items at ``indices``, read together: what a plain torch DataLoader asks for."""
+        """Return the items at ``indices``, read together. A plain torch DataLoader calls it."""
         positions = row_subset(
             indices,
             len(self),
@@ -292,7 +296,7 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         return Items(self.reader.batch(positions))
 
     def get_collate_fn(self) -> Collate:
-        """Return the collate function that hands on batches as they were read, without stacking them again.
+        """Return the collate function for a plain torch DataLoader; it passes batches on without stacking items again.
 
         Examples
         --------
@@ -325,59 +329,58 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         uneven: Uneven = "pad",
         **kwargs: Any,
     ) -> WindowLoader:
-        """Return the loader that reads windows of ``chunk_size`` rows and delivers batches in the order asked for.
+        """Return the loader that reads windows of ``chunk_size`` rows and cuts batches from them.
 
         Parameters
         ----------
         batch_size
             Rows of a batch.
         shuffle
-            A new order each epoch, else the dataset's own. Superseded by ``sampler=`` and ``batch_sampler=``.
+            True: a new order in each epoch. False: the order of the dataset. Ignored with ``sampler=`` and
+            ``batch_sampler=``.
         num_workers
-            torch worker processes. 0, with read-ahead in threads, is the fast way; workers are for heavy transforms.
+            torch worker processes. 0 reads ahead in threads, which is faster unless transforms are slow.
         block_size
             1: a uniform pseudo-random order. k: runs of k neighbouring rows are shuffled over the whole dataset, then
-            the rows of each window among themselves. "auto": runs cut at the file's chunk borders, so that no chunk is
-            decoded twice.
+            the rows of each window among themselves. "auto": runs are cut at the chunk borders of the file.
         seed
-            The same seed gives the same batches, on any machine, with any number of threads and workers. None draws one
-            from ``generator=``, else from torch's global generator, at the first batch of each epoch.
+            The same seed gives the same batches, on any machine, with any number of threads and workers. None draws a
+            seed from ``generator=``, else from torch's global generator, at the first batch of each epoch.
         drop_last
-            Leave out a last batch that is short.
+            Leave out a last batch that is not full.
         prefetch_batches
-            Batches that are made ahead while the model works, with ``num_workers=0``. None: 4, or 2 where a batch takes
-            8 MiB or more, because the fewer are in flight, the more of them stay in the processor's cache.
+            Most batches that are made ahead, with ``num_workers=0``. None: 4, or 2 if a batch takes 8 MiB or more.
         return_index
-            Add ``"index"`` to batches: int64 ``[B]``, the rows in the file or AnnData; None for as the dataset does.
+            Add ``"index"`` to batches: int64 ``[B]``, the rows in the file or AnnData. None: as the dataset does.
         weights
-            [n_rows], real numbers from 0 on: each epoch draws rows in proportion to them. A row comes as often as it is
-            due (``n_samples * weight / sum``), rounded up or down by chance; its copies are spread over the epoch.
-            A pandas Series goes by its index, which must be `obs_names`, in any order, or the default one.
+            Real numbers >= 0, ``[n_rows]``: each epoch draws rows in proportion to them. The expected count of a row is
+            ``n_samples * weight / sum(weights)``; it is drawn that often, rounded up or down at random, and its copies
+            are spread over the epoch. A pandas Series is aligned by its index: `obs_names` in any order, or the default
+            index.
         balance
-            An obs column, as cell_type: each epoch draws rows so that its values have equal shares.
+            Obs column whose values get equal shares of each epoch.
         temperature
-            How far ``balance`` goes: the share of a value that n rows have is in proportion to n ** (1 - temperature),
-            so 1 gives equal shares and 0 those of the data.
+            With ``balance``: a value of n rows gets a share in proportion to ``n ** (1 - temperature)``. 1 gives equal
+            shares, 0 those of the data.
         replacement
-            With ``weights`` or ``balance``: whether a row may come more than once in an epoch.
+            With ``weights`` or ``balance``: whether a row may be drawn more than once in an epoch.
         n_samples
-            Rows drawn in an epoch. None: as many as the dataset has; without replacement, as many as keep the shares
-            exact, which for ``balance`` is all rows of the rarest value, and about as many of each other.
+            With ``weights`` or ``balance``: rows drawn in an epoch. None: ``n_rows``; without replacement, the most
+            that keep the shares exact (for ``balance`` all rows of the rarest value, and about as many of the others).
         order
-            A function of the number of the epoch that returns its positions (integers, in any order, any number,
-            repeats allowed), the same on every rank; ranks share them out.
+            Function of the epoch's number that returns the positions of that epoch (integers; any order, number and
+            repeats). It must return the same on every rank; ranks share the positions.
         uneven
-            With several ranks, where some would have a batch less than others: "pad" repeats a row of another rank
-            there, "drop" leaves a row out on the others, "keep" lets them differ by one batch, which training with
-            gradients in common cannot bear. Every batch of several ranks says in ``"is_padding"`` (bool ``[B]``) which
-            of its rows are repeats, also where there are none.
+            With several ranks, if some would have one batch less: "pad" repeats a row of another rank on these, "drop"
+            leaves out a row on the others, "keep" lets ranks differ by one batch (not for DDP). With several ranks
+            every batch has ``"is_padding"``, bool ``[B]``, True for repeated rows.
         **kwargs
             Any other keyword of ``torch.utils.data.DataLoader``.
 
         Raises
         ------
         TypeError
-            If a keyword is unknown.
+            If a keyword is unknown, or a number is not an integer.
         ValueError
             If a value is out of range, or options exclude each other.
 
@@ -411,8 +414,8 @@ class AnnDataset(ThroughFile, Dataset[Item]):
     def predict_loader(self, batch_size: int = 32, **kwargs: Any) -> WindowLoader:
         """Return a loader that delivers each row once, in the dataset's order, with its ``"index"``.
 
-        Nothing is shuffled, dropped or repeated. Of several ranks each delivers its own contiguous share, rank 0 the
-        first rows; the shares differ by one row at most, so that a rank may have one batch more than another.
+        Each of several ranks delivers a contiguous share, rank 0 the first rows. Shares differ by at most one row, so a
+        rank may have one batch more than another.
 
         Parameters
         ----------
@@ -424,7 +427,7 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         Raises
         ------
         TypeError
-            If a keyword is unknown, or one of these.
+            If a keyword is unknown or one of these three.
 
         Examples
         --------
@@ -439,10 +442,16 @@ class AnnDataset(ThroughFile, Dataset[Item]):
 
     @property
     def obs(self) -> pd.DataFrame:
-        """The columns of ``obs_columns`` at the dataset's rows, in their order, as a DataFrame of its own.
+        """The columns of ``obs_columns`` at the dataset's rows, a new DataFrame at each access; its index is obs names.
 
-        Its index holds the obs names. It is read from the file, or taken from the AnnData, at each access; what is done
-        to it stays in it.
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> obs = pd.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"), obs=obs), obs_subset=[2, 0]).obs
+           n
+        c  3
+        a  1
         """
         frame = self.reader.checked_obs.frame()
         return frame if self.reader.rows is None else frame.iloc[self.reader.rows]
@@ -450,13 +459,12 @@ class AnnDataset(ThroughFile, Dataset[Item]):
     def obs_column(self, name: str) -> pd.Series[Any]:
         """Return one obs column of the dataset's rows, whether or not it is among ``obs_columns``.
 
-        Its index is the position in the dataset: the names of the cells, which take far more memory than a column of
-        labels, are not read (`obs_names` has them).
+        Its index is the position in the dataset; obs names are not read.
 
         Parameters
         ----------
         name
-            The column; only it is read.
+            Name of the column.
 
         Raises
         ------
@@ -482,21 +490,21 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         stratify: str | None = None,
         seed: int = 0,
     ) -> dict[str, AnnDataset]:
-        """Return the parts of a random split, as datasets on the same open files and the same cache.
+        """Return the parts of a random split, as datasets that share the open files and the cache.
 
-        Each part keeps the dataset's order of rows. Parts can be given another ``transform`` each; closing one closes
-        the files of all.
+        Rows keep their order within a part. Each part can be given another ``transform``; closing one closes the files
+        of all.
 
         Parameters
         ----------
         fractions
-            Of the rows, by name of the part: ``{"train": 0.8, "val": 0.1, "test": 0.1}``.
+            Fraction of the rows by name of the part: ``{"train": 0.8, "val": 0.1, "test": 0.1}``.
         group_by
-            An obs column, as a donor's; rows with one value are all in one part, so that fractions are met as closely
+            Obs column, for example the donor: all rows of one value are in one part. Fractions are then met as closely
             as whole groups allow.
         stratify
-            An obs column, as a cell type's; each part gets its fraction of each value's rows, to within one row, or as
-            closely as whole groups allow. Rows where it is missing count as a value.
+            Obs column, for example the cell type: each part gets its fraction of each value's rows, to within one row
+            (with ``group_by``, as closely as whole groups allow). Missing values count as one value.
         seed
             The same seed gives the same parts on every machine.
 
@@ -505,8 +513,8 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         KeyError
             If there is no such column.
         ValueError
-            If the fractions do not sum to 1, a part would be empty, a group is missing, or a row is in the dataset
-            twice.
+            If the fractions do not sum to 1, a part would be empty, ``group_by`` has a missing value, or the dataset
+            has a row twice.
 
         Examples
         --------
@@ -525,20 +533,20 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         return {name: self._view(positions) for name, positions in parts.items()}
 
     def subset(self, rows: npt.ArrayLike | slice) -> AnnDataset:
-        """Return some rows as a dataset on the same open files and the same cache.
+        """Return some rows as a dataset that shares the open files and the cache.
 
         Parameters
         ----------
         rows
-            Positions in this dataset (order and repeats kept), a slice, or a mask of its length. A mask that is a
-            Series goes by its index, which must be `obs_names` or the default one.
+            Positions in this dataset (order and repeats are kept), a slice, or a mask of its length. A mask that is a
+            Series is aligned by its index, which must be `obs_names` or the default index.
 
         Raises
         ------
         TypeError
-            If they are neither.
+            If ``rows`` is none of these.
         ValueError
-            If a mask has another length.
+            If a mask has the wrong length or index.
         IndexError
             If a position is negative or out of range.
 
@@ -560,20 +568,20 @@ class AnnDataset(ThroughFile, Dataset[Item]):
 
     @property
     def obs_names(self) -> pd.Index[str]:
-        """The names of the dataset's rows."""
+        """The names of the dataset's rows, ``[n_rows]``."""
         names = self.reader.checked_obs.names
         return names if self.reader.rows is None else names[self.reader.rows]
 
     @property
     def var_names(self) -> pd.Index[str]:
-        """The names of the delivered columns (of the first matrix, where there are several)."""
+        """The names of the delivered columns, ``[n_vars]`` (of the first matrix, if there are several)."""
         return self.reader.first.names()
 
     @property
     def var_mask(self) -> torch.Tensor:
-        """Which genes each source measured: torch.bool ``[sources, n_vars]``; elsewhere a 0 means "not measured".
+        """Which source has which gene, bool ``[n_sources, n_vars]``; a gene that a source lacks is delivered as 0.
 
-        With ``label=`` and ``categories="code"`` the mask of a batch is ``dataset.var_mask[batch["obs_<label>"]]``.
+        With ``label=`` and ``categories="code"``, the mask of a batch is ``dataset.var_mask[batch["obs_<label>"]]``.
 
         Examples
         --------
@@ -590,14 +598,24 @@ class AnnDataset(ThroughFile, Dataset[Item]):
 
     @property
     def categories(self) -> dict[str, pd.Index[Any]]:
-        """What the codes of each text or categorical column stand for, with ``categories="code"``."""
+        """The labels of the codes of each text or categorical column, with ``categories="code"``; code 0 is the first.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> obs = pd.DataFrame({"sex": ["m", "f"]}, index=["a", "b"])
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(2, dtype="float32"), obs=obs), categories="code")
+        >>> dataset.categories["sex"].tolist(), dataset[0]["obs_sex"].item()
+        (['f', 'm'], 1)
+        """
         return self.reader.checked_obs.categories
 
     def stats(self) -> dict[str, int]:
-        """Return what reading did so far in this process: files, bytes, and the cache.
+        """Return counts of what was read so far in this process.
 
-        ``opens``: files opened. ``bytes_read``, ``bytes_decoded``: before and after the filters. ``cache_hits``,
-        ``cache_misses``: rows. ``cache_bytes``: held now, by all datasets on these matrices.
+        ``opens``: times a file was opened. ``bytes_read``, ``bytes_decoded``: bytes of chunks before and after
+        decompression. ``cache_hits``, ``cache_misses``: rows. ``cache_bytes``: bytes that the cache of these matrices
+        holds now.
 
         Examples
         --------
@@ -612,16 +630,16 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         return total
 
     def inspect(self) -> Inspection | ManyInspections:
-        """Return what lies in the file (of the first matrix), what each order costs there, and what we would set.
+        """Return how the first matrix is stored, how much each order decodes, and which settings to use.
 
-        Of many files: `ManyInspections`, which has those of each as ``files``.
+        For several files it is a `ManyInspections`, with one `Inspection` for each in ``files``.
 
         Raises
         ------
         ValueError
             If the matrix is in memory.
         UnsupportedError
-            If it is a DataFrame in obsm, whose columns are read whole.
+            If it is a DataFrame in obsm.
         StaleFileError
             If the file is no longer the one that the dataset was made from.
 
@@ -646,7 +664,7 @@ class AnnDataset(ThroughFile, Dataset[Item]):
         return inspect_file(found[0].path, found[0].elem, self.chunk_size)
 
     def close(self) -> None:
-        """Close the files; a closed dataset cannot be read any more."""
+        """Close the files. A closed dataset cannot be read."""
         for matrix in self.reader.matrices.values():
             matrix.source.close()
 

@@ -1,12 +1,11 @@
-"""The errors that are annfeed's own, each a kind of error that Python users already catch.
+"""The error classes of annfeed, each a subclass of one of Python's.
 
-They exist so that a caller can tell "the file is not what it says" or "the file changed" from other trouble. Everything
-else is raised as a plain TypeError, ValueError, IndexError or OSError. This file decides no wording: who raises, words.
+All other errors are Python's own, as TypeError or OSError. Messages are written where they are raised.
 """
 
 
 class FormatError(ValueError):
-    """A file is not what it says it is, or holds something that annfeed does not read.
+    """A file is damaged, is not an .h5ad file, or contradicts itself.
 
     Examples
     --------
@@ -16,7 +15,7 @@ class FormatError(ValueError):
 
 
 class StaleFileError(OSError):
-    """A file is no longer the one that the dataset was made from: its size, time or inode changed.
+    """A file is no longer the one that the dataset was made from: its size, modification time or inode changed.
 
     Examples
     --------
@@ -26,7 +25,7 @@ class StaleFileError(OSError):
 
 
 class StaleDataError(ValueError):
-    """An AnnData no longer has the cells or genes that it had when the dataset was made of it.
+    """An AnnData no longer has the cells or genes that it had when the dataset was made.
 
     Examples
     --------
@@ -36,9 +35,9 @@ class StaleDataError(ValueError):
 
 
 class UnknownNameError(KeyError):
-    """A name (of a column, a gene, a layer, a key) is not in the place where it was looked for.
+    """An obs column, a gene, a layer or a key does not exist.
 
-    A KeyError shows its message as a quoted string with escapes; this one reads like any other message.
+    A KeyError shows its message as a quoted string with escapes; this one shows it as it is.
 
     Examples
     --------
@@ -52,7 +51,7 @@ class UnknownNameError(KeyError):
 
 
 class UnsupportedError(FormatError):
-    """A valid file uses a filter, layout or type that annfeed cannot read as asked (with ``strict=True``, or at all).
+    """A valid file has a format, filter, layout or type that annfeed does not read (with ``strict=True``: in Rust).
 
     Examples
     --------
@@ -62,7 +61,7 @@ class UnsupportedError(FormatError):
 
 
 class AnnfeedWarning(UserWarning):
-    """Something works, but slower or less exactly than it looks.
+    """Something works, but more slowly or less exactly than expected, or with other rows or columns.
 
     Examples
     --------

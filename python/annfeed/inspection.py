@@ -1,7 +1,7 @@
-"""What lies in a file, what each order costs there, and the settings that we would use.
+"""How a matrix is stored in a file, how much each order decodes, and recommended settings.
 
-The core describes the matrix, h5py tells the obs columns; no data are read. The costs are expectations, from the
-formula below.
+The core describes the matrix, h5py lists the obs columns; no values are read. Costs are expected values of the formula
+in `_Facts.cost`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from annfeed.h5ad.turns import reading
 from annfeed.order.blocks import LEAST_BLOCKS, LEAST_ROWS
 from annfeed.user_arrays import positive_int
 
-#: Above this, one row costs more than a whole batch should.
+#: Decoded bytes of a chunk above which a warning is given: each row of it needs the whole chunk.
 _GIANT_CHUNK = 64 << 20
-#: So many obs columns are told to people.
+#: Obs columns that the text form lists at most.
 _MOST_COLUMNS = 40
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `AnnDataset.inspect` and ``annfeed inspect`` tell about a matrix.
+    """How a matrix is stored, as `AnnDataset.inspect` and ``annfeed inspect`` describe it.
 
     Parameters
     ----------
@@ -41,33 +41,43 @@ class Inspection:
     shape
         Rows and columns.
     dtype
-        Of the values (and, where sparse, of the column indices).
+        dtype of the values, and of the column indices of a sparse matrix.
     nnz
-        Stored values.
+        Number of stored values.
     chunk
-        Elements of a chunk along each axis; None where the values lie in one run.
+        Elements of a chunk along each axis; None if the values are contiguous.
     rows_per_chunk
-        Rows of which a chunk holds values, on average; 0 where any row can be read by itself.
+        Mean number of rows with values in a chunk; 0 if each row can be read alone.
     filters
-        By name, as applied when writing.
+        Names of the filters, in the order of writing.
     stored_bytes_per_row
-        Bytes on disk.
+        Bytes of a row on disk, on average.
     decoded_bytes_per_row
-        Bytes after the filters.
+        Bytes of a row after the filters, on average.
     reader
         "rust" or "h5py".
     window
-        Rows read together, of which the costs speak.
+        Rows read together, for ``cost``.
     cost
-        By order: decoded bytes for each byte delivered, without a cache.
+        For each order the expected decoded bytes per delivered byte, without a cache.
     advice
-        What we would set, and what to mind.
+        Recommended settings, and warnings.
     declined
-        Why h5py reads it; None where the core does.
+        Why h5py reads the matrix; None if the core does.
     conversion_bytes
-        Memory that the first read takes to turn columns (CSC) into rows, all of them; 0 for other encodings.
+        Bytes of memory that the first read of a CSC matrix takes; 0 for other encodings.
     obs_columns
-        By name: "categorical (12 categories)", "text", or the dtype.
+        For each obs column "categorical (12 categories)", "text", or the dtype.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, tempfile
+    >>> from annfeed import AnnDataset
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     anndata.AnnData(np.eye(3, dtype="float32")).write_h5ad(f"{folder}/three.h5ad")
+    ...     found = AnnDataset(f"{folder}/three.h5ad").inspect()
+    >>> found.encoding, found.shape, found.filters, found.reader
+    ('dense', (3, 3), (), 'rust')
     """
 
     place: str
@@ -89,7 +99,7 @@ class Inspection:
     obs_columns: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return a table for people."""
+        """Return a table of text."""
         rows, columns = self.shape
         per_chunk = f", {self.rows_per_chunk:.3g} rows a chunk" if self.rows_per_chunk else ""
         lines = [
@@ -116,19 +126,25 @@ class Inspection:
 
 @dataclass(frozen=True)
 class ManyInspections:
-    """What `AnnDataset.inspect` tells about many files.
+    """How the matrices of several files are stored, as `AnnDataset.inspect` describes them.
 
     Parameters
     ----------
     files
-        In the order of their rows; those in memory are not among them.
+        One `Inspection` for each file, in the order of the rows; AnnData objects in memory are left out.
+
+    Examples
+    --------
+    >>> from annfeed.inspection import ManyInspections
+    >>> ManyInspections(()).cost
+    {}
     """
 
     files: tuple[Inspection, ...]
 
     @property
     def cost(self) -> dict[str, float]:
-        """By order: decoded bytes for each byte delivered, over all files that have such a cost."""
+        """For each order the expected decoded bytes per delivered byte, over all files that have a cost."""
         with_cost = [file for file in self.files if file.cost]
         weights = [file.decoded_bytes_per_row * file.shape[0] for file in with_cost]
         total = sum(weights)
@@ -140,7 +156,7 @@ class ManyInspections:
         }
 
     def __str__(self) -> str:
-        """Return a table for people: a line a file, and the costs."""
+        """Return a table of text: a line for each file, and the costs."""
         rows = sum(file.shape[0] for file in self.files)
         lines = [f"{len(self.files)} files, {rows:,} rows"]
         lines += [
@@ -157,7 +173,7 @@ def _per_chunk(file: Inspection) -> str:
 
 
 def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 6000) -> Inspection:
-    """Describe the matrix ``elem`` of a file without reading its data.
+    """Describe the matrix ``elem`` of a file without reading its values.
 
     Parameters
     ----------
@@ -171,11 +187,11 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     OSError
         If the file cannot be read.
     UnknownNameError
-        If it has no such element.
+        If the file has no such element.
     UnsupportedError
-        If it is a DataFrame in obsm: its columns are read whole, so that all orders cost the same.
+        If the element is a DataFrame in obsm.
     ValueError
-        If ``window`` is not positive.
+        If ``window`` is below 1.
 
     Examples
     --------
@@ -193,7 +209,7 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
         facts = Reader.describe(file, where.path)
     encoding, shape = facts["format"], facts["shape"]
     values, *others = facts["arrays"]
-    # What a row needs: its values and their columns, or its values.
+    # A row of a sparse matrix needs values and column indices, a dense one values.
     arrays = [values, *others[:1]]
     n_rows, nnz = max(1, shape[0]), math.prod(values["shape"])
     filtered = any(array["filters"] for array in arrays)
@@ -227,7 +243,7 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
 
 
 def _refuse_frame(path: str, elem: str) -> None:
-    from annfeed.sources.frame import frame_columns  # which takes a second: of obsm only
+    from annfeed.sources.frame import frame_columns  # its imports take a second: only for obsm
 
     if frame_columns(path, elem) is not None:
         raise UnsupportedError(
@@ -237,21 +253,21 @@ def _refuse_frame(path: str, elem: str) -> None:
 
 
 def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyInspections:
-    """Describe the matrices of many files, which are read as one.
+    """Describe the matrices of several files that are read as one.
 
     Parameters
     ----------
     files
         Path and element of each.
     window
-        Rows read together: of each file as many as is its part of all rows.
+        Rows read together, from each file in proportion to its rows.
 
     Raises
     ------
     OSError
         If a file cannot be read.
     UnknownNameError
-        If one has no such element.
+        If a file has no such element.
 
     Examples
     --------
@@ -281,11 +297,11 @@ class _Facts:
     conversion_bytes: int
 
     def cost(self, block: float) -> float:
-        """Decoded bytes for each byte delivered, at blocks of ``block`` rows.
+        """Return the expected decoded bytes per delivered byte, for blocks of ``block`` rows.
 
-        A chunk of R rows is touched by about R / block + 1 blocks (a block that straddles its border counts in both). A
-        window takes each with probability f = window / n, so it decodes the chunk with probability
-        1 - (1 - f)^(R / block + 1), while it delivers the share f of its rows.
+        A chunk of R rows is touched by about R / block + 1 blocks (a block across a chunk border counts for both). A
+        window contains each block with probability f = window / n, so it decodes a chunk with probability
+        1 - (1 - f)^(R / block + 1), and delivers the fraction f of the chunk's rows. The cost is the ratio of the two.
         """
         if self.rows_per_chunk == 0 or self.n_rows == 0:
             return 1.0
@@ -342,7 +358,7 @@ def _chunk_bytes(array: dict[str, Any]) -> int:
 
 
 def _obs_columns(path: str, group: str) -> dict[str, str]:
-    """The columns of an obs and what they hold; of one that cannot be told, nothing (a dataset says why)."""
+    """Return the columns of an obs and their types; {} if it cannot be read (making a dataset says why)."""
     with contextlib.suppress(Exception), open_h5py(path) as file:
         obs = file[group]
         if obs.dtype.names if hasattr(obs, "dtype") else False:  # anndata before 0.7

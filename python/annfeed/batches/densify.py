@@ -1,4 +1,4 @@
-"""`densify`: CSR batches as dense tensors on another device, where memory is fast: a twentieth of the bytes travels."""
+"""`densify`: CSR batches become dense on the device, so that fewer bytes are copied to it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def densify(batch: Any, device: torch.device | str | None = None, *, non_blockin
     Parameters
     ----------
     batch
-        A batch (dict) of a loader with ``output="csr"``, or one tensor ``[B, n_vars]``. Text stays as it is.
+        A batch (dict) of a loader with ``output="csr"``, or one tensor ``[B, n_vars]``. Other values stay as they are.
     device
-        Where to; None leaves each tensor where it is. Sparse tensors move before they are filled out, but for devices
-        that take no CSR tensor (Apple's "mps"): there they are filled out first.
+        Target device; None leaves each tensor where it is. A sparse tensor is moved first and made dense there, unless
+        the device takes no CSR tensors (Apple's "mps").
     non_blocking
         As in ``torch.Tensor.to``: do not wait for copies from pinned memory.
 

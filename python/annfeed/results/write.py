@@ -1,7 +1,7 @@
-"""Puts what a model made of the rows back beside them: into ``obsm`` or ``obs`` of an .h5ad file, an AnnData, or many.
+"""`write_obsm`, `write_obs` and `check_writable`: results of a model go into ``obsm`` or ``obs``, each to its row.
 
-Which row is which is told by the ``"index"`` of batches. What results may look like is in results/batches.py, where
-they go in results/places.py, and how a file is changed in results/h5ad.py.
+The ``"index"`` of batches tells the rows. results/batches.py takes results in all their forms, results/places.py finds
+where they go, results/h5ad.py changes a file.
 """
 
 from __future__ import annotations
@@ -35,44 +35,44 @@ def write_obsm(
     fill: float | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write results to ``obsm[key]`` of an .h5ad file, an AnnData or all files of a dataset, each at its row.
+    """Write numbers to ``obsm[key]`` of an .h5ad file, an AnnData, or all sources of a dataset.
 
     Parameters
     ----------
     path_or_adata
-        The file, which is changed in place; or an AnnData, whose ``obsm`` in memory is (of a backed one, too: its file
-        stays as it is); or an `annfeed.AnnDataset`, whose files or AnnData objects get the results of their rows. One
-        file is changed at a time, and each wholly or not at all.
+        Path of a file, which is changed in place; an AnnData, whose ``obsm`` in memory is set (the file of a backed one
+        is not changed); or an `annfeed.AnnDataset`, whose files and AnnData objects get the results of their rows.
+        Files are changed one after the other. If writing fails, the file keeps what it had.
     key
-        The name in ``obsm``.
+        Name in ``obsm``.
     results
-        ``[n, k]`` or ``[n]`` numbers, numpy or torch; or a DataFrame, whose column names are kept; or an iterable of
-        batches of these, each a pair ``(index, values)`` or a dict ``{"index": …, key: …}``: a list, what Lightning's
-        ``Trainer.predict`` returns, or a generator, whose batches are taken one by one and not held. Rows that a dict
-        marks in ``"is_padding"`` are left out.
+        Numbers, ``[n, k]`` or ``[n]``: a numpy array, a tensor, or a DataFrame, whose column names are kept. Or an
+        iterable of batches of these, for example a generator or what Lightning's ``Trainer.predict`` returns: each
+        batch is a pair ``(index, values)`` or a dict ``{"index": …, key: …}``. Rows where a dict has True in
+        ``"is_padding"`` are left out. The batches of a generator are not kept.
     index
-        Of one array or DataFrame: int64 ``[n]``, the row of each result, as in a batch's ``"index"``. None where there
-        is one for each row of the file, or of the dataset, in order; or where a DataFrame's index holds obs names.
+        For one array or DataFrame: the row of each result, int64 ``[n]``, as in the ``"index"`` of batches. None: there
+        is one result for each row of the file or of the dataset, in order; or a DataFrame has obs names as its index.
     fill
-        For rows without a result: ``float("nan")``, say; None where each row must have one.
+        Value for rows without a result, for example ``float("nan")``; None makes such rows an error.
     overwrite
-        Replace an ``obsm[key]`` that is there.
+        Whether to replace an existing ``obsm[key]``.
 
     Raises
     ------
     ValueError
-        If the key is there, rows have no result or two different ones, or shapes do not agree.
+        If the key exists, a row has no result or two different ones, or shapes do not agree.
     IndexError
         If an index is out of range.
     TypeError
-        If results or index are no numbers.
+        If results or index are not numbers.
     OSError
-        If a file is open elsewhere, cannot be written, or the disk is full; `StaleFileError` if it is another
-        file than the one that the dataset was made from.
+        If a file is open elsewhere, cannot be written, or the disk is full; `StaleFileError` if it is not the file that
+        the dataset was made from.
     StaleDataError
-        If an AnnData has other cells than when the dataset was made, or in another order.
+        If an AnnData has other cells, or another order of cells, than when the dataset was made.
     FormatError
-        If it is no .h5ad file.
+        If a file is not an .h5ad file.
 
     Examples
     --------
@@ -103,48 +103,49 @@ def write_obs(
     fill: Any = None,
     overwrite: bool = False,
 ) -> None:
-    """Write one value a row, as a predicted label, to ``obs[column]`` of a file, an AnnData or all files of a dataset.
+    """Write one value for each row, for example a predicted label, to ``obs[column]``.
 
-    Labels become a categorical, numbers an array, numbers of which some are missing one of pandas' nullable arrays: as
-    anndata writes them.
+    Labels become a categorical, numbers an array, and numbers with missing ones a nullable array of pandas, as anndata
+    writes them.
 
     Parameters
     ----------
     path_or_adata
         As for `write_obsm`: a file, an AnnData (its ``obs`` in memory), or an `annfeed.AnnDataset`.
     column
-        The name in ``obs``.
+        Name in ``obs``.
     results
-        ``[n]`` text, integers, bools or floats: numpy, torch, pandas or a list; or an iterable of batches of these,
-        each a pair ``(index, values)`` or a dict ``{"index": …, column: …}``, as for `write_obsm`.
+        Text, integers, bools or floats, ``[n]``: a numpy array, a tensor, a Series, a categorical or a list. Or an
+        iterable of batches of these, each a pair ``(index, values)`` or a dict ``{"index": …, column: …}``, as for
+        `write_obsm`.
     categories
-        What integers stand for: 0 is the first, -1 is missing. A list of labels, ``dataset.categories[column]``, or
-        `pandas.CategoricalDtype`. With text, the labels that there may be, in this order. None: integers are numbers.
+        Labels of integer codes, in order (0 is the first, -1 is missing); or, for text, the allowed labels in their
+        order. A list, ``dataset.categories[column]``, or a `pandas.CategoricalDtype`. None: integers are numbers.
     index
-        Of one array: int64 ``[n]``, the row of each result, as in a batch's ``"index"``. None where there is one for
-        each row of the file, or of the dataset, in order; or where a Series has obs names as its index.
+        For one array: the row of each result, int64 ``[n]``, as in the ``"index"`` of batches. None: there is one
+        result for each row of the file or of the dataset, in order; or a Series has obs names as its index.
     fill
-        For rows without a result. None: they are missing, where the type can say so (labels, floats, nullable numbers);
-        else each row must have one.
+        Value for rows without a result. None: they are missing if the type allows it (labels, floats, nullable
+        numbers), else an error.
     overwrite
-        Replace a column that is there.
+        Whether to replace an existing column.
 
     Raises
     ------
     ValueError
-        If the column is there, rows have two different results, or none where the type has no "missing", or a code or
-        label is not among the categories.
+        If the column exists, a row has two different results, a row has none and the type cannot be missing, or a code
+        or label is not among the categories.
     IndexError
         If an index is out of range.
     TypeError
-        If results are of mixed or other types.
+        If results have different types, or a type that is none of the above.
     OSError
-        If a file is open elsewhere, cannot be written, or the disk is full; `StaleFileError` if it is another
-        file than the one that the dataset was made from.
+        If a file is open elsewhere, cannot be written, or the disk is full; `StaleFileError` if it is not the file that
+        the dataset was made from.
     StaleDataError
-        If an AnnData has other cells than when the dataset was made, or in another order.
+        If an AnnData has other cells, or another order of cells, than when the dataset was made.
     FormatError
-        If it is no .h5ad file; `UnsupportedError` if its obs is stored as before anndata 0.7.
+        If a file is not an .h5ad file; `UnsupportedError` if its obs is stored as before anndata 0.7.
 
     Examples
     --------
@@ -169,31 +170,31 @@ def write_obs(
 def check_writable(
     path_or_adata: Target, *, obsm: str | None = None, obs: str | None = None, overwrite: bool = False
 ) -> None:
-    """Raise what `write_obsm` or `write_obs` would raise at the end, as far as it can be known before the computation.
+    """Check, before a long computation, that `write_obsm` or `write_obs` will be able to write. Nothing is changed.
 
-    Nothing is changed. What can still happen later: a full disk, or another process that has the file open then.
+    It cannot foresee a full disk, or a process that opens the file later.
 
     Parameters
     ----------
     path_or_adata
         As for `write_obsm`.
     obsm
-        The key that results will have in ``obsm``.
+        Key of the results in ``obsm``.
     obs
-        The column that results will be in ``obs``.
+        Column of the results in ``obs``.
     overwrite
-        Whether one that is there will be replaced.
+        Whether an existing key or column will be replaced.
 
     Raises
     ------
     ValueError
-        If the key or column is there, or is no name.
+        If the key or column exists, or is not a valid name.
     OSError
-        If a file is not there, may not be written, or is not the one that the dataset was made from.
+        If a file does not exist, may not be written, or is not the one that the dataset was made from.
     StaleDataError
-        If an AnnData has other cells than when the dataset was made, or in another order.
+        If an AnnData has other cells, or another order of cells, than when the dataset was made.
     FormatError
-        If it is no .h5ad file, or stored as before anndata 0.7.
+        If a file is not an .h5ad file, or its obs is stored as before anndata 0.7.
 
     Examples
     --------
@@ -214,14 +215,14 @@ def check_writable(
 
 
 class _Matrix:
-    """Results of several columns: an array, or a DataFrame."""
+    """Results for obsm: an array, or the columns of a DataFrame."""
 
     def __init__(self, target: Places) -> None:
         from annfeed.results.rows import RowStore
 
         self._target = target
         self._array = RowStore(target.n_rows, target.place, target.folder)
-        #: By name, of a DataFrame; None as long as nothing came, or of arrays.
+        #: Columns of a DataFrame by name; None for arrays, and before the first results.
         self._columns: dict[Any, Any] | None = None
         self._first = True
 
@@ -288,7 +289,7 @@ def _write(target: Places, where: Where, key: str, value: Any, overwrite: bool) 
         names = _names_of(place)
         return pd.DataFrame({name: pd.Series(column[rows], index=names) for name, column in value.items()}, index=names)
 
-    target.check_rows()  # results of a generator may have come for hours
+    target.check_rows()  # again: the results of a generator may have taken hours
     done: list[str] = []
     for place in target.places:
         try:
@@ -322,13 +323,13 @@ def _what_is_written(done: Sequence[str], places: Sequence[str]) -> str:
 
 
 def _names_of(place: Place) -> Any:
-    """Return the obs names of one file or AnnData, as anndata wants them beside a DataFrame in obsm."""
+    """Return the obs names of one file or AnnData, as the index of a DataFrame in obsm."""
     if not place.is_file:
         return place.source.obs_names
     from annfeed.obs.table import ObsTable
 
     names = ObsTable.from_file(place.source, f"{place.prefix}obs", []).names
-    return names.astype(object)  # as plain strings in the file, which all versions of anndata read
+    return names.astype(object)  # written as plain strings, which all versions of anndata read
 
 
 def _one_value(piece: Piece) -> Any:
@@ -342,7 +343,7 @@ def _one_value(piece: Piece) -> Any:
     if len(shape) == 2 and shape[1] == 1:
         return values.iloc[:, 0] if hasattr(values, "iloc") else values[:, 0]
     raise ValueError(
-        f"{piece.what} has shape {shape}; expected one value a row, [n],. Of scores take .argmax(1), or "
+        f"{piece.what} has shape {shape}; expected one value a row, [n]. Of scores take .argmax(1), or "
         "write them with write_obsm"
     )
 

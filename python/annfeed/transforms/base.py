@@ -1,7 +1,6 @@
-"""What may be done to a batch between reading and the model: the transforms that users write, and three that we ship.
+"""Transforms of items and batches: the base class for users' own, `Compose`, and three that annfeed brings.
 
-The contract is one call, dict in and dict out, so that a transform written for anndata's ``AnnDataset`` runs unchanged.
-This file applies no transform to a batch (``collate.apply_transform`` does) and reads nothing.
+A transform is called with a dict and returns one, as in anndata's ``AnnDataset``. batches/items.py applies them.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class Transform(ABC):
-    """A step that takes the dict of one item (or, with ``batched = True``, of one batch) and returns the dict to go on.
+    """A step that is called with the dict of one item, or of one batch if ``batched`` is True, and returns a dict.
 
     An item is ``{"X": tensor [n_vars], "obs_<column>": 0-d tensor | str}``; a batch is
     ``{"X": tensor [B, n_vars], "obs_<column>": tensor [B] | list[str]}``. Keys may be added, changed or left out, in
-    the same way for every item. Instances must pickle to be used with torch workers.
+    the same way for every item. An instance must pickle to be sent to torch workers that are spawned.
 
     Examples
     --------
@@ -40,11 +39,11 @@ class Transform(ABC):
     """
 
     batched: bool = False
-    """Whether ``__call__`` wants whole batches. False is the contract of anndata's ``AnnDataset``; True is faster."""
+    """Whether ``__call__`` is given whole batches. False is what anndata's ``AnnDataset`` does; True is faster."""
 
     @abstractmethod
     def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return the transformed dict; the one given may be changed and returned."""
+        """Return the transformed dict; it may be the same dict, changed in place."""
 
     def __repr__(self) -> str:
         """Return the name of the class with empty brackets; subclasses with parameters show them here."""
@@ -52,20 +51,19 @@ class Transform(ABC):
 
 
 class Compose(Transform):
-    """Several transforms, one after another, as one transform.
+    """Several transforms, called one after another.
 
-    ``batched`` is True if all its members' are; where they are mixed, a dataset still gives each what it asks for,
-    items or batches.
+    ``batched`` is True if it is for all members. In a dataset, members with and without ``batched`` can be mixed.
 
     Parameters
     ----------
     transforms
-        The Transforms, at least one, in the order in which they run.
+        At least one Transform, in the order in which they are called.
 
     Raises
     ------
     TypeError
-        If a member is no Transform, or returns no dict when called.
+        If a member is not a Transform, or, when called, does not return a dict.
     ValueError
         If there is no member.
 
@@ -95,20 +93,17 @@ class Compose(Transform):
         self.batched = all(member.batched for member in members)
 
     def __call__(self, data_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return what the last member returns, each having been given what the one before it returned."""
+        """Return what the last member returns; each is given what the one before it returned."""
         return run_steps(steps_of(self) if type(self) is Compose else self.transforms, data_dict)
 
     def __repr__(self) -> str:
-        """Return one line for each member, as torchvision does."""
+        """Return one line for each member."""
         members = "".join(f"\n    {line}" for t in self.transforms for line in repr(t).splitlines())
         return f"{type(self).__name__}({members}\n)"
 
 
 class StepOnX(Transform):
-    """A step on ``X`` alone, row by row; neighbours of this kind are computed together and rounded once.
-
-    They are computed in float32, or float64 where ``X`` is; `compute` does it.
-    """
+    """A step on ``X`` alone, row by row; steps that follow each other are computed together and rounded once."""
 
     batched = True
 
@@ -122,21 +117,20 @@ class StepOnX(Transform):
 
 
 class NormalizeTotal(StepOnX):
-    """Scale each cell's counts so that they sum to ``target_sum``, as ``scanpy.pp.normalize_total`` does.
+    """Scale each row of ``X`` to the sum ``target_sum``: x * target_sum / total, as ``scanpy.pp.normalize_total`` does.
 
-    ``X`` is dense ``[B, n_vars]`` or ``[n_vars]``, or sparse CSR ``[B, n_vars]``; float dtypes are kept, others become
-    torch's default dtype. It is computed in float32 (float64 where ``X`` is). A row whose sum is zero is left as it is.
-    The tensor given is not changed.
+    ``X`` is dense ``[B, n_vars]`` or ``[n_vars]``, or sparse CSR ``[B, n_vars]``, and is not changed in place. A float
+    dtype is kept, others become torch's default dtype. It is computed in float32 (float64 for float64). A row whose
+    total is 0 stays as it is.
 
     Parameters
     ----------
     target_sum
-        The sum of each row afterwards, a positive number.
+        Sum of each row afterwards, a positive number.
     over
-        What is summed. "all": all genes of the matrix, also those that a dataset's ``var_subset`` or ``join`` leaves
-        out (of several files: all genes of the row's own file), as where scanpy normalises before genes are chosen.
-        The totals are those of the rows as they are stored, so steps that change ``X`` come after it. "delivered": the
-        genes that are delivered. Called by itself, it knows no more than ``X``.
+        Genes that make up the total. "all": all genes of the matrix as stored (with several files, of the row's own
+        file), also those that ``var_subset`` or ``join`` leaves out. "delivered": the genes in ``X``. Outside of a
+        dataset both mean the genes in ``X``.
 
     Raises
     ------
@@ -191,8 +185,8 @@ class NormalizeTotal(StepOnX):
 class Log1p(StepOnX):
     """Replace each value x of ``X`` by ln(1 + x), as ``scanpy.pp.log1p`` does.
 
-    ``X`` is dense or sparse CSR; float dtypes are kept, others become torch's default dtype. It is computed in float32
-    (float64 where ``X`` is). The tensor given is not changed.
+    ``X`` is dense or sparse CSR, and is not changed in place. A float dtype is kept, others become torch's default
+    dtype. It is computed in float32 (float64 for float64).
 
     Examples
     --------
@@ -206,24 +200,24 @@ class Log1p(StepOnX):
 
 
 class Scale(StepOnX):
-    """Centre and scale each gene with a given mean and standard deviation, as ``scanpy.pp.scale`` does with its own.
+    """Centre and scale each gene: (x - mean) / std, clipped, as ``scanpy.pp.scale`` does with the data's own values.
 
-    ``X`` is dense, ``[B, n_vars]`` or ``[n_vars]``; float dtypes are kept, others become torch's default dtype. It
-    is computed in float32 (float64 where ``X`` is). The tensor given is not changed.
+    ``X`` is dense, ``[B, n_vars]`` or ``[n_vars]``, and is not changed in place. A float dtype is kept, others become
+    torch's default dtype. It is computed in float32 (float64 for float64).
 
     Parameters
     ----------
     mean, std
-        [n_vars], a number for each gene, computed on the training cells; a std of 0 counts as 1. They go by position,
-        in the order of the genes of ``X``; the index of a Series is not looked at, but must be the same in both.
+        One number for each gene of ``X``, ``[n_vars]``, in its order; a std of 0 counts as 1. If both are pandas
+        Series, their indexes must be equal; the index is not compared with gene names.
     max_value
         Clip to -max_value..max_value; None does not clip.
 
     Raises
     ------
     ValueError
-        If the lengths or indexes differ, mean or std are not finite, std is negative or max_value is not positive; when
-        called, if ``X`` has another number of genes or is sparse (centring would fill it).
+        If lengths or indexes differ, a value is not finite, a std is negative or ``max_value`` is not positive; when
+        called, if ``X`` has another number of genes or is sparse.
 
     Examples
     --------
