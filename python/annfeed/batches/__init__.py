@@ -1,4 +1,4 @@
-"""Decoded rows become batches: dense or CSR tensors, obs, transforms, items and back.
+"""Decoded rows become batches: dense or CSR tensors, obs columns, transforms, items.
 
-Which rows, and when, is decided in loading.
+Loaders (loading/) choose the rows.
 """

@@ -1,7 +1,6 @@
-"""From items to a batch and back, and transforms applied to a batch.
+"""Batches are split into items, items are stacked to batches, and transforms are applied to both.
 
-A dataset reads whole batches; torch and users' transforms speak of items. This is the one place where the two meet: it
-splits, stacks, and hands whole batches on untouched where it can. It reads nothing and knows no order of rows.
+A dataset reads whole batches, but torch's collate functions and users' transforms may take items.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ Batch = dict[str, Any]
 
 
 class Items(Sequence[Item]):
-    """A whole batch that can also be read as a sequence of items.
+    """A batch that is also a sequence of its items, as ``AnnDataset.__getitems__`` returns it.
 
-    It is what ``AnnDataset.__getitems__`` returns: `Collate` takes `batch` as it is, while torch's default_collate and
-    users' own collate functions see items. Items are views of the batch, made when first asked for.
+    `Collate` takes ``batch`` itself; torch's default_collate and users' collate functions see items. Items are views of
+    the batch, and are made when they are first used.
 
     Parameters
     ----------
     batch
-        Every value, tensor or list, with one entry a row.
+        Tensors or lists by key, each with one entry per row.
 
     Raises
     ------
     ValueError
-        If a value has not one entry a row, when the length or items are asked for.
+        If a value does not have one entry per row, when the length or the items are used.
 
     Examples
     --------
@@ -45,26 +44,20 @@ class Items(Sequence[Item]):
     """
 
     def __new__(cls, batch: Batch | list[Item]) -> Any:
-        """Make items of a batch; of a list of items, the batch.
-
-        torch's default_convert, which a DataLoader with ``batch_size=None`` collates with, makes a sequence anew from
-        its members, ``type(items)([…])``, and takes the result for the batch.
-        """
+        """Return items of a batch; of a list of items, the batch: torch's default_convert calls ``type(items)([…])``."""
         return stack(batch) if isinstance(batch, list) else super().__new__(cls)
 
     def __init__(self, batch: Batch) -> None:
-        """Keep the batch."""
         self.batch = batch
         self._items: list[Item] | None = None
 
     def _list(self) -> list[Item]:
-        # default_collate goes through all items once for each key, so they are made once.
+        # Once, because default_collate iterates over all items for each key.
         if self._items is None:
             self._items = split(self.batch)
         return self._items
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return _n_rows(self.batch)
 
     @overload
@@ -72,34 +65,30 @@ class Items(Sequence[Item]):
     @overload
     def __getitem__(self, index: slice) -> list[Item]: ...
     def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        """Return one item, or a list of them for a slice."""
         return self._list()[index]
 
     def __iter__(self) -> Iterator[Item]:
-        """Go through the items."""
         return iter(self._list())
 
     def __reduce__(self) -> tuple[type[Items], tuple[Batch]]:
-        """Pickle the batch alone."""
         return Items, (self.batch,)
 
     def __repr__(self) -> str:
-        """Return the number of rows and the keys."""
         return f"Items({len(self)} rows, keys {list(self.batch)})"
 
 
 class Collate:
-    """The collate function for a torch DataLoader over an AnnDataset: whole batches pass, lists of items are stacked.
+    """The collate function for a torch DataLoader over an AnnDataset.
 
-    Given `Items` or a batch (a dict) it returns the batch as it is. Given a list of items it stacks each key: tensors
-    and numeric arrays to ``[B, ...]``, one-row sparse CSR tensors to CSR ``[B, n_vars]``, numbers to a tensor ``[B]``,
-    str to a list of str, anything else to a list. Nothing is ever filled in.
+    `Items` and batches (dicts) are returned as they are. A list of items is stacked by key: tensors and numeric arrays
+    to ``[B, ...]``, one-row sparse CSR tensors to CSR ``[B, n_vars]``, numbers to a tensor ``[B]``, other values to a
+    list.
 
     Raises
     ------
     ValueError
-        If there are no items, if their keys differ, if the tensors of one key differ in shape or layout, or if a key is
-        a tensor or a number in one item and something else in another.
+        If there are no items, their keys differ, the tensors of a key differ in shape or layout, or a key is a tensor
+        or a number in one item and something else in another.
 
     Examples
     --------
@@ -115,15 +104,13 @@ class Collate:
         return sendable(items if isinstance(items, dict) else stack(items))
 
     def __repr__(self) -> str:
-        """Return the call that makes it."""
         return "Collate()"
 
 
 class LoaderCollate(Collate):
-    """A loader's collate function as its attribute: for the loader and for lists of items, not for another loader.
+    """The ``collate_fn`` attribute of a WindowLoader, which raises in a plain loader that was rebuilt from attributes.
 
-    Code that rebuilds a loader as a plain DataLoader takes the attributes along, this one too. The rows would then be
-    shared out among ranks twice, and what the plain one does not know be lost, without a word.
+    Such a loader would divide the rows among ranks twice, and lose the index, the marks of padding and the state.
 
     Parameters
     ----------
@@ -133,7 +120,7 @@ class LoaderCollate(Collate):
     Raises
     ------
     RuntimeError
-        If it is called with a batch that a dataset made for a plain DataLoader.
+        If it is called with the `Items` that a dataset makes for a plain DataLoader.
 
     Examples
     --------
@@ -147,7 +134,7 @@ class LoaderCollate(Collate):
         self.__wrapped__ = collate_fn.__wrapped__ if isinstance(collate_fn, LoaderCollate) else collate_fn
 
     def __call__(self, items: Any) -> Any:
-        """Return what the function makes of a list of items."""
+        """Return the collated items."""
         if isinstance(items, Items):
             raise RuntimeError(
                 "an annfeed loader was rebuilt as a plain DataLoader (as Accelerate's skip_first_batches does): ranks "
@@ -158,24 +145,13 @@ class LoaderCollate(Collate):
         return self.__wrapped__(items)
 
     def __repr__(self) -> str:
-        """Return the call that makes it."""
         return f"LoaderCollate({self.__wrapped__!r})"
 
 
 def split(batch: Batch) -> list[Item]:
-    """Return the items of a batch: row i of each value, as views.
+    """Return the items of a batch: row i of each value, as views; ValueError if a value has not one entry per row.
 
-    A sparse CSR tensor ``[B, n_vars]`` gives ``[1, n_vars]`` tensors, as torch has no sparse CSR vector.
-
-    Parameters
-    ----------
-    batch
-        Every value, tensor or list, with one entry a row.
-
-    Raises
-    ------
-    ValueError
-        If a value has not one entry a row.
+    A sparse CSR tensor ``[B, n_vars]`` gives ``[1, n_vars]`` tensors, because torch has no sparse CSR vector.
 
     Examples
     --------
@@ -188,7 +164,7 @@ def split(batch: Batch) -> list[Item]:
 
 
 def stack(items: Sequence[Item]) -> Batch:
-    """Return the batch of a list of items; `Collate` says how each type is stacked and what is raised.
+    """Return the batch of a list of items, as `Collate` describes.
 
     Examples
     --------
@@ -219,27 +195,27 @@ def apply_transform(
 ) -> Batch:
     """Return the batch after ``transform``: per-item transforms get items, batched ones the whole batch.
 
-    A Compose of both kinds runs stage by stage, neighbours of one kind together. What a transform raises comes through
-    unchanged. The items are views of the batch, so a transform that works in place changes the batch given.
+    A Compose of both kinds runs in stages, neighbours of one kind together. Items are views of the batch, so a
+    transform that works in place changes ``batch``.
 
     Parameters
     ----------
     transform
-        What to apply; None for nothing.
+        The transform; None for none.
     batch
-        Every value, tensor or list, with one entry a row.
+        Tensors or lists by key, each with one entry per row.
     totals
-        float64 [B], what the rows of "X" sum to over all genes of their matrix; None where "X" has all of them.
+        Sums of the rows of "X" over all genes of their matrix, float64 [B]; None if "X" has all genes.
     dtype
-        Of "X" after the steps on it that come first; None for the usual one.
+        dtype of "X" after the first steps on it; None as in `annfeed.transforms.base.compute`.
 
     Raises
     ------
     TypeError
-        If a transform returns no dict.
+        If a transform does not return a dict.
     ValueError
-        If a value has not one entry a row where items are wanted, the items returned cannot be stacked (`Collate`), or
-        ``totals`` are of an "X" that was changed.
+        If a batch cannot be split into items, or items cannot be stacked (`Collate`), or ``totals`` are needed after a
+        transform that changed "X".
 
     Examples
     --------
@@ -259,7 +235,7 @@ def apply_transform(
         stage = list(members)
         if batched:
             batch = run_steps(stage, batch, known, dtype)
-        elif items := split(batch):  # without rows there is nothing to call, nor to learn new keys from
+        elif items := split(batch):  # without rows there are no items to transform
             batch = stack([run_steps(stage, item) for item in items])
         dtype = None
     return batch

@@ -1,29 +1,17 @@
-"""The keys of a batch, each of one owner: matrices, obs columns, the index, the mark of padding."""
+"""The keys of a batch: matrices, obs columns, the index, the mark of padding."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-#: The row that each row of a batch is, with ``return_index=True``.
+#: Rows of the file or AnnData, int64 [B], with ``return_index=True``.
 INDEX = "index"
-#: The mark of padding: torch.bool [B]. It is in every batch of several ranks, and in no other.
+#: Whether each row is a repeat, torch.bool [B]; in every batch of several ranks, and in no other.
 IS_PADDING = "is_padding"
 
 
 def check_keys(matrices: Iterable[str], obs: Collection[str]) -> None:
-    """Raise where a matrix has a key that is something else's.
-
-    Parameters
-    ----------
-    matrices
-        Keys of ``elem=``.
-    obs
-        Keys of the obs columns that are delivered.
-
-    Raises
-    ------
-    ValueError
-        If one would be lost.
+    """Raise ValueError if a key of ``elem=`` is also the key of an obs column, of the index or of the mark of padding.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One matrix of a dataset: its source, the columns wanted of it, and which rows of it are read together."""
+"""`Matrix`: one matrix of a dataset, with its source and its rows of obs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from annfeed.sources.memory import MemorySource
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Rows that tell one matrix from another.
+#: Rows whose values are part of a fingerprint.
 _SAMPLE = 4
 
 
 class Held(Protocol):
-    """A matrix in an AnnData, whose user may replace it at any time."""
+    """A matrix in an AnnData, which the user may replace at any time."""
 
     @property
     def rows_in_file(self) -> Int64Array | None:
-        """Of a view of a backed AnnData: the row of each of its cells in the file; None for all others."""
+        """The row in the file of each cell of a view of a backed AnnData; None for anything else."""
 
     def now(self, thorough: bool = True) -> Matrix:
         """Return the matrix that the AnnData holds now; as `Matrix.now`."""
@@ -43,17 +43,17 @@ class Matrix:
     Parameters
     ----------
     elem
-        Where it lies: "X", "raw/X", "layers/counts", "obsm/X_pca".
+        Place in the file or AnnData: "X", "raw/X", "layers/counts", "obsm/X_pca".
     source
-        Gives blocks of its rows.
+        Decodes its rows.
     n_obs, n_vars
-        Rows that obs must have, and columns delivered.
+        Rows of obs, and columns delivered.
     names
-        Gives the names of the columns delivered.
+        Returns the names of the delivered columns.
     rows
-        int64 [n_obs], the source's row of each row of obs; None where they are the same.
+        int64 [n_obs], the source's row of each row of obs; None if they are the same.
     held
-        Looks it up again in the AnnData that it is of; None where it is of files only.
+        Looks the matrix up in its AnnData; None if it is in files only.
     """
 
     elem: str
@@ -66,23 +66,22 @@ class Matrix:
     tensors: TensorMaker = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make what makes its tensors."""
         self.tensors = TensorMaker(self.source.place, self.n_vars)
 
     def now(self, thorough: bool = True) -> Matrix:
-        """Return it with what its AnnData objects hold now; itself where nothing changed.
+        """Return the matrix that AnnData objects hold now; itself if nothing changed.
 
         Parameters
         ----------
         thorough
-            Also look whether numbers were overwritten in place, where they were copied to be read.
+            Also notice numbers that were overwritten in place in a matrix that was copied to be read.
 
         Raises
         ------
         StaleDataError
             If an AnnData has other cells or genes than when the dataset was made.
         UnknownNameError
-            If the matrix is no longer there.
+            If the matrix was deleted.
         """
         if self.held is not None:
             return self.held.now(thorough)
@@ -94,14 +93,14 @@ class Matrix:
         return matrix
 
     def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
-        """Decode ``rows`` of obs (any order, repeats allowed), each once; also give the slot of each in the block."""
+        """Decode ``rows`` of obs (any order, repeats allowed), each once; return them and the slot of each row."""
         distinct, slots = self._distinct(rows)
         return self.source.read(distinct, threads), slots
 
     def load(
         self, rows: Int64Array, threads: int, as_stored: torch.dtype | None = None
     ) -> tuple[DecodedRows | StoredRows, Int64Array]:
-        """As `read`; left in the file where dense batches of dtype ``as_stored`` need no more than a copy."""
+        """As `read`, but rows that dense batches of dtype ``as_stored`` only copy are left in the file."""
         distinct, slots = self._distinct(rows)
         if as_stored is not None and isinstance(self.source, FileSource):
             return self.source.read_or_leave(distinct, threads, dtype_name(as_stored)), slots
@@ -113,7 +112,7 @@ class Matrix:
         return distinct, slots.astype(np.int64, copy=False)
 
     def sample_digest(self) -> str:
-        """Return a digest of the values of a few rows, spread over all."""
+        """Return a digest of the values of a few rows at equal distances."""
         rows = (
             np.unique(np.linspace(0, self.n_obs - 1, _SAMPLE).astype(np.int64)) if self.n_obs else np.empty(0, np.int64)
         )
@@ -122,12 +121,12 @@ class Matrix:
         return digest_of(torch.cat([indptr.double(), indices.double(), values]).numpy())
 
     def unit_starts(self) -> Int64Array | None:
-        """First row of obs of each run that is decoded together; None where any row can be read by itself."""
+        """Return the first row of obs of each decode unit; None if any row can be read by itself."""
         starts = self.source.unit_starts()
         return starts if starts is None or self.rows is None else units_of_positions(starts, self.rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the AnnData behind, and rows that a view of it does not have."""
+        # Without the AnnData, and without rows of it that are not in a view.
         state = {**self.__dict__, "held": None}
         if self.rows is not None and isinstance(self.source, MemorySource):
             state |= {"source": self.source.part(self.rows), "rows": None}

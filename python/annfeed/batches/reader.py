@@ -1,7 +1,4 @@
-"""`RowReader`: how positions in a dataset become rows, and rows batches; what loaders ask of a dataset.
-
-Nothing here opens files, and no order is decided here.
-"""
+"""`RowReader`: positions in a dataset become rows, and rows become batches, for loaders and `dataset[…]`."""
 
 from __future__ import annotations
 
@@ -38,25 +35,15 @@ class RowReader(ThroughFile):
     Parameters
     ----------
     matrices
-        By key.
+        Matrices by key.
     obs
-        Of as many rows as they have.
+        The obs of their rows.
     sources
-        Path of each source, or the words for an AnnData.
+        Path of each source, or a description of an AnnData.
     rows
-        int64, the row at each position; None for all rows in their order.
-    transform
-        What is done to batches.
-    output
-        Of matrices: "dense" or "csr".
-    dtype
-        Of matrices.
-    threads
-        Threads that read; None for as many as there are cores.
-    categories
-        What text and categorical columns are delivered as.
-    return_index
-        Whether batches say which rows they are.
+        int64, the row at each position; None for all rows in order.
+    transform, output, dtype, threads, categories, return_index
+        As in `annfeed.AnnDataset`.
 
     Examples
     --------
@@ -93,19 +80,18 @@ class RowReader(ThroughFile):
         self.transform = transform
         self._categories: Literal["str", "code"] = categories
         self._n_rows = obs.n_rows
-        #: Row of the file of each row of obs, of a view of a backed AnnData; else None: they are the same.
+        #: Row in the file of each row of obs, for a view of a backed AnnData; None if they are the same.
         self._rows_in_file: Int64Array | None = None
         self._fingerprint: dict[str, Any] | None = None
         self.look_again(thorough=False)
-        self._steps()  # what is wrong with the transform is told now
+        self._steps()  # errors of the transform are raised now
 
     def __len__(self) -> int:
-        """Return the number of positions."""
         return self._n_rows if self.rows is None else len(self.rows)
 
     @property
     def transform(self) -> Transform | None:
-        """What is done to items or batches; leading NormalizeTotal, Log1p and Scale are done in Rust."""
+        """The transform of items or batches; the core applies NormalizeTotal, Log1p and Scale if they come first."""
         return self._transform
 
     @transform.setter
@@ -115,41 +101,41 @@ class RowReader(ThroughFile):
 
     @property
     def first(self) -> Matrix:
-        """The first matrix, where there are several."""
+        """The first matrix."""
         return next(iter(self.matrices.values()))
 
     @property
     def obs(self) -> ObsTable:
         """The obs of all rows."""
-        assert not isinstance(self._obs, ObsColumns)  # which the reader of one epoch has
+        assert not isinstance(self._obs, ObsColumns)  # that is the obs of a reader for one epoch
         return self._obs
 
     @property
     def checked_obs(self) -> ObsTable:
-        """The obs of all rows, which are those of when it was made."""
+        """The obs of all rows; StaleDataError if they are no longer those of when it was made."""
         self.obs.check_rows()
         return self.obs
 
     @property
     def is_of_file(self) -> bool:
-        """Whether all comes from files, where nobody edits it, and nothing from an AnnData."""
+        """Whether all data come from files, and none from an AnnData that may be edited."""
         return self.obs.is_of_file
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a delivered row, dense; CSR rows are taken for a quarter of that."""
+        """Bytes of a delivered row; a CSR row is estimated as a quarter of a dense one."""
         dense = sum(matrix.n_vars for matrix in self.matrices.values()) * self.dtype.itemsize
         return dense if self.output == "dense" else dense // 4
 
     def unit_starts(self) -> Int64Array | None:
-        """First position of each run of rows that are decoded together; None where any row can be read by itself."""
+        """Return the first position of each decode unit; None if any row can be read by itself."""
         starts = self.first.unit_starts()
         return starts if starts is None or self.rows is None else units_of_positions(starts, self.rows)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what tells these rows from others: numbers, and digests of ``rows`` and of a few rows' values.
+        """Return numbers, and digests of ``rows`` and of a few rows' values, to tell these rows from others.
 
-        It is of the contents: the same cells in a file that was moved, recompressed or added to have the same one.
+        The same cells in a file that was moved, recompressed or added to have the same fingerprint.
 
         Examples
         --------
@@ -169,7 +155,7 @@ class RowReader(ThroughFile):
         return dict(self._fingerprint)
 
     def _sources_digest(self) -> str | None:
-        """Of several sources: names and first rows, as a few values do not show that one of many was exchanged."""
+        """Return a digest of the names and first rows of several sources; values of a few rows miss most files."""
         source = self.first.source
         if not isinstance(source, JoinedSource):
             return None
@@ -185,46 +171,43 @@ class RowReader(ThroughFile):
         return positions if self.rows is None else self.rows[positions]
 
     def rows_at(self, positions: Int64Array) -> Int64Array:
-        """Return the rows of the file or AnnData at ``positions``: what ``"index"`` is, and `write_obsm` writes to.
-
-        Of a view of a backed AnnData these are the rows of its file, as the view itself can hold no results.
-        """
+        """Return the rows of the file or AnnData at ``positions``, as ``"index"`` has them."""
         rows = self.rows_of_obs(positions)
         return rows if self._rows_in_file is None else self._rows_in_file[rows]
 
     def part(self, positions: Int64Array) -> Self:
-        """Return the same of some positions."""
+        """Return a reader of some positions."""
         part = copy.copy(self)
         part.rows, part._fingerprint = self.rows_of_obs(positions), None
         return part
 
     def with_transform(self, transform: Transform | None) -> Self:
-        """Return the same with another transform."""
+        """Return a copy with another transform."""
         other = copy.copy(self)
         other.transform = transform
         return other
 
     def look_again(self, thorough: bool) -> None:
-        """Take the matrices that AnnData objects hold now."""
+        """Use the matrices that AnnData objects hold now."""
         self.obs.check_rows()
         now = {key: matrix.now(thorough) for key, matrix in self.matrices.items()}
         if any(now[key] is not matrix for key, matrix in self.matrices.items()):
             self.matrices, self._fingerprint = now, None
         held = self.first.held
-        if held is not None:  # else of files, or a dataset that travelled to another process
+        if held is not None:  # None for files, and in another process
             self._rows_in_file = held.rows_in_file
 
     def at_epoch(self, return_index: bool) -> Self:
-        """Return what it is now, for an epoch: what AnnData objects hold, and the transform.
+        """Return a copy for an epoch, with what AnnData objects hold now and the current transform.
 
-        Whatever is replaced later, in the AnnData or in the dataset, does not reach it.
+        What is replaced later, in an AnnData or in the dataset, does not change the copy.
 
         Raises
         ------
         StaleDataError
             If an AnnData has other cells or genes than when the dataset was made.
         UnknownNameError
-            If a matrix or an obs column is no longer there.
+            If a matrix or an obs column was deleted.
         """
         self.look_again(thorough=True)
         now = copy.copy(self)
@@ -234,19 +217,19 @@ class RowReader(ThroughFile):
         return now
 
     def pin_batches(self, pinned: bool) -> None:
-        """Make the next batches in page-locked memory, or no longer."""
+        """Set whether the next batches are made in page-locked memory."""
         for matrix in self.matrices.values():
             matrix.tensors.pin(pinned)
 
     def batch(self, positions: Int64Array) -> Batch:
-        """Return the rows at ``positions``, as AnnData objects hold them now, as one batch, transformed."""
+        """Return the rows at ``positions``, as AnnData objects hold them now, as one transformed batch."""
         self.look_again(thorough=False)
-        self._fused = None  # a transform may have another parameter by now
+        self._fused = None  # parameters of the transform may have changed
         done: Batch = self.postprocess(self.load(positions).batch(0, len(positions)))
         return done
 
     def load(self, positions: Int64Array) -> LoadedWindow:
-        """Read the rows at ``positions`` (int64, any order, repeats allowed) together, to make batches of them."""
+        """Read the rows at ``positions`` (int64, any order, repeats allowed) together, as a window."""
         rows = self.rows_of_obs(positions)
         index = self.rows_at(positions) if self.return_index else None
         return LoadedWindow(
@@ -257,11 +240,11 @@ class RowReader(ThroughFile):
         )
 
     def obs_batch(self, rows: Int64Array) -> Batch:
-        """Return what batches hold of obs at ``rows`` of it."""
+        """Return the obs columns of a batch at ``rows`` of obs."""
         return self._obs.take(rows, self._categories)
 
     def read(self, rows: Int64Array) -> dict[str, WindowRows]:
-        """Read ``rows`` of obs together, of every matrix."""
+        """Read ``rows`` of every matrix together."""
         steps, threads = self._steps(), reading_threads(self.threads)
         found: dict[str, WindowRows] = {}
         for key, matrix in self.matrices.items():
@@ -273,18 +256,16 @@ class RowReader(ThroughFile):
         return found
 
     def postprocess(self, batch: Batch, collate_fn: Any = None) -> Any:
-        """Return a batch of a window transformed and collated: a user's collate function sees a sequence of items."""
+        """Return a batch of a window after transform and collate function; a user's sees a sequence of items."""
         steps = self._steps()
         totals = batch.pop(ROW_TOTALS, None)
-        marks = {
-            key: batch.pop(key) for key in (INDEX, IS_PADDING) if key in batch
-        }  # beside whatever a transform makes
+        marks = {key: batch.pop(key) for key in (INDEX, IS_PADDING) if key in batch}  # not for the transform
         dtype = self.dtype if steps.dtype != self.dtype else None
         done = {**apply_transform(steps.rest, batch, totals, dtype), **marks}
         return done if collate_fn is None or isinstance(collate_fn, Collate) else collate_fn(Items(done))
 
     def _steps(self) -> Fused:
-        """What of the transform is done in Rust, and what is left."""
+        """Return which steps of the transform the core applies, and which are left."""
         if self._fused is None:
             source = self.matrices["X"].source if "X" in self.matrices else None
             has_gaps = isinstance(source, JoinedSource) and source.has_gaps

@@ -1,7 +1,4 @@
-"""Tensors of decoded rows: dense or CSR, in any dtype of torch's that batches can have.
-
-The one place that knows how torch's dtypes travel through numpy.
-"""
+"""Decoded rows become tensors, dense or CSR, of any dtype that batches can have."""
 
 from __future__ import annotations
 
@@ -31,17 +28,12 @@ _NAMES = {
     torch.int32: "int32",
     torch.int64: "int64",
 }
-#: dtypes that numpy does not have or the core does not take: their bits travel as uint16.
+#: dtypes that numpy or the core does not have; the core writes their bits as uint16.
 _AS_BITS = (torch.float16, torch.bfloat16)
 
 
 def dtype_name(dtype: Any) -> str:
-    """Return the name of a torch dtype that batches can have.
-
-    Raises
-    ------
-    TypeError
-        If batches cannot have it.
+    """Return the name of a torch dtype; TypeError if batches cannot have it.
 
     Examples
     --------
@@ -56,24 +48,24 @@ def dtype_name(dtype: Any) -> str:
 
 @dataclass
 class TensorMaker:
-    """Makes tensors of decoded rows of one matrix, in memory that goes round.
+    """Makes tensors of decoded rows of one matrix, in recycled memory.
 
     Parameters
     ----------
     place
-        The words for the matrix in messages.
+        Name of the matrix in messages.
     n_vars
         Columns delivered.
     """
 
     place: str
     n_vars: int
-    #: What losses were told of.
+    #: Kinds of losses that a warning was given for.
     _told: set[str] = field(default_factory=set, init=False)
     _memory: BatchMemory = field(default_factory=BatchMemory, init=False)
 
     def pin(self, pinned: bool) -> None:
-        """Make the next tensors in page-locked memory, or no longer."""
+        """Set whether the next tensors are made in page-locked memory."""
         self._memory.pinned = pinned
 
     def tensor(
@@ -90,7 +82,7 @@ class TensorMaker:
         Raises
         ------
         ValueError
-            If an integer dtype cannot hold a value, or ``ops`` are of another number of columns.
+            If an integer dtype cannot hold a value, or ``ops`` have another number of columns.
         """
         try:
             if isinstance(block, StoredRows):
@@ -123,7 +115,7 @@ class TensorMaker:
         self, block: DecodedRows, slots: Int64Array, dtype: torch.dtype, ops: RowOps | None
     ) -> tuple[torch.Tensor, Lost | None]:
         indptr, indices, values, lost = self.csr_parts(block, slots, dtype, ops)
-        # The core makes valid CSR; its tests run torch's own check.
+        # The core makes valid CSR; tests run torch's check.
         batch = compressed(indptr, indices, values, (len(slots), self.n_vars))
         return batch, lost
 
@@ -151,5 +143,5 @@ class TensorMaker:
 
 
 def _as_numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """The tensor's memory as an array that the core takes."""
+    """Return the tensor's memory as an array for the core."""
     return tensor.view(torch.int16).numpy().view(np.uint16) if tensor.dtype in _AS_BITS else tensor.numpy()

@@ -1,7 +1,4 @@
-"""A window's rows, read: batches are made of it as often and in whatever order is wanted.
-
-It owns what it needs for that, and is dropped when its last batch is made.
-"""
+"""`LoadedWindow`: the decoded rows of a window, from which its batches are made."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from annfeed.errors import StaleFileError
 from annfeed.h5ad.turns import reading
 from annfeed.order.windows import Window
 
-#: Key of a batch between `LoadedWindow.batch` and `RowReader.postprocess`, which no transform sees.
+#: Key of row totals in a batch between `LoadedWindow.batch` and `RowReader.postprocess`; transforms do not see it.
 ROW_TOTALS = "annfeed: totals of the rows of X"
 
 
@@ -30,11 +27,11 @@ class WindowRows:
     Parameters
     ----------
     block
-        The rows, each once: decoded, or as they are stored; or what has them in memory (``annfeed.scvi`` only).
+        The rows, each once: decoded, or left in the file, or (in ``annfeed.scvi``) a matrix in memory.
     slots
-        int64, where in it each row of the window is.
+        int64, the slot in ``block`` of each row of the window.
     tensor
-        Makes a tensor (for scvi-tools: or an array) of the block's rows at some slots.
+        Makes a tensor (for scvi-tools also an array) of the rows at some slots of ``block``.
     """
 
     block: Any
@@ -43,18 +40,18 @@ class WindowRows:
 
 
 class LoadedWindow:
-    """The rows of one window, decoded.
+    """The decoded rows of one window.
 
     Parameters
     ----------
     read
         Reads the rows of each matrix, by key.
     obs
-        Gives the obs of rows ``start`` to ``stop`` of the window.
+        Returns the obs columns of rows ``start`` to ``stop`` of the window.
     index
-        int64, the rows' numbers, where batches are to say them.
+        int64, the rows for ``"index"``; None without it.
     with_totals
-        Whether batches say what the rows of "X" sum to over all genes.
+        Whether batches have the sums of the rows of "X" over all genes.
     """
 
     def __init__(
@@ -72,7 +69,7 @@ class LoadedWindow:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of decoded rows held."""
+        """Bytes of the decoded rows."""
         return sum(rows.block.nbytes for rows in self._rows.values())
 
     def batch(self, start: int, stop: int) -> Batch:
@@ -80,7 +77,7 @@ class LoadedWindow:
         try:
             return self._batch(start, stop)
         except StaleFileError:
-            # Rows left in the file while annfeed itself wrote to it; of any other change the second read tells again.
+            # Rows were left in the file, and annfeed wrote to it: read again. After any other change this raises.
             with reading():
                 self._rows = self._read()
                 return self._batch(start, stop)
@@ -88,34 +85,26 @@ class LoadedWindow:
     def _batch(self, start: int, stop: int) -> Batch:
         batch: dict[str, Any] = {key: r.tensor(r.block, r.slots[start:stop]) for key, r in self._rows.items()}
         obs = self._obs(start, stop)
-        check_keys(batch, obs)  # a column may have been added to the obs of an AnnData
+        check_keys(batch, obs)  # the obs of an AnnData may have a new column
         if self._with_totals:
             x: Any = self._rows["X"]
             batch[ROW_TOTALS] = torch.from_numpy(x.block.totals(x.slots[start:stop]))
         batch.update(obs)
         if self._index is not None:
-            # A copy: the rows of a window are one array.
+            # A copy, because the rows of a window are one array.
             batch[INDEX] = torch.from_numpy(self._index[start:stop].copy())
         return batch
 
 
 class Loaded(Protocol):
-    """The rows of a window, read."""
+    """The rows of a window that was read."""
 
     def batch(self, start: int, stop: int) -> Batch:
         """Return rows ``start`` to ``stop`` of the window as a batch."""
 
 
 def batches_of(window: Window, loaded: Loaded) -> Iterator[Batch]:
-    """Give the batches of a window, before any transform; with several ranks marked where rows only fill up the last.
-
-    Parameters
-    ----------
-    window
-        Positions and their cut into batches.
-    loaded
-        The rows at them, read.
-    """
+    """Yield the batches of a window, before any transform; with several ranks they have ``"is_padding"``."""
     bounds = window.offsets.tolist()
     for start, stop in pairwise(bounds):
         batch = loaded.batch(start, stop)

@@ -1,4 +1,4 @@
-"""The loop: samplers, the loader, reading ahead, worker processes, saved states, and trainers of others.
+"""The loader: samplers, reading ahead, worker processes, saved states, and trainers of other libraries.
 
-The order itself is made in order.
+The order of rows is computed in order/.
 """

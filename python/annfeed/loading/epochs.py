@@ -1,7 +1,6 @@
-"""An epoch of a loader as it begins, or goes on from a saved place.
+"""`Epoch`: an epoch of a loader from its beginning, or from a saved place.
 
-`PlanSampler` counts the epochs of our own orders, `GivenSampler` those of samplers that others bring. A loader treats
-both alike, and so it does their plans of an epoch, `EpochPlan` and `SamplerPlan`.
+`PlanSampler` makes the epochs of annfeed's orders, `GivenSampler` those of users' samplers.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ class Epoch:
     Parameters
     ----------
     windows
-        Those that are left.
+        The windows that are left.
     plan
-        Their order.
+        The order of the whole epoch.
     place
-        Where in the epoch the loader is.
+        Place of the loader in the epoch.
     seed
-        Of worker processes.
+        Seed of the worker processes.
     """
 
     windows: Iterator[Window]
@@ -41,19 +40,19 @@ class Epoch:
 def begun(
     progress: Progress, plan: EpochPlan | SamplerPlan, epoch: int, seed: int | None, worker_key: tuple[int, int, int]
 ) -> Epoch:
-    """Return the epoch that begins, or the rest of it where its place was loaded.
+    """Return the epoch that begins, or the rest of it if its place was loaded.
 
     Parameters
     ----------
     progress
-        Of the loader.
+        Progress of the loader.
     plan, epoch, seed
-        Of the epoch; the seed is None where a sampler makes the order.
+        Plan, number and seed of the epoch; the seed is None if a user's sampler makes the order.
     worker_key
-        A seed, a number of the epoch, and the rank, of which the seed of workers is made.
+        Seed, number of the epoch and rank, from which the seed of workers is derived.
     """
     place = progress.begin(epoch, seed, plan.n_batches)
-    # Workers of the rest of an epoch do not repeat the random numbers of those before.
+    # Workers of a resumed epoch do not repeat the random numbers of its first part.
     rest = (place.batch,) if place.batch else ()
     worker_seed = derive_key(*worker_key[:2], EpochStream.WORKERS, worker_key[2], *rest)
     return Epoch(plan.windows(place.batch, place.digest), plan, place, worker_seed)

@@ -1,4 +1,4 @@
-"""Samplers that others bring: their epochs, and those that Lightning puts around ours to predict."""
+"""Samplers of users and trainers: their epochs, and the samplers that Lightning wraps around ours to predict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class GivenSampler:
-    """The epochs of a sampler that a user, or a trainer, brings.
+    """The epochs of a sampler that a user or a trainer passes.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class GivenSampler:
     batch_size, drop_last
         As in `SamplerPlan`.
     seed
-        Of workers; None draws one for each epoch.
+        Seed of workers; None draws one for each epoch.
     generator
-        Where seeds come from with ``seed=None``; None for torch's global generator.
+        Generator to draw seeds from; None for torch's global generator.
     """
 
     def __init__(
@@ -53,23 +53,23 @@ class GivenSampler:
 
     @property
     def epoch(self) -> int:
-        """The number of the next epoch: that of the sampler, if it has one as torch's DistributedSampler does."""
+        """The number of the next epoch: the sampler's ``epoch`` if it has ``set_epoch``, else counted here."""
         epochs: list[int] = [sampler.epoch for sampler in self._with_epochs()]
         return epochs[0] if epochs else self._n_begun
 
     @property
     def n_batches(self) -> int:
-        """Batches of an epoch; TypeError where the sampler does not know."""
+        """Batches of an epoch; TypeError if the sampler has no length."""
         return len(self._plan())
 
     @property
     def n_known(self) -> int | None:
-        """`n_batches`, None where the sampler does not know."""
+        """`n_batches`, or None if the sampler has no length."""
         return self._plan().n_batches
 
     @property
     def remainder(self) -> int:
-        """-1: nobody knows how many rows of the ranks' last batches are repeats."""
+        """-1: the number of repeated rows in the ranks' last batches is unknown."""
         return -1
 
     def set_epoch(self, epoch: int) -> None:
@@ -78,24 +78,24 @@ class GivenSampler:
             sampler.set_epoch(epoch)
 
     def resume(self, place: Position) -> None:
-        """Let the next epoch go on from ``place``."""
+        """Continue from ``place`` in the next epoch."""
         self._n_begun = place.epoch
         self.set_epoch(place.epoch)
         self.progress.load(place)
 
     def begin_epoch(self) -> Epoch:
-        """Draw a seed for workers, as torch's loader does, and count the epoch."""
+        """Begin and count the next epoch; with no seed draw one for workers, as torch's loader does."""
         seed = draw_seed(self._generator, 1) if self._seed is None else self._seed
         number = self.epoch
         self._n_begun += 1
         return begun(self.progress, self._plan(), number, None, (seed, self._n_begun, rank_and_world()[0]))
 
     def order(self) -> dict[str, Any]:
-        """Return what the order is made of, for a saved state."""
+        """Return what determines the order, for a saved state."""
         return self._plan().state() | {"seed": self._seed, "world": rank_and_world()[1]}
 
     def in_words(self) -> str:
-        """Return what the order is, for people."""
+        """Return a description of the order."""
         return f"that of a {type(self.sampler).__name__}"
 
     def _plan(self) -> SamplerPlan:
@@ -110,7 +110,7 @@ class GivenSampler:
         )
 
     def _with_epochs(self) -> list[Any]:
-        """The sampler, and the one inside it, where their epoch can be set."""
+        """Return which of the sampler and the one inside it have an epoch that can be set."""
         candidates = (self.sampler, getattr(self.sampler, "sampler", None))
         return [
             sampler
@@ -120,10 +120,7 @@ class GivenSampler:
 
 
 def predict_all(batch_sampler: Any) -> None:
-    """Let nothing be dropped or filled up where Lightning predicts: it makes the loader anew around our sampler.
-
-    Its batch sampler takes note of the batches, and is asked not to drop the last one; our sampler must not either.
-    """
+    """Drop and repeat no row when Lightning predicts: it makes a new loader whose batch sampler wraps our sampler."""
     sampler, wrapped = getattr(batch_sampler, "sampler", None), getattr(batch_sampler, "_batch_sampler", None)
     if isinstance(sampler, PlanSampler) and wrapped is not None:
         batch_sampler.sampler = wrapped.sampler = sampler.undropped()

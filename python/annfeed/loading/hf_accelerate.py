@@ -1,8 +1,8 @@
-"""Hugging Face Accelerate: ``accelerator.prepare`` hands back our loader itself, which then delivers on its device.
+"""Hugging Face Accelerate: ``accelerator.prepare`` returns our loader itself, which then delivers on its device.
 
-Any other loader Accelerate rebuilds from its attributes, sharing its batches out among the processes; ours have their
-shares already, and would lose what a plain DataLoader does not know. Accelerate leaves alone what says that it is
-prepared, and asks first: that question is answered here. Nothing of Accelerate is imported before it asks.
+Accelerate rebuilds any other loader as a plain DataLoader that divides batches among processes; ours divides rows
+itself. Accelerate leaves a loader alone whose ``_is_accelerate_prepared`` is True; reading that attribute calls
+`asked_by`. This module imports nothing of Accelerate before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _END = object()
 
 
 class Prepared:
-    """What an accelerator wants of a loader: its device, and to know when the last batch comes.
+    """A loader's tasks for an accelerator: move batches to its device, and tell it which batch is the last.
 
     Parameters
     ----------
@@ -31,11 +31,11 @@ class Prepared:
     Raises
     ------
     ValueError
-        If it would have batches shared out in another way than annfeed does: cut (``split_batches``), sent by one
-        process (``dispatch_batches``), repeated in a group of processes (tensor or context parallelism), or among other
-        processes than annfeed knows of.
+        If it would divide batches differently from annfeed: by cutting them (``split_batches``), by sending them from
+        one process (``dispatch_batches``), by repeating them in a group of processes (tensor, context or sequence
+        parallelism), or among other ranks.
     RuntimeError
-        If this version of Accelerate keeps account of its loaders in another way.
+        If this version of Accelerate does not have the attributes that register loaders.
     """
 
     def __init__(self, accelerator: Any, on_device: bool) -> None:
@@ -70,18 +70,18 @@ class Prepared:
         self._non_blocking = bool(getattr(accelerator, "non_blocking", False))
 
     def follow(self, loader: Any, batches: Iterator[Any], remainder: int) -> Generator[Any]:
-        """Give the batches on the device; the accelerator is told of the loader, and which batch is its last.
+        """Yield the batches on the device, and register the loader while it delivers.
 
-        Gradients that are accumulated are applied then, and metrics that are gathered are cut to ``remainder``.
+        At the last batch Accelerate applies accumulated gradients, and cuts gathered metrics to ``remainder``.
 
         Parameters
         ----------
         loader
-            It has ``end_of_dataloader`` and ``remainder``, where Accelerate looks.
+            Gets the attributes ``end_of_dataloader`` and ``remainder``, which Accelerate reads.
         batches
-            An epoch's. One is made ahead, as in Accelerate's own loaders.
+            Batches of an epoch. One is taken ahead, as in Accelerate's own loaders.
         remainder
-            Rows of all processes' last batches together, repeats not counted; 0 where all are full, -1 for unknown.
+            Rows of all processes' last batches together, without repeats; 0 if all are full, -1 if unknown.
         """
         from accelerate.utils import send_to_device
 
@@ -102,12 +102,12 @@ class Prepared:
 
 
 def asked_by(caller: FrameType | None) -> Prepared | None:
-    """Return what the accelerator wants that asks, in its method that prepares loaders; None if it is not one.
+    """Return the tasks for the accelerator whose method is ``caller``; None if it is not a method of one.
 
     Parameters
     ----------
     caller
-        The frame that asks. Accelerate tells a loader neither who asks nor whether its batches are to be moved.
+        A frame. Its local variables hold the accelerator and whether to move batches, which Accelerate does not pass.
 
     Raises
     ------

@@ -1,8 +1,4 @@
-"""`WindowLoader`: a torch DataLoader that reads windows, in the order of an `EpochPlan`, ahead of the model.
-
-The order comes from order/epoch.py, the rows from the dataset; epochs, seeds, ranks, workers and the read-ahead are
-settled here.
-"""
+"""`WindowLoader`: a torch DataLoader that reads windows ahead of the model, in the order of an `EpochPlan`."""
 
 from __future__ import annotations
 
@@ -31,18 +27,17 @@ if TYPE_CHECKING:
 
 
 class WindowLoader(DataLoader[Any]):
-    """What `AnnDataset.get_optimized_dataloader` returns; see there for the parameters.
+    """A torch DataLoader that reads windows of rows; `AnnDataset.get_optimized_dataloader` has its parameters.
 
-    It is a torch DataLoader with its attributes, over the same dataset. Its order is the same for any number of threads
-    and workers. An epoch delivers what AnnData objects hold, and makes batches with the transform that the dataset has,
-    when it begins. Workers of a dataset on paths are persistent unless told otherwise; those of an AnnData are new in
-    each epoch. Under torch.distributed (or RANK and WORLD_SIZE) each rank delivers its own share, in equally many
-    batches.
+    Batches are the same for any number of threads and workers. An epoch delivers what AnnData objects hold when it
+    begins, with the transform that the dataset has then. Under torch.distributed (or with RANK and WORLD_SIZE) each
+    rank delivers its own share, in equally many batches. ``persistent_workers`` is True by default for a dataset of
+    paths; for an AnnData, workers are started anew in each epoch.
 
     Raises
     ------
     TypeError
-        If a keyword is unknown.
+        If a keyword is unknown, or a number is not an integer.
     ValueError
         If a value is out of range, or options exclude each other.
 
@@ -81,7 +76,7 @@ class WindowLoader(DataLoader[Any]):
         **kwargs: Any,
     ) -> None:
         if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
-            batch_size, sampler, batch_sampler = 1, None, sampler  # as torch documents it: the sampler gives batches
+            batch_size, sampler, batch_sampler = 1, None, sampler  # torch's documented use: the sampler gives batches
         if batch_sampler is None and batch_size is None:
             raise ValueError("batch_size is None; expected an integer. A plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None
@@ -113,7 +108,7 @@ class WindowLoader(DataLoader[Any]):
                     raise ValueError(f"{name} given with a sampler, which alone says what comes when; pass one of them")
         if batch_sampler is not None:
             predict_all(batch_sampler)
-            # torch's own check that batch_size, sampler and drop_last were left alone, with its own words.
+            # torch's own check and message.
             keywords: dict[str, Any] = {"batch_sampler": batch_sampler, "sampler": sampler}
             if batch_size not in (1, 32) or drop_last:
                 raise ValueError("batch_sampler excludes batch_size, shuffle, sampler, and drop_last")
@@ -136,7 +131,7 @@ class WindowLoader(DataLoader[Any]):
         self.return_index = dataset.reader.return_index if return_index is None else return_index
         if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
             raise ValueError(f"prefetch_batches is {prefetch_batches!r}; expected an integer from 0 on")
-        # A worker's cache of decoded rows is worth keeping for the next epoch.
+        # The next epoch can use the workers' caches.
         kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.reader.is_of_file)
         self._workers = LoaderWorkers()
         self._prepared: Prepared | None = None
@@ -158,20 +153,20 @@ class WindowLoader(DataLoader[Any]):
 
     @property
     def _is_accelerate_prepared(self) -> bool:
-        """Accelerate asks this in ``prepare``, and rebuilds the loader where it is False; asked so, it is prepared."""
+        """Whether an accelerator prepared the loader; reading it in ``accelerator.prepare`` prepares it."""
         asked = asked_by(sys._getframe(1))
         if asked is not None:
             self._prepared = asked
-            # Its save_state and load_state then take our state along.
+            # Accelerate's save_state and load_state then include the loader's state.
             self.use_stateful_dataloader = True
         return self._prepared is not None
 
     @_is_accelerate_prepared.setter
     def _is_accelerate_prepared(self, prepared: bool) -> None:
-        pass  # Accelerate marks whatever it prepared.
+        pass  # Accelerate sets it on what it prepared.
 
     def set_epoch(self, epoch: int) -> None:
-        """Make ``epoch`` the number of the next epoch, as ``sampler.set_epoch`` does; without it, epochs count up.
+        """Set the number of the next epoch, as ``sampler.set_epoch`` does; by default epochs are counted from 0.
 
         Examples
         --------
@@ -186,23 +181,23 @@ class WindowLoader(DataLoader[Any]):
         self._epochs.set_epoch(epoch)
 
     def __len__(self) -> int:
-        """Return the number of batches that this rank delivers."""
+        """Return the number of batches that this rank delivers in an epoch."""
         return self._epochs.n_batches
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Deliver an epoch. Seed, epoch number and rank are settled, and reading begins, at the first ``next``."""
+        """Deliver an epoch, which begins at the first ``next``: then seed, number and rank are taken, and it reads."""
         return self._epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the loader stands, to go on from there later: a small dict of numbers and texts.
+        """Return the place of the loader in its epoch, for `load_state_dict`: a small dict of numbers and texts.
 
-        What counts is the batches delivered, not those made ahead. Every rank's state is the same but for its "rank",
-        and fits every rank. After an epoch's last batch it is the beginning of the next epoch.
+        It counts delivered batches, not those made ahead. The states of all ranks are equal except for "rank", and each
+        fits every rank. After the last batch of an epoch, it is the beginning of the next epoch.
 
         Raises
         ------
         ValueError
-            If workers deliver batches in no order (``in_order=False``).
+            If workers may deliver batches in another order (``in_order=False``).
 
         Examples
         --------
@@ -224,16 +219,16 @@ class WindowLoader(DataLoader[Any]):
         return as_state(place, self._epochs.order(), self._rows.reader.fingerprint(), rank_and_world()[0])
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Let the next epoch be the rest of the one in which ``state_dict`` was saved.
+        """Continue, in the next iteration, the epoch in which ``state_dict`` was saved.
 
-        Its batches are exactly those that would have come, for any number of workers. Those that were delivered are not
-        read again. ``sampler.set_epoch`` with another epoch's number forgets the place.
+        The batches are exactly those that would have come, for any number of workers. Rows that were delivered are not
+        read again. ``sampler.set_epoch`` with the number of another epoch discards the place.
 
         Raises
         ------
         ValueError
-            If it is no state, or one of other data, or of another order (batch size, seed, ranks, …): the message tells
-            what differs.
+            If it is not a state, or a state of other data or of another order (batch size, seed, ranks, …); the message
+            names what differs.
         """
         self._check_in_order()
         data, rank = self._rows.reader.fingerprint(), rank_and_world()[0]
@@ -257,7 +252,7 @@ class WindowLoader(DataLoader[Any]):
 
     def _from_threads(self, reads: Reads, windows: Iterator[Window]) -> Generator[Any]:
         pin = bool(self.pin_memory and torch.cuda.is_available())
-        # Matrices are made in page-locked memory at once; obs, and what transforms made anew, is copied there.
+        # Matrices are made in page-locked memory; obs and new tensors of transforms are copied to it.
         reads.pin_batches(pin)
         with closing(read_ahead(reads, windows, self.prefetch_batches)) as batches:
             for batch in batches:
@@ -266,7 +261,7 @@ class WindowLoader(DataLoader[Any]):
 
     @property
     def _collate(self) -> Any:
-        """The collate function; the attribute is guarded."""
+        """The collate function itself; the attribute is a `LoaderCollate`."""
         return LoaderCollate(self.collate_fn).__wrapped__
 
     @property
@@ -278,7 +273,7 @@ class WindowLoader(DataLoader[Any]):
             raise ValueError("in_order=False: workers deliver in no order, which no state can tell; pass in_order=True")
 
     def __repr__(self) -> str:
-        """Return what the loader delivers, and how, one fact a line."""
+        """Return dataset, order, batch size, batches, window, cache, threads and workers, one on a line."""
         rows, n_batches = self._rows, self._epochs.n_known
         rank, world = rank_and_world()
         share = f" on rank {rank} of {world}" if world > 1 else ""
@@ -296,5 +291,4 @@ class WindowLoader(DataLoader[Any]):
         return "\n".join([f"{type(self).__name__}:", *(f"  {name}: {fact}" for name, fact in facts.items())])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the accelerator behind."""
         return {**self.__dict__, "_prepared": None}

@@ -1,4 +1,4 @@
-"""The worker processes of a `WindowLoader`: new for each epoch, or kept for the next one."""
+"""The worker processes of a `WindowLoader`: started for each epoch, or kept for the next."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class LoaderWorkers:
-    """Workers of a loader; persistent ones serve one epoch at a time, another one beside it gets workers of its own."""
+    """Workers of a loader. Persistent ones serve one epoch at a time; a second epoch at the same time gets new ones."""
 
     def __init__(self) -> None:
         self._kept: DataLoader[Any] | None = None
         self._kept_are_busy = False
-        self._kept_know: tuple[Any, ...] = ()  # what they were made with
+        self._kept_know: tuple[Any, ...] = ()  # dataset and options that the kept workers have
 
     def batches(
         self, loader: DataLoader[Any], reads: Reads, windows: Iterator[Window], seed: int, collate_fn: Any
     ) -> Generator[Any]:
-        """Give the batches of an epoch.
+        """Yield the batches of an epoch.
 
         Parameters
         ----------
@@ -41,14 +41,14 @@ class LoaderWorkers:
         reads
             Its dataset, as the epoch reads it.
         windows
-            Of the epoch.
+            Windows of the epoch.
         seed
-            Workers' seeds are made of it: they repeat with ``seed=``, and no generator of the user's is touched.
+            The workers' seeds are derived from it; no generator of the user is touched.
         collate_fn
-            As torch takes it.
+            As in torch's DataLoader.
         """
         reader: Reader = loader.dataset.reader  # type: ignore[attr-defined]  # torch's word for it is Dataset
-        # Persistent workers have the dataset as it was when they were made, which an AnnData may not be any more.
+        # Persistent workers have the dataset of when they were started; an AnnData may have changed since.
         persistent = loader.persistent_workers and reader.is_of_file and not self._kept_are_busy
         transform = _pickled(reader.transform) if persistent else None
         if persistent:
@@ -71,7 +71,7 @@ class LoaderWorkers:
                 self._kept_are_busy = False
 
     def __reduce__(self) -> tuple[type[LoaderWorkers], tuple[()]]:
-        """Leave workers behind: a copy of a loader, or one in another process, makes its own."""
+        """Pickle without workers: a copy of a loader starts its own."""
         return LoaderWorkers, ()
 
 
@@ -80,8 +80,8 @@ def _postprocessed(reads: Reads, batch: Batch, collate_fn: Any) -> Any:
 
 
 def _pickled(transform: Transform | None) -> bytes | None:
-    """Return a transform pickled, to be compared with and sent to workers; None if it does not pickle."""
+    """Return a transform pickled, to compare it and send it to workers; None if it does not pickle."""
     try:
         return pickle.dumps(transform)
-    except Exception:  # whatever its own code raises; forked workers need no pickle
+    except Exception:  # any error of a user's class; forked workers need no pickle
         return None

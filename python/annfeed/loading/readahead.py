@@ -1,11 +1,10 @@
-"""Reading ahead: the next window is read, and the next batches are made, while the model works on this one.
+"""Reading ahead: one thread reads the next window and one makes the next batches while the model works.
 
-Two threads, made at the first batch and gone with the last: one reads windows, one makes batches. Both spend their time
-in Rust, without the GIL. Neither runs transforms, nor a sampler: both may draw from the model's generator, so that it
-must be in the caller's thread, at a moment that does not depend on how fast the others are.
+They start at the first batch and spend their time in Rust, without the GIL. Transforms and samplers may draw from the
+model's generator, so they run in the caller's thread, at moments that do not depend on the speed of the threads.
 
-The threads end with the iteration, whoever ends it: a loop, an error, the garbage collector in any thread, or the
-interpreter, which would otherwise kill them in the middle of Rust or C++ and be aborted for it.
+The threads end with the iteration: at the end of the loop, with an error, when the garbage collector frees it in any
+thread, or before the interpreter ends (which would otherwise kill them inside Rust or C++ and abort).
 """
 
 from __future__ import annotations
@@ -27,29 +26,29 @@ from annfeed.sources.cancel import cancelled_by
 
 
 class Loads(Protocol):
-    """What reads windows."""
+    """An object that reads windows."""
 
     def load(self, positions: Int64Array, /) -> Loaded:
         """Read the rows at ``positions`` (any order, repeats allowed) together."""
 
 
-#: How often a waiting thread looks whether it is still wanted, in seconds.
+#: Seconds between two looks of a waiting thread at whether it should stop.
 _LOOK = 0.05
-#: Windows whose rows are known while the first of them is delivered: the next is read then, one more may follow it.
+#: Windows that are drawn from the order at a time: the delivered one, the one being read, and one more.
 _PLANNED = 3
 
 
-#: Batches made ahead. Of large ones fewer: the fewer are in flight, the more of them stay in the processor's cache; but
-#: one alone would let the model wait for each batch that takes longer than others.
+#: Batches made ahead, and large batches: fewer of these stay in the processor's cache. With only one, the model would
+#: wait for each batch that takes longer than the others.
 _AHEAD, _AHEAD_LARGE = 4, 2
 _LARGE = 8 << 20
-#: How long the end of an iteration waits for its threads, in seconds. They end at once, unless they need a lock that is
-#: held here (the garbage collector runs anywhere); then they end when they have got it.
+#: Seconds that the end of an iteration waits for its threads. They end at once, unless they need a lock that this
+#: thread holds (the garbage collector can run anywhere); then they end after it is released.
 _PATIENCE = 10.0
 
 
 def batches_ahead(batch_bytes: int) -> int:
-    """Return how many batches of so many bytes are made ahead, unless somebody says otherwise.
+    """Return how many batches of ``batch_bytes`` are made ahead by default.
 
     Examples
     --------
@@ -60,24 +59,24 @@ def batches_ahead(batch_bytes: int) -> int:
 
 
 def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Generator[Batch]:
-    """Give the batches of ``windows``, in order, before any transform.
+    """Yield the batches of ``windows``, in order, before any transform.
 
     Parameters
     ----------
     dataset
-        Reads and makes them.
+        Reads the windows.
     windows
-        Their rows; gone through in the caller's thread, as batches are asked for.
+        Windows of the epoch; iterated in the caller's thread.
     n_batches
-        Batches made ahead at most; 0 reads and makes each in the caller's thread when it is asked for.
+        Most batches made ahead; 0 reads and makes each in the caller's thread.
 
     Raises
     ------
     Exception
-        Whatever reading raises, in the caller's thread, after the batches before it.
+        Any error of reading, in the caller's thread, after the batches before it.
     """
     if _at_end and threading.current_thread() is not threading.main_thread():
-        raise SystemExit  # nobody waits for it any more
+        raise SystemExit  # the iteration has ended
     if n_batches == 0 or _at_end:
         yield from _batches(_read(dataset, windows))
         return
@@ -92,7 +91,7 @@ def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Gen
                 yield batch
                 plan.delivered()
         finally:
-            # Both before either is waited for: the one that makes batches may be waiting for the one that reads.
+            # Stop both before waiting for either: the thread that makes batches may wait for the one that reads.
             read.stop()
             made.stop()
 
@@ -108,7 +107,7 @@ def _batches(loaded: Iterator[tuple[Window, Loaded]]) -> Iterator[Batch]:
 
 
 class _Plan:
-    """Windows that the caller's thread has drawn for the reading thread: always the same ones for a batch delivered."""
+    """Windows that the caller's thread draws for the reading thread; how many depends only on the batches delivered."""
 
     def __init__(self, windows: Iterator[Window]) -> None:
         self._windows = windows
@@ -125,7 +124,7 @@ class _Plan:
         self._stop.set()
 
     def __iter__(self) -> Iterator[Window]:
-        """Give them, in the reading thread."""
+        """Yield them, in the reading thread."""
         return _taken(self._drawn, self._stop)
 
     def delivered(self) -> None:
@@ -138,7 +137,7 @@ class _Plan:
     def _draw(self) -> None:
         try:
             window = next(self._windows, None)
-        except Exception as error:  # told where its batches would have come
+        except Exception as error:  # raised in place of the window's batches
             self._drawn.put(("error", error))
             return
         if window is None:
@@ -149,10 +148,10 @@ class _Plan:
 
 
 class _Stage:
-    """A thread that runs an iterator ahead of whoever iterates over the stage, by at most ``size`` results.
+    """A thread that runs an iterator at most ``size`` results ahead of the consumer.
 
-    The one that is being made counts: with a size of 1, the next is begun when the last was taken, so that no more than
-    two windows are in memory.
+    The result being made counts: with a size of 1, the next is begun when the last was taken, so at most two windows
+    are in memory.
     """
 
     def __init__(self, work: Callable[[], Iterator[Any]], size: int) -> None:
@@ -170,7 +169,7 @@ class _Stage:
             if _at_end:
                 raise SystemExit
             self._thread.start()
-        except BaseException:  # no thread to be had, or Ctrl-C
+        except BaseException:  # no thread could be started, or Ctrl-C
             self.stop()
             if self._thread.ident is None:
                 _running.discard(self)
@@ -183,13 +182,13 @@ class _Stage:
             self._thread.join(_PATIENCE)
 
     def stop(self) -> None:
-        """Let the thread end soon, also in the middle of a read."""
+        """Tell the thread to end, also in the middle of a read."""
         if not self._stop.is_set():
             self._cancel.set()
             self._stop.set()
 
     def wait(self) -> None:
-        """Return when the thread has ended."""
+        """Wait until the thread has ended."""
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -208,13 +207,13 @@ class _Stage:
                     self._ready.put(("result", next(results)))
         except StopIteration:
             self._ready.put(("end", None))
-        except BaseException as error:  # it belongs to the consumer, whatever it is
+        except BaseException as error:  # any error is raised in the consumer
             self._ready.put(("error", error))
         finally:
             _running.discard(self)
 
     def _may_go_on(self) -> bool:
-        """Wait for room; False where the stage was stopped meanwhile."""
+        """Wait for room; return False if the stage was stopped."""
         while not self._stop.is_set():
             if self._room.acquire(timeout=_LOOK):
                 return not self._stop.is_set()
@@ -222,13 +221,7 @@ class _Stage:
 
 
 def check_not_forked(process: int) -> None:
-    """Refuse to go on in another process than the one that began an iteration.
-
-    Raises
-    ------
-    RuntimeError
-        If it is another.
-    """
+    """Raise RuntimeError in another process than the one that began an iteration."""
     if os.getpid() != process:
         raise RuntimeError(
             "found the iterator of a loader in a process forked from the one that began it; expected it there, as the "
@@ -237,7 +230,7 @@ def check_not_forked(process: int) -> None:
 
 
 def _taken(results: queue.SimpleQueue[tuple[str, Any]], stop: threading.Event) -> Iterator[Any]:
-    """Take results from a queue until its end, an error, or the wish to stop."""
+    """Yield results from a queue until its end, an error, or a stop."""
     process = os.getpid()
     while True:
         check_not_forked(process)
@@ -248,7 +241,7 @@ def _taken(results: queue.SimpleQueue[tuple[str, Any]], stop: threading.Event) -
                 continue
             kind, value = "end", None
         if _at_end and stop.is_set():
-            raise SystemExit  # of a thread that goes on although the interpreter ends: without a word
+            raise SystemExit  # the interpreter is ending: end this thread without a message
         if kind == "end":
             return
         if kind == "error":
@@ -262,7 +255,7 @@ _at_end = False
 
 
 def _end() -> None:
-    """End all threads before the interpreter does; from now on everything is read when it is asked for."""
+    """End all threads before the interpreter ends; from now on nothing is read ahead."""
     global _at_end
     _at_end = True
     stages = list(_running)
@@ -273,5 +266,5 @@ def _end() -> None:
 
 
 atexit.register(_end)
-# A forked process has none of its parent's threads.
+# A forked process does not have its parent's threads.
 os.register_at_fork(after_in_child=_running.clear)

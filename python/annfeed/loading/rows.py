@@ -1,4 +1,4 @@
-"""What a loader asks of a dataset: nothing else of it is known in this room."""
+"""The protocols of a dataset that loaders use; this room knows nothing else of datasets."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Reads(Loads, Protocol):
     return_index: bool
 
     def postprocess(self, batch: Batch, collate_fn: Any, /) -> Any:
-        """Return a batch as it was read transformed and collated."""
+        """Return a batch after transform and collate function."""
 
     def with_transform(self, transform: Transform | None, /) -> Self:
-        """Return the same with another transform."""
+        """Return a copy with another transform."""
 
     def pin_batches(self, pinned: bool, /) -> None:
-        """Make the next batches in page-locked memory, or no longer."""
+        """Set whether the next batches are made in page-locked memory."""
 
 
 class Reader(Reads, Protocol):
-    """What reads the rows of a dataset and knows them: `annfeed.batches.reader.RowReader` is one."""
+    """Reads the rows of a dataset, as `annfeed.batches.reader.RowReader`."""
 
     output: str
     dtype: torch.dtype
@@ -39,7 +39,7 @@ class Reader(Reads, Protocol):
 
     @property
     def transform(self) -> Transform | None:
-        """What is done to batches."""
+        """The transform of items or batches."""
 
     @property
     def row_bytes(self) -> int:
@@ -47,39 +47,39 @@ class Reader(Reads, Protocol):
 
     @property
     def is_of_file(self) -> bool:
-        """Whether all comes from files, where nobody edits it."""
+        """Whether all data come from files, and none from an AnnData that may be edited."""
 
     def at_epoch(self, return_index: bool, /) -> Reads:
-        """Return what it is now, for an epoch, and whether batches say which rows they are."""
+        """Return a copy with what AnnData objects hold now, for an epoch; ``return_index`` adds "index" to batches."""
 
     def unit_starts(self) -> Int64Array | None:
-        """First position of each run of rows that are decoded together; None where any row can be read by itself."""
+        """Return the first position of each decode unit; None if any row can be read by itself."""
 
     def label_codes(self, column: str, needed_by: str | None = None) -> tuple[npt.NDArray[Any], list[Any]]:
         """Return an obs column as codes and labels."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what tells these rows from others."""
+        """Return numbers and digests that distinguish these rows from others."""
 
 
 class Rows(Sized, Protocol):
-    """A dataset that a loader delivers: `annfeed.AnnDataset` is one."""
+    """A dataset of a loader, as `annfeed.AnnDataset`."""
 
     @property
     def reader(self) -> Reader:
-        """What reads its rows."""
+        """The reader of its rows."""
 
     @property
     def chunk_size(self) -> int:
-        """Rows that are read together."""
+        """Rows read together."""
 
     @property
     def cache(self) -> str | int:
-        """Bytes of decoded rows that may be kept."""
+        """Most bytes of decoded rows that are kept."""
 
     @property
     def obs_names(self) -> pd.Index[str]:
         """The names of the rows."""
 
     def get_collate_fn(self) -> Any:
-        """Return the function that makes a batch of items, and hands on a whole batch."""
+        """Return the function that stacks items, and returns a whole batch unchanged."""

@@ -1,6 +1,6 @@
-"""`PlanSampler`: the epoch's plan in the shape that torch and Lightning expect of a sampler.
+"""`PlanSampler`: the plans of epochs as a sampler for torch and Lightning.
 
-It counts epochs and settles seed and rank. The order itself is made in order/epoch.py.
+It counts epochs and finds seed and rank. The order is computed in order/epoch.py.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class PlanSampler(DistributedSampler[int]):
-    """Gives the plan of each epoch; iterated, the positions in this epoch's order.
+    """Makes the plan of each epoch; iterating it gives the positions of the next epoch.
 
-    A DistributedSampler, because Lightning replaces any other kind of sampler under DDP.
+    It is a DistributedSampler because Lightning replaces other samplers under DDP.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ class PlanSampler(DistributedSampler[int]):
     batch_size, shuffle, block_size, seed, drop_last, uneven, order
         As in `AnnDataset.get_optimized_dataloader`.
     generator
-        Where seeds come from with ``seed=None``; None for torch's global generator.
+        Generator to draw seeds from with ``seed=None``; None for torch's global generator.
     weighting
-        How often each row is due; None for once.
+        Expected count of each row; None for one.
     """
 
     def __init__(
@@ -63,24 +63,24 @@ class PlanSampler(DistributedSampler[int]):
     ) -> None:
         if isinstance(block_size, str) and block_size != "auto":
             raise ValueError(f"block_size is {block_size!r}; expected a positive integer or 'auto'")
-        # Not super().__init__: it wants the process group now, while ranks are settled at the first batch.
+        # Not super().__init__: it needs the process group now, but ranks are looked up at the first batch.
         self.dataset: Any = dataset
         self.blocks = f"blocks of {block_size} neighbouring rows" if block_size != 1 else "single rows"
         self.epoch = 0
-        #: Of the loader: here, where Lightning sets the epoch.
+        #: Progress of the loader; it is here because Lightning calls this class's ``set_epoch``.
         self.progress = Progress()
         self.shuffle = shuffle
         self.drop_last = drop_last
         self._seed = seed
         self._generator = generator
         self._given = order
-        self._asked: tuple[int, Int64Array] | None = None  # the epoch that ``order`` was asked for last, and its answer
+        self._asked: tuple[int, Int64Array] | None = None  # the epoch of the last call of ``order``, and its positions
         auto = self._auto_blocks(dataset) if shuffle and block_size == "auto" and order is None else None
         if auto is not None and weighting is not None:
-            # Draws have no borders in the file; runs as long as its units are serve as well.
+            # Drawn rows have no chunk borders: use runs of the mean length of a decode unit.
             block_size = max(1, len(dataset) // len(auto))
         single = Shuffled(1 if block_size == "auto" else block_size)
-        #: As states say it: version 0.1 named the block size in file order, too.
+        #: For saved states: version 0.1 has the block size in states of file order, too.
         self._block_size = single.block_size
         spec: Order = single
         if weighting is not None:
@@ -130,12 +130,12 @@ class PlanSampler(DistributedSampler[int]):
 
     @property
     def n_known(self) -> int | None:
-        """`n_batches`, None where a user's order was not asked for yet."""
+        """`n_batches`, or None if a user's order was not called yet."""
         return None if self._given is not None and self._asked is None else self.n_batches
 
     @property
     def remainder(self) -> int:
-        """Rows of all ranks' last batches together, repeats not counted; 0 where all are full, -1 with drop_last."""
+        """Rows of all ranks' last batches together, without repeats; 0 if all are full, -1 with drop_last."""
         if self.drop_last:
             return -1
         world = rank_and_world()[1]
@@ -143,33 +143,30 @@ class PlanSampler(DistributedSampler[int]):
         return sum(shard.n_delivered - shard.n_padding for shard in shards) % (self._plan.batch_size * world)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make ``epoch`` the number of the next epoch; without it, epochs count up by themselves.
-
-        A place that was loaded stays where it is in this epoch, and is forgotten where it is in another.
-        """
+        """Set the number of the next epoch; a loaded place is kept if it is in this epoch, else discarded."""
         self.epoch = epoch
         self.progress.set_epoch(epoch)
 
     def resume(self, place: Position) -> None:
-        """Let the next epoch go on from ``place``."""
+        """Continue from ``place`` in the next epoch."""
         self.set_epoch(place.epoch)
         self.progress.load(place)
 
     def undropped(self) -> PlanSampler:
-        """Return a sampler of the same order in which each row comes once on one of the ranks, as prediction wants."""
+        """Return a sampler of the same order that delivers each row exactly once over all ranks, for prediction."""
         whole = copy(self)
         whole.progress, whole.drop_last = Progress(), False
         whole._plan = replace(self._plan, drop_last=False, uneven="keep")
         return whole
 
     def order(self) -> dict[str, Any]:
-        """Return what the order is made of, for a saved state."""
+        """Return what determines the order, for a saved state."""
         given = {} if self._given is None else {"order": self._name_of_given()}
         here = {"block_size": self._block_size, "seed": self._seed, "world": rank_and_world()[1]}
         return self._plan.state() | here | given
 
     def in_words(self) -> str:
-        """Return what the order is, for people."""
+        """Return a description of the order."""
         if self._given is not None:
             return f"positions of {self._name_of_given()}"
         if not self.shuffle:
@@ -181,7 +178,7 @@ class PlanSampler(DistributedSampler[int]):
         return str(getattr(self._given, "__name__", type(self._given).__name__))
 
     def begin_epoch(self) -> Epoch:
-        """Begin the next epoch, or the rest of it where its place was loaded, and count it."""
+        """Begin the next epoch, or the rest of it if its place was loaded, and count it."""
         plan = self.begin()
         return begun(self.progress, plan, plan.epoch, plan.seed, (plan.seed, plan.epoch, plan.rank))
 
@@ -191,7 +188,7 @@ class PlanSampler(DistributedSampler[int]):
         loaded = self.progress.loaded
         seed = self._seed if loaded is None or loaded.seed is None else loaded.seed
         if seed is None:
-            # In file order all ranks agree without it; each may seed its workers by itself, as torch's loader does.
+            # In file order the ranks need no common seed; each draws its own for its workers, as torch's loader does.
             drawn_order = self.shuffle and self._given is None
             seed = draw_seed(self._generator, world if drawn_order else 1)
         plan = replace(self._plan_of(self.epoch), seed=seed, epoch=self.epoch, rank=rank, world=world)
@@ -199,7 +196,7 @@ class PlanSampler(DistributedSampler[int]):
         return plan
 
     def _plan_of(self, epoch: int | None) -> EpochPlan:
-        """The plan with a user's positions of ``epoch``, or, with None, those of whichever epoch is known."""
+        """Return the plan with a user's positions of ``epoch``; with None, of the last epoch that was computed."""
         if self._given is None:
             return self._plan
         if self._asked is None or (epoch is not None and self._asked[0] != epoch):
@@ -208,12 +205,12 @@ class PlanSampler(DistributedSampler[int]):
         return replace(self._plan, order=Given(self._asked[1]))
 
     def __iter__(self) -> Iterator[int]:
-        """Give the positions of the next epoch in order."""
+        """Yield the positions of the next epoch in order."""
         for window in self.begin().windows():
             yield from window.positions.tolist()
 
     def __len__(self) -> int:
-        """Return the number of positions of this rank: of the next epoch, or of a user's last order."""
+        """Return the number of positions of this rank in an epoch (with a user's order, in the last one)."""
         return self._plan_of(None).shard(*rank_and_world()).n_delivered
 
 
@@ -223,7 +220,7 @@ def given_positions(order: Callable[[int], Any], epoch: int, n_rows: int) -> Int
     Raises
     ------
     TypeError
-        If they are no integers in one dimension.
+        If they are not one-dimensional integers.
     IndexError
         If one is outside 0..n_rows-1.
 

@@ -1,7 +1,7 @@
 """Batches made in torch worker processes: a worker reads a slice of a window and sends all its batches.
 
-Slices follow the order of the epoch, and torch delivers them in that order, whatever the number of workers. Their size
-is bounded, because all batches of a slice go through shared memory at once.
+torch delivers slices in the order of the epoch, for any number of workers. Their size is bounded because all batches of
+a slice are in shared memory at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from annfeed.memory.transport import sendable
 from annfeed.order.windows import Window
 from annfeed.process.spawning import ThroughFile
 
-#: Bytes of batches that a worker sends at once, unless one batch alone is larger.
+#: Most bytes of batches that a worker sends at once, unless one batch is larger.
 SLICE_BYTES = 128 << 20
 
 
@@ -32,7 +32,7 @@ def slices(window: Window, row_bytes: int) -> Iterator[Window]:
     Parameters
     ----------
     window
-        Its batches stay as they are.
+        The window; its batches are not changed.
     row_bytes
         Bytes of a delivered row.
 
@@ -50,33 +50,33 @@ def slices(window: Window, row_bytes: int) -> Iterator[Window]:
 
 
 class Slice(NamedTuple):
-    """What a worker is asked for: batches, and the transform to make them with."""
+    """A task of a worker: batches to make, and their transform."""
 
     window: Window
-    #: Pickled; None where it is the one that the worker has.
+    #: Pickled; None if it is the one that the worker has.
     transform: bytes | None
 
 
 class SliceOrder:
-    """The slices of the epoch that workers are at, as a sampler.
+    """The slices of the current epoch, as a sampler.
 
     Parameters
     ----------
     row_bytes
         Bytes of a delivered row.
     transform
-        The transform that workers begin with, pickled; None if it does not pickle, or workers see one epoch only.
+        The pickled transform that workers start with; None if it does not pickle, or for workers of one epoch.
     """
 
     def __init__(self, row_bytes: int, transform: bytes | None = None) -> None:
         self._row_bytes = row_bytes
         self._first = transform
         self.windows: Iterator[Window] = iter(())
-        #: That of the epoch, pickled.
+        #: The pickled transform of the epoch.
         self.transform = transform
 
     def __iter__(self) -> Iterator[Slice]:
-        # Once it was another, each slice says which: who makes a slice is for torch to decide.
+        # After a first change every slice carries its transform, because torch decides which worker makes it.
         known = self.transform == self._first
         if not known:
             self._first = None
@@ -86,16 +86,16 @@ class SliceOrder:
 
 
 class SliceBatches(ThroughFile, Dataset[Any]):
-    """A dataset whose items are all batches of a slice: what a worker makes.
+    """A dataset for workers whose items are lists of all batches of a slice.
 
     Parameters
     ----------
     rows
-        Reads windows, as it is when the workers are made. With transforms, its ``with_transform`` takes another one.
+        Reads windows, as it is when the workers are started. ``with_transform`` changes its transform.
     make
-        Makes of ``rows`` and a batch as it was read the batch to send.
+        Called with ``rows`` and a batch that was read; returns the batch to send.
     transform
-        The transform of ``rows``, pickled; None as in `SliceOrder`.
+        The pickled transform of ``rows``; None as in `SliceOrder`.
     """
 
     def __init__(self, rows: Any, make: Callable[[Any, Any], Any], transform: bytes | None = None) -> None:
@@ -112,8 +112,8 @@ class SliceBatches(ThroughFile, Dataset[Any]):
 
 
 def batches_from(workers: DataLoader[Any]) -> Generator[Any]:
-    """Give the batches of an epoch from workers that make `SliceBatches`."""
-    # torch draws the workers' base seed on the default device; the generator is the CPU's.
+    """Yield the batches of an epoch from workers that make `SliceBatches`."""
+    # torch draws the workers' base seed on the default device, but the generator is on the CPU.
     with torch.device("cpu"):
         made = begin_with_workers(workers)
     process = os.getpid()

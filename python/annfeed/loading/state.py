@@ -1,7 +1,7 @@
-"""Where a loader stands in its epoch, and the small dict that tells it: what is saved with a model and loaded again.
+"""The place of a loader in its epoch, and the state dict to save and load it.
 
-The order is a function of the epoch's plan, so a place in it is three numbers: epoch, seed, batches delivered. Beside
-them a state says what the order is made of, so that a loader of another order refuses it. Nothing here reads a row.
+The order is a function of the epoch's plan, so a place is three numbers: epoch, seed, batches delivered. A state also
+holds what determines the order, so that a loader with another order refuses it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-#: Of the dict; a state of another version is refused.
+#: Version of the dict; a state of another version is refused.
 VERSION = 1
 
 
@@ -23,13 +23,13 @@ class Position:
     epoch
         Number of the epoch.
     seed
-        The seed that makes its order; None where none was drawn yet.
+        The seed of its order; None if none was drawn yet.
     batch
         Batches delivered by each rank.
     n_batches
-        Batches of the epoch; None where nobody knows.
+        Batches of the epoch; None if unknown.
     digest
-        Of the rows delivered, where a user's sampler gave them; None where the order needs no proof.
+        Digest of the rows delivered from a user's sampler; None for annfeed's orders.
     """
 
     epoch: int
@@ -40,7 +40,7 @@ class Position:
 
 
 class Progress:
-    """Where a loader is: at a place that was loaded and not yet begun, or in the epoch that it delivers.
+    """The place of a loader: one that was loaded and not yet begun, or the one in the epoch that it delivers.
 
     Examples
     --------
@@ -63,14 +63,14 @@ class Progress:
         self.loaded, self._running = position, None
 
     def set_epoch(self, epoch: int) -> None:
-        """Forget a place in any other epoch."""
+        """Discard a place in any other epoch."""
         if self.loaded is not None and self.loaded.epoch != epoch:
             self.loaded = None
         if self._running is not None and self._running.epoch != epoch:
             self._running = None
 
     def begin(self, epoch: int, seed: int | None, n_batches: int | None) -> Position:
-        """Return the place to go on from in the epoch that begins: the loaded one, if it is of this epoch, once."""
+        """Return the place at which the epoch begins: the loaded one if it is in this epoch (once), else its start."""
         loaded, self.loaded = self.loaded, None
         self._running = Position(epoch, seed, n_batches=n_batches)
         if loaded is not None and loaded.epoch == epoch:
@@ -78,18 +78,18 @@ class Progress:
         return self._running
 
     def delivered(self, position: Position, digest: str | None = None) -> None:
-        """Count a batch; of several iterators at once, the last one to deliver says where the loader is."""
+        """Count a batch; if several iterators run, the one that delivered last is the place of the loader."""
         position.batch += 1
         position.digest = digest
         if self.loaded is None:
             self._running = position
 
     def ended(self, position: Position) -> None:
-        """Know that there are no more batches."""
+        """Note that the epoch has no more batches."""
         position.n_batches = position.batch
 
     def at(self, next_epoch: int) -> Position:
-        """Return the place; after an epoch's last batch it is the beginning of ``next_epoch``."""
+        """Return the place; after the last batch of an epoch, the beginning of ``next_epoch``."""
         position = self.loaded or self._running
         if position is None or position.batch == position.n_batches:
             return Position(next_epoch)
@@ -97,18 +97,18 @@ class Progress:
 
 
 def as_state(position: Position, order: Mapping[str, Any], data: Mapping[str, Any], rank: int) -> dict[str, Any]:
-    """Return the dict to save: numbers, texts and None, in two dicts and at the top."""
+    """Return the state to save, a dict of numbers, texts, None, and two such dicts."""
     place = {"version": VERSION, "epoch": position.epoch, "batch": position.batch, "seed": position.seed}
     return {**place, "rank": rank, "rows": position.digest, "order": dict(order), "data": dict(data)}
 
 
 def as_position(state: Any, order: Mapping[str, Any], data: Mapping[str, Any], rank: int, what: str) -> Position:
-    """Return the place that a state tells, having compared it with the loader that is to go on from it.
+    """Return the place in a state, after comparing the state with the loader.
 
     Raises
     ------
     ValueError
-        If it is no state of a loader, or of another order, or of other data; the message tells all differences.
+        If it is not a state, or one of another order or other data; the message names all differences.
     """
     keys = {"version", "epoch", "batch", "seed", "rank", "rows", "order", "data"}
     if not isinstance(state, Mapping) or not state.keys() >= {"version"}:
@@ -129,7 +129,7 @@ def as_position(state: Any, order: Mapping[str, Any], data: Mapping[str, Any], r
             f"{what}: the state does not fit: {'; '.join(found)}. Make dataset and loader as they were when it was "
             "saved, or begin anew without it"
         )
-    # Each rank delivered as many batches, but each saw rows of its own.
+    # All ranks delivered the same number of batches, but each its own rows.
     digest = state["rows"] if state["rank"] == rank else None
     return Position(int(state["epoch"]), state["seed"], int(state["batch"]), digest=digest)
 

@@ -1,7 +1,4 @@
-"""From what the user passed (weights of rows, or a column to balance) to a `Weighting`; bad input is refused here.
-
-How much each row weighs is decided here; which rows an epoch draws, in order/weighted.py.
-"""
+"""`weights=` or `balance=` become a `Weighting`, after checks; order/weighted.py draws the rows."""
 
 from __future__ import annotations
 
@@ -28,19 +25,19 @@ def find_weighting(
     replacement: bool,
     n_samples: int | None,
 ) -> Weighting | None:
-    """Return how often each row is due; None where neither ``weights`` nor ``balance`` is given.
+    """Return the expected counts of rows; None if neither ``weights`` nor ``balance`` is given.
 
     Parameters
     ----------
     dataset
-        Its rows; its obs column ``balance`` is read.
+        The dataset; its obs column ``balance`` is read.
     weights, balance, temperature, replacement, n_samples
         As in `AnnDataset.get_optimized_dataloader`.
 
     Raises
     ------
     TypeError, ValueError
-        If a value is none of those, or options exclude each other, or need another.
+        If a value is not allowed, or options exclude each other or lack another.
     KeyError
         If there is no column ``balance``.
 
@@ -81,18 +78,17 @@ def find_weighting(
 
 
 def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -> npt.NDArray[np.float64]:
-    """Return the weight of each row of a class of n rows: n ** -temperature, float64 [n_classes].
+    """Return the weight of the rows of each class, n ** -temperature for a class of n rows, float64 [n_classes].
 
-    With temperature 1 all classes have equal shares, with 0 those of the data; between, the share of a class is in
-    proportion to n ** (1 - temperature), as in Arivazhagan et al., "Massively multilingual neural machine translation
-    in the wild" (2019), whose 1 / T is 1 - temperature here.
+    The share of a class is then in proportion to n ** (1 - temperature), as in Arivazhagan et al., "Massively
+    multilingual neural machine translation in the wild" (2019), whose 1 / T is 1 - temperature here.
 
     Examples
     --------
     >>> class_weights(np.array([0, 0, 0, 0, 1]), 2, temperature=0.5).tolist()
     [0.5, 1.0]
     """
-    # Some rows at a time: bincount makes 8 bytes of each narrow code.
+    # Piece by piece, because bincount converts codes to 8 bytes.
     parts = (codes[start : start + _CHUNK] for start in range(0, len(codes), _CHUNK))
     counts: npt.NDArray[np.int64] = sum(
         (np.bincount(p, minlength=n_classes) for p in parts), np.zeros(n_classes, np.int64)

@@ -1,7 +1,4 @@
-"""torch's worker processes: a loader of them beside ours, and how they begin, die and end.
-
-What each of them is asked for is decided in `loading/slices.py`.
-"""
+"""torch's worker processes: how they start, die and end. Their tasks are made in loading/slices.py."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from weakref import WeakSet, finalize
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-#: Keywords of torch's DataLoader that concern worker processes, and go to the loader that has them.
+#: Keywords of torch's DataLoader for worker processes.
 WORKER_KEYWORDS = (
     "num_workers",
     "timeout",
@@ -31,43 +28,43 @@ WORKER_KEYWORDS = (
 
 
 def worker_loader(loader: DataLoader[Any], items: Dataset[Any], order: Any, **keywords: Any) -> DataLoader[Any]:
-    """Return the loader that has the worker processes of ``loader``.
+    """Return a plain torch loader that has the worker processes of ``loader``.
 
     Parameters
     ----------
     loader
-        Its `WORKER_KEYWORDS` are taken over.
+        Its `WORKER_KEYWORDS` are copied.
     items
-        What workers make, and hand on as they made it.
+        Dataset of what the workers make; items are not collated.
     order
-        A sampler of ``items``.
+        Sampler of ``items``.
     **keywords
-        Other values of torch's keywords.
+        Other keywords of torch's DataLoader.
     """
     own = {name: getattr(loader, name) for name in WORKER_KEYWORDS if hasattr(loader, name)}
     return DataLoader(items, batch_size=None, sampler=order, **{**own, "collate_fn": _as_made, **keywords})
 
 
 def _as_made(made: Any) -> Any:
-    """Hand on what a worker made; torch's default would turn tuples and arrays of a user's collate_fn into others."""
+    """Return an item unchanged; torch's default would convert tuples and arrays of a user's collate_fn."""
     return made
 
 
-#: torch's iterators over workers that this process has.
+#: torch's iterators over workers in this process.
 _begun: WeakSet[Any] = WeakSet()
 
 
 def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Return torch's iterator over an epoch, of new workers where persistent ones died: torch itself keeps the dead."""
+    """Return torch's iterator over an epoch; if persistent workers died, with new ones, which torch does not start."""
     _watch_workers()
-    epoch = getattr(loader, "_iterator", None)  # torch's own place for them
+    epoch = getattr(loader, "_iterator", None)  # torch's private attribute
     if epoch is not None and not all(worker.is_alive() for worker in getattr(epoch, "_workers", ())):
         loader._iterator = None
     begun: Iterator[Any] = DataLoader.__iter__(loader)
     if begun not in _begun:
         _keep_queues(begun)
     done = getattr(begun, "_workers_done_event", None)
-    # The same iterator comes again where workers persist.
+    # Persistent workers keep the same iterator.
     if done is not None and not isinstance(done, _Ended):
         vars(begun)["_workers_done_event"] = _Ended(done, vars(begun)["_workers"])
     _begun.add(begun)
@@ -75,12 +72,11 @@ def begin_with_workers(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _watch_workers() -> None:
-    """Set torch's handler of SIGCHLD again where somebody took it away: without it, a dead worker is noticed after 5 s.
+    """Set torch's handler of SIGCHLD again if it was removed; without it, a dead worker is noticed after 5 s.
 
-    A trainer of Lightning puts back the handlers that it found, torch's not among them; torch remembers only that it
-    has set its own, once.
+    Lightning's Trainer restores the handlers that it found; torch sets its own only once.
     """
-    handling: Any = getattr(getattr(torch.utils.data, "_utils", None), "signal_handling", None)  # torch's own place
+    handling: Any = getattr(getattr(torch.utils.data, "_utils", None), "signal_handling", None)  # private to torch
     if (
         getattr(handling, "_SIGCHLD_handler_set", False)
         and threading.current_thread() is threading.main_thread()
@@ -91,24 +87,24 @@ def _watch_workers() -> None:
 
 
 def _keep_queues(epoch: Any) -> None:
-    """See to it that the queues to the workers are there as long as torch's iterator is.
+    """Keep the queues to the workers alive as long as torch's iterator.
 
-    After an error in a worker the iterator is part of a cycle: the error knows the frames that it went through, and one
-    of them knows the error. Lightning's trainers leave loaders in one. Python tells the queues of a cycle to close
-    before it lets the iterator go, which then cannot tell its workers to end: it would wait five seconds for each.
+    After an error in a worker the iterator is in a reference cycle (error and traceback); Lightning's trainers leave
+    loaders in one, too. Python finalizes the queues of a cycle before the iterator, which then cannot tell its workers
+    to end and waits five seconds for each.
     """
     finalize(epoch, _let_go, getattr(epoch, "_index_queues", None)).atexit = False
 
 
 def _let_go(_: Any) -> None:
-    """Do nothing: whoever was to call it has held its argument until now."""
+    """Do nothing: the finalizer that calls this keeps its argument alive."""
 
 
 class _Ended:
-    """The event by which torch tells workers to end, for the process that tells it.
+    """The event by which torch tells workers to end, in the process that sets it.
 
-    multiprocessing's own locks a semaphore whenever it is looked at. A worker that is killed while it looks leaves it
-    locked, and torch would wait for ever to tell the others (its note on shutdown mentions it).
+    multiprocessing's event locks a semaphore in ``is_set``. A worker that is killed there leaves it locked, and torch
+    would wait for ever in ``set`` (its note on shutdown mentions this).
     """
 
     def __init__(self, event: Any, workers: list[Any]) -> None:
@@ -117,23 +113,23 @@ class _Ended:
         self._was_left_locked = False
 
     def set(self) -> None:
-        """Tell them. Nobody waits for it: workers look at it now and then."""
+        """Set the event without notifying waiters: workers only poll it."""
         self._unlock()
-        if self._was_left_locked:  # its own method insists on having locked it alone
+        if self._was_left_locked:  # the event's own method would wait for the lock
             self._event._flag.release()
         else:
             self._event.set()
 
     def is_set(self) -> bool:
-        """Whether they were told."""
+        """Whether it is set."""
         self._unlock()
         return bool(self._event.is_set())
 
     def _unlock(self) -> None:
-        lock = getattr(self._event, "_cond", None)  # multiprocessing's own place for it
+        lock = getattr(self._event, "_cond", None)  # multiprocessing's private attribute
         if lock is None:
             return
-        while not lock.acquire(timeout=0.5):  # a living process has it for microseconds
+        while not lock.acquire(timeout=0.5):  # a living process holds it for microseconds
             if not all(worker.is_alive() for worker in self._workers):
                 self._was_left_locked = True
                 break
@@ -141,8 +137,8 @@ class _Ended:
 
 
 def _leave_to_parent() -> None:
-    # In a forked process, torch complains that it cannot wait for workers which are not its own when an iterator goes;
-    # and multiprocessing ends them when that process ends.
+    # In a forked process, torch would complain that workers of an iterator are not its children, and multiprocessing
+    # would end them when that process ends.
     for iterator in list(_begun):
         iterator._shutdown = True
         for worker in getattr(iterator, "_workers", ()):
