@@ -44,7 +44,7 @@ class Items(Sequence[Item]):
     """
 
     def __new__(cls, batch: Batch | list[Item]) -> Any:
-        """Return items of a batch; of a list of items, the batch: torch's default_convert calls ``type(items)([…])``."""
+        """Return items of a batch; of a list of items, the batch, as torch's default_convert calls it."""
         return stack(batch) if isinstance(batch, list) else super().__new__(cls)
 
     def __init__(self, batch: Batch) -> None:
