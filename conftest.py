@@ -16,7 +16,7 @@ _HAS_SCVI = importlib.util.find_spec("scvi") is not None
 _HAS_LIGHTNING = any(importlib.util.find_spec(name) for name in ("lightning", "pytorch_lightning"))
 
 collect_ignore_glob = [] if _HAS_SCVI else ["python/annfeed/scvi/*"]
-collect_ignore = [] if _HAS_LIGHTNING else ["python/annfeed/lightning.py"]
+collect_ignore = ["python/annfeed/_core.py"] + ([] if _HAS_LIGHTNING else ["python/annfeed/lightning.py"])
 
 
 def pytest_report_header() -> list[str]:

@@ -103,7 +103,7 @@ def test_classifier_normalises_counts(counts: Path, label: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--label", "bulk_label"], "no column 'bulk_label'; did you mean 'bulk_labels'?"),
+        (["--label", "bulk_label"], "no column 'bulk_label'. Did you mean 'bulk_labels'?"),
         (["--label", "percent_mito"], "'percent_mito' holds measurements"),
         (["--label", "n_genes"], "'n_genes' has 356 different values in 700 cells"),
         (["--label", "phase", "--elem", "layers/counts"], "'layers/counts' does not exist. There are: 'X'"),

@@ -2,12 +2,15 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import annfeed
+from annfeed import _core
 from tests.support.processes import run
 
 # Run in a process of its own, with torch and numpy loaded: what each statement changes.
@@ -132,6 +135,12 @@ def test_a_dataset_loads_what_it_needs_and_no_foreign_module(probe) -> None:
     assert loaded.isdisjoint(FOREIGN)
     left_alone = {"torch RNG", "numpy RNG", "python RNG", "default dtype", "start method", "python threads", "signals"}
     assert left_alone.isdisjoint(probe[USE][0])
+
+
+def test_a_core_that_is_not_built_is_told() -> None:
+    assert "_core.py" not in _core.__file__  # the compiled one goes first
+    with pytest.raises(ImportError, match=r"found no compiled core .*; expected one .*\. Install a wheel"):
+        runpy.run_path(str(Path(annfeed.__file__).with_name("_core.py")))
 
 
 def test_import_time_is_told(probed) -> None:

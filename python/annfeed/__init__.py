@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from annfeed.loading.loader import WindowLoader
     from annfeed.results.write import check_writable, write_obs, write_obsm
     from annfeed.scvi.loader import AnnDataLoader
-    from annfeed.transforms.base import Compose, Log1p, NormalizeTotal, Scale, Transform
+    from annfeed.transforms.base import Compose, Transform
+    from annfeed.transforms.counts import Log1p, NormalizeTotal, Scale
 
 __all__ = [
     "AnnDataLoader",
@@ -52,9 +53,9 @@ _HOMES = {
     "Collate": "batches.items",
     "Compose": "transforms.base",
     "FormatError": "errors",
-    "Log1p": "transforms.base",
-    "NormalizeTotal": "transforms.base",
-    "Scale": "transforms.base",
+    "Log1p": "transforms.counts",
+    "NormalizeTotal": "transforms.counts",
+    "Scale": "transforms.counts",
     "StaleDataError": "errors",
     "StaleFileError": "errors",
     "Transform": "transforms.base",

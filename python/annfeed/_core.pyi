@@ -6,7 +6,18 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Awaited", "Block", "Budget", "Buffer", "Cancel", "Pool", "Reader", "RowOps", "StoredRows", "__version__"]
+__all__ = [
+    "Budget",
+    "Buffer",
+    "BufferPool",
+    "Cancel",
+    "DecodedRows",
+    "DemandFlag",
+    "DirectRows",
+    "Reader",
+    "RowOps",
+    "__version__",
+]
 
 __version__: str
 
@@ -28,10 +39,10 @@ class RowOps:
     ) -> RowOps: ...
 
 @final
-class Pool:
+class BufferPool:
     """Memory for batches, recycled when the last array on it is gone."""
 
-    def __new__(cls) -> Pool: ...
+    def __new__(cls) -> BufferPool: ...
     def take(self, nbytes: int) -> Buffer: ...
 
 @final
@@ -48,13 +59,13 @@ class Cancel:
     def set(self) -> None: ...
 
 @final
-class Awaited:
+class DemandFlag:
     """Whether the consumer waits for the batch that a thread makes ahead.
 
     In a ``with`` block of that thread, batches are made on one core until the consumer waits, then on all of them.
     """
 
-    def __new__(cls) -> Awaited: ...
+    def __new__(cls) -> DemandFlag: ...
     def set(self, awaited: bool) -> None: ...
     def __enter__(self) -> None: ...
     def __exit__(self, *_error: object) -> None: ...
@@ -114,11 +125,11 @@ class Reader:
     def describe(path: str, elem: str) -> dict[str, Any]: ...
     def unit_starts(self) -> _Int64 | None: ...
     def reopen(self, budget: Budget | None = None) -> Reader: ...
-    def read(self, rows: _Int64, threads: int = 1, cancel: Cancel | None = None) -> Block: ...
-    def stored(self, rows: _Int64) -> StoredRows: ...
+    def read(self, rows: _Int64, threads: int = 1, cancel: Cancel | None = None) -> DecodedRows: ...
+    def direct(self, rows: _Int64) -> DirectRows: ...
 
 @final
-class StoredRows:
+class DirectRows:
     """Rows of a matrix that stay in the file until a batch wants them."""
 
     @property
@@ -128,7 +139,7 @@ class StoredRows:
     def read(self, positions: _Int64, out: _Bytes, threads: int = 1) -> None: ...
 
 @final
-class Block:
+class DecodedRows:
     """Decoded rows of a matrix; batches are any of them, in any order, as often as wanted."""
 
     @property
@@ -155,7 +166,7 @@ class Block:
         ops: RowOps | None = None,
     ) -> tuple[int, str, str] | None: ...
     @staticmethod
-    def joined(n_cols: int, parts: list[tuple[Block, _Int64 | None, str]]) -> Block: ...
+    def concat(n_cols: int, parts: list[tuple[DecodedRows, _Int64 | None, str]]) -> DecodedRows: ...
     @staticmethod
     def from_csr(
         n_cols: int,
@@ -167,7 +178,7 @@ class Block:
         columns: _Int64 | None = None,
         totals: bool = False,
         total_over: _Int64 | None = None,
-    ) -> Block: ...
+    ) -> DecodedRows: ...
     @staticmethod
     def from_dense(
         n_rows: int,
@@ -177,4 +188,4 @@ class Block:
         columns: _Int64 | None = None,
         totals: bool = False,
         total_over: _Int64 | None = None,
-    ) -> Block: ...
+    ) -> DecodedRows: ...

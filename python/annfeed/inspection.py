@@ -99,7 +99,6 @@ class Inspection:
     obs_columns: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Return a table of text."""
         rows, columns = self.shape
         per_chunk = f", {self.rows_per_chunk:.3g} rows a chunk" if self.rows_per_chunk else ""
         lines = [
@@ -156,7 +155,6 @@ class ManyInspections:
         }
 
     def __str__(self) -> str:
-        """Return a table of text: a line for each file, and the costs."""
         rows = sum(file.shape[0] for file in self.files)
         lines = [f"{len(self.files)} files, {rows:,} rows"]
         lines += [
@@ -181,17 +179,6 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
         The file and the place in it.
     window
         Rows read together, for the costs.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    UnknownNameError
-        If the file has no such element.
-    UnsupportedError
-        If the element is a DataFrame in obsm.
-    ValueError
-        If ``window`` is below 1.
 
     Examples
     --------
@@ -261,13 +248,6 @@ def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyI
         Path and element of each.
     window
         Rows read together, from each file in proportion to its rows.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be read.
-    UnknownNameError
-        If a file has no such element.
 
     Examples
     --------

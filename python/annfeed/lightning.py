@@ -119,7 +119,6 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
         self.batch_size = batch_size
         self._training: dict[str, Any] = {"block_size": block_size, "seed": seed, "drop_last": drop_last}
         self._loader_options = loader_options
-        self._saved: dict[str, Any] | None = None
         self.train_dataloader()  # a wrong keyword is told now, not when training has begun
 
     def train_dataloader(self) -> WindowLoader:

@@ -6,7 +6,8 @@ here only. Who asks for the array knows what its values mean.
 
 from __future__ import annotations
 
-from collections.abc import Callable, KeysView, Mapping
+import difflib
+from collections.abc import Callable, Iterable, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -22,19 +23,8 @@ Array = npt.NDArray[Any]
 def as_array(what: str, values: Any) -> Array:
     """Return ``values`` as bool, integers, floats or texts; as objects where they are none of these.
 
-    Parameters
-    ----------
-    what
-        The argument, for messages.
-    values
-        An array of any library, a list, a tuple, a range, or any other iterable that has an order.
-
-    Raises
-    ------
-    TypeError
-        If it is a text, a set or a mapping.
-    ValueError
-        If a mask, numbers or names have a missing value.
+    They are an array of any library, a list, a tuple, a range, or any other iterable that has an order. ``what`` names
+    the argument in messages, here and below.
 
     Examples
     --------
@@ -43,7 +33,7 @@ def as_array(what: str, values: Any) -> Array:
     (array([ True, False]), array(['CD4'], dtype=object))
     """
     if hasattr(values, "detach"):
-        values = _of_tensor(values)
+        values = numpy_of_tensor(values)
     if isinstance(values, str | bytes):
         raise TypeError(f"{what} is the text {values!r}; expected a list or an array")
     if isinstance(values, AbstractSet | Mapping) and not isinstance(values, KeysView):
@@ -140,19 +130,10 @@ def by_index(what: str, array: Array, values: Any, names: Callable[[], pd.Index[
 
     Parameters
     ----------
-    what
-        The argument, for messages.
     array, values
         Its values, and the Series itself; anything else has no index, and stays as it is.
-    names
-        Gives the names of rows or columns; None where they are not known.
-    named
-        The expression that gives them, for messages.
-
-    Raises
-    ------
-    ValueError
-        If the index is not the names, in some order; or it is the default one, and names are 0, 1, … in another order.
+    names, named
+        Gives the names of rows or columns, and the expression for it in messages; None where they are not known.
 
     Examples
     --------
@@ -210,7 +191,8 @@ def _order_of(index: pd.Index[Any], names: pd.Index[Any]) -> npt.NDArray[np.int6
     return order if (order >= 0).all() else None
 
 
-def _of_tensor(tensor: Any) -> Array:
+def numpy_of_tensor(tensor: Any) -> Array:
+    """Return a torch tensor on any device as an array; bfloat16, which numpy has not, as float32."""
     tensor = tensor.detach().cpu()
     try:
         array: Array = tensor.numpy()
@@ -221,7 +203,7 @@ def _of_tensor(tensor: Any) -> Array:
 
 def _of_one_kind(array: Array) -> Array:
     """Objects as what they all are."""
-    kinds = {_kind(value) for value in array.tolist()}
+    kinds = {kind_of(value) for value in array.tolist()}
     if not kinds:
         return array
     if kinds == {"bool"}:
@@ -236,7 +218,8 @@ def _of_one_kind(array: Array) -> Array:
     return np.array([as_text(v) for v in array.tolist()], object) if kinds <= {"text", "bytes"} else array
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Return "bool", "integer", "float", "text" or "bytes", also of numpy's types; the type's name for all others."""
     kinds = {
         "bool": bool | np.bool_,
         "integer": int | np.integer,
@@ -244,7 +227,7 @@ def _kind(value: object) -> str:
         "text": str,
         "bytes": bytes,
     }
-    return next((name for name, types in kinds.items() if isinstance(value, types)), "other")
+    return next((name for name, types in kinds.items() if isinstance(value, types)), type(value).__name__)
 
 
 def as_text(value: Any) -> str:
@@ -261,21 +244,7 @@ def as_text(value: Any) -> str:
 def positive_int(name: str, value: Any, otherwise: str = "") -> int:
     """Return an integer from 1 on that a user passed, of Python's or numpy's types.
 
-    Parameters
-    ----------
-    name
-        The parameter, for messages.
-    value
-        What was passed.
-    otherwise
-        What it may be instead, for messages: " or None".
-
-    Raises
-    ------
-    TypeError
-        If it is no integer.
-    ValueError
-        If it is below 1.
+    ``otherwise`` is what it may be instead, for messages: " or None".
 
     Examples
     --------
@@ -292,7 +261,7 @@ def positive_int(name: str, value: Any, otherwise: str = "") -> int:
 def _with_a_gap(what: str, array: Any, place: int, rest: Array | None = None) -> Exception:
     kind = {"b": "bool", "i": "integer", "u": "integer"}.get(getattr(array.dtype, "kind", "O"), "other")
     if rest is not None and len(rest):
-        kinds = {_kind(value) for value in rest.tolist()}
+        kinds = {kind_of(value) for value in rest.tolist()}
         kind = kinds.pop() if len(kinds) == 1 else "other"
     found = f"with a missing value at place {place}"
     if kind == "bool":
@@ -315,3 +284,25 @@ def first_few(values: Any, limit: int = 3, form: Callable[[Any], str] = repr) ->
     """
     more = f" and {len(values) - limit} more" if len(values) > limit else ""
     return ", ".join(map(form, values[:limit])) + more
+
+
+def near_matches(name: str, names: Iterable[Any], limit: int = 5) -> str:
+    """Return the end of a message: names like ``name``, or the first ones that there are.
+
+    What is not text is left out, as the None that stands for X in the layers of an AnnData from anndata 0.13 on.
+
+    Examples
+    --------
+    >>> near_matches("CD3e", ["CD3E", "CD8A"])
+    "Did you mean 'CD3E'?"
+    >>> near_matches("count", [None])
+    'There are none.'
+    """
+    names = [n for n in names if isinstance(n, str)]
+    if not names:
+        return "There are none."
+    folded = {n.casefold(): n for n in names}
+    near = [folded[n] for n in difflib.get_close_matches(name.casefold(), folded, 3)]
+    if near:
+        return "Did you mean " + " or ".join(map(repr, near)) + "?"
+    return f"There are {len(names)}: {', '.join(map(repr, names[:limit]))}{', …' if len(names) > limit else ''}"

@@ -4,31 +4,31 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use crate::cache::Budget;
+use crate::cache;
 
 /// Bytes of decoded rows that may be kept; readers with one budget share it.
-#[pyclass(frozen, module = "annfeed._core", name = "Budget")]
-pub(crate) struct PyBudget {
-    budget: Arc<Budget>,
+#[pyclass(frozen, module = "annfeed._core")]
+pub(crate) struct Budget {
+    budget: Arc<cache::Budget>,
 }
 
-impl PyBudget {
-    pub(super) fn of(budget: Option<&Self>) -> Arc<Budget> {
-        budget.map_or_else(|| Budget::new(0), |b| Arc::clone(&b.budget))
+impl Budget {
+    pub(super) fn of(budget: Option<&Self>) -> Arc<cache::Budget> {
+        budget.map_or_else(|| cache::Budget::new(0), |b| Arc::clone(&b.budget))
     }
 }
 
 #[pymethods]
-impl PyBudget {
+impl Budget {
     #[new]
     fn new(limit: u64) -> Self {
-        Self { budget: Budget::new(limit) }
+        Self { budget: cache::Budget::new(limit) }
     }
 
     /// A budget of nothing as yet, whose limit is moved, up to `most`, as other processes leave room.
     #[staticmethod]
     fn movable(most: u64) -> Self {
-        Self { budget: Budget::movable(most) }
+        Self { budget: cache::Budget::movable(most) }
     }
 
     /// Bytes that may be held, now or when the limit is moved.

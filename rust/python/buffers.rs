@@ -1,4 +1,4 @@
-//! `Pool` and `Buffer`: recycled memory for batches, as Python objects with the buffer protocol.
+//! `BufferPool` and `Buffer`: recycled memory for batches, as Python objects with the buffer protocol.
 
 use std::ffi::{c_int, c_void};
 
@@ -7,37 +7,37 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::gil::outside;
-use crate::memory::buffers::{Buffer, BufferPool};
+use crate::memory::buffers;
 
 /// Memory for batches, recycled when the last array on it is gone.
-#[pyclass(frozen, module = "annfeed._core", name = "Pool")]
-pub(crate) struct PyBufferPool {
-    pool: BufferPool,
+#[pyclass(frozen, module = "annfeed._core")]
+pub(crate) struct BufferPool {
+    pool: buffers::BufferPool,
 }
 
 #[pymethods]
-impl PyBufferPool {
+impl BufferPool {
     #[new]
     fn new() -> Self {
-        Self { pool: BufferPool::default() }
+        Self { pool: buffers::BufferPool::default() }
     }
 
     /// A writable buffer of `nbytes` bytes, of unspecified content.
-    fn take(&self, py: Python<'_>, nbytes: usize) -> PyResult<PyBuffer> {
+    fn take(&self, py: Python<'_>, nbytes: usize) -> PyResult<Buffer> {
         let buffer = outside(py, || self.pool.take(nbytes)).map_err(|e| PyMemoryError::new_err(e.to_string()))?;
-        Ok(PyBuffer { buffer, nbytes })
+        Ok(Buffer { buffer, nbytes })
     }
 }
 
 /// Memory taken from a pool; it goes back there when nothing refers to it any more.
-#[pyclass(frozen, module = "annfeed._core", name = "Buffer")]
-pub(crate) struct PyBuffer {
-    buffer: Buffer,
+#[pyclass(frozen, module = "annfeed._core")]
+pub(crate) struct Buffer {
+    buffer: buffers::Buffer,
     nbytes: usize,
 }
 
 #[pymethods]
-impl PyBuffer {
+impl Buffer {
     fn __len__(&self) -> usize {
         self.nbytes
     }

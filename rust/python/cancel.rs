@@ -16,14 +16,14 @@ use crate::threads::jobs::Workers;
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 
 /// A wish to stop, for reads in threads that no signal reaches.
-#[pyclass(frozen, module = "annfeed._core", name = "Cancel")]
+#[pyclass(frozen, module = "annfeed._core")]
 #[derive(Default)]
-pub(crate) struct PyCancel {
+pub(crate) struct Cancel {
     wanted: AtomicBool,
 }
 
 #[pymethods]
-impl PyCancel {
+impl Cancel {
     #[new]
     fn new() -> Self {
         Self::default()
@@ -43,7 +43,7 @@ pub(super) type Report<'a> = &'a (dyn Fn(Python<'_>) -> PyResult<()> + Sync);
 pub(super) fn interruptible<R: Send>(
     py: Python<'_>,
     threads: usize,
-    cancel: Option<&PyCancel>,
+    cancel: Option<&Cancel>,
     report: Option<Report>,
     work: impl FnOnce(&Workers) -> Result<R> + Send,
 ) -> PyResult<R> {

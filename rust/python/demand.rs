@@ -1,4 +1,4 @@
-//! `Awaited`: the demand flag, set while the consumer waits for the batch that a thread makes ahead.
+//! `DemandFlag`, set while the consumer waits for the batch that a thread makes ahead.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +10,13 @@ use crate::threads::team::follow_demand;
 /// Whether the consumer waits for the batch that a thread makes ahead.
 ///
 /// In a `with` block of that thread, batches are made on one core until the consumer waits, then on all of them.
-#[pyclass(frozen, module = "annfeed._core", name = "Awaited")]
-pub(crate) struct PyDemandFlag {
+#[pyclass(frozen, module = "annfeed._core")]
+pub(crate) struct DemandFlag {
     awaited: Arc<AtomicBool>,
 }
 
 #[pymethods]
-impl PyDemandFlag {
+impl DemandFlag {
     #[new]
     fn new() -> Self {
         Self { awaited: Arc::new(AtomicBool::new(true)) }

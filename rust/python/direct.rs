@@ -1,4 +1,4 @@
-//! `StoredRows`: rows that go from the file into a batch as they are.
+//! `DirectRows`: rows that go from the file into a batch as they are.
 
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::exceptions::{PyIndexError, PyValueError};
@@ -6,22 +6,22 @@ use pyo3::prelude::*;
 
 use super::errors::to_python;
 use super::gil::outside;
-use crate::matrix::direct::DirectRows;
+use crate::matrix::direct;
 
 /// Rows of a matrix that stay in the file until a batch wants them.
-#[pyclass(frozen, module = "annfeed._core", name = "StoredRows")]
-pub(crate) struct PyDirectRows {
-    rows: DirectRows,
+#[pyclass(frozen, module = "annfeed._core")]
+pub(crate) struct DirectRows {
+    rows: direct::DirectRows,
 }
 
-impl PyDirectRows {
-    pub(super) fn new(rows: DirectRows) -> Self {
+impl DirectRows {
+    pub(super) fn new(rows: direct::DirectRows) -> Self {
         Self { rows }
     }
 }
 
 #[pymethods]
-impl PyDirectRows {
+impl DirectRows {
     /// Rows and columns.
     #[getter]
     fn shape(&self) -> (usize, usize) {

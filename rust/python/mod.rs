@@ -23,21 +23,21 @@ use pyo3::prelude::pymodule;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::budget::PyBudget;
+    use super::budget::Budget;
     #[pymodule_export]
-    use super::buffers::{PyBuffer, PyBufferPool};
+    use super::buffers::{Buffer, BufferPool};
     #[pymodule_export]
-    use super::cancel::PyCancel;
+    use super::cancel::Cancel;
     #[pymodule_export]
-    use super::demand::PyDemandFlag;
+    use super::demand::DemandFlag;
     #[pymodule_export]
-    use super::direct::PyDirectRows;
+    use super::direct::DirectRows;
     #[pymodule_export]
-    use super::ops::PyRowOps;
+    use super::ops::RowOps;
     #[pymodule_export]
-    use super::reader::PyReader;
+    use super::reader::Reader;
     #[pymodule_export]
-    use super::rows::PyDecodedRows;
+    use super::rows::DecodedRows;
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -6,16 +6,16 @@ use numpy::PyReadonlyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::rows::{ColumnScale, RowOps};
+use crate::rows::{self, ColumnScale};
 
 /// Scaling to a total (with `over_all`, of all columns of the matrix), log1p, centring and scaling, in this order.
-#[pyclass(frozen, module = "annfeed._core", name = "RowOps")]
-pub(crate) struct PyRowOps {
-    pub(super) ops: RowOps,
+#[pyclass(frozen, module = "annfeed._core")]
+pub(crate) struct RowOps {
+    pub(super) ops: rows::RowOps,
 }
 
 #[pymethods]
-impl PyRowOps {
+impl RowOps {
     #[new]
     #[pyo3(signature = (target_sum=None, log1p=false, mean=None, std=None, max_value=None, over_all=true))]
     fn new(
@@ -35,12 +35,12 @@ impl PyRowOps {
             })),
             _ => return Err(PyValueError::new_err("mean and std must be given together, of one length")),
         };
-        Ok(Self { ops: RowOps { target_sum, over_all, log1p, scale } })
+        Ok(Self { ops: rows::RowOps { target_sum, over_all, log1p, scale } })
     }
 }
 
 /// Whether the steps are of as many columns as there are.
-pub(super) fn ops_fit(ops: &RowOps, n_cols: usize) -> PyResult<()> {
+pub(super) fn ops_fit(ops: &rows::RowOps, n_cols: usize) -> PyResult<()> {
     match &ops.scale {
         Some(scale) if scale.mean.len() != n_cols => Err(PyValueError::new_err(format!(
             "Scale: mean and std have {} values, X has {n_cols} columns",

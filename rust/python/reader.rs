@@ -7,26 +7,25 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::budget::PyBudget;
-use super::cancel::{PyCancel, interruptible};
-use super::direct::PyDirectRows;
+use super::budget::Budget;
+use super::cancel::{Cancel, interruptible};
+use super::direct::DirectRows;
 use super::errors::to_python;
 use super::gil::outside;
-use super::rows::{PyDecodedRows, wanted};
+use super::rows::{DecodedRows, wanted};
 use crate::cache::RowCache;
 use crate::h5::describe::describe;
 use crate::matrix::Matrix;
 use crate::matrix::csc::memory_needed;
-use crate::matrix::direct::DirectRows;
 
 /// A matrix of an `.h5ad` file, open for reading sorted rows.
-#[pyclass(frozen, module = "annfeed._core", name = "Reader")]
-pub(crate) struct PyReader {
+#[pyclass(frozen, module = "annfeed._core")]
+pub(crate) struct Reader {
     matrix: Matrix,
 }
 
 #[pymethods]
-impl PyReader {
+impl Reader {
     #[new]
     #[pyo3(signature = (path, elem, *, columns=None, totals=false, total_over=None, budget=None, threads=1))]
     #[allow(clippy::too_many_arguments)]
@@ -37,10 +36,10 @@ impl PyReader {
         columns: Option<PyReadonlyArray1<'_, i64>>,
         totals: bool,
         total_over: Option<PyReadonlyArray1<'_, i64>>,
-        budget: Option<&PyBudget>,
+        budget: Option<&Budget>,
         threads: usize,
     ) -> PyResult<Self> {
-        let budget = PyBudget::of(budget);
+        let budget = Budget::of(budget);
         let owned =
             |array: Option<PyReadonlyArray1<'_, i64>>| array.map(|a| a.as_slice().map(<[i64]>::to_vec)).transpose();
         let (columns, over) = (owned(columns)?, owned(total_over)?);
@@ -51,8 +50,8 @@ impl PyReader {
 
     /// The same matrix through a file descriptor of its own, as a forked process should have.
     #[pyo3(signature = (budget=None))]
-    fn reopen(&self, py: Python<'_>, budget: Option<&PyBudget>) -> PyResult<Self> {
-        let budget = PyBudget::of(budget);
+    fn reopen(&self, py: Python<'_>, budget: Option<&Budget>) -> PyResult<Self> {
+        let budget = Budget::of(budget);
         let matrix = outside(py, || self.matrix.reopen(&budget)).map_err(|e| to_python(py, e))?;
         Ok(Self { matrix })
     }
@@ -115,17 +114,17 @@ impl PyReader {
 
     /// `rows` (int64, sorted, distinct) as they are stored, for batches of `direct_dtype`. The system is told that they are
     /// wanted soon.
-    fn stored(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>) -> PyResult<PyDirectRows> {
+    fn direct(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>) -> PyResult<DirectRows> {
         let rows = checked(&rows)?;
         let stored = outside(py, || {
             let stored = self.matrix.direct(rows)?;
-            stored.iter().for_each(DirectRows::advise);
+            stored.iter().for_each(|rows| rows.advise());
             Ok(stored)
         });
         let stored = stored.map_err(|e| to_python(py, e))?;
         let declined =
             || PyValueError::new_err("found rows that are to be decoded; expected a matrix with a direct_dtype");
-        stored.map(PyDirectRows::new).ok_or_else(declined)
+        stored.map(DirectRows::new).ok_or_else(declined)
     }
 
     /// Elements that the first read turns into rows, as the matrix is stored by columns; None where it need not.
@@ -141,7 +140,7 @@ impl PyReader {
         &self,
         py: Python<'_>,
         threads: usize,
-        cancel: Option<&PyCancel>,
+        cancel: Option<&Cancel>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<()> {
         let report = |py: Python<'_>| match (&progress, self.matrix.conversion()) {
@@ -187,10 +186,10 @@ impl PyReader {
         py: Python<'_>,
         rows: PyReadonlyArray1<'_, i64>,
         threads: usize,
-        cancel: Option<&PyCancel>,
-    ) -> PyResult<PyDecodedRows> {
+        cancel: Option<&Cancel>,
+    ) -> PyResult<DecodedRows> {
         let rows = checked(&rows)?;
-        interruptible(py, threads, cancel, None, |workers| self.matrix.read(rows, workers)).map(PyDecodedRows::new)
+        interruptible(py, threads, cancel, None, |workers| self.matrix.read(rows, workers)).map(DecodedRows::new)
     }
 }
 

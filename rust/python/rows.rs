@@ -1,4 +1,4 @@
-//! `Block`: decoded rows, and batches of them as numpy arrays.
+//! `DecodedRows`: decoded rows, and batches of them as numpy arrays.
 
 use numpy::{IntoPyArray, Ix1, Ix2, PyArray1, PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
@@ -7,22 +7,19 @@ use pyo3::prelude::*;
 use super::batch::{Batch, LostTuple, write_batch};
 use super::errors::to_python;
 use super::gil::outside;
-use super::ops::{PyRowOps, ops_fit};
+use super::ops::{RowOps, ops_fit};
 use crate::dtype::Kind;
 use crate::matrix::Wanted;
-use crate::rows::RowOps;
-use crate::rows::{
-    Columns, Computed, CsrOut, DecodedRows, Lost, Part, RowGroup, Selection, SumTooLarge, Target, Values,
-};
+use crate::rows::{self, Columns, Computed, CsrOut, Lost, Part, RowGroup, Selection, SumTooLarge, Target, Values};
 
 /// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
-#[pyclass(frozen, module = "annfeed._core", name = "Block")]
-pub(crate) struct PyDecodedRows {
-    decoded: DecodedRows,
+#[pyclass(frozen, module = "annfeed._core")]
+pub(crate) struct DecodedRows {
+    decoded: rows::DecodedRows,
 }
 
-impl PyDecodedRows {
-    pub(super) fn new(decoded: DecodedRows) -> Self {
+impl DecodedRows {
+    pub(super) fn new(decoded: rows::DecodedRows) -> Self {
         Self { decoded }
     }
 
@@ -60,7 +57,7 @@ impl PyDecodedRows {
 }
 
 #[pymethods]
-impl PyDecodedRows {
+impl DecodedRows {
     /// Rows and columns.
     #[getter]
     fn shape(&self) -> (usize, usize) {
@@ -85,7 +82,7 @@ impl PyDecodedRows {
         out: &Bound<'_, PyAny>,
         dtype: &str,
         threads: usize,
-        ops: Option<&PyRowOps>,
+        ops: Option<&RowOps>,
     ) -> PyResult<LostTuple> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
@@ -117,7 +114,7 @@ impl PyDecodedRows {
         mut indices: PyReadwriteArray1<'_, i32>,
         data: &Bound<'_, PyAny>,
         dtype: &str,
-        ops: Option<&PyRowOps>,
+        ops: Option<&RowOps>,
     ) -> PyResult<LostTuple> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
@@ -141,7 +138,7 @@ impl PyDecodedRows {
     /// The rows of several blocks of `n_cols` columns, one after the other: of each, those at some positions (None: all), and
     /// where they lie, for errors.
     #[staticmethod]
-    fn joined(n_cols: usize, parts: Vec<PyPart<'_>>) -> PyResult<Self> {
+    fn concat(n_cols: usize, parts: Vec<PyPart<'_>>) -> PyResult<Self> {
         let mut found = Vec::with_capacity(parts.len());
         for (rows, positions, place) in &parts {
             if rows.decoded.n_cols() != n_cols {
@@ -154,7 +151,7 @@ impl PyDecodedRows {
             rows.check_positions(positions.unwrap_or_default())?;
             found.push(Part { rows: &rows.decoded, positions, place });
         }
-        Ok(Self { decoded: DecodedRows::joined(n_cols, found) })
+        Ok(Self { decoded: rows::DecodedRows::concat(n_cols, found) })
     }
 
     /// A block of CSR rows in memory; `indices` and `data` are the little-endian bytes of arrays of the named dtypes.
@@ -233,9 +230,9 @@ impl PyDecodedRows {
     }
 }
 
-impl PyDecodedRows {
+impl DecodedRows {
     fn of_group(n_cols: usize, group: RowGroup) -> Self {
-        let mut decoded = DecodedRows::new(n_cols);
+        let mut decoded = rows::DecodedRows::new(n_cols);
         decoded.push_group(std::sync::Arc::new(group));
         Self { decoded }
     }
@@ -268,7 +265,7 @@ fn kind(dtype: &str) -> PyResult<Kind> {
 }
 
 /// Decoded rows, positions in them (None: all), and where they lie.
-type PyPart<'py> = (PyRef<'py, PyDecodedRows>, Option<PyReadonlyArray1<'py, i64>>, String);
+type PyPart<'py> = (PyRef<'py, DecodedRows>, Option<PyReadonlyArray1<'py, i64>>, String);
 
 pub(super) fn unknown_dtype(name: &str) -> PyErr {
     PyTypeError::new_err(format!(
@@ -278,7 +275,7 @@ pub(super) fn unknown_dtype(name: &str) -> PyErr {
 
 /// Rows that go into a dense batch.
 struct DenseBatch<'a, 'py> {
-    rows: &'a PyDecodedRows,
+    rows: &'a DecodedRows,
     py: Python<'py>,
     positions: &'a [i64],
     threads: usize,
@@ -291,7 +288,7 @@ impl Batch for DenseBatch<'_, '_> {
         outside(py, || rows.decoded.dense(positions, out, threads)).map_err(|e| to_python(py, e))
     }
 
-    fn compute<T: Computed>(self, out: &mut [T], ops: &RowOps) -> PyResult<Option<Lost>> {
+    fn compute<T: Computed>(self, out: &mut [T], ops: &rows::RowOps) -> PyResult<Option<Lost>> {
         let Self { rows, py, positions, threads } = self;
         rows.check_out(positions, out.len())?;
         ops_fit(ops, rows.decoded.n_cols())?;
@@ -301,7 +298,7 @@ impl Batch for DenseBatch<'_, '_> {
 
 /// Rows that go into a CSR batch.
 struct CsrBatch<'a, 'py> {
-    rows: &'a PyDecodedRows,
+    rows: &'a DecodedRows,
     py: Python<'py>,
     positions: &'a [i64],
     indptr: &'a mut [i32],
@@ -316,7 +313,7 @@ impl Batch for CsrBatch<'_, '_> {
         outside(py, || rows.decoded.csr(positions, out)).map_err(|e| to_python(py, e))
     }
 
-    fn compute<T: Computed>(self, data: &mut [T], ops: &RowOps) -> PyResult<Option<Lost>> {
+    fn compute<T: Computed>(self, data: &mut [T], ops: &rows::RowOps) -> PyResult<Option<Lost>> {
         let Self { rows, py, positions, indptr, indices } = self;
         let out = CsrOut { indptr, indices, data };
         rows.check_csr(positions, &out)?;

@@ -119,7 +119,7 @@ impl DecodedRows {
     /// # Panics
     /// Where a position is out of range.
     #[must_use]
-    pub(crate) fn joined<'a>(n_cols: usize, parts: impl IntoIterator<Item = Part<'a>>) -> Self {
+    pub(crate) fn concat<'a>(n_cols: usize, parts: impl IntoIterator<Item = Part<'a>>) -> Self {
         let mut all = Self::new(n_cols);
         for Part { rows, positions, place } in parts {
             let before = all.groups.len() as u32;

@@ -21,7 +21,7 @@ from tests.support.toys import toy
 
 from annfeed import AnnDataset, write_obs, write_obsm
 from annfeed.batches.reader import RowReader
-from annfeed.obs import sources as obs_sources
+from annfeed.obs import file as obs_file
 from annfeed.results import h5ad as writer
 from annfeed.sources import file as file_sources
 from annfeed.sources.frame import FrameFileSource
@@ -162,7 +162,7 @@ def test_a_write_waits_for_those_that_read(
         before(monkeypatch, FrameFileSource, "_load", step)
         assert dataset[3]["X"].tolist() == [3, -3]
     else:
-        before(monkeypatch, obs_sources, "read_elem", step)
+        before(monkeypatch, obs_file, "read_elem", step)
         found = {
             "obs": lambda: dataset.obs["row"].iloc[3],
             "obs_column": lambda: dataset.obs_column("row")[3],
@@ -180,7 +180,7 @@ def test_a_column_is_not_replaced_while_an_epoch_reads_it(
     dataset = AnnDataset(path, obs_columns=["score", "row"])
     before(
         monkeypatch,
-        obs_sources,
+        obs_file,
         "read_elem",
         lambda: others.start(lambda: write_obs(path, "row", np.arange(N) + 100, overwrite=True)),
     )

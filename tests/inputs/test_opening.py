@@ -323,7 +323,7 @@ def test_what_is_an_h5ad_is_no_other_format(tmp_path: Path, good: Path) -> None:
     path.write_bytes(good.read_bytes())
     assert find_foreign(str(path)) is None
     assert AnnDataset(path).shape == (40, 7)
-    with pytest.raises(UnknownNameError, match="did you mean 'row'"):
+    with pytest.raises(UnknownNameError, match="Did you mean 'row'"):
         AnnDataset(path, obs_columns=["rows"])
 
 

@@ -14,7 +14,7 @@ from tests.support.toys import flat, hand_over, rows_of, toy
 from torch.utils.data import BatchSampler
 
 from annfeed import AnnDataset, Transform
-from annfeed._core import Block
+from annfeed._core import DecodedRows
 from annfeed.batches.window import LoadedWindow
 
 
@@ -57,7 +57,7 @@ def test_early_break_leaves_no_thread_and_no_window(shelf: Path, prefetch_batche
         break
     assert set(threading.enumerate()) <= before
     gc.collect()
-    assert [o for o in gc.get_objects() if type(o) in (LoadedWindow, Block)] == []
+    assert [o for o in gc.get_objects() if type(o) in (LoadedWindow, DecodedRows)] == []
     iterator = iter(loader)
     next(iterator)
     assert (set(threading.enumerate()) <= before) is (prefetch_batches == 0)

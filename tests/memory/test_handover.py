@@ -46,7 +46,7 @@ def _nothing_left() -> Iterator[None]:
     shared_memory._received.clear()
     yield
     gc.collect()
-    assert not shared_memory._in_use, "every piece was given back"
+    assert not shared_memory._in_use, "every segment was given back"
 
 
 def is_right(batch: dict[str, Any], x: sp.csr_matrix) -> bool:
@@ -104,9 +104,9 @@ def test_memory_goes_round_and_is_given_back(path: Path, x: sp.csr_matrix, metho
     time.sleep(0.1)
     del batch
     gc.collect()
-    assert all(piece.is_over for piece in shared_memory._received.values())
+    assert all(segment.is_over for segment in shared_memory._received.values())
     list(loader_of(AnnDataset(path), "plain"))
-    workers = {piece._worker for piece in shared_memory._received.values()}
+    workers = {segment._worker for segment in shared_memory._received.values()}
     assert len(workers) <= 2, "what workers that are gone had made is forgotten when new ones send"
 
 
@@ -175,7 +175,7 @@ def test_tensors_that_are_more_than_elements_at_strides_are_left_to_torch() -> N
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
     learned = torch.ones(3, requires_grad=True)
     for value in (quantized, nested, learned, torch.eye(3).to_sparse_coo(), "text", None):
-        assert handover._packed(value, {}) is value
+        assert handover._serialized(value, {}) is value
 
 
 def test_what_a_forked_process_sees_stays(path: Path, x: sp.csr_matrix) -> None:
@@ -191,14 +191,14 @@ def test_what_a_forked_process_sees_stays(path: Path, x: sp.csr_matrix) -> None:
     os.close(told)
     del batch
     assert all(is_right(batch, x) for batch in batches)
-    held = [piece for piece in shared_memory._received.values() if piece.n_forks > 0]
-    assert held and all(piece._all[shared_memory._TAKEN] == 1 for piece in held)
+    held = [segment for segment in shared_memory._received.values() if segment.n_forks > 0]
+    assert held and all(segment._all[shared_memory._TAKEN] == 1 for segment in held)
     assert len(shared_memory._forks) == 1
     os.close(tell)
     assert os.waitpid(child, 0)[1] == 0
     # It goes round again.
     assert all(is_right(batch, x) for batch in loader)
-    assert shared_memory._forks == [] and not any(piece.n_forks for piece in held)
+    assert shared_memory._forks == [] and not any(segment.n_forks for segment in held)
 
 
 def test_forks_in_each_epoch_cost_no_memory(path: Path, x: sp.csr_matrix) -> None:
@@ -214,8 +214,8 @@ def test_forks_in_each_epoch_cost_no_memory(path: Path, x: sp.csr_matrix) -> Non
 
 
 def test_only_queues_between_processes_see_more_than_a_dict(x: sp.csr_matrix) -> None:
-    outbox = shared_memory.Outbox()
-    tensor = outbox.empty(5 * WIDTH, torch.float32).view(5, WIDTH)
+    pool = shared_memory.SharedPool()
+    tensor = pool.empty(5 * WIDTH, torch.float32).view(5, WIDTH)
     tensor.copy_(torch.from_numpy(x[:5].toarray()))
     batch = handover.SentBatch({"X": tensor, "obs_n": torch.arange(5)})
     for other in (copy.copy(batch), copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
@@ -226,25 +226,25 @@ def test_only_queues_between_processes_see_more_than_a_dict(x: sp.csr_matrix) ->
     assert first["X"].data_ptr() != second["X"].data_ptr()
     assert torch.equal(first["X"], tensor) and torch.equal(second["X"], tensor)
     del batch, tensor, other
-    assert outbox.empty(5 * WIDTH, torch.float32).zero_().sum() == 0
+    assert pool.empty(5 * WIDTH, torch.float32).zero_().sum() == 0
     assert torch.equal(first["X"], second["X"]), "the receiver still has it"
     del first
-    both = [outbox.empty(5 * WIDTH, torch.float32) for _ in range(2)]
-    assert len(both) == len(outbox._pieces) == 2, "no memory is made where there is some that nobody needs"
+    both = [pool.empty(5 * WIDTH, torch.float32) for _ in range(2)]
+    assert len(both) == len(pool._segments) == 2, "no memory is made where there is some that nobody needs"
 
 
 def test_surplus_memory_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_memory, "_MAX_FREE", 3 << 20)
-    outbox = shared_memory.Outbox()
-    tensors = [outbox.empty(1 << 20, torch.uint8) for _ in range(6)]
+    pool = shared_memory.SharedPool()
+    tensors = [pool.empty(1 << 20, torch.uint8) for _ in range(6)]
     del tensors
-    outbox.empty(9 << 20, torch.uint8)
-    assert sorted(piece.size >> 20 for piece in outbox._pieces) == [1, 1, 1, 9]
+    pool.empty(9 << 20, torch.uint8)
+    assert sorted(segment.size >> 20 for segment in pool._segments) == [1, 1, 1, 9]
 
 
 def test_free_memory_is_given_back_before_there_is_too_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox = shared_memory.Outbox()
-    tensors = [outbox.empty(1 << 20, torch.uint8) for _ in range(3)]
+    pool = shared_memory.SharedPool()
+    tensors = [pool.empty(1 << 20, torch.uint8) for _ in range(3)]
     del tensors[1:]
     left = [OSError(errno.ENOSPC, "none")]
 
@@ -254,26 +254,26 @@ def test_free_memory_is_given_back_before_there_is_too_little(monkeypatch: pytes
 
     monkeypatch.setattr(os, "posix_fallocate", once_full)
     monkeypatch.setattr(torch.multiprocessing, "get_sharing_strategy", lambda: "file_descriptor")
-    assert outbox.empty(5 << 20, torch.uint8).fill_(1).sum() == 5 << 20
-    assert [piece.size >> 20 for piece in outbox._pieces] == [1, 5]
+    assert pool.empty(5 << 20, torch.uint8).fill_(1).sum() == 5 << 20
+    assert [segment.size >> 20 for segment in pool._segments] == [1, 5]
 
 
 def test_a_piece_is_given_back_once_for_each_time_it_was_sent() -> None:
-    outbox = shared_memory.Outbox()
-    tensor = outbox.empty(1 << 20, torch.uint8)
-    piece = outbox._pieces[0]
+    pool = shared_memory.SharedPool()
+    tensor = pool.empty(1 << 20, torch.uint8)
+    segment = pool._segments[0]
     batch = handover.SentBatch({"X": tensor})
     received = pickle.loads(ForkingPickler.dumps(batch))
-    there = shared_memory._received[piece.name]
+    there = shared_memory._received[segment.name]
     there.n_forks += 1
     del received
-    assert piece.is_sent, "a forked process sees it"
+    assert segment.is_sent, "a forked process sees it"
     there.n_forks -= 1
     there.give_back()
-    assert not piece.is_sent
+    assert not segment.is_sent
     sent = ForkingPickler.dumps(batch)
     there.give_back()
-    assert piece.is_sent, "what is under way is not given back"
+    assert segment.is_sent, "what is under way is not given back"
     assert pickle.loads(sent)["X"].shape == (1 << 20,)
 
 
@@ -284,7 +284,7 @@ def test_too_little_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "posix_fallocate", full)
     monkeypatch.setattr(torch.multiprocessing, "get_sharing_strategy", lambda: "file_descriptor")
     with pytest.raises(MemoryError, match=r"bytes of shared memory for a batch .*No space left.*num_workers=0"):
-        shared_memory.Outbox().empty(1 << 20, torch.float32)
+        shared_memory.SharedPool().empty(1 << 20, torch.float32)
 
 
 def test_torchs_other_way_of_sharing(path: Path, tmp_path: Path) -> None:

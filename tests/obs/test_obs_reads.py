@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse as sp
 from anndata.io import write_elem
 
+import annfeed.h5ad.file
 from annfeed import AnnDataset
 from annfeed.obs.labels import label_codes
 
@@ -144,9 +145,9 @@ def test_codes_are_numbered_by_appearance(values: Any, codes: list[int], labels:
 
 
 def test_an_unknown_column_is_told_with_names_like_it(wide: Path) -> None:
-    with pytest.raises(KeyError, match="no column 'kinds'; did you mean 'kind'") as near:
+    with pytest.raises(KeyError, match=r"no column 'kinds'. Did you mean 'kind'") as near:
         AnnDataset(wide, obs_columns=["kinds"])
-    with pytest.raises(KeyError, match=r"no column 'donor'; it has c0, c1, .*, c19 and 1481 more") as far:
+    with pytest.raises(KeyError, match=r"no column 'donor'. There are 1501: 'c0', 'c1', .*, 'c19', …") as far:
         AnnDataset([wide], obs_columns=["donor"])
     assert "inspect" not in str(near.value) + str(far.value)
 
@@ -177,3 +178,25 @@ def test_labels_of_one_kind_are_joined_as_before() -> None:
         for labels in ([True, False], [False, False])
     ]
     assert list(AnnDataset(parts, categories="code").categories["k"]) == [False, True]
+
+
+@pytest.mark.parametrize("values", [pd.Categorical(["a", "b"]), ["a", "b"], [1, 2], [True, False]], ids=str)
+def test_a_column_is_read_from_each_file_that_is_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: Any
+) -> None:
+    paths = [tmp_path / f"{number}.h5ad" for number in range(3)]
+    for path in paths:
+        anndata.AnnData(np.eye(2), obs=pd.DataFrame({"kind": values}, index=["a", "b"])).write_h5ad(path)
+    opened: list[str] = []
+    open_to_stay = annfeed.h5ad.file.open_to_stay
+    monkeypatch.setattr("annfeed.h5ad.file.open_to_stay", lambda path: opened.append(path) or open_to_stay(path))
+    for several in (paths, paths[:1]):
+        for read in ("labels", "batch"):
+            dataset = AnnDataset(several if len(several) > 1 else several[0], obs_columns=["kind"])
+            _ = dataset.reader.obs.columns
+            opened.clear()
+            if read == "labels":
+                dataset.reader.label_codes("kind")
+            else:
+                dataset.reader.obs.take(np.array([0]))
+            assert opened == [str(path) for path in several], read

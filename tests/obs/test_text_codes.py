@@ -121,7 +121,7 @@ def test_text_in_one_file_and_categorical_in_another_are_codes(
     codes, different = pd.factorize(column)
     dataset = AnnDataset(paths, obs_columns=["text"])
     # Nowhere is it put together as text.
-    monkeypatch.setattr("annfeed.obs.concat.join_column", None)
+    monkeypatch.setattr("annfeed.obs.concat.concat_column", None)
     found, names = dataset.reader.label_codes("text")
     np.testing.assert_array_equal(found, codes)
     assert (names, found.dtype) == (list(different), np.min_scalar_type(-len(different)))

@@ -207,7 +207,7 @@ REFUSED: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     ({f"part{i}": 0.1 for i in range(10)}, {"group_by": "donor"}, ValueError, "gets no row: there are 7 groups"),
     (THREE, {"seed": -1}, ValueError, "seed is -1"),
     (THREE, {"seed": None}, ValueError, "seed is None"),
-    (THREE, {"group_by": "donors"}, KeyError, "did you mean 'donor'"),
+    (THREE, {"group_by": "donors"}, KeyError, "Did you mean 'donor'"),
     (THREE, {"group_by": "part"}, ValueError, "group_by='part': 2 of 40 rows have no value"),
 ]
 

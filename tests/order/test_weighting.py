@@ -322,7 +322,7 @@ WRONG_WEIGHTS = [
     ({"weights": np.ones(40), "temperature": 0.5}, ValueError, "temperature=0.5 given without balance"),
     ({"n_samples": 5}, ValueError, "n_samples=5 given without weights= or balance="),
     ({"replacement": False}, ValueError, "replacement=False given without"),
-    ({"balance": "labels"}, KeyError, "did you mean 'label'"),
+    ({"balance": "labels"}, KeyError, "Did you mean 'label'"),
     ({"balance": "label", "temperature": 5}, ValueError, r"temperature is 5; .* n \*\* \(1 - temperature\)"),
     ({"balance": "label", "temperature": -0.1}, ValueError, "temperature is -0.1"),
     ({"balance": "label", "temperature": "hot"}, TypeError, "temperature is 'hot'"),

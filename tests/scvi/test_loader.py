@@ -307,3 +307,33 @@ def test_a_wrong_position_is_told_after_the_batches_before_it(tmp_path: Path) ->
     assert [cells(next(batches)), cells(next(batches))] == [[0], [1]]
     with pytest.raises(IndexError, match="43"):
         next(batches)
+
+
+@pytest.mark.parametrize(
+    ("settings", "order", "batches"),
+    [
+        ({"batch_size": 4}, "that of the dataset", "11"),
+        ({"batch_size": 4, "shuffle": True, "drop_last": True}, "shuffled", "10"),
+        ({"batch_size": 4, "sampler": SequentialSampler(range(N))}, "that of a SequentialSampler", "unknown"),
+    ],
+)
+def test_a_loader_says_what_it_is(tmp_path: Path, settings: dict[str, Any], order: str, batches: str) -> None:
+    for place in ("disk", "memory"):
+        adata = backed(toy(), tmp_path) if place == "disk" else toy()
+        loader = AnnDataLoader(manager(adata), window=30, cache="2MiB", threads=2, **settings)
+        before = torch.get_rng_state()
+        text = str(loader)
+        said = dict(line.strip().split(": ", 1) for line in text.splitlines()[1:])
+        assert text.startswith("AnnDataLoader:")
+        assert torch.equal(torch.get_rng_state(), before)
+        keys = ", ".join(manager(adata).data_registry)
+        assert said == {
+            "dataset": f"{N} of {N} cells, registered as {keys}",
+            "order": order,
+            "batch size": "4",
+            "batches": batches,
+            "window": "30 rows" if place == "disk" else "none, as all is in memory",
+            "cache": "2MiB",
+            "threads": "2",
+            "workers": "none, 4 batches made ahead by threads",
+        }

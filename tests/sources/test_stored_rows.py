@@ -131,4 +131,4 @@ def test_a_reader_says_before_it_is_asked_which_rows_need_no_decoding(stored, st
     for reader in (some, Reader(tmp_path / "sparse.h5ad", "X"), *([] if as_it_lies else [whole])):
         assert reader.direct_dtype is None
         with pytest.raises(ValueError, match="expected a matrix with a direct_dtype"):
-            reader.stored(rows)
+            reader.direct(rows)

@@ -16,7 +16,8 @@ from tests.support.toys import as_csr
 
 from annfeed.batches.items import apply_transform
 from annfeed.errors import UnknownNameError
-from annfeed.transforms.base import Compose, Log1p, NormalizeTotal, Scale, Transform, check_transform
+from annfeed.transforms import Compose, Log1p, NormalizeTotal, Scale, Transform
+from annfeed.transforms.base import check_transform
 
 # The example classes of the AnnDataset documentation, letter for letter ---------------------------------------------
 

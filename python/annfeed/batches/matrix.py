@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import torch
 
-from annfeed._core import StoredRows
+from annfeed._core import DecodedRows, DirectRows
 from annfeed.arrays import Int64Array, digest_of
 from annfeed.batches.tensors import TensorMaker, dtype_name
 from annfeed.order.blocks import units_of_positions
-from annfeed.sources.base import DecodedRows, Source
+from annfeed.sources.base import RowSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.memory import MemorySource
 
@@ -38,31 +38,15 @@ class Held(Protocol):
 
 @dataclass
 class Matrix:
-    """A matrix of a dataset.
+    """A matrix of a dataset."""
 
-    Parameters
-    ----------
-    elem
-        Place in the file or AnnData: "X", "raw/X", "layers/counts", "obsm/X_pca".
-    source
-        Decodes its rows.
-    n_obs, n_vars
-        Rows of obs, and columns delivered.
-    names
-        Returns the names of the delivered columns.
-    rows
-        int64 [n_obs], the source's row of each row of obs; None if they are the same.
-    held
-        Looks the matrix up in its AnnData; None if it is in files only.
-    """
-
-    elem: str
-    source: Source
-    n_obs: int
-    n_vars: int
-    names: Callable[[], pd.Index[Any]]
-    rows: Int64Array | None = None
-    held: Held | None = None
+    elem: str  # place in the file or AnnData: "X", "raw/X", "layers/counts", "obsm/X_pca"
+    source: RowSource
+    n_obs: int  # rows of obs
+    n_vars: int  # columns delivered
+    names: Callable[[], pd.Index[Any]]  # returns the names of these columns
+    rows: Int64Array | None = None  # [n_obs], the source's row of each row of obs; None if they are the same
+    held: Held | None = None  # looks the matrix up in its AnnData; None if it is in files only
     tensors: TensorMaker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,17 +55,7 @@ class Matrix:
     def now(self, thorough: bool = True) -> Matrix:
         """Return the matrix that AnnData objects hold now; itself if nothing changed.
 
-        Parameters
-        ----------
-        thorough
-            Also notice numbers that were overwritten in place in a matrix that was copied to be read.
-
-        Raises
-        ------
-        StaleDataError
-            If an AnnData has other cells or genes than when the dataset was made.
-        UnknownNameError
-            If the matrix was deleted.
+        ``thorough``: also notice numbers that were overwritten in place in a matrix that was copied to be read.
         """
         if self.held is not None:
             return self.held.now(thorough)
@@ -99,12 +73,12 @@ class Matrix:
 
     def load(
         self, rows: Int64Array, threads: int, as_stored: torch.dtype | None = None
-    ) -> tuple[DecodedRows | StoredRows, Int64Array]:
+    ) -> tuple[DecodedRows | DirectRows, Int64Array]:
         """As `read`, but rows that dense batches of dtype ``as_stored`` only copy are left in the file."""
+        if as_stored is None or not isinstance(self.source, FileSource):
+            return self.read(rows, threads)
         distinct, slots = self._distinct(rows)
-        if as_stored is not None and isinstance(self.source, FileSource):
-            return self.source.read_or_leave(distinct, threads, dtype_name(as_stored)), slots
-        return self.source.read(distinct, threads), slots
+        return self.source.read_or_leave(distinct, threads, dtype_name(as_stored)), slots
 
     def _distinct(self, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
         wanted = rows if self.rows is None else self.rows[rows]

@@ -21,7 +21,7 @@ from annfeed.obs.labels import label_codes
 from annfeed.order.blocks import units_of_positions
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads
-from annfeed.sources.concat import JoinedSource
+from annfeed.sources.concat import ConcatSource
 from annfeed.transforms.base import Transform, check_transform
 from annfeed.transforms.fuse import Fused, fuse
 
@@ -34,10 +34,6 @@ class RowReader(ThroughFile):
 
     Parameters
     ----------
-    matrices
-        Matrices by key.
-    obs
-        The obs of their rows.
     sources
         Path of each source, or a description of an AnnData.
     rows
@@ -113,13 +109,13 @@ class RowReader(ThroughFile):
     @property
     def checked_obs(self) -> ObsTable:
         """The obs of all rows; StaleDataError if they are no longer those of when it was made."""
-        self.obs.check_rows()
+        self.obs.source.check_rows()
         return self.obs
 
     @property
     def is_of_file(self) -> bool:
         """Whether all data come from files, and none from an AnnData that may be edited."""
-        return self.obs.is_of_file
+        return self.obs.source.is_of_file
 
     @property
     def row_bytes(self) -> int:
@@ -157,14 +153,14 @@ class RowReader(ThroughFile):
     def _sources_digest(self) -> str | None:
         """Return a digest of the names and first rows of several sources; values of a few rows miss most files."""
         source = self.first.source
-        if not isinstance(source, JoinedSource):
+        if not isinstance(source, ConcatSource):
             return None
         starts = source.offsets[:-1].tolist()
         return digest_of(np.array([f"{os.path.basename(p)} {n}" for p, n in zip(self.sources, starts, strict=True)]))
 
     def label_codes(self, column: str, needed_by: str | None = None) -> tuple[npt.NDArray[Any], list[Any]]:
         """Return an obs column of the rows as codes and labels, as `annfeed.obs.labels.label_codes` does."""
-        return label_codes(self.obs.labels(column), needed_by, self.rows)
+        return label_codes(self.obs.column(column, coded=True), needed_by, self.rows)
 
     def rows_of_obs(self, positions: Int64Array) -> Int64Array:
         """Return the row of obs at each position."""
@@ -189,7 +185,7 @@ class RowReader(ThroughFile):
 
     def look_again(self, thorough: bool) -> None:
         """Use the matrices that AnnData objects hold now."""
-        self.obs.check_rows()
+        self.obs.source.check_rows()
         now = {key: matrix.now(thorough) for key, matrix in self.matrices.items()}
         if any(now[key] is not matrix for key, matrix in self.matrices.items()):
             self.matrices, self._fingerprint = now, None
@@ -201,13 +197,6 @@ class RowReader(ThroughFile):
         """Return a copy for an epoch, with what AnnData objects hold now and the current transform.
 
         What is replaced later, in an AnnData or in the dataset, does not change the copy.
-
-        Raises
-        ------
-        StaleDataError
-            If an AnnData has other cells or genes than when the dataset was made.
-        UnknownNameError
-            If a matrix or an obs column was deleted.
         """
         self.look_again(thorough=True)
         now = copy.copy(self)
@@ -268,7 +257,7 @@ class RowReader(ThroughFile):
         """Return which steps of the transform the core applies, and which are left."""
         if self._fused is None:
             source = self.matrices["X"].source if "X" in self.matrices else None
-            has_gaps = isinstance(source, JoinedSource) and source.has_gaps
+            has_gaps = isinstance(source, ConcatSource) and source.has_gaps
             is_part = source is not None and source.is_part
             fused = fuse(self._transform, self.output, self.dtype, has_gaps, is_part)
             if source is not None and fused.wants_totals:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed._core import RowOps, StoredRows
+from annfeed._core import DecodedRows, DirectRows, RowOps
 from annfeed.arrays import Int64Array
 from annfeed.errors import AnnfeedWarning
 from annfeed.memory.buffers import BatchMemory
 from annfeed.memory.sparse import compressed
-from annfeed.sources.base import DecodedRows, Lost
+from annfeed.sources.base import Lost
 
 _NAMES = {
     torch.float16: "float16",
@@ -48,20 +48,12 @@ def dtype_name(dtype: Any) -> str:
 
 @dataclass
 class TensorMaker:
-    """Makes tensors of decoded rows of one matrix, in recycled memory.
+    """Makes tensors of decoded rows of one matrix, in recycled memory."""
 
-    Parameters
-    ----------
-    place
-        Name of the matrix in messages.
-    n_vars
-        Columns delivered.
-    """
-
-    place: str
-    n_vars: int
+    place: str  # name of the matrix in messages
+    n_vars: int  # columns delivered
     #: Kinds of losses that a warning was given for.
-    _told: set[str] = field(default_factory=set, init=False)
+    _warned: set[str] = field(default_factory=set, init=False)
     _memory: BatchMemory = field(default_factory=BatchMemory, init=False)
 
     def pin(self, pinned: bool) -> None:
@@ -70,22 +62,16 @@ class TensorMaker:
 
     def tensor(
         self,
-        block: DecodedRows | StoredRows,
+        block: DecodedRows | DirectRows,
         slots: Int64Array,
         output: str,
         dtype: torch.dtype,
         threads: int,
         ops: RowOps | None = None,
     ) -> torch.Tensor:
-        """Return the rows at ``slots`` of ``block``, dense or CSR, ``[len(slots), n_vars]`` of ``dtype``.
-
-        Raises
-        ------
-        ValueError
-            If an integer dtype cannot hold a value, or ``ops`` have another number of columns.
-        """
+        """Return the rows at ``slots`` of ``block``, dense or CSR, ``[len(slots), n_vars]`` of ``dtype``."""
         try:
-            if isinstance(block, StoredRows):
+            if isinstance(block, DirectRows):
                 batch = self._memory.empty(len(slots) * self.n_vars, dtype)
                 block.read(slots, batch.view(torch.uint8).numpy(), threads)
                 return batch.view(len(slots), self.n_vars)
@@ -101,7 +87,7 @@ class TensorMaker:
                 f"{self.place}: there is no memory for a batch of {size} where dense ({error}). "
                 "Ask for fewer rows, for fewer genes with var_subset=, or for output='csr'"
             ) from None
-        if lost is not None and lost[2] not in self._told:
+        if lost is not None and lost[2] not in self._warned:
             self._warn(*lost, dtype)
         return batch
 
@@ -130,7 +116,7 @@ class TensorMaker:
         return indptr, indices, values, lost
 
     def _warn(self, column: int, value: str, what: str, dtype: torch.dtype) -> None:
-        self._told.add(what)
+        self._warned.add(what)
         text = {
             "rounded": f"the whole number {value} (column {column}) is rounded in {dtype}; "
             "pass dtype=torch.float64 or an integer dtype to keep it",

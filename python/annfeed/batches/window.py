@@ -22,36 +22,21 @@ ROW_TOTALS = "annfeed: totals of the rows of X"
 
 @dataclass(frozen=True, slots=True)
 class WindowRows:
-    """The rows of one matrix in a window.
+    """The rows of one matrix in a window."""
 
-    Parameters
-    ----------
-    block
-        The rows, each once: decoded, or left in the file, or (in ``annfeed.scvi``) a matrix in memory.
-    slots
-        int64, the slot in ``block`` of each row of the window.
-    tensor
-        Makes a tensor (for scvi-tools also an array) of the rows at some slots of ``block``.
-    """
-
+    #: The rows, each once: decoded, or left in the file, or (in ``annfeed.scvi``) a matrix in memory.
     block: Any
+    #: The slot in ``block`` of each row of the window.
     slots: Int64Array
+    #: Makes a tensor (for scvi-tools also an array) of the rows at some slots of ``block``.
     tensor: Callable[[Any, Int64Array], Any]
 
 
 class LoadedWindow:
     """The decoded rows of one window.
 
-    Parameters
-    ----------
-    read
-        Reads the rows of each matrix, by key.
-    obs
-        Returns the obs columns of rows ``start`` to ``stop`` of the window.
-    index
-        int64, the rows for ``"index"``; None without it.
-    with_totals
-        Whether batches have the sums of the rows of "X" over all genes.
+    ``read`` reads the rows of each matrix by key, ``obs`` returns obs columns of rows ``start`` to ``stop``. Batches
+    have ``"index"`` if there is an ``index``, and ``with_totals`` the sums of the rows of "X" over all genes.
     """
 
     def __init__(

@@ -144,3 +144,12 @@ def n_values(column: Any) -> int:
     parts = [column] if hasattr(column, "shape") else [column.get(name) for name in ("values", "codes", "mask")]
     lengths = [part.shape[0] for part in parts if hasattr(part, "shape")]
     return int(lengths[0]) if lengths else len(cast(Any, read_elem(column)))
+
+
+def missing_filters(array: Any) -> list[int]:
+    """Return HDF5's numbers of the filters of a dataset that h5py lacks; of an array in memory, none."""
+    import h5py
+
+    plist = array.id.get_create_plist() if hasattr(array, "id") else None
+    codes = [] if plist is None else [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    return [code for code in codes if not h5py.h5z.filter_avail(code)]

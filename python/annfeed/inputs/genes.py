@@ -13,28 +13,16 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from annfeed.sources.columns import Placed
+from annfeed.sources.columns import ColumnMap
 from annfeed.user_arrays import first_few
 
 Join = Literal["inner", "outer"]
 
 
 def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int], str]) -> pd.Index[Any]:
-    """Return the joined names.
+    """Return the joined names: "inner", those that all files have; "outer", those that any file has.
 
-    Parameters
-    ----------
-    names
-        Of each file; the same Index object for files that have the same names.
-    join
-        "inner": names that all files have; "outer": names that any file has.
-    where
-        Names the file of a number, for messages.
-
-    Raises
-    ------
-    ValueError
-        If files of different names have one twice, or no name is in all files of an inner join.
+    Files that have the same names must give the same Index object. ``where`` names the file of a number, for messages.
 
     Examples
     --------
@@ -42,11 +30,11 @@ def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int]
     >>> list(join_names(names, "inner", str)), list(join_names(names, "outer", str))
     (['CD4', 'CD8A'], ['ACTB', 'CD4', 'CD8A'])
     """
-    distinct = {id(index): (i, index) for i, index in reversed(list(enumerate(names)))}
-    different = [index for _, index in sorted(distinct.values(), key=lambda found: found[0])]
+    first_at = {id(index): i for i, index in reversed(list(enumerate(names)))}
+    different = [names[i] for i in sorted(first_at.values())]
     if len(different) > 1:  # else there is nothing to match
-        for number, index in sorted(distinct.values(), key=lambda found: found[0]):
-            _check_unique(index, where(number))
+        for index in different:
+            _check_unique(index, where(first_at[id(index)]))
     if join == "outer":
         united: pd.Index[Any] = reduce(lambda a, b: a.union(b), different)
         return united
@@ -56,15 +44,8 @@ def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int]
     return joined
 
 
-def place_columns(names: pd.Index[Any], wanted: pd.Index[Any]) -> Placed:
-    """Return which columns of a file are read as which of the ``wanted`` ones.
-
-    Parameters
-    ----------
-    names
-        The file's, each once.
-    wanted
-        The joined names that are delivered, in order.
+def place_columns(names: pd.Index[Any], wanted: pd.Index[Any]) -> ColumnMap:
+    """Return which columns of a file, whose ``names`` are there once each, are read as which of the ``wanted`` ones.
 
     Examples
     --------
@@ -72,8 +53,8 @@ def place_columns(names: pd.Index[Any], wanted: pd.Index[Any]) -> Placed:
     array([ 2, -1,  1])
     """
     if names is wanted or names.equals(wanted):
-        return Placed(None)
-    return Placed(names.get_indexer(wanted).astype(np.int64))
+        return ColumnMap(None)
+    return ColumnMap(names.get_indexer(wanted).astype(np.int64))
 
 
 def _check_unique(names: pd.Index[Any], place: str) -> None:

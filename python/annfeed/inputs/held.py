@@ -23,12 +23,11 @@ from annfeed.h5ad.file import check_not_replaced
 from annfeed.h5ad.held import AGAIN, HeldAnnData, positions_of, same, source_of, unchanged
 from annfeed.h5ad.identity import file_identity
 from annfeed.inputs.names import numbered, picked
-from annfeed.inputs.names import same as same_names
-from annfeed.inputs.selection import near_matches
-from annfeed.sources.columns import GAP
+from annfeed.sources.columns import MISSING
 from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameRows
 from annfeed.sources.memory import MemorySource, digest_of_sparse
+from annfeed.user_arrays import near_matches
 
 if TYPE_CHECKING:
     from annfeed.h5ad.elem import Elem
@@ -37,12 +36,7 @@ if TYPE_CHECKING:
 class HeldFrame:
     """A DataFrame in obsm of an AnnData, whose columns may be assigned to at any time.
 
-    Parameters
-    ----------
-    held
-        The AnnData.
-    make
-        Makes a matrix of what is there now; told whether of a copy, as columns may be assigned to while it is read.
+    ``make`` makes a matrix of what is there now: told so, of a copy, as columns may be assigned to while it is read.
     """
 
     def __init__(self, held: HeldAnnData, make: Callable[[bool], Matrix]) -> None:
@@ -63,22 +57,7 @@ class HeldFrame:
 
 
 class HeldMatrix:
-    """A matrix that an AnnData holds.
-
-    Parameters
-    ----------
-    held
-        The AnnData.
-    elem
-        Where the matrix lies in it.
-    open_file
-        Makes the `FileSource` of a path and an element.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such matrix.
-    """
+    """A matrix that an AnnData holds; ``open_file`` makes the `FileSource` of a path and an element."""
 
     def __init__(self, held: HeldAnnData, elem: Elem, open_file: Callable[..., FileSource]) -> None:
         self._held = held
@@ -89,7 +68,7 @@ class HeldMatrix:
         self._genes = None if elem.var is None else self._names()
         self._columns: Int64Array | None = None
         #: Columns that the AnnData has there.
-        self.n_cols = self._width() if self._genes is None else len(self._genes)
+        self.n_cols = int(self._value().shape[1]) if self._genes is None else len(self._genes)
         self._key: tuple[Any, ...] = ()
         self._matrix: Matrix | None = None
         self._digest: str | None = None
@@ -109,7 +88,7 @@ class HeldMatrix:
         return numbered(self.n_cols) if self._genes is None else self._genes
 
     def select(self, columns: Int64Array | None) -> None:
-        """Deliver ``columns`` (`annfeed.sources.columns.GAP` for one that is not there); None for all."""
+        """Deliver ``columns`` (`annfeed.sources.columns.MISSING` for one that is not there); None for all."""
         self._columns = columns
 
     def now(self, thorough: bool = True) -> Matrix:
@@ -126,23 +105,16 @@ class HeldMatrix:
         return self._matrix
 
     def _names(self) -> pd.Index[Any]:
-        adata: Any = self._held.adata
-        names: pd.Index[Any]
-        if not self._is_raw:
-            names = adata.var_names
-            return names
-        if adata.raw is None:
+        holder: Any = self._held.adata.raw if self._is_raw else self._held.adata
+        if holder is None:
             raise self._missing()
-        names = adata.raw.var_names
+        names: pd.Index[Any] = holder.var_names
         return names
 
     def _on_disk(self) -> bool:
         """Whether it lies in the file: of a backed AnnData X and raw do, while anndata holds all else in memory."""
         adata = self._held.adata
         return bool(adata.isbacked) and (self._elem.path == "X" or (self._is_raw and adata.raw is not None))
-
-    def _width(self) -> int:
-        return int(self._value().shape[1])
 
     # --- in memory ---------------------------------------------------------------------------------------------------
 
@@ -231,21 +203,17 @@ class HeldMatrix:
     # --- rows and columns --------------------------------------------------------------------------------------------
 
     def _made(self, source: MemorySource | FileSource, rows: Int64Array | None, viewed: Int64Array | None) -> Matrix:
-        held = self._held
         n_cells, n_cols = source.shape
-        wanted = held.adata.n_obs if rows is None else len(rows)
-        names = self.names()
         if self._genes is None and n_cols != self.n_cols:
             raise StaleDataError(
                 f"{source.place} has {n_cols} columns now; expected the {self.n_cols} that it had when the dataset was "
                 f"made. {AGAIN}"
             )
         n_vars = len(self._columns) if self._columns is not None else n_cols if viewed is None else len(viewed)
-        n_obs = wanted if rows is not None else n_cells
-        delivered = partial(same_names, names)
+        names = partial(pd.Index, self.names())
         if self._columns is not None:
-            delivered = partial(picked, delivered, self._columns)
-        return Matrix(self._elem.path, source, n_obs, n_vars, delivered, rows, self)
+            names = partial(picked, names, self._columns)
+        return Matrix(self._elem.path, source, n_cells if rows is None else len(rows), n_vars, names, rows, self)
 
     def _view_rows(self) -> Int64Array | None:
         """The row of the source of each row; None where they are the same."""
@@ -269,7 +237,7 @@ class HeldMatrix:
     def _source_columns(self, viewed: Int64Array | None) -> Int64Array | None:
         if viewed is None or self._columns is None:
             return self._columns if viewed is None else viewed
-        return np.where(self._columns == GAP, GAP, viewed[self._columns])
+        return np.where(self._columns == MISSING, MISSING, viewed[self._columns])
 
 
 def _is_compressed(value: Any) -> bool:

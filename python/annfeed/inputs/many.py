@@ -25,14 +25,13 @@ from annfeed.h5ad.elem import Elem, parse_places
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.open_files import OpenFiles
 from annfeed.inputs.genes import Join, join_names, place_columns
-from annfeed.inputs.names import numbered, same
-from annfeed.inputs.paths import Parts, find_parts
+from annfeed.inputs.names import numbered
+from annfeed.inputs.paths import Sources, find_sources
 from annfeed.inputs.selection import column_subset
 from annfeed.inputs.single import (
     as_path,
     check_columns,
     check_same_rows,
-    file_opener,
     find_frame_names,
     find_matrix,
     find_names,
@@ -43,8 +42,9 @@ from annfeed.inputs.single import (
 )
 from annfeed.memory.budget import SharedBudget
 from annfeed.obs.table import ObsTable
-from annfeed.sources.columns import Placed
-from annfeed.sources.concat import JoinedSource
+from annfeed.sources.columns import ColumnMap
+from annfeed.sources.concat import ConcatSource
+from annfeed.sources.file import FileSource
 
 #: Seconds after which a progress bar shows that files are being opened.
 _PATIENCE = 2.0
@@ -71,18 +71,10 @@ class Joining:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a dataset was made from, for what is written back.
+    """What a dataset was made from, for what is written back."""
 
-    Parameters
-    ----------
-    sources
-        An AnnData or a path each; None for an AnnData that stayed in another process.
-    obs
-        Where the obs lies in each file: "obs", "mod/rna/obs".
-    """
-
-    sources: list[Any]
-    obs: str
+    sources: list[Any]  # an AnnData or a path each; None for an AnnData that stayed in another process
+    obs: str  # where the obs lies in each file: "obs", "mod/rna/obs"
 
     def __getstate__(self) -> dict[str, Any]:
         paths = [None if isinstance(source, anndata.AnnData) else source for source in self.sources]
@@ -91,26 +83,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a dataset is made of.
+    """What a dataset is made of."""
 
-    Parameters
-    ----------
-    matrices
-        By key.
-    obs
-        For all of them.
-    places
-        The sources, for people.
-    rows
-        Of each source.
-    origin
-        The sources themselves.
-    """
-
-    matrices: dict[str, Matrix]
-    obs: ObsTable
-    places: list[str]
-    rows: list[range]
+    matrices: dict[str, Matrix]  # by key
+    obs: ObsTable  # for all of them
+    places: list[str]  # the sources, for people
+    rows: list[range]  # of each source
     origin: Origin
 
 
@@ -126,20 +104,13 @@ def open_sources(
     strict: bool,
     totals: bool = False,
 ) -> Opened:
-    """Open what the user passed, one source or many, and match rows, genes and obs.
-
-    Raises
-    ------
-    FormatError
-        If matrices and obs of a source have different numbers of rows.
-    """
+    """Open what the user passed, one source or many, and match rows, genes and obs."""
     places = parse_places(elem)
     subsets = subsets_by_key(var_subset, places)
-    budget = SharedBudget(cache)
+    opener = partial(FileSource, cache=SharedBudget(cache), threads=threads, strict=strict, totals=totals)
     open_files = OpenFiles(joining.max_open_files)
-    parts = find_parts(sources, joining.keys)
-    if parts is None and joining.label is None:
-        opener = file_opener(budget, threads, strict, totals=totals)
+    several = find_sources(sources, joining.keys)
+    if several is None and joining.label is None:
         with _recognised(sources):
             matrices = {key: find_matrix(sources, place, subsets[key], opener) for key, place in places.items()}
             obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
@@ -149,16 +120,16 @@ def open_sources(
         name = "AnnData" if isinstance(source, anndata.AnnData) else source
         origin = Origin([source], next(iter(places.values())).obs)
         return Opened(matrices, obs, [name], [range(obs.n_rows)], origin)
-    parts = parts or Parts([sources], ["0"])
-    opener = file_opener(budget, threads, strict, totals=totals, open_files=open_files)
-    return _Union(parts, places, joining, opener).opened(obs_columns, subsets)
+    several = several or Sources([sources], ["0"])
+    opener = partial(opener, open_files=open_files)
+    return _Concatenation(several, places, joining, opener).opened(obs_columns, subsets)
 
 
-class _Union:
+class _Concatenation:
     """The sources of a collection, while it is being opened."""
 
-    def __init__(self, parts: Parts, elems: dict[str, Elem], joining: Joining, opener: Any) -> None:
-        self._parts = parts
+    def __init__(self, sources: Sources, elems: dict[str, Elem], joining: Joining, opener: Any) -> None:
+        self._sources = sources
         self._elems = elems
         self._joining = joining
         self._opener = opener
@@ -173,7 +144,7 @@ class _Union:
         shapes: dict[str, list[tuple[int, int] | None]] = {key: [] for key in self._elems}
         for number, source in self._with_progress():
             with _recognised(source):
-                obs.append(find_obs(source, obs_place, None, self._parts.place(number)))
+                obs.append(find_obs(source, obs_place, None, self._sources.place(number)))
                 check_same_rows(source, self._elems)
                 for key, elem in self._elems.items():
                     is_file = not isinstance(source, anndata.AnnData)
@@ -183,7 +154,7 @@ class _Union:
                     found = self._names(number, elem) if named else self._frame_names(source, elem)
                     names[key].append(found)
                     if elem.var is not None and found is not None and shape is not None:
-                        check_columns(f"{self._parts.place(number)}: '{elem.path}'", elem.var, shape[1], len(found))
+                        check_columns(f"{self._sources.place(number)}: '{elem.path}'", elem.var, shape[1], len(found))
         matrices: dict[str, list[Matrix]] = {}
         joined = {}
         for key, elem in self._elems.items():
@@ -191,29 +162,29 @@ class _Union:
         for number, table in enumerate(obs):
             _check_rows({key: found[number] for key, found in matrices.items()}, table)
         how = self._joining
-        table = ObsTable.joined(
-            obs, self._parts.keys, how.join, obs_columns, label=how.label, index_unique=how.index_unique
+        table = ObsTable.concat(
+            obs, self._sources.keys, how.join, obs_columns, label=how.label, index_unique=how.index_unique
         )
         ends = [0, *accumulate(one.n_rows for one in obs)]
         rows = [range(start, stop) for start, stop in pairwise(ends)]
-        sources = [_as_source(source) for source in self._parts.sources]
+        sources = [_as_source(source) for source in self._sources.sources]
         origin = Origin(sources, next(iter(self._elems.values())).obs)
-        return Opened(joined, table, [self._parts.place(i) for i in range(len(obs))], rows, origin)
+        return Opened(joined, table, [self._sources.place(i) for i in range(len(obs))], rows, origin)
 
     def _with_progress(self) -> Iterator[tuple[int, Any]]:
-        sources = self._parts.sources
+        sources = self._sources.sources
         # Nothing on a screen that is none, nor where it is done at once.
         with tqdm(sources, "annfeed: opening", unit="file", delay=_PATIENCE, leave=False, disable=None) as bar:
             yield from enumerate(bar)
 
     def _names(self, number: int, elem: Elem) -> pd.Index[Any]:
         """The names of a source's genes: the same Index for the same names."""
-        source = self._parts.sources[number]
+        source = self._sources.sources[number]
         stored = None if isinstance(source, anndata.AnnData) else find_raw_names(as_path(source), elem)
         raw = None if stored is None else tuple(stored)
         if raw is not None and raw in self._by_raw_names:
             return self._by_raw_names[raw]
-        names = find_names(source, elem, self._parts.place(number))
+        names = find_names(source, elem, self._sources.place(number))
         names = self._by_names.setdefault(tuple(names), names)
         if raw is not None:
             self._by_raw_names[raw] = names
@@ -237,45 +208,45 @@ class _Union:
             )
             self._open(without, elem, None, None)  # which tells if there is nothing
             raise ValueError(
-                f"'{elem.path}' is a DataFrame in {self._parts.place(with_names)} and an array in "
-                f"{self._parts.place(without)}; expected one kind, as "
+                f"'{elem.path}' is a DataFrame in {self._sources.place(with_names)} and an array in "
+                f"{self._sources.place(without)}; expected one kind, as "
                 "columns with names and without cannot be matched"
             )
         if not names:
             matrices = [self._open(i, elem, None, shape) for i, shape in enumerate(shapes)]
             _check_widths(matrices)
             numbers = numbered(matrices[0].n_vars)
-            place = f"{self._parts.place(0)}: '{elem.path}'"
-            of_all = Placed(column_subset(var_subset, len(numbers), None, place))
+            place = f"{self._sources.place(0)}: '{elem.path}'"
+            of_all = ColumnMap(column_subset(var_subset, len(numbers), None, place))
             if of_all.columns is not None:
                 matrices = [self._open(i, elem, of_all, shape) for i, shape in enumerate(shapes)]
                 numbers = numbers[of_all.columns]
-            source = JoinedSource(matrices, [of_all] * len(matrices), len(numbers))
+            source = ConcatSource(matrices, [of_all] * len(matrices), len(numbers))
             return matrices, self._matrix(elem, source, numbers)
-        wanted = join_names(names, self._joining.join, lambda i: f"{self._parts.place(i)}: '{elem.var or elem.path}'")
+        wanted = join_names(names, self._joining.join, lambda i: f"{self._sources.place(i)}: '{elem.var or elem.path}'")
         columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources")
         if columns is not None:
             wanted = wanted[columns]
         # Where all have the same names, there are none to match, and one may be there twice.
         different = {id(index): index for index in names}
         found = {i: place_columns(index, wanted) for i, index in different.items()} if len(different) > 1 else {}
-        placed = [found.get(id(index), Placed(columns)) for index in names]
-        matrices = [self._open(i, elem, placed[i], shapes[i]) for i in range(len(names))]
-        return matrices, self._matrix(elem, JoinedSource(matrices, placed, len(wanted)), wanted)
+        maps = [found.get(id(index), ColumnMap(columns)) for index in names]
+        matrices = [self._open(i, elem, maps[i], shapes[i]) for i in range(len(names))]
+        return matrices, self._matrix(elem, ConcatSource(matrices, maps, len(wanted)), wanted)
 
-    def _open(self, number: int, elem: Elem, placed: Placed | None, shape: tuple[int, int] | None) -> Matrix:
-        source = self._parts.sources[number]
-        if isinstance(source, anndata.AnnData) or (elem.var is None and placed is not None):
-            return find_matrix(source, elem, placed, self._opener, self._parts.place(number))
-        columns = None if placed is None else placed.columns
+    def _open(self, number: int, elem: Elem, chosen: ColumnMap | None, shape: tuple[int, int] | None) -> Matrix:
+        source = self._sources.sources[number]
+        if isinstance(source, anndata.AnnData) or (elem.var is None and chosen is not None):
+            return find_matrix(source, elem, chosen, self._opener, self._sources.place(number))
+        columns = None if chosen is None else chosen.columns
         file = self._opener(as_path(source), elem.path, columns=columns, shape=shape)
         n_obs, n_cols = file.shape
         n_vars = n_cols if columns is None else len(columns)
         # Its own names are those of the joined columns, or nobody's.
         return Matrix(elem.path, file, n_obs, n_vars, partial(numbered, n_vars))
 
-    def _matrix(self, elem: Elem, source: JoinedSource, names: pd.Index[Any]) -> Matrix:
-        return Matrix(elem.path, source, *source.shape, partial(same, names))
+    def _matrix(self, elem: Elem, source: ConcatSource, names: pd.Index[Any]) -> Matrix:
+        return Matrix(elem.path, source, *source.shape, partial(pd.Index, names))
 
 
 def _recognised(source: Any) -> AbstractContextManager[None]:

@@ -10,26 +10,8 @@ import pandas as pd
 from annfeed.arrays import Int64Array
 
 
-def same(names: pd.Index[Any]) -> pd.Index[Any]:
-    """Return the names.
-
-    Examples
-    --------
-    >>> same(pd.Index(["CD4"])).tolist()
-    ['CD4']
-    """
-    return names
-
-
 def picked(names: Callable[[], pd.Index[Any]], columns: Int64Array) -> pd.Index[Any]:
-    """Return the names of some of the columns.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> picked(lambda: pd.Index(["CD4", "CD8A"]), np.array([1])).tolist()
-    ['CD8A']
-    """
+    """Return the names of some of the columns."""
     return names()[columns]
 
 

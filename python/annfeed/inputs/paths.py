@@ -1,4 +1,4 @@
-"""What users pass for several files: lists, mappings and patterns, as a list of parts with a key each.
+"""What users pass for several files: lists, mappings and patterns, as a list of sources with a key each.
 
 It looks for files by pattern and opens none.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -18,50 +19,28 @@ AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | o
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Sources in the order of their rows.
-
-    Parameters
-    ----------
-    sources
-        Paths and AnnData objects.
-    keys
-        A different text for each, by which ``label`` tells them apart.
-    """
+class Sources:
+    """Paths and AnnData objects in the order of their rows, with a different text for each."""
 
     sources: list[Any]
     keys: list[str]
 
     def place(self, number: int) -> str:
-        """The words for a part in messages."""
+        """The words for a source in messages."""
         source = self.sources[number]
         return f"AnnData {self.keys[number]!r}" if isinstance(source, anndata.AnnData) else os.fsdecode(source)
 
 
-def find_parts(sources: Any, keys: Iterable[str] | None) -> Parts | None:
-    """Return the parts that a user means; None where it is a single source.
+def find_sources(sources: Any, keys: Iterable[str] | None) -> Sources | None:
+    """Return the sources that a user means; None where it is a single one.
 
-    Parameters
-    ----------
-    sources
-        A path, an AnnData, a pattern like "atlas/*.h5ad" (sorted by name; ``**`` also looks in folders below), or a
-        list of these, or ``{key: path or AnnData}``.
-    keys
-        A text for each part; None for "0", "1", …, as in `anndata.concat`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If no file matches a pattern.
-    TypeError
-        If it is none of these, or a set, which has no order.
-    ValueError
-        If there are no parts, or keys that are not different texts, one for each.
+    They are a path, an AnnData, a pattern like "atlas/*.h5ad" (sorted by name; ``**`` also looks in folders below), or
+    a list of these, or ``{key: path or AnnData}``. Without ``keys`` they are "0", "1", …, as in `anndata.concat`.
 
     Examples
     --------
-    >>> find_parts(["a.h5ad", "b.h5ad"], None)
-    Parts(sources=['a.h5ad', 'b.h5ad'], keys=['0', '1'])
+    >>> find_sources(["a.h5ad", "b.h5ad"], None)
+    Sources(sources=['a.h5ad', 'b.h5ad'], keys=['0', '1'])
     """
     if isinstance(sources, Mapping):
         if keys is not None:
@@ -83,7 +62,7 @@ def find_parts(sources: Any, keys: Iterable[str] | None) -> Parts | None:
         )
     if not found:
         raise ValueError("there are no sources: the list is empty; expected paths or AnnData objects")
-    return Parts(found, _checked_keys(keys, len(found)))
+    return Sources(found, _checked_keys(keys, len(found)))
 
 
 def _is_one(source: Any) -> bool:
@@ -133,9 +112,7 @@ def _checked_keys(keys: Iterable[Any] | None, n: int) -> list[str]:
     texts = [str(key) for key in keys]
     if len(texts) != n:
         raise ValueError(f"there are {len(texts)} keys for {n} sources; expected one for each")
-    seen: set[str] = set()
-    for text in texts:
-        if text in seen:
+    for text, count in Counter(texts).items():
+        if count > 1:
             raise ValueError(f"the key {text!r} is there twice; expected a different one for each source")
-        seen.add(text)
     return texts

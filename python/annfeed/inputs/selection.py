@@ -5,8 +5,7 @@ Pure functions of arrays; every mistake is told here, before anything is read.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from annfeed.arrays import Int64Array, positions_of_slice
 from annfeed.errors import UnknownNameError
-from annfeed.user_arrays import as_array, by_index, index_of, is_of, one_axis
+from annfeed.user_arrays import as_array, by_index, index_of, is_of, near_matches, one_axis
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,28 +33,15 @@ def row_subset(
 ) -> Int64Array | None:
     """Return the rows that ``subset`` names, in its order; None for all.
 
+    It is None, integer positions, a slice, or a boolean mask of length ``n_rows``; list, numpy, pandas or torch. A mask
+    that is a Series goes by its index. Negative positions count ``from_end``; else they are an error.
+
     Parameters
     ----------
-    subset
-        None, integer positions, a slice, or a boolean mask of length ``n_rows``; list, numpy, pandas or torch. A mask
-        that is a Series goes by its index.
-    n_rows
-        Rows that there are.
     names
-        Gives their names; called only if ``subset`` is a Series whose index is not the default one.
+        Gives the names of the rows; called only if ``subset`` is a Series whose index is not the default one.
     what, named
         The argument, and the expression that gives the names, for messages.
-    from_end
-        Whether negative positions count from the end; else they are an error.
-
-    Raises
-    ------
-    TypeError
-        If it is neither positions nor a mask.
-    ValueError
-        If a mask has another length, a missing value, or the index of other rows.
-    IndexError
-        If a position is out of range.
 
     Examples
     --------
@@ -69,48 +55,20 @@ def row_subset(
     values, index = one_axis(what, subset), index_of(subset)
     if values.dtype == bool:
         _check_length(what, values, n_rows, "rows", index)
-        return _true(by_index(what, values, subset, names, named))
+        return np.flatnonzero(by_index(what, values, subset, names, named))
     _refuse_numbers_of_all(what, values, index, n_rows, names)
     positions = _integers(what, values, "of names, use adata.obs_names.get_indexer(names)")
-    _check_range(
-        positions,
-        -n_rows if from_end else 0,
-        n_rows,
-        lambda p: (
-            f"index {p} is out of range for a dataset of {n_rows} rows"
-            if from_end
-            else f"{what} holds {p}; expected 0 to {n_rows - 1}"
-        ),
-    )
-    return np.where(positions < 0, positions + n_rows, positions)
+    if from_end:
+        return _from_start(positions, n_rows, lambda p: f"index {p} is out of range for a dataset of {n_rows} rows")
+    return _from_start(positions, n_rows, lambda p: f"{what} holds {p}; expected 0 to {n_rows - 1}", least=0)
 
 
 def column_subset(subset: Any, n_cols: int, names: Names | None, place: str) -> Int64Array | None:
     """Return the columns that ``var_subset`` names, in its order; None for all.
 
-    Parameters
-    ----------
-    subset
-        None, names, integer positions (negative ones count from the end), a slice, or a boolean mask of length
-        ``n_cols``; list, numpy, pandas or torch. A mask that is a Series goes by its index.
-    n_cols
-        Columns that there are.
-    names
-        Gives their names; called only if ``subset`` is of names, or a Series. None where they have none.
-    place
-        Where they are, for messages.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
-    ValueError
-        If a mask has another length, a missing value or the index of other columns, a column is asked for twice, or a
-        name belongs to several columns.
-    IndexError
-        If a position is out of range.
-    UnknownNameError
-        If there is no such name; the message lists near ones.
+    It is None, names, integer positions (negative ones count from the end), a slice, or a boolean mask of length
+    ``n_cols``; list, numpy, pandas or torch. A mask that is a Series goes by its index. ``names``, called only if
+    ``subset`` is of names or a Series, gives those of the columns; None where they have none.
 
     Examples
     --------
@@ -128,7 +86,7 @@ def column_subset(subset: Any, n_cols: int, names: Names | None, place: str) -> 
     if values.dtype == bool:
         _check_length("var_subset", values, n_cols, "columns", index)
         named = f"range({n_cols})" if names is None else "adata.var_names"
-        return _true(by_index("var_subset", values, subset, names, named))
+        return np.flatnonzero(by_index("var_subset", values, subset, names, named))
     if values.dtype.kind in "OU":
         if names is None:
             raise UnknownNameError(
@@ -139,8 +97,7 @@ def column_subset(subset: Any, n_cols: int, names: Names | None, place: str) -> 
     else:
         _refuse_numbers_of_all("var_subset", values, index, n_cols, names)
         columns = _integers("var_subset", values, "")
-        _check_range(columns, -n_cols, n_cols, lambda p: f"var_subset holds {p}, but {place} has {n_cols} columns")
-        columns = np.where(columns < 0, columns + n_cols, columns)
+        columns = _from_start(columns, n_cols, lambda p: f"var_subset holds {p}, but {place} has {n_cols} columns")
     distinct, counts = np.unique(columns, return_counts=True)
     if len(distinct) < len(columns):
         twice = distinct[counts > 1][0]
@@ -151,35 +108,17 @@ def column_subset(subset: Any, n_cols: int, names: Names | None, place: str) -> 
 def as_positions(indices: Any, n: int) -> Int64Array:
     """Return positions in a dataset of ``n`` rows; negative ones count from the end.
 
-    Raises
-    ------
-    TypeError
-        If they are not integers.
-    IndexError
-        If one is out of range.
-
     Examples
     --------
     >>> as_positions([0, -1], 5)
     array([0, 4])
     """
-    values = one_axis("the index", indices)
-    positions = _integers("the index", values, "")
-    _check_range(positions, -n, n, lambda p: f"index {p} is out of range for a dataset of {n} rows")
-    return np.where(positions < 0, positions + n, positions)
+    positions = _integers("the index", one_axis("the index", indices), "")
+    return _from_start(positions, n, lambda p: f"index {p} is out of range for a dataset of {n} rows")
 
 
 def row_indices(indices: Any, n: int, names: Names | None = None) -> Int64Array:
-    """Return the rows that ``indices`` names, in its order: as scvi-tools takes them, all of them where it is None.
-
-    Parameters
-    ----------
-    indices
-        As in `row_subset`; negative positions count from the end.
-    n
-        Rows that there are.
-    names
-        Gives their names.
+    """Return the rows that ``indices`` names as `row_subset` does, but as scvi-tools takes them: for None all.
 
     Examples
     --------
@@ -192,11 +131,6 @@ def row_indices(indices: Any, n: int, names: Names | None = None) -> Int64Array:
 
 def numbers_of_rows(what: str, values: Any, n_rows: int, names: Names) -> npt.NDArray[Any]:
     """Return a number for each row of a dataset, those of a Series by its index.
-
-    Raises
-    ------
-    ValueError
-        If there are more or less, or the index is that of other rows.
 
     Examples
     --------
@@ -211,28 +145,6 @@ def numbers_of_rows(what: str, values: Any, n_rows: int, names: Names) -> npt.ND
             "(of its obs_subset, where there is one)"
         )
     return by_index(what, array, values, names, "dataset.obs_names")
-
-
-def near_matches(name: str, names: Iterable[Any]) -> str:
-    """Return the end of a message: names like ``name``, or the first ones that there are.
-
-    What is not text is left out, as the None that stands for X in the layers of an AnnData from anndata 0.13 on.
-
-    Examples
-    --------
-    >>> near_matches("CD3e", ["CD3E", "CD8A"])
-    "Did you mean 'CD3E'?"
-    >>> near_matches("count", [None])
-    'There are none.'
-    """
-    names = [n for n in names if isinstance(n, str)]
-    if not names:
-        return "There are none."
-    folded = {n.casefold(): n for n in names}
-    near = [folded[n] for n in difflib.get_close_matches(name.casefold(), folded, 3)]
-    if near:
-        return "Did you mean " + " or ".join(map(repr, near)) + "?"
-    return f"There are {len(names)}: {', '.join(map(repr, names[:5]))}{', …' if len(names) > 5 else ''}"
 
 
 def _integers(what: str, values: npt.NDArray[Any], hint: str) -> Int64Array:
@@ -250,10 +162,6 @@ def _check_length(what: str, mask: npt.NDArray[Any], n: int, of: str, index: pd.
         raise ValueError(f"{what} is a mask of length {len(mask)}, but there are {n} {of}")
 
 
-def _true(mask: npt.NDArray[Any]) -> Int64Array:
-    return np.flatnonzero(mask).astype(np.int64)
-
-
 def _refuse_numbers_of_all(
     what: str, values: npt.NDArray[Any], index: pd.Index[Any] | None, n: int, names: Names | None
 ) -> None:
@@ -265,10 +173,12 @@ def _refuse_numbers_of_all(
         )
 
 
-def _check_range(positions: Int64Array, low: int, high: int, message: Callable[[int], str]) -> None:
-    wrong = positions[(positions < low) | (positions >= high)]
+def _from_start(positions: Int64Array, n: int, message: Callable[[int], str], least: int | None = None) -> Int64Array:
+    """Positions of which negative ones counted from the end, or those below ``least`` were not allowed."""
+    wrong = positions[(positions < (-n if least is None else least)) | (positions >= n)]
     if len(wrong):
         raise IndexError(message(int(wrong[0])))
+    return np.where(positions < 0, positions + n, positions)
 
 
 def _find_names(wanted: list[str], names: pd.Index[Any], place: str) -> Int64Array:

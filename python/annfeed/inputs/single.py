@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import anndata
 import h5py
@@ -22,21 +22,20 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
-from annfeed.h5ad.file import open_h5py, text_of
+from annfeed.h5ad.file import missing_filters, open_h5py, text_of
 from annfeed.h5ad.held import HeldAnnData, source_of
 from annfeed.h5ad.identity import KnownFile
 from annfeed.inputs.held import HeldFrame, HeldMatrix
-from annfeed.inputs.names import numbered, picked, same
-from annfeed.inputs.selection import column_subset, near_matches
-from annfeed.memory.budget import SharedBudget
+from annfeed.inputs.names import numbered, picked
+from annfeed.inputs.paths import AnnDataOrPath
+from annfeed.inputs.selection import column_subset
 from annfeed.obs.table import ObsTable
-from annfeed.sources.base import Source
-from annfeed.sources.columns import Placed
+from annfeed.sources.base import RowSource
+from annfeed.sources.columns import ColumnMap
 from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameFileSource, FrameRows, frame_columns
 from annfeed.sources.memory import MemorySource
-
-AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+from annfeed.user_arrays import near_matches
 
 #: HDF5 filters that the core decodes beside those of every HDF5: LZF, LZ4, Zstandard.
 _DECODED = (32000, 32004, 32015)
@@ -45,17 +44,7 @@ _DECODED = (32000, 32004, 32015)
 def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]:
     """Return which columns are wanted of each matrix.
 
-    Parameters
-    ----------
-    var_subset
-        Of the matrices over genes, or, where there is none, of those in obsm; or ``{key: subset}``.
-    elems
-        The matrices by key.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no matrix under a key.
+    ``var_subset`` is of the matrices over genes, or, where there is none, of those in obsm; or ``{key: subset}``.
 
     Examples
     --------
@@ -84,20 +73,9 @@ def find_matrix(
     open_file: Callable[..., FileSource],
     place: str = "AnnData",
 ) -> Matrix:
-    """Return a matrix of one source, with ``var_subset`` applied.
+    """Return a matrix of one source, with ``var_subset`` applied: names, positions, a mask, or columns found already.
 
-    Parameters
-    ----------
-    adata_or_path
-        The source.
-    elem
-        Where the matrix lies in it.
-    var_subset
-        Names, positions, a mask, or columns that were found already; None for all.
-    open_file
-        Makes the `FileSource` of a path and an element.
-    place
-        The words for an AnnData in messages.
+    ``open_file`` makes the `FileSource` of a path and an element, ``place`` are the words for an AnnData in messages.
     """
     if elem.var is None:
         names = find_frame_names(adata_or_path, elem)
@@ -138,11 +116,6 @@ def find_frame_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any] 
     return frame.columns.astype(str) if isinstance(frame, pd.DataFrame) else None
 
 
-def file_opener(budget: SharedBudget, threads: int, strict: bool, **options: Any) -> Callable[..., FileSource]:
-    """Return what opens the files of one dataset, which share a budget."""
-    return partial(FileSource, cache=budget, threads=threads, strict=strict, **options)
-
-
 def find_names(adata_or_path: AnnDataOrPath, elem: Elem, place: str = "AnnData") -> pd.Index[Any]:
     """Return the names of the columns of a matrix over genes; ``place`` are the words for an AnnData in messages."""
     if isinstance(adata_or_path, anndata.AnnData):
@@ -175,17 +148,7 @@ def find_n_names(path: str, elem: Elem) -> int | None:
 
 
 def check_columns(place: str, var: str, n_cols: int, n_names: int | None) -> None:
-    """Raise where a matrix and its var have different lengths.
-
-    Raises
-    ------
-    FormatError
-        If they have.
-
-    Examples
-    --------
-    >>> check_columns("atlas.h5ad: 'X'", "var", 3, 3)
-    """
+    """Raise where a matrix and its var have different lengths."""
     if n_names is not None and n_names != n_cols:
         raise FormatError(
             f"{place} has {n_cols} columns, but {var} has {n_names} rows; expected the same number. "
@@ -222,19 +185,11 @@ def _is_matrix(node: Any) -> bool:
 def _is_array(array: Any, kinds: str) -> bool:
     if not isinstance(array, h5py.Dataset) or array.dtype.kind not in kinds or array.dtype.itemsize > 8:
         return False
-    plist = array.id.get_create_plist()
-    filters = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
-    return all(code in _DECODED or h5py.h5z.filter_avail(code) for code in filters)
+    return all(code in _DECODED for code in missing_filters(array))
 
 
 def check_same_rows(adata_or_path: AnnDataOrPath, elems: Mapping[str, Elem]) -> None:
-    """Raise where matrices go with different obs whose rows are not the same cells in the same order.
-
-    Raises
-    ------
-    ValueError
-        If names differ.
-    """
+    """Raise where matrices go with different obs whose rows are not the same cells in the same order."""
     groups = list(dict.fromkeys(elem.obs for elem in elems.values()))
     if len(groups) < 2 or isinstance(adata_or_path, anndata.AnnData):
         return
@@ -285,19 +240,15 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
 def _of_frame(held: HeldAnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], *, copied: bool) -> Matrix:
     """The matrix of a DataFrame in obsm, whose columns have names as genes have."""
     words = f"{held.place}: '{elem.path}'"
-    columns = _columns(held.place, replace(elem, var=elem.path), var_subset, partial(same, names), lambda: len(names))
+    columns = _columns(held.place, replace(elem, var=elem.path), var_subset, lambda: names, lambda: len(names))
     frame, rows = _in_obsm(held.adata, elem), held.rows()
     source = MemorySource(FrameRows(frame.copy() if copied else frame, words), columns=columns, name=words)
-    delivered = names if columns is None else names[columns]
-    n_obs = source.shape[0] if rows is None else len(rows)
-    return Matrix(elem.path, source, n_obs, len(delivered), partial(same, delivered), rows)
+    return _matrix(elem, source, columns, partial(pd.Index, names), rows)
 
 
 def _of_frame_in_file(path: str, elem: Elem, var_subset: Any, names: pd.Index[Any]) -> Matrix:
-    columns = _columns(path, replace(elem, var=elem.path), var_subset, partial(same, names), lambda: len(names))
-    source = FrameFileSource(path, elem.path, columns=columns)
-    delivered = names if columns is None else names[columns]
-    return Matrix(elem.path, source, source.shape[0], len(delivered), partial(same, delivered))
+    columns = _columns(path, replace(elem, var=elem.path), var_subset, lambda: names, lambda: len(names))
+    return _matrix(elem, FrameFileSource(path, elem.path, columns=columns), columns, partial(pd.Index, names))
 
 
 def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
@@ -306,11 +257,17 @@ def _width(path: str, elem: Elem, open_file: Callable[..., FileSource]) -> int:
     return (open_file(path, elem.path).shape if shape is None else shape)[1]
 
 
-def _matrix(elem: Elem, source: Source, columns: Int64Array | None, names: Callable[[], pd.Index[Any]]) -> Matrix:
+def _matrix(
+    elem: Elem,
+    source: RowSource,
+    columns: Int64Array | None,
+    names: Callable[[], pd.Index[Any]],
+    rows: Int64Array | None = None,
+) -> Matrix:
     n_obs, n_vars = source.shape
-    if columns is None:
-        return Matrix(elem.path, source, n_obs, n_vars, names)
-    return Matrix(elem.path, source, n_obs, len(columns), partial(picked, names, columns))
+    if columns is not None:
+        n_vars, names = len(columns), partial(picked, names, columns)
+    return Matrix(elem.path, source, n_obs if rows is None else len(rows), n_vars, names, rows)
 
 
 def _columns(
@@ -318,7 +275,7 @@ def _columns(
 ) -> Int64Array | None:
     if var_subset is None:
         return None
-    if isinstance(var_subset, Placed):
+    if isinstance(var_subset, ColumnMap):
         return var_subset.columns
     if elem.var is None:  # an array in obsm
         return column_subset(var_subset, n_cols(), None, f"{place}: '{elem.path}'")

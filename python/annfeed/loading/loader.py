@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader
 from annfeed.batches.items import LoaderCollate
 from annfeed.loading.given_sampler import GivenSampler, predict_all
 from annfeed.loading.hf_accelerate import Prepared, asked_by
+from annfeed.loading.in_words import loader_in_words
 from annfeed.loading.loader_workers import LoaderWorkers
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
@@ -274,21 +275,17 @@ class WindowLoader(DataLoader[Any]):
 
     def __repr__(self) -> str:
         """Return dataset, order, batch size, batches, window, cache, threads and workers, one on a line."""
-        rows, n_batches = self._rows, self._epochs.n_known
-        rank, world = rank_and_world()
-        share = f" on rank {rank} of {world}" if world > 1 else ""
-        ahead = f"{self.prefetch_batches} batches made ahead by threads"
-        facts = {
-            "dataset": repr(rows),
-            "order": self._epochs.in_words(),
-            "batch size": "of the batch sampler" if self.batch_size is None else f"{self.batch_size:,}",
-            "batches": "unknown" if n_batches is None else f"{n_batches:,}{share}",
-            "window": f"{rows.chunk_size:,} rows",
-            "cache": rows.cache,
-            "threads": "as many as there are cores" if rows.reader.threads is None else rows.reader.threads,
-            "workers": self.num_workers or f"none, {ahead}",
-        }
-        return "\n".join([f"{type(self).__name__}:", *(f"  {name}: {fact}" for name, fact in facts.items())])
+        rows, epochs = self._rows, self._epochs
+        return loader_in_words(
+            self,
+            epochs.in_words(),
+            epochs.n_known,
+            self.batch_size,
+            f"{rows.chunk_size:,} rows",
+            rows.cache,
+            rows.reader.threads,
+            self.prefetch_batches,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": None}

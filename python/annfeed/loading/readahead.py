@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
-from annfeed._core import Awaited, Cancel
+from annfeed._core import Cancel, DemandFlag
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.window import Loaded, batches_of
@@ -159,7 +159,7 @@ class _Stage:
         self._ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._room = threading.Semaphore(size)
         self._stop = threading.Event()
-        self._awaited = Awaited()
+        self._awaited = DemandFlag()
         self._cancel = Cancel()
         self._thread = threading.Thread(target=self._run, name="annfeed-read-ahead", daemon=True)
 

@@ -26,20 +26,9 @@ _SIZE = re.compile(r"^\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?I?)B?\s*$",
 
 
 def cache_budget(cache: Any) -> int:
-    """Return the bytes that ``cache`` means.
+    """Return the bytes that ``cache`` means: a number, a text like "4GiB" or "500 MB", 0 for none, or "auto".
 
-    Parameters
-    ----------
-    cache
-        Bytes, a text like "4GiB" or "500 MB", 0 for none, or "auto": half of the memory that is free now, within
-        the limits of this process's cgroup.
-
-    Raises
-    ------
-    TypeError
-        If it is neither text nor a number.
-    ValueError
-        If it is negative or cannot be read.
+    "auto" is half of the memory that is free now, within the limits of this process's cgroup.
 
     Examples
     --------
@@ -100,11 +89,6 @@ class SharedBudget:
     """The budget of all matrices of one dataset, so that ``cache="4GiB"`` is 4 GiB for all its files together.
 
     Pickled or forked it starts anew, as memory is of one process; but the budget of "auto" is that of the process tree.
-
-    Parameters
-    ----------
-    cache
-        As `process_budget` reads it.
 
     Examples
     --------

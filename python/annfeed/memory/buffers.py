@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from annfeed._core import Pool
-from annfeed.memory.shared import outbox
+from annfeed._core import BufferPool
+from annfeed.memory.shared import shared_pool
 
 #: Below this, torch's own allocator recycles well enough.
 _SMALL = 1 << 18
@@ -23,11 +23,6 @@ class BatchMemory:
 
     Pickled or forked it starts empty: memory is of one process.
 
-    Attributes
-    ----------
-    pinned
-        Give page-locked memory, from which a GPU copies without waiting; torch recycles it, also with copies under way.
-
     Examples
     --------
     >>> BatchMemory().empty(6, torch.float32).shape
@@ -35,13 +30,14 @@ class BatchMemory:
     """
 
     def __init__(self) -> None:
+        #: Give page-locked memory, from which a GPU copies without waiting; torch recycles it, also while it is copied.
         self.pinned = False
-        self._pool: Pool | None = None
+        self._pool: BufferPool | None = None
         self._pid = 0
 
     def empty(self, n: int, dtype: torch.dtype) -> torch.Tensor:
         """Return an uninitialised tensor ``[n]``."""
-        shared = outbox()
+        shared = shared_pool()
         if self.pinned and shared is None:  # of a fork it is the parent's wish
             return torch.empty(n, dtype=dtype, device="cpu", pin_memory=True)
         nbytes = n * dtype.itemsize
@@ -50,7 +46,7 @@ class BatchMemory:
         if shared is not None:
             return shared.empty(n, dtype)
         if self._pool is None or self._pid != os.getpid():
-            self._pool, self._pid = Pool(), os.getpid()
+            self._pool, self._pid = BufferPool(), os.getpid()
         # Through numpy, whose arrays keep their memory's owner alive; torch keeps the array.
         buffer: Any = self._pool.take(nbytes)  # stubs cannot tell of the buffer protocol before Python 3.12
         memory = np.frombuffer(buffer, dtype=np.uint8)

@@ -10,24 +10,18 @@ import contextlib
 import fcntl
 import os
 import struct
-import tempfile
 import threading
 from collections.abc import Iterator
 from multiprocessing import context
 from typing import Any
 
-from annfeed.process.spawning import sent
+from annfeed.process.spawning import is_running, nameless_file, sent
 
 _RECORD = struct.Struct("=qq")
 
 
 class Ledger:
-    """Bytes that the processes of a tree may hold together, and how many each has leased.
-
-    Parameters
-    ----------
-    total
-        So many at most.
+    """Bytes that the processes of a tree may hold together, ``total`` at most, and how many each has leased.
 
     Examples
     --------
@@ -38,12 +32,12 @@ class Ledger:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self._fd = _nameless()
+        self._fd = nameless_file("annfeed-ledger")
 
     def lease(self, wanted: int) -> int:
         """Lease ``wanted`` bytes for this process in all, or as many as others leave; return how many they are."""
         with self._locked():
-            others = {pid: leased for pid, leased in self._records().items() if pid != os.getpid() and _lives(pid)}
+            others = {pid: leased for pid, leased in self._records().items() if pid != os.getpid() and is_running(pid)}
             granted = max(0, min(wanted, self.total - sum(others.values())))
             records = b"".join(_RECORD.pack(*record) for record in {**others, os.getpid(): granted}.items())
             os.ftruncate(self._fd, 0)
@@ -53,7 +47,7 @@ class Ledger:
     def leased(self) -> dict[int, int]:
         """Return the bytes that each process has leased, by its id."""
         with self._locked():
-            return {pid: leased for pid, leased in self._records().items() if _lives(pid)}
+            return {pid: leased for pid, leased in self._records().items() if is_running(pid)}
 
     def _records(self) -> dict[int, int]:
         written = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
@@ -86,23 +80,6 @@ def _arrived(fd: Any, total: int) -> Ledger:
     ledger = Ledger.__new__(Ledger)
     ledger.total, ledger._fd = total, fd.detach()
     return ledger
-
-
-def _nameless() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("annfeed-ledger")
-    with tempfile.TemporaryFile(prefix="annfeed-ledger") as file:
-        return os.dup(file.fileno())
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _forked() -> None:

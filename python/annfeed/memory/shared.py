@@ -1,7 +1,7 @@
 """Shared memory for batches, which goes round between a torch worker and the process that its batches go to.
 
-A worker writes into a piece of it again when both it and the receiver have let go of the arrays that were on it. torch
-makes the pieces and passes each on, once; a piece's first bytes say who still needs it.
+A worker writes into a segment again when both it and the receiver have let go of the arrays that were on it. torch
+makes the segments and passes each on, once; a segment's first bytes say who still needs it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed.process.spawning import is_running
+
 Bytes = npt.NDArray[np.uint8]
-#: A piece: the worker's, and its number.
+#: A segment: the worker's, and its number.
 Name = tuple[str, int]
 
 #: Bytes before the batch: `_TAKEN` and so on are places in it.
@@ -29,41 +31,34 @@ _STEP = 1 << 20
 _MAX_FREE = 256 << 20
 
 
-class Outbox:
+class SharedPool:
     """Shared memory for the batches of a worker.
 
     Examples
     --------
-    >>> Outbox().empty(6, torch.float32).shape
+    >>> SharedPool().empty(6, torch.float32).shape
     torch.Size([6])
     """
 
     def __init__(self) -> None:
-        """Start without memory."""
         self.process = os.getpid()
         self._name = uuid4().hex
-        self._pieces: list[Piece] = []
+        self._segments: list[Segment] = []
         self._n_made = 0
         self._lock = threading.Lock()
 
     def empty(self, n: int, dtype: torch.dtype) -> torch.Tensor:
-        """Return an uninitialised tensor ``[n]``.
-
-        Raises
-        ------
-        MemoryError
-            If there is no shared memory left.
-        """
+        """Return an uninitialised tensor ``[n]``."""
         nbytes = n * dtype.itemsize
         with self._lock:
-            memory = self._piece_for(nbytes).take(nbytes)
+            memory = self._segment_for(nbytes).take(nbytes)
         return torch.from_numpy(memory).view(dtype)
 
-    def _piece_for(self, nbytes: int) -> Piece:
+    def _segment_for(self, nbytes: int) -> Segment:
         fits = range(nbytes, 2 * max(nbytes, _STEP) + 1)
-        for piece in self._pieces:
-            if piece.size in fits and piece.is_free:
-                return piece
+        for segment in self._segments:
+            if segment.size in fits and segment.is_free:
+                return segment
         size = -(-max(nbytes, 1) // _STEP) * _STEP
         self._give_back(_MAX_FREE)
         try:
@@ -71,59 +66,59 @@ class Outbox:
         except MemoryError:
             self._give_back(0)
             storage = _new_storage(_HEAD + size)
-        piece = Piece((self._name, self._n_made), size, storage)
-        _by_address[piece.address] = weakref.ref(piece)
+        segment = Segment((self._name, self._n_made), size, storage)
+        _by_address[segment.address] = weakref.ref(segment)
         self._n_made += 1
-        self._pieces.append(piece)
-        return piece
+        self._segments.append(segment)
+        return segment
 
     def _give_back(self, most: int) -> None:
         """Drop what nobody needs and no batch fits, oldest first, until at most so many bytes of it are left."""
-        free = [piece for piece in self._pieces if piece.is_free]
-        surplus = sum(piece.size for piece in free) - most
-        for piece in free:
+        free = [segment for segment in self._segments if segment.is_free]
+        surplus = sum(segment.size for segment in free) - most
+        for segment in free:
             if surplus <= 0:
                 return
-            piece.retire()
-            self._pieces.remove(piece)
-            surplus -= piece.size
+            segment.retire()
+            self._segments.remove(segment)
+            surplus -= segment.size
 
 
-def outbox() -> Outbox | None:
+def shared_pool() -> SharedPool | None:
     """Return where this worker's batches go; None where this is no torch worker.
 
     Examples
     --------
-    >>> outbox() is None
+    >>> shared_pool() is None
     True
     """
-    global _outbox
+    global _pool
     if torch.utils.data.get_worker_info() is None:
         return None
-    if _outbox is None or _outbox.process != os.getpid():
-        _outbox = Outbox()
-    return _outbox
+    if _pool is None or _pool.process != os.getpid():
+        _pool = SharedPool()
+    return _pool
 
 
-_outbox: Outbox | None = None
-#: This worker's pieces by the address of what is written to them.
-_by_address: dict[int, weakref.ref[Piece]] = {}
+_pool: SharedPool | None = None
+#: This worker's segments by the address of what is written to them.
+_by_address: dict[int, weakref.ref[Segment]] = {}
 
 
-def piece_at(address: int) -> Piece | None:
-    """Return the piece of this process whose array begins at ``address``; None where none does.
+def segment_at(address: int) -> Segment | None:
+    """Return the segment of this process whose array begins at ``address``; None where none does.
 
     Examples
     --------
-    >>> piece_at(0) is None
+    >>> segment_at(0) is None
     True
     """
     found = _by_address.get(address)
     return None if found is None else found()
 
 
-class Piece:
-    """A piece of shared memory, in the worker that writes to it."""
+class Segment:
+    """A segment of shared memory, in the worker that writes to it."""
 
     def __init__(self, name: Name, size: int, storage: torch.UntypedStorage) -> None:
         self.name = name
@@ -171,7 +166,7 @@ class Piece:
 
 
 class Received:
-    """A piece of shared memory, in the process that reads from it."""
+    """A segment of shared memory, in the process that reads from it."""
 
     def __init__(self, name: Name, worker: int, storage: torch.UntypedStorage) -> None:
         self.name = name
@@ -208,7 +203,7 @@ class Received:
     @property
     def is_over(self) -> bool:
         """Whether it is not going to be sent again."""
-        return bool(self._all[_RETIRED]) or not _is_alive(self._worker)
+        return bool(self._all[_RETIRED]) or not is_running(self._worker)
 
 
 #: What this process has mapped, and what of it has arrays.
@@ -217,11 +212,11 @@ _in_use: set[Received] = set()
 
 
 def received(name: Name, worker: int, nbytes: int, storage: torch.UntypedStorage | None) -> Bytes:
-    """Return what the process ``worker`` sent in a piece; ``storage`` is None where it was received before."""
+    """Return what the process ``worker`` sent in a segment; ``storage`` is None where it was received before."""
     _look_after_forks()
     if name not in _received:
         if storage is None:
-            raise RuntimeError(f"piece {name} of process {worker} was not received before; please report it")
+            raise RuntimeError(f"segment {name} of process {worker} was not received before; please report it")
         _forget()
         _received[name] = Received(name, worker, storage)
     return _received[name].take(nbytes)
@@ -229,9 +224,9 @@ def received(name: Name, worker: int, nbytes: int, storage: torch.UntypedStorage
 
 def _forget() -> None:
     """Unmap what is not going to be sent again."""
-    for piece in list(_received.values()):
-        if piece not in _in_use and piece.is_over:
-            _received.pop(piece.name, None)
+    for segment in list(_received.values()):
+        if segment not in _in_use and segment.is_over:
+            _received.pop(segment.name, None)
 
 
 class _Fork:
@@ -241,34 +236,34 @@ class _Fork:
     """
 
     def __init__(self) -> None:
-        self._told, self._held = os.pipe()
-        os.set_blocking(self._told, False)
-        self._pieces = list(_in_use)
-        for piece in self._pieces:
-            piece.n_forks += 1
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
+        self._segments = list(_in_use)
+        for segment in self._segments:
+            segment.n_forks += 1
 
     def stay_in_parent(self) -> None:
-        os.close(self._held)
+        os.close(self._writer)
 
     def stay_in_child(self) -> None:
-        os.close(self._told)
+        os.close(self._reader)
 
     def forget(self) -> None:
         """Leave it to the process that forked."""
-        os.close(self._told)
+        os.close(self._reader)
 
     def has_ended(self) -> bool:
         try:
-            os.read(self._told, 1)
+            os.read(self._reader, 1)
         except BlockingIOError:
             return False
         return True
 
     def end(self) -> None:
-        os.close(self._told)
-        for piece in self._pieces:
-            piece.n_forks -= 1
-            piece.give_back()
+        os.close(self._reader)
+        for segment in self._segments:
+            segment.n_forks -= 1
+            segment.give_back()
 
 
 _forks: list[_Fork] = []
@@ -335,13 +330,3 @@ def _new_storage(size: int) -> torch.UntypedStorage:
 def _as_bytes(storage: torch.UntypedStorage) -> Bytes:
     array: Bytes = torch.empty(0, dtype=torch.uint8, device="cpu").set_(storage).numpy()
     return array
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -24,18 +24,8 @@ def compressed(
 ) -> torch.Tensor:
     """Return a sparse tensor of its parts, which torch does not look through.
 
-    Parameters
-    ----------
-    pointers
-        int32 or int64 ``[rows + 1]`` (of CSC ``[columns + 1]``): where each row begins in the others.
-    indices
-        Of the same dtype, the column (row) of each value: within a row sorted, and none twice.
-    values
-        Of any dtype.
-    size
-        Rows and columns.
-    layout
-        "csr" or "csc".
+    ``pointers`` are int32 or int64 ``[rows + 1]`` (of CSC ``[columns + 1]``), ``indices`` of the same dtype: within a
+    row (column) sorted, and none twice.
 
     Examples
     --------

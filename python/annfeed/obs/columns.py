@@ -1,6 +1,6 @@
 """Obs columns, converted once, whole: numbers as arrays, texts as codes and what they stand for.
 
-Conversion and look-up only; columns are read in obs/sources.py.
+Conversion and look-up only; columns are read in obs/file.py.
 """
 
 from __future__ import annotations
@@ -81,13 +81,7 @@ Column = Numbers | Labels
 
 
 class ObsColumns:
-    """The selected columns of an obs, converted, as they were at one moment.
-
-    Parameters
-    ----------
-    columns
-        By name, in the order of delivery.
-    """
+    """The selected columns of an obs by name, converted, as they were at one moment."""
 
     def __init__(self, columns: Mapping[Any, Column]) -> None:
         self._columns = dict(columns)
@@ -97,24 +91,26 @@ class ObsColumns:
         return {f"obs_{name}": column.take(rows, categories) for name, column in self._columns.items()}
 
 
-def convert(column: pd.Series[Any], where: str) -> Column:
-    """Return a whole column as it is given out; ``where`` names it in errors."""
+def convert(column: pd.Series[Any] | pd.Categorical, where: str) -> Column:
+    """Return a whole column, or the codes of its texts, as it is given out; ``where`` names it in errors."""
+    if isinstance(column, pd.Categorical):
+        return Labels(column.codes, list(column.categories), None)
     dtype = column.dtype
     if isinstance(dtype, pd.CategoricalDtype):
         # First: pandas calls a categorical of bools a bool column.
         codes = cast(Any, column.array).codes
         return Labels(codes, [as_text(c) for c in dtype.categories], dtype.categories)
-    column = plain(column)
-    dtype = column.dtype
+    series: pd.Series[Any] = plain(column)
+    dtype = series.dtype
     if pd.api.types.is_bool_dtype(dtype):
-        return Numbers(*_without_missing(column, np.dtype(bool), torch.bool))
+        return Numbers(*_without_missing(series, np.dtype(bool), torch.bool))
     if pd.api.types.is_integer_dtype(dtype):
-        check_int64(column, where)
-        return Numbers(*_without_missing(column, None, torch.int64))
+        check_int64(series, where)
+        return Numbers(*_without_missing(series, None, torch.int64))
     if pd.api.types.is_float_dtype(dtype):
-        values = column.to_numpy() if isinstance(dtype, np.dtype) else column.to_numpy(np.float64, na_value=np.nan)
+        values = series.to_numpy() if isinstance(dtype, np.dtype) else series.to_numpy(np.float64, na_value=np.nan)
         return Numbers(_native(values), None)
-    return _labels_of(column)
+    return _labels_of(series)
 
 
 def holds(column: Column, rows: Rows, live: pd.Series[Any]) -> bool:

@@ -7,78 +7,66 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, cast
+from functools import cached_property
+from itertools import chain
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from annfeed.errors import AnnfeedWarning, UnknownNameError
+from annfeed.obs.base import Name, ObsSource, Read
 from annfeed.obs.columns import Labels, Rows
-from annfeed.obs.dtypes import join_column
-from annfeed.obs.sources import Name, Read, Source
-from annfeed.obs.text_codes import codes_of_texts, joined
+from annfeed.obs.dtypes import concat_column
+from annfeed.obs.text_codes import concat_texts
 from annfeed.user_arrays import first_few
 
 #: So many columns and files a warning names.
 _NAMED = 5
 
 
-class JoinedObsSource:
-    """Several obs, their rows one after the other.
-
-    Parameters
-    ----------
-    parts
-        In the order of their rows.
-    keys
-        A different text for each.
-    join
-        Of columns that not all have: "inner" leaves them out, "outer" gives missing values.
-    label
-        A column to add, of the key of each row; None for none.
-    index_unique
-        Put between the name of a row and its key; None leaves the names.
-
-    Raises
-    ------
-    ValueError
-        If a part has a column called ``label``.
-    """
-
-    is_one_frame = False
+class ConcatObs(ObsSource):
+    """Several obs, their rows one after the other; the parameters are those of `ObsTable.concat`."""
 
     def __init__(
         self,
-        parts: Sequence[Source],
+        sources: Sequence[ObsSource],
         keys: Sequence[str],
         join: Literal["inner", "outer"],
         label: str | None = None,
         index_unique: str | None = None,
     ) -> None:
-        self._parts, self._keys, self._join = list(parts), list(keys), join
+        self._sources, self._keys, self._join = list(sources), list(keys), join
         self._label, self._index_unique = label, index_unique
-        self._lengths = [part.n_rows for part in parts]
-        self.n_rows = sum(self._lengths)
-        self.is_of_file = all(part.is_of_file for part in parts)
-        #: Of each column read: the array of each part, for `still_holds`.
+        self._lengths = [source.n_rows for source in sources]
+        #: Of each column read: the array of each source, for `still_holds`.
         self._arrays: dict[Name, list[object]] = {}
         self._names_of_columns: list[Name] | None = None
-        for part in parts:
-            if label is not None and label in part.column_names:
+        for source in sources:
+            if label is not None and label in source.column_names:
                 raise ValueError(
-                    f"{part.place} has a column {label!r} already, under which label= would tell the sources apart; "
+                    f"{source.place} has a column {label!r} already, under which label= would tell the sources apart; "
                     "choose another label"
                 )
 
+    @cached_property
+    def is_of_file(self) -> bool:
+        return all(source.is_of_file for source in self._sources)
+
+    @property
+    def n_rows(self) -> int:
+        return sum(self._lengths)
+
     @property
     def place(self) -> str:
-        return f"obs of {len(self._parts)} sources"
+        return f"obs of {len(self._sources)} sources"
 
     @property
     def names(self) -> pd.Index[str]:
-        names = self._parts[0].names.append([part.names for part in self._parts[1:]])
+        names = self._sources[0].names.append([source.names for source in self._sources[1:]])
         if self._index_unique is None:
             return names
         unique: pd.Index[str] = (
@@ -90,113 +78,93 @@ class JoinedObsSource:
     def column_names(self) -> list[Name]:
         if self._names_of_columns is not None:
             return list(self._names_of_columns)
-        seen: dict[Name, int] = {}
-        for part in self._parts:
-            for name in part.column_names:
-                seen[name] = seen.get(name, 0) + 1
-        everywhere = [name for name, count in seen.items() if self._join == "outer" or count >= len(self._parts)]
+        seen = Counter(name for source in self._sources for name in source.column_names)
+        everywhere = [name for name, count in seen.items() if self._join == "outer" or count >= len(self._sources)]
         names = everywhere + ([] if self._label is None else [self._label])
         if self.is_of_file:  # else somebody may add one
             self._names_of_columns = names
         return names
 
+    def _is_label(self, column: Name) -> bool:
+        return self._label is not None and bool(column == self._label)
+
     def frame(self, columns: list[Name]) -> pd.DataFrame:
         found = dict(self.read(columns))
         return pd.DataFrame(found, columns=columns, index=pd.RangeIndex(self.n_rows)).set_axis(self.names, axis=0)
 
-    def read(self, columns: list[Name]) -> Read:
+    def read(self, columns: list[Name], coded: bool = False) -> Read:
         for name in columns:
-            if name == self._label and self._label is not None:
+            if self._is_label(name):
                 codes = np.repeat(np.arange(len(self._keys), dtype=np.int32), self._lengths)
                 yield name, pd.Series(pd.Categorical.from_codes(codes, pd.Index(self._keys)))
                 continue
-            found = [self._column(part, name) for part in self._parts]
-            self._keep(name, found)
-            yield name, join_column(found, f"{self.place}: column {name!r}")
+            found = [self._column(source, name, coded) for source in self._sources]
+            texts = concat_texts(found)
+            if texts is None:  # of text in some sources only, the texts themselves
+                is_text = [isinstance(column, pd.Categorical) for column in found]
+                found = [
+                    self._column(source, name) if text else column
+                    for source, column, text in zip(self._sources, found, is_text, strict=True)
+                ]
+            if not self.is_of_file:
+                # Of a column that may be edited in memory its array; of a file only that it has the column.
+                self._arrays[name] = [
+                    None if isinstance(column, int) else source.is_of_file or column.array
+                    for source, column in zip(self._sources, found, strict=True)
+                ]
+            yield name, concat_column(found, f"{self.place}: column {name!r}") if texts is None else texts
 
-    def _column(self, part: Source, name: Name) -> pd.Series[Any] | int:
-        if name not in part.column_names:
-            return part.n_rows
-        ((_, series),) = part.read([name])
-        return series
+    def _column(self, source: ObsSource, name: Name, coded: bool = False) -> Any:
+        """A column of one source; the number of its rows where it has none."""
+        if name not in source.column_names:
+            return source.n_rows
+        ((_, column),) = source.read([name], coded)
+        return column
 
     def computed(self, column: Name) -> Labels | None:
-        if column != self._label or self._label is None:
-            coded = self.coded(column)
-            return None if coded is None else Labels(coded.codes, list(coded.categories), None)
-        return Labels(_SourceOfRow(self._lengths), self._keys, pd.Index(self._keys))
-
-    def coded(self, column: Name) -> pd.Categorical | None:
-        if column == self._label:
-            return None
-        codes = [part.coded(column) if column in part.column_names else part.n_rows for part in self._parts]
-        if not any(isinstance(of_part, pd.Categorical) for of_part in codes):
-            return None  # text in no file: categoricals are joined with the categories that they have
-        found: list[pd.Series[Any] | pd.Categorical | int] = []
-        for number, part in enumerate(self._parts):
-            if codes[number] is None:
-                series = cast("pd.Series[Any]", self._column(part, column))
-                codes[number] = codes_of_texts(series)
-                if codes[number] is None:
-                    return None
-                found.append(series)
-            else:
-                found.append(cast("pd.Categorical | int", codes[number]))
-        self._keep(column, found)
-        return joined(cast("list[pd.Categorical | int]", codes))
-
-    def _keep(self, column: Name, found: Sequence[pd.Series[Any] | pd.Categorical | int]) -> None:
-        """Keep the arrays of a column that may be edited in memory; of a file only that it has the column."""
-        if not self.is_of_file:
-            self._arrays[column] = [
-                None if isinstance(of_part, int) else part.is_of_file or cast("pd.Series[Any]", of_part).array
-                for part, of_part in zip(self._parts, found, strict=True)
-            ]
+        return Labels(_SourceOfRow(self._lengths), self._keys, pd.Index(self._keys)) if self._is_label(column) else None
 
     def check_rows(self) -> None:
-        for part in self._parts:
-            part.check_rows()
+        for source in self._sources:
+            source.check_rows()
 
     def check_unchanged(self) -> None:
-        for part in self._parts:
-            part.check_unchanged()
+        for source in self._sources:
+            source.check_unchanged()
 
     def is_replaced(self, column: Name, since: int) -> bool:
-        return column != self._label and any(part.is_replaced(column, since) for part in self._parts)
+        return not self._is_label(column) and any(source.is_replaced(column, since) for source in self._sources)
 
     def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
         starts = np.cumsum([0, *self._lengths])
-        part_of = np.searchsorted(starts, rows, side="right") - 1
-        for number in np.unique(part_of).tolist():
-            part = self._parts[number]
-            if column in part.column_names:
-                places = np.flatnonzero(part_of == number)
-                for among, series in part.live(column, rows[places] - starts[number]):
-                    yield places[among], series
+        source_of = np.searchsorted(starts, rows, side="right") - 1
+        for number in np.unique(source_of).tolist():
+            source = self._sources[number]
+            if column in source.column_names:
+                at = np.flatnonzero(source_of == number)
+                for among, series in source.live(column, rows[at] - starts[number]):
+                    yield at[among], series
 
     def still_holds(self, column: Name, array: object) -> bool:
-        if self.is_of_file or column == self._label:
+        if self.is_of_file or self._is_label(column):
             return True
         return all(
-            (held is None) == (column not in part.column_names) and (held is None or part.still_holds(column, held))
-            for part, held in zip(self._parts, self._arrays.get(column, ()), strict=True)
+            (held is None) == (column not in source.column_names) and (held is None or source.still_holds(column, held))
+            for source, held in zip(self._sources, self._arrays.get(column, ()), strict=True)
         )
 
-    def to_pickle(self, columns: list[Name]) -> Source:
-        parts = [part.to_pickle([name for name in columns if name in part.column_names]) for part in self._parts]
+    def to_pickle(self, columns: list[Name]) -> ObsSource:
         # Not made anew: that would open every file.
         copied = copy.copy(self)
-        copied._parts, copied._arrays = parts, {}
+        copied._arrays = {}
+        copied._sources = [
+            source.to_pickle([name for name in columns if name in source.column_names]) for source in self._sources
+        ]
+        copied.__dict__.pop("is_of_file", None)
         return copied
 
     def check(self, asked: Sequence[Name] | None) -> None:
-        """Say once which columns are not in every part.
-
-        Raises
-        ------
-        UnknownNameError
-            If one that was asked for is left out because of that.
-        """
+        """Say once which columns are not in every source."""
         lacking = self._lacking(asked)
         if not lacking:
             return
@@ -217,12 +185,11 @@ class JoinedObsSource:
 
     def _lacking(self, asked: Sequence[Name] | None) -> dict[Name, list[str]]:
         """The places that lack each column that some place has."""
-        have = [set(part.column_names) for part in self._parts]
-        some = set().union(*have)
-        names = list(dict.fromkeys(name for part in self._parts for name in part.column_names))
-        wanted = names if asked is None else [name for name in asked if name in some]
+        have = [dict.fromkeys(source.column_names) for source in self._sources]
+        some = dict.fromkeys(chain.from_iterable(have))
+        wanted = some if asked is None else [name for name in asked if name in some]
         lacking = {
-            name: [part.place for part, there in zip(self._parts, have, strict=True) if name not in there]
+            name: [source.place for source, there in zip(self._sources, have, strict=True) if name not in there]
             for name in wanted
         }
         return {name: places for name, places in lacking.items() if places}

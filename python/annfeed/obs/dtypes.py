@@ -14,27 +14,19 @@ import numpy as np
 import pandas as pd
 from natsort import natsorted
 
+from annfeed.user_arrays import kind_of
+
 #: The largest that int64 holds.
 _INT64_MAX = 2**63 - 1
 
 
 def check_int64(column: pd.Series[Any], where: str) -> None:
-    """Raise where int64 cannot hold the integers of a column; ``where`` names it.
-
-    Raises
-    ------
-    ValueError
-        If one is too large.
-
-    Examples
-    --------
-    >>> check_int64(pd.Series([7], dtype="uint64"), "obs column 'n'")
-    """
+    """Raise where int64 cannot hold the integers of a column; ``where`` names it."""
     if pd.api.types.is_unsigned_integer_dtype(column.dtype) and (column > _INT64_MAX).any():
         raise ValueError(f"{where} has values above {_INT64_MAX}, which int64 cannot hold; store text")
 
 
-def join_column(parts: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[Any]:
+def concat_column(columns: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[Any]:
     """Return a column of several files one after the other.
 
     ==============================  ===============================================================================
@@ -50,31 +42,21 @@ def join_column(parts: Sequence[pd.Series[Any] | int], where: str) -> pd.Series[
     anything else                   object: text and numbers beside each other, delivered as text
     ==============================  ===============================================================================
 
-    Parameters
-    ----------
-    parts
-        The column in each file, or, in a file that has no such column, its number of rows: these are missing values.
-    where
-        Names the column in errors.
-
-    Raises
-    ------
-    ValueError
-        If unsigned integers above the largest int64 are joined with signed ones.
+    A file that has no such column gives its number of rows: these are missing values. ``where`` names it in errors.
 
     Examples
     --------
     >>> a, b = pd.Series(["T", "B"], dtype="category"), pd.Series(["NK"], dtype="category")
-    >>> joined = join_column([a, 1, b], "obs")
-    >>> joined.cat.codes.tolist(), list(joined.cat.categories)
+    >>> whole = concat_column([a, 1, b], "obs")
+    >>> whole.cat.codes.tolist(), list(whole.cat.categories)
     ([2, 0, -1, 1], ['B', 'NK', 'T'])
     """
-    there = _apart([plain(part) for part in parts if not isinstance(part, int)])
-    has_gaps = any(isinstance(part, int) and part > 0 for part in parts)
+    there = _apart([plain(column) for column in columns if not isinstance(column, int)])
+    has_gaps = any(isinstance(column, int) and column > 0 for column in columns)
     dtype = _common_dtype(there, has_gaps, where)
     known = iter(there)
-    columns = [_missing(part, dtype) if isinstance(part, int) else _as(next(known), dtype) for part in parts]
-    return pd.concat(columns, ignore_index=True)
+    alike = [_missing(column, dtype) if isinstance(column, int) else _as(next(known), dtype) for column in columns]
+    return pd.concat(alike, ignore_index=True)
 
 
 def plain(column: Any) -> Any:
@@ -94,7 +76,7 @@ def _apart(columns: list[pd.Series[Any]]) -> list[pd.Series[Any]]:
     made texts, "True" and "1.0".
     """
     categories = [column.dtype.categories for column in columns if isinstance(column.dtype, pd.CategoricalDtype)]
-    kinds = {_kind(label) for index in categories for label in index.tolist()}
+    kinds = {kind_of(label) for index in categories for label in index.tolist()}
     to_text = {
         kind
         for kind, others in {"bool": {"integer", "float"}, "float": {"integer", "bool"}}.items()
@@ -105,16 +87,8 @@ def _apart(columns: list[pd.Series[Any]]) -> list[pd.Series[Any]]:
     return [_with_texts(c, to_text) if isinstance(c.dtype, pd.CategoricalDtype) else c for c in columns]
 
 
-def _kind(label: object) -> str:
-    if isinstance(label, bool | np.bool_):
-        return "bool"
-    if isinstance(label, int | np.integer):
-        return "integer"
-    return "float" if isinstance(label, float | np.floating) else "other"
-
-
 def _with_texts(column: Any, kinds: set[str]) -> pd.Series[Any]:
-    labels = [str(label) if _kind(label) in kinds else label for label in column.cat.categories.tolist()]
+    labels = [str(label) if kind_of(label) in kinds else label for label in column.cat.categories.tolist()]
     distinct = list(dict.fromkeys(labels))
     # Code -1 finds the last entry.
     codes = np.array([*(distinct.index(label) for label in labels), -1])[column.cat.codes.to_numpy()]

@@ -22,28 +22,10 @@ _CHUNK = 1 << 20
 def label_codes(
     column: pd.Series[Any], needed_by: str | None = None, rows: Int64Array | None = None
 ) -> tuple[npt.NDArray[Any], list[Any]]:
-    """Return the code of each row and the label of each code.
+    """Return the code of each row, as narrow as they fit, and the label of each code, in order of appearance.
 
-    Of a categorical, only its codes are looked at, as narrow as they are.
-
-    Parameters
-    ----------
-    column
-        [n_rows], of any dtype.
-    needed_by
-        The option that needs a label in each row; None where rows without one may have code -1.
-    rows
-        int64, the rows that are meant, in order; None for all.
-
-    Returns
-    -------
-    codes, labels
-        Signed integers [n_rows], as narrow as they fit, and the labels in order of appearance.
-
-    Raises
-    ------
-    ValueError
-        If a row has no label and ``needed_by`` is given.
+    Of a categorical, only its codes are looked at. A row without a label has code -1; where ``needed_by`` is given, the
+    option that needs one in each row, that is a ValueError. ``rows`` are those that are meant, in order; None for all.
 
     Examples
     --------

@@ -7,9 +7,8 @@ never read. No matrix, order of rows, subset or epoch is known here.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Literal
 
@@ -22,12 +21,12 @@ import torch
 from annfeed.errors import StaleFileError, UnknownNameError
 from annfeed.h5ad.identity import KnownFile, n_own_writes
 from annfeed.h5ad.turns import reading
+from annfeed.obs.base import Name, ObsSource
 from annfeed.obs.columns import CategoriesAs, Column, Labels, ObsColumns, Rows, convert, holds
-from annfeed.obs.concat import JoinedObsSource
-from annfeed.obs.sources import AnnDataSource, FileSource, FrameSource, Name, Source
-
-#: So many columns a message lists where none has a name like the one asked for.
-_LISTED = 20
+from annfeed.obs.concat import ConcatObs
+from annfeed.obs.file import FileObs
+from annfeed.obs.memory import AnnDataObs, FrameObs
+from annfeed.user_arrays import near_matches
 
 
 class ObsTable:
@@ -53,15 +52,16 @@ class ObsTable:
     A table pickles as path, group and columns if it is of a file, else with its frame (the selected columns).
     """
 
-    def __init__(self, source: Source, columns: Iterable[Name] | None) -> None:
-        """Use `from_file`, `from_anndata` or `from_frame` instead."""
+    def __init__(self, source: ObsSource, columns: Iterable[Name] | None) -> None:
         if isinstance(columns, str):
             raise TypeError(f"columns must be a list of names or None, not the str {columns!r}; write [{columns!r}]")
-        self._source = source
+        #: Where the columns come from.
+        self.source = source
         self._asked = None if columns is None else list(dict.fromkeys(columns))
         self._converted: dict[Name, tuple[object, Column]] = {}
         self._n_writes = n_own_writes()  # up to which columns were looked at again
         self._of_epoch = False
+        _ = self.columns  # a wrong path, group or column is told now, not in a worker
 
     @classmethod
     def from_file(
@@ -75,23 +75,12 @@ class ObsTable:
 
         Parameters
         ----------
-        path
-            The file.
-        group
-            Where the obs lies in it: "obs", "mod/rna/obs", "experiments/rna/obs".
+        path, group
+            The file, and where the obs lies in it: "obs", "mod/rna/obs", "experiments/rna/obs".
         columns
             The columns wanted; None for all.
         file
-            The file that it must be, where somebody knows it already; None for the one that is there now.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read; `StaleFileError` if it is another one, now or later.
-        FormatError
-            If there is no dataframe at ``group``, or it does not hang together.
-        UnknownNameError
-            If it has no such column.
+            The file that it must be; None for the one that is there now.
 
         Examples
         --------
@@ -102,27 +91,11 @@ class ObsTable:
         ...     ObsTable.from_file(f"{folder}/two.h5ad", columns=["age"]).take([1, 0, 1])
         {'obs_age': tensor([40, 30, 40])}
         """
-        table = cls(FileSource(path, group, file), columns)
-        _ = table.columns  # a wrong path, group or column is told now, not in a worker
-        return table
+        return cls(FileObs(path, group, file), columns)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, columns: Iterable[Name] | None = None) -> ObsTable:
-        """Make a table of a DataFrame, which is kept by reference.
-
-        Parameters
-        ----------
-        frame
-            One row a cell, its index the obs names.
-        columns
-            The columns wanted; None for all that the frame has when it is read.
-
-        Raises
-        ------
-        UnknownNameError
-            If the frame has no such column.
-        ValueError
-            If two columns have one name, or an unsigned integer does not fit int64 (told by `take`).
+        """Make a table of a DataFrame, which is kept by reference: its index are the obs names.
 
         Examples
         --------
@@ -132,9 +105,7 @@ class ObsTable:
         """
         if not isinstance(frame, pd.DataFrame):
             raise TypeError(f"obs must be a pandas DataFrame, not a {type(frame).__name__}")
-        table = cls(FrameSource(frame), columns)
-        _ = table.columns
-        return table
+        return cls(FrameObs(frame), columns)
 
     @classmethod
     def from_anndata(
@@ -142,19 +113,7 @@ class ObsTable:
     ) -> ObsTable:
         """Make a table of the obs that ``adata`` has whenever the table is read; `now` is for an epoch.
 
-        Parameters
-        ----------
-        adata
-            In memory, backed or a view. It is kept by reference; only its obs goes into a pickle.
-        columns
-            The columns wanted; None for all.
-        place
-            The words for it in messages.
-
-        Raises
-        ------
-        UnknownNameError
-            If obs has no such column.
+        The AnnData is kept by reference; only its obs goes into a pickle. ``place`` are the words for it in messages.
 
         Examples
         --------
@@ -166,12 +125,10 @@ class ObsTable:
         """
         if not isinstance(adata.obs, pd.DataFrame):
             raise TypeError(f"adata.obs is a {type(adata.obs).__name__}, not a DataFrame; pass the file's path")
-        table = cls(AnnDataSource(adata, place), columns)
-        _ = table.columns
-        return table
+        return cls(AnnDataObs(adata, place), columns)
 
     @classmethod
-    def joined(
+    def concat(
         cls,
         tables: Sequence[ObsTable],
         keys: Sequence[str],
@@ -198,49 +155,30 @@ class ObsTable:
         index_unique
             Put between the name of a row and its key, to make the names distinct; None leaves them.
 
-        Raises
-        ------
-        UnknownNameError
-            If there is no such column.
-        ValueError
-            If a table has a column called ``label``.
-
         Examples
         --------
         >>> tables = [ObsTable.from_frame(pd.DataFrame({"age": ages})) for ages in ([30], [40, 50])]
-        >>> ObsTable.joined(tables, ["a", "b"], "inner", label="source").take([2, 0])
+        >>> ObsTable.concat(tables, ["a", "b"], "inner", label="source").take([2, 0])
         {'obs_age': tensor([50, 30]), 'obs_source': ['b', 'a']}
         """
-        asked = None if columns is None or isinstance(columns, str) else list(columns)
-        source = JoinedObsSource([table._source for table in tables], keys, join, label, index_unique)
-        if asked is not None:
-            source.check([name for name in asked if name != label])
-            asked += [label] if label is not None and label not in asked else []
-        table = cls(source, columns if asked is None else asked)
-        _ = table.columns
-        if asked is None:
+        source = ConcatObs([table.source for table in tables], keys, join, label, index_unique)
+        if columns is None or isinstance(columns, str):
+            table = cls(source, columns)
             source.check(None)
-        return table
+            return table
+        asked = list(columns)
+        source.check([name for name in asked if name != label])
+        return cls(source, asked if label is None else [*asked, label])
 
     @property
     def n_rows(self) -> int:
         """The number of rows (cells)."""
-        return self._source.n_rows
+        return self.source.n_rows
 
     @property
     def names(self) -> pd.Index[str]:
         """The obs names, as strings; a file's are read when first asked for."""
-        return self._source.names
-
-    @property
-    def is_of_file(self) -> bool:
-        """Whether it is read from a file, and not from a DataFrame that may be edited."""
-        return self._source.is_of_file
-
-    @property
-    def column_names(self) -> list[Name]:
-        """All columns that there are, selected or not."""
-        return list(self._source.column_names)
+        return self.source.names
 
     @property
     def columns(self) -> list[Name]:
@@ -248,14 +186,13 @@ class ObsTable:
 
         Raises UnknownNameError if one is not (or no longer) there, ValueError if two would have one key in a batch.
         """
-        there = self._source.column_names
+        there = self.source.column_names
         known = set(there)
         columns = list(there) if self._asked is None else list(self._asked)
         for name in columns:
-            if name not in known:
-                raise UnknownNameError(_unknown(name, self._source))
+            self._check_known(name, known)
         if len(known) < len(there) or len({f"obs_{name}" for name in columns}) < len(columns):
-            _check_distinct(columns, there, self._source.place)
+            _check_distinct(columns, there, self.source.place)
         return columns
 
     @property
@@ -275,49 +212,27 @@ class ObsTable:
            b
         0  2
         """
-        return self._source.frame(self.columns)
+        return self.source.frame(self.columns)
 
-    def column(self, name: Name) -> pd.Series[Any]:
+    def column(self, name: Name, coded: bool = False) -> pd.Series[Any]:
         """Return one column, selected or not, as it is in the file or the DataFrame, numbered by row.
 
-        The names of the rows are not read.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such column.
+        The names of the rows are not read. With ``coded`` texts of files are not held, but come as a categorical, whose
+        categories are the different texts in order of appearance.
 
         Examples
         --------
         >>> ObsTable.from_frame(pd.DataFrame({"a": [1], "b": [2]}), columns=["b"]).column("a").tolist()
         [1]
         """
-        self._check_known(name)
-        ((_, series),) = self._source.read([name])
-        return series.reset_index(drop=True)
+        self._check_known(name, self.source.column_names)
+        ((_, column),) = self.source.read([name], coded)
+        return pd.Series(column, name=name).reset_index(drop=True)
 
-    def labels(self, name: Name) -> pd.Series[Any]:
-        """Return one column as `column` does, but texts of files as a categorical, of which the texts are not held.
-
-        Its categories are the different texts, in order of appearance.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such column.
-
-        Examples
-        --------
-        >>> ObsTable.from_frame(pd.DataFrame({"a": [1], "b": [2]})).labels("a").tolist()
-        [1]
-        """
-        self._check_known(name)
-        coded = self._source.coded(name)
-        return self.column(name) if coded is None else pd.Series(coded, name=name)
-
-    def _check_known(self, name: Name) -> None:
-        if name not in self._source.column_names:
-            raise UnknownNameError(_unknown(name, self._source))
+    def _check_known(self, name: Name, known: Collection[Name]) -> None:
+        if name not in known:
+            near = near_matches(str(name), map(str, self.source.column_names), limit=20)
+            raise UnknownNameError(f"{self.source.place} has no column {name!r}. {near}")
 
     def take(self, rows: npt.ArrayLike, categories: CategoriesAs = "str") -> dict[str, torch.Tensor | list[str]]:
         """Return the selected columns at ``rows``, under the keys ``obs_<column>``.
@@ -329,17 +244,6 @@ class ObsTable:
         categories
             "str" for texts, "code" for int64 codes; the class says which columns that concerns.
 
-        Raises
-        ------
-        IndexError
-            If a row number is negative or not below `n_rows`.
-        TypeError
-            If ``rows`` are not integers in one dimension.
-        ValueError
-            If ``categories`` is something else.
-        FormatError
-            If a column of the file cannot be read.
-
         Examples
         --------
         >>> table = ObsTable.from_frame(pd.DataFrame({"sex": ["f", "m"], "age": [30, 40]}))
@@ -348,7 +252,7 @@ class ObsTable:
         """
         if categories not in ("str", "code"):
             raise ValueError(f'categories must be "str" or "code", not {categories!r}')
-        index = _row_numbers(rows, self.n_rows, self._source.place)
+        index = _row_numbers(rows, self.n_rows, self.source.place)
         columns = dict(self._columns())
         # A column or an obs that was replaced was noticed; here, what was written into the arrays at these rows.
         edited = [name for name, column in columns.items() if not self._holds(name, column, index)]
@@ -364,13 +268,6 @@ class ObsTable:
         A file's columns are read when they are needed: a file that changed is another file. A column that annfeed
         itself replaces meanwhile is the old one to the end of the epoch, or, where it was not read yet, an error.
 
-        Raises
-        ------
-        StaleDataError
-            If an AnnData has other cells than when the table was made.
-        UnknownNameError
-            If a column that was asked for is no longer there.
-
         Examples
         --------
         >>> frame = pd.DataFrame({"sex": ["f", "m"]})
@@ -379,45 +276,30 @@ class ObsTable:
         >>> before.take(np.array([0])), ObsTable.from_frame(frame).take([0])
         ({'obs_sex': ['f']}, {'obs_sex': ['d']})
         """
-        if self._source.is_of_file:
+        if self.source.is_of_file:
             self._look_again()
-            now = ObsTable(self._source, self._asked)
+            now = ObsTable(self.source, self._asked)
             now._converted, now._n_writes, now._of_epoch = self._converted, self._n_writes, True
             return now
-        self.check_rows()
+        self.source.check_rows()
         names = self.columns
-        computed = {name: self._source.computed(name) for name in names}
-        found = {name: column for name, column in computed.items() if column is not None}
-        with closing(self._source.read([name for name in names if name not in found])) as columns:
-            for name, series in columns:
-                found[name] = convert(series.copy(), f"{self._source.place}: column {name!r}")
+        found = {name: column for name, _, column in self._convert(names, copied=True)}
         return ObsColumns({name: found[name] for name in names})
-
-    def check_rows(self) -> None:
-        """Raise StaleDataError if an AnnData has other cells than when the table was made."""
-        self._source.check_rows()
-
-    def check_unchanged(self) -> None:
-        """Raise StaleDataError or StaleFileError if rows are no longer those of when the table was made.
-
-        Unlike `check_rows` it looks at each file, which an epoch does when it reads from it.
-        """
-        self._source.check_unchanged()
 
     def _holds(self, name: Name, column: Column, rows: Rows) -> bool:
         """Whether a converted column is still what memory has at ``rows``."""
-        if self._source.is_of_file:
+        if self.source.is_of_file:
             return True
-        if self._source.is_one_frame and column.is_of(self._converted[name][0]):
+        if self.source.is_one_frame and column.is_of(self._converted[name][0]):
             return True
-        return all(holds(column, rows[places], series) for places, series in self._source.live(name, rows))
+        return all(holds(column, rows[at], series) for at, series in self.source.live(name, rows))
 
     def _look_again(self) -> None:
         """Forget columns that annfeed replaced in files; what epochs under way hold of them stays theirs."""
         n_writes = n_own_writes()
         if self._n_writes == n_writes or self._of_epoch:
             return
-        replaced = {name for name in self._converted if self._source.is_replaced(name, self._n_writes)}
+        replaced = {name for name in self._converted if self.source.is_replaced(name, self._n_writes)}
         if replaced:
             self._converted = {name: of for name, of in self._converted.items() if name not in replaced}
         self._n_writes = n_writes
@@ -425,9 +307,9 @@ class ObsTable:
     def _check_kept(self, names: list[Name]) -> None:
         """Refuse to read in mid-epoch what is no longer what it was when the epoch began."""
         for name in names if self._of_epoch and self._n_writes != n_own_writes() else ():
-            if self._source.is_replaced(name, self._n_writes):
+            if self.source.is_replaced(name, self._n_writes):
                 raise StaleFileError(
-                    f"{self._source.place}: column {name!r} was replaced by write_obs in mid-epoch, before it was "
+                    f"{self.source.place}: column {name!r} was replaced by write_obs in mid-epoch, before it was "
                     "read. Begin the epoch again"
                 )
 
@@ -435,36 +317,36 @@ class ObsTable:
         self._look_again()
         names = self.columns
         cache = self._converted
-        stale = [name for name in names if name not in cache or not self._source.still_holds(name, cache[name][0])]
+        stale = [name for name in names if name not in cache or not self.source.still_holds(name, cache[name][0])]
         if stale:
             with reading():
                 self._check_kept(stale)
-                self._convert(stale, cache)
+                cache.update({name: (array, column) for name, array, column in self._convert(stale)})
         return [(name, cache[name][1]) for name in names]
 
-    def _convert(self, names: list[Name], cache: dict[Name, tuple[object, Column]]) -> None:
-        computed = {name: column for name in names if (column := self._source.computed(name)) is not None}
-        cache.update({name: (None, column) for name, column in computed.items()})
-        with closing(self._source.read([name for name in names if name not in computed])) as columns:
-            for name, series in columns:
+    def _convert(self, names: list[Name], copied: bool = False) -> Iterator[tuple[Name, object, Column]]:
+        """Give columns, converted, each with the array that it is of."""
+        computed = {name: column for name in names if (column := self.source.computed(name)) is not None}
+        yield from ((name, None, column) for name, column in computed.items())
+        with closing(self.source.read([name for name in names if name not in computed], coded=True)) as columns:
+            for name, found in columns:
                 # The array is kept for `still_holds`, but not a file's: its column would be in memory twice.
-                array = None if self._source.is_of_file else series.array
-                cache[name] = array, convert(series, f"{self._source.place}: column {name!r}")
+                array = found.array if self.source.is_one_frame else None
+                yield name, array, convert(found.copy() if copied else found, f"{self.source.place}: column {name!r}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the converted columns behind; an AnnData's obs is taken as it is now."""
         columns = self.columns
         # To a file a column may have been added since.
-        return {"source": self._source.to_pickle(columns), "asked": columns if self.is_of_file else self._asked}
+        return {"source": self.source.to_pickle(columns), "asked": columns if self.source.is_of_file else self._asked}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Start with nothing read."""
-        self._source, self._asked, self._converted = state["source"], state["asked"], {}
+        self.source, self._asked, self._converted = state["source"], state["asked"], {}
         self._n_writes, self._of_epoch = n_own_writes(), False
 
     def __repr__(self) -> str:
-        """Return where the obs is and what is selected."""
-        return f"ObsTable({self._source.place}, columns={'all' if self._asked is None else self._asked})"
+        return f"ObsTable({self.source.place}, columns={'all' if self._asked is None else self._asked})"
 
 
 def _row_numbers(rows: npt.ArrayLike, n_rows: int, place: str) -> Rows:
@@ -484,15 +366,3 @@ def _check_distinct(columns: list[Name], there: list[Name], place: str) -> None:
     for name, key in zip(columns, keys, strict=True):
         if keys.count(key) > 1 or there.count(name) > 1:
             raise ValueError(f"{place} has two columns for {key!r}; rename one, or select others")
-
-
-def _unknown(name: Name, source: Source) -> str:
-    texts = [str(n) for n in source.column_names]
-    lower = {t.lower(): t for t in texts}
-    near = difflib.get_close_matches(str(name).lower(), list(lower), n=3)
-    if near:
-        hint = f"did you mean {' or '.join(repr(lower[n]) for n in near)}?"
-    else:
-        more = f" and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
-        hint = f"it has {', '.join(texts[:_LISTED]) or 'no columns'}{more}"
-    return f"{source.place} has no column {name!r}; {hint}"

@@ -5,7 +5,7 @@ Which text a row has is all that labels, splits and balanced orders ask; a code 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -22,14 +22,8 @@ _PIECE = 1 << 16
 def read_text_codes(column: Any) -> pd.Categorical | None:
     """Return a column of text as codes and its different texts, in order of appearance.
 
-    Parameters
-    ----------
-    column
-        As it lies in the file: an array of text, or a group with ``values`` and ``mask``.
-
-    Returns
-    -------
-    Codes as narrow as they fit, -1 where masked; None for a column that is no text.
+    ``column`` is as it lies in the file: an array of text, or a group with ``values`` and ``mask``. Codes are as narrow
+    as they fit, -1 where masked. None for a column that is no text.
 
     Examples
     --------
@@ -55,12 +49,7 @@ def read_text_codes(column: Any) -> pd.Categorical | None:
 def coded(pieces: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]], n_rows: int) -> pd.Categorical:
     """Return pieces of a column, each with the mask of what is missing in it, as one categorical.
 
-    Parameters
-    ----------
-    pieces
-        Of objects that are text (bytes count as the text that they are in UTF-8), in order.
-    n_rows
-        Of all pieces.
+    Values are objects that are text (bytes count as the text that they are in UTF-8).
 
     Examples
     --------
@@ -102,22 +91,29 @@ def codes_of_texts(column: pd.Series[Any]) -> pd.Categorical | None:
     return coded([(column.to_numpy(object), None)], len(column))
 
 
-def joined(parts: Iterable[pd.Categorical | int]) -> pd.Categorical:
-    """Return categoricals of text one after the other; a number stands for as many missing values.
+def concat_texts(columns: Sequence[pd.Series[Any] | pd.Categorical | int]) -> pd.Categorical | None:
+    """Return a column of several sources as one categorical, where some give codes of texts and all have text.
+
+    A number stands for as many missing values. None for all else: categoricals keep the categories that they have.
 
     Examples
     --------
-    >>> list(joined([pd.Categorical(["b"]), 1, pd.Categorical(["a", "b"])]))
-    ['b', nan, 'a', 'b']
+    >>> list(concat_texts([pd.Categorical(["b"]), 1, pd.Series(["a", "b"])])), concat_texts([pd.Series(["a"])])
+    (['b', nan, 'a', 'b'], None)
     """
+    if not any(isinstance(column, pd.Categorical) for column in columns):
+        return None
     number: dict[str, int] = {}
     codes: list[npt.NDArray[Any]] = []
-    for part in parts:
-        if isinstance(part, int):
-            codes.append(np.full(part, -1, np.int8))
+    for column in columns:
+        if isinstance(column, int):
+            codes.append(np.full(column, -1, np.int8))
             continue
-        of_code = np.array([*(number.setdefault(text, len(number)) for text in part.categories), -1])
-        codes.append(of_code.astype(np.min_scalar_type(-max(1, len(number))))[part.codes])
+        texts = codes_of_texts(column) if isinstance(column, pd.Series) else column
+        if texts is None:
+            return None
+        of_code = np.array([*(number.setdefault(text, len(number)) for text in texts.categories), -1])
+        codes.append(of_code.astype(np.min_scalar_type(-max(1, len(number))))[texts.codes])
     return pd.Categorical.from_codes(np.concatenate(codes), pd.Index(list(number), dtype=object))
 
 

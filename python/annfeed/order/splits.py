@@ -1,6 +1,6 @@
 """Which rows go into which part of a split: by chance, by group, by stratum, the same on every machine.
 
-Pure arithmetic on codes; dataset.py reads the columns and makes the datasets of the parts.
+Pure arithmetic on codes; dataset/rows.py reads the columns and makes the datasets of the parts.
 """
 
 from __future__ import annotations

@@ -43,12 +43,7 @@ def cgroup_free(root: Path = ROOT, membership: Path = MEMBERSHIP) -> list[int]:
 
     Slurm and systemd put a process into a group far below the root; a container sees its own group as the root.
 
-    Parameters
-    ----------
-    root
-        Where the hierarchies of version 2 and 1 are mounted.
-    membership
-        The file that tells this process's groups.
+    ``root`` is where the hierarchies of version 2 and 1 are mounted, ``membership`` the file that tells its groups.
     """
     free = []
     for version in _MEMORY:
@@ -65,11 +60,6 @@ def cgroup_cpus(root: Path = ROOT, membership: Path = MEMBERSHIP) -> list[float]
     """Return the cores' worth of time that each quota allows, of this process's group and those around it.
 
     It is what ``docker run --cpus`` and Kubernetes' CPU limits set; the process's affinity does not show it.
-
-    Parameters
-    ----------
-    root, membership
-        As of `cgroup_free`.
     """
     quotas = []
     for name, controller in _CPU:

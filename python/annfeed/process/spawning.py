@@ -44,7 +44,7 @@ class ThroughFile:
 
 def _packed(whole: Any, process: Any) -> tuple[Any, int]:
     """Write ``whole`` into a file for ``process``; give the file and where its pickle begins, after the arrays."""
-    descriptor = _new_file()
+    descriptor = nameless_file("annfeed")
     head = io.BytesIO()
     arrays: list[pickle.PickleBuffer] = []
     reduction.ForkingPickler(head, 5, True, arrays.append).dump(whole)
@@ -84,8 +84,20 @@ def _unpacked(file: Any, start: int) -> Any:
     return pickle.loads(head, buffers=[memory[first:last] for first, last in spans])
 
 
-def _new_file() -> int:
+def nameless_file(name: str) -> int:
+    """Return the descriptor of a new file without a name in any folder; ``name`` is for those who look at a process."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("annfeed")
-    with tempfile.TemporaryFile() as file:
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile(prefix=name) as file:
         return os.dup(file.fileno())
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process of this id."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -34,47 +34,18 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """Some results.
+    """Some results."""
 
-    Parameters
-    ----------
-    what
-        The words for them in messages.
-    rows
-        int64 [n].
-    values
-        [n], [n, k] or a DataFrame: numpy, torch or pandas.
-    """
-
-    what: str
-    rows: Int64Array
-    values: Any
+    what: str  # the words for them in messages
+    rows: Int64Array  # [n]
+    values: Any  # [n], [n, k] or a DataFrame: numpy, torch or pandas
 
 
 def pieces(results: Any, index: Any, key: str, target: Rows, *, of_column: bool) -> Iterator[Piece]:
-    """Give the pieces of ``results``.
+    """Give the pieces of ``results``, as `annfeed.write_obsm` takes them, or, ``of_column``, `annfeed.write_obs`.
 
-    Parameters
-    ----------
-    results
-        As `annfeed.write_obsm` takes them, or, ``of_column``, `annfeed.write_obs`.
-    index
-        Rows of an array; None where ``results`` says them, or has one for each row.
-    key
-        Under which a dict may hold its values.
-    target
-        Whose rows they are.
-    of_column
-        Whether one value a row is expected, so that a list is a list of values.
-
-    Raises
-    ------
-    TypeError
-        If results or index are of no such kind.
-    ValueError
-        If they do not agree with each other.
-    IndexError
-        If a row is out of range.
+    ``index`` are the rows of an array; None where ``results`` says them, or has one for each row of ``target``. A dict
+    may hold its values under ``key``.
     """
     number = -1
     if index is not None or _is_whole(results, of_column):
@@ -181,13 +152,10 @@ def _of_dict(what: str, batch: Mapping[Any, Any], key: str) -> tuple[Any, Any]:
         own = ~np.asarray(_numpy(batch[IS_PADDING]), bool)
         places = np.flatnonzero(own)
         rows = np.asarray(_numpy(rows))[own]
-        values = (
-            values.iloc[places]
-            if hasattr(values, "iloc")
-            else [values[i] for i in places]
-            if isinstance(values, list)
-            else values[places]
-        )
+        if isinstance(values, list):
+            values = [values[i] for i in places]
+        else:
+            values = values.iloc[places] if hasattr(values, "iloc") else values[places]
     return rows, values
 
 

@@ -14,7 +14,7 @@ from natsort import natsorted
 
 from annfeed.arrays import Int64Array
 from annfeed.results.rows import RowStore
-from annfeed.user_arrays import first_few
+from annfeed.user_arrays import first_few, kind_of
 
 _Kind = Literal["numbers", "labels", "nullable numbers"]
 
@@ -24,14 +24,10 @@ _KINDS_IN_FILES = ("text", "integer", "float", "bool")
 
 
 class ResultColumn:
-    """The results of a column.
+    """The results of a column; ``place`` are the words for its rows in messages.
 
     Parameters
     ----------
-    n_rows
-        All rows.
-    place
-        The words for them in messages.
     categories
         What integers stand for, -1 for missing; or the labels that there may be. None: integers are numbers.
     to_file
@@ -61,24 +57,7 @@ class ResultColumn:
         self._from_text = False
 
     def put(self, what: str, rows: Int64Array, values: Any) -> None:
-        """Set some rows.
-
-        Parameters
-        ----------
-        what
-            The words for the values in messages.
-        rows
-            int64 [n].
-        values
-            [n]: a list, array, Series or categorical.
-
-        Raises
-        ------
-        TypeError
-            If they are neither numbers nor labels, or others than those before.
-        ValueError
-            If a label is not among the categories, or a row has two different results.
-        """
+        """Set some rows to values, a list, array, Series or categorical of which ``what`` are the words in messages."""
         column: pd.Series[Any] = _typed(what, values)
         kind = self._kind_of(what, column)
         if self._kind is None:
@@ -114,11 +93,6 @@ class ResultColumn:
             With no ``fill``, rows without a result are an error for all types.
         texts
             Return labels that came as text, and none of them missing, as text.
-
-        Raises
-        ------
-        ValueError
-            If a row has no result, and neither ``fill`` nor the type says what it gets.
         """
         missing = self._store.missing()
         if len(missing) and fill is None:
@@ -184,7 +158,7 @@ class ResultColumn:
 
     def _check_labels(self, what: str, labels: list[Any]) -> None:
         for label in labels:
-            kind = _kind_of_label(label)
+            kind = kind_of(label)
             if self._to_file and kind not in _KINDS_IN_FILES:
                 raise TypeError(
                     f"{what} has the label {label!r}, a {kind}, where a file can hold labels of "
@@ -287,16 +261,6 @@ def _series(values: Any) -> Any:
         nullable[np.ma.getmaskarray(values)] = pd.NA
         return pd.Series(nullable)
     return pd.Series(values)
-
-
-def _kind_of_label(label: Any) -> str:
-    if isinstance(label, bool | np.bool_):
-        return "bool"
-    if isinstance(label, int | np.integer):
-        return "integer"
-    if isinstance(label, float | np.floating):
-        return "float"
-    return "text" if isinstance(label, str) else type(label).__name__
 
 
 def _dtype_of(categories: Any) -> pd.CategoricalDtype:

@@ -12,7 +12,7 @@ from typing import Any
 
 from annfeed.h5ad.file import text_of
 from annfeed.h5ad.identity import own_write
-from annfeed.results.places import Where, already_there, check_frame
+from annfeed.results.destinations import Where, already_there, check_frame
 
 #: Where a value lies until it is whole.
 UNFINISHED = ".annfeed-unfinished"
@@ -23,29 +23,9 @@ _SLACK = 1 << 20
 
 
 def write_value(path: str, prefix: str, where: Where, key: str, value: Any, overwrite: bool) -> None:
-    """Write ``value`` to ``obsm`` or as a column of ``obs``.
+    """Write ``value`` to ``obsm`` or as a column of ``obs``; after an OSError what was in the file is as it was.
 
-    Parameters
-    ----------
-    path
-        The file.
-    prefix
-        Of the group in it: "", or "mod/rna/".
-    where
-        Which group.
-    key
-        The name in it.
-    value
-        What anndata's writer takes.
-    overwrite
-        Replace one that is there.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written; what was in it is as it was.
-    ValueError
-        If the key is there.
+    ``prefix`` is of the group in it: "", or "mod/rna/". ``overwrite`` replaces a value that is there.
     """
     elem = f"{prefix}{where}/{key}"
     name = f"'{elem}'"

@@ -36,14 +36,7 @@ class _Rows(Protocol):
 class RowStore:
     """One value, or several, for each of ``n_rows`` rows, none of them there at first.
 
-    Parameters
-    ----------
-    n_rows
-        All rows.
-    place
-        The words for them in messages.
-    folder
-        Where a temporary file may be made; None keeps all in memory.
+    ``place`` are the words for them in messages. In ``folder`` a temporary file may be made; None keeps all in memory.
 
     Examples
     --------
@@ -72,11 +65,6 @@ class RowStore:
         """Set some rows.
 
         A row that has a result keeps it. A second one must be equal, up to rounding.
-
-        Raises
-        ------
-        ValueError
-            If a row has two different results, or the number of columns is another than before.
         """
         if self._rows is None:
             self._dtype, self._width = values.dtype, values.shape[1]
@@ -104,13 +92,7 @@ class RowStore:
         return np.flatnonzero(~self._there)
 
     def fill(self, value: float, rows: Int64Array) -> None:
-        """Set ``rows`` to ``value``.
-
-        Raises
-        ------
-        ValueError
-            If the dtype cannot hold it.
-        """
+        """Set ``rows`` to ``value``."""
         assert self._rows is not None
         held = np.asarray(value).astype(self._dtype) if np.isfinite(value) or self._dtype.kind == "f" else None
         if held is None or (np.isfinite(value) and held != value):

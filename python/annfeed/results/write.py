@@ -1,25 +1,27 @@
 """`write_obsm`, `write_obs` and `check_writable`: results of a model go into ``obsm`` or ``obs``, each to its row.
 
-The ``"index"`` of batches tells the rows. results/batches.py takes results in all their forms, results/places.py finds
-where they go, results/h5ad.py changes a file.
+The ``"index"`` of batches tells the rows. results/batches.py takes results in all their forms, results/destinations.py
+finds where they go, results/h5ad.py changes a file.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed.user_arrays import numpy_of_tensor
+
 if TYPE_CHECKING:
     import anndata
 
     from annfeed.dataset import AnnDataset
     from annfeed.results.batches import Piece
-    from annfeed.results.places import Place, Places, Where
+    from annfeed.results.destinations import Destination, Destinations, Where
 
     Target: TypeAlias = "str | bytes | os.PathLike[str] | anndata.AnnData | AnnDataset"
 
@@ -83,9 +85,9 @@ def write_obsm(
     array([0., 2., 4.])
     """
     from annfeed.results.batches import pieces
-    from annfeed.results.places import find_places
+    from annfeed.results.destinations import find_destinations
 
-    target = find_places(_decoded(path_or_adata))
+    target = find_destinations(path_or_adata)
     target.check("obsm", key, overwrite)
     gathered = _Matrix(target)
     for piece in pieces(results, index, key, target, of_column=False):
@@ -157,9 +159,9 @@ def write_obs(
     """
     from annfeed.results.batches import pieces
     from annfeed.results.columns import ResultColumn
-    from annfeed.results.places import find_places
+    from annfeed.results.destinations import find_destinations
 
-    target = find_places(_decoded(path_or_adata))
+    target = find_destinations(path_or_adata)
     target.check("obs", column, overwrite)
     gathered = ResultColumn(target.n_rows, target.place, categories, to_file=_is_to_file(target))
     for piece in pieces(results, index, column, target, of_column=True):
@@ -205,9 +207,9 @@ def check_writable(
     Traceback (most recent call last):
     ValueError: AnnData: obsm['X_model'] is there already; pass overwrite=True to replace it, or choose another key
     """
-    from annfeed.results.places import find_places
+    from annfeed.results.destinations import find_destinations
 
-    target = find_places(_decoded(path_or_adata))
+    target = find_destinations(path_or_adata)
     if obsm is not None:
         target.check("obsm", obsm, overwrite)
     if obs is not None:
@@ -217,7 +219,7 @@ def check_writable(
 class _Matrix:
     """Results for obsm: an array, or the columns of a DataFrame."""
 
-    def __init__(self, target: Places) -> None:
+    def __init__(self, target: Destinations) -> None:
         from annfeed.results.rows import RowStore
 
         self._target = target
@@ -237,10 +239,8 @@ class _Matrix:
             if len(set(names)) < len(names) or not names:
                 raise ValueError(f"{piece.what} has the columns {names}; expected different names")
             columns = piece.values.columns
-            self._columns = {
-                name: ResultColumn(self._target.n_rows, self._target.place, to_file=_is_to_file(self._target))
-                for name in columns
-            }
+            n_rows, place, to_file = self._target.n_rows, self._target.place, _is_to_file(self._target)
+            self._columns = {name: ResultColumn(n_rows, place, to_file=to_file) for name in columns}
         self._first = False
         if is_frame != (self._columns is not None):
             kinds = ("a DataFrame", "arrays") if is_frame else ("an array", "DataFrames")
@@ -259,10 +259,8 @@ class _Matrix:
         from annfeed.results.columns import no_result
 
         if self._columns is not None:
-            whole = {
-                str(name): column.finish(fill, must_have_all=True, texts=True) for name, column in self._columns.items()
-            }
-            return whole
+            columns = self._columns.items()
+            return {str(name): column.finish(fill, must_have_all=True, texts=True) for name, column in columns}
         missing = self._array.missing()
         if len(missing):
             if fill is None:
@@ -271,45 +269,40 @@ class _Matrix:
         return self._array.whole()
 
 
-def _decoded(target: Any) -> Any:
-    return os.fsdecode(target) if isinstance(target, bytes) else target
+def _is_to_file(target: Destinations) -> bool:
+    return any(place.is_file for place in target.parts)
 
 
-def _is_to_file(target: Places) -> bool:
-    return any(place.is_file for place in target.places)
+def _write(target: Destinations, where: Where, key: str, value: Any, overwrite: bool) -> None:
+    target.check_rows()  # results of a generator may have come for hours
+    places = [part.place for part in target.parts]
+    for n_done, part in enumerate(target.parts):
+        try:
+            _write_one(part, where, key, _value_of(part, value), overwrite)
+        except Exception as error:
+            if len(places) > 1:
+                error.add_note(_what_is_written(places[:n_done], places))
+            raise
 
 
-def _write(target: Places, where: Where, key: str, value: Any, overwrite: bool) -> None:
+def _value_of(part: Destination, value: Any) -> Any:
+    """The rows of one destination; of several columns by name, as a DataFrame."""
     import pandas as pd
 
-    def part(place: Place) -> Any:
-        rows = slice(place.rows.start, place.rows.stop)
-        if not isinstance(value, dict):
-            return value[rows]
-        names = _names_of(place)
-        return pd.DataFrame({name: pd.Series(column[rows], index=names) for name, column in value.items()}, index=names)
-
-    target.check_rows()  # again: the results of a generator may have taken hours
-    done: list[str] = []
-    for place in target.places:
-        try:
-            _write_one(place, where, key, part, overwrite)
-        except Exception as error:
-            if len(target.places) > 1:
-                error.add_note(_what_is_written(done, [one.place for one in target.places]))
-            raise
-        done.append(place.place)
+    rows = slice(part.rows.start, part.rows.stop)
+    if not isinstance(value, dict):
+        return value[rows]
+    names = _names_of(part)
+    return pd.DataFrame({name: pd.Series(column[rows], index=names) for name, column in value.items()}, index=names)
 
 
-def _write_one(place: Place, where: Where, key: str, part: Callable[[Place], Any], overwrite: bool) -> None:
-    if place.is_file:
+def _write_one(part: Destination, where: Where, key: str, value: Any, overwrite: bool) -> None:
+    if part.is_file:
         from annfeed.results.h5ad import write_value
 
-        write_value(place.source, place.prefix, where, key, part(place), overwrite)
-    elif where == "obs":
-        place.source.obs[key] = part(place)
+        write_value(part.source, part.prefix, where, key, value, overwrite)
     else:
-        place.source.obsm[key] = part(place)
+        getattr(part.source, where)[key] = value
 
 
 def _what_is_written(done: Sequence[str], places: Sequence[str]) -> str:
@@ -322,7 +315,7 @@ def _what_is_written(done: Sequence[str], places: Sequence[str]) -> str:
     )
 
 
-def _names_of(place: Place) -> Any:
+def _names_of(place: Destination) -> Any:
     """Return the obs names of one file or AnnData, as the index of a DataFrame in obsm."""
     if not place.is_file:
         return place.source.obs_names
@@ -336,7 +329,7 @@ def _one_value(piece: Piece) -> Any:
     """Return the values of a piece as ``[n]``."""
     values = piece.values
     if isinstance(values, torch.Tensor):
-        values = _of_tensor(values)
+        values = numpy_of_tensor(values)
     shape: tuple[int, ...] = getattr(values, "shape", (len(values),))
     if len(shape) == 1:
         return values
@@ -348,19 +341,13 @@ def _one_value(piece: Piece) -> Any:
     )
 
 
-def _of_tensor(values: torch.Tensor) -> Array:
-    values = values.detach().cpu()
-    array: Array = (values.float() if values.dtype is torch.bfloat16 else values).numpy()
-    return array
-
-
 def _numbers(what: str, values: Any) -> Array:
     if np.ma.is_masked(values):
         raise ValueError(
             f"{what} is an array with masked values, where each row needs its numbers. Pass "
             "array.filled(float('nan')), or another value for what is masked"
         )
-    array = np.asarray(_of_tensor(values) if isinstance(values, torch.Tensor) else values)
+    array = np.asarray(numpy_of_tensor(values) if isinstance(values, torch.Tensor) else values)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{what} has dtype {array.dtype}; expected numbers")
     if array.ndim not in (1, 2):

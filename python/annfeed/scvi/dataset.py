@@ -64,9 +64,9 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         self.adata_manager = adata_manager
         self.keys_and_dtypes = keys_and_dtypes(adata_manager, getitem_tensors)
         self.load_sparse_tensor = load_sparse_tensor
-        self._threads = threads
+        self.threads = threads
         self._n_obs = int(adata_manager.adata.shape[0])
-        self._cache = cache
+        self.cache = cache
         self._same = SameCells(adata_manager.adata)
         self._fields: dict[str, Field] = {}
         self._fields = self._fields_now()
@@ -94,8 +94,8 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
             self.adata_manager,
             self.keys_and_dtypes,
             as_tensor=self.load_sparse_tensor,
-            cache=self._cache,
-            threads=reading_threads(self._threads),
+            cache=self.cache,
+            threads=reading_threads(self.threads),
             before=self._fields,
         )
 
@@ -141,7 +141,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
 
     def load(self, rows: Int64Array) -> LoadedWindow:
         """Read ``rows`` (any order, repeats allowed) together, to make batches of them."""
-        fields, threads = self._fields, reading_threads(self._threads)
+        fields, threads = self._fields, reading_threads(self.threads)
         return LoadedWindow(
             lambda: {key: field.read(rows, threads) for key, field in fields.items()}, lambda start, stop: {}
         )
@@ -167,6 +167,11 @@ class RowSubset(ThroughFile, Subset[Batch]):
 
     def __init__(self, dataset: RegistryDataset, indices: Int64Array) -> None:
         super().__init__(dataset, indices)  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        """Return how many cells there are, of how many, and what a batch has of each."""
+        keys = ", ".join(self.dataset.keys_and_dtypes)
+        return f"{len(self.indices):,} of {len(self.dataset):,} cells, registered as {keys}"
 
     def at_epoch(self) -> RowSubset:
         """Return the same rows of the dataset as it is now."""

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.batches.tensors import TensorMaker
 from annfeed.batches.window import WindowRows
 from annfeed.memory.sparse import compressed
-from annfeed.sources.base import DecodedRows, block_of
+from annfeed.sources.base import decoded
 
 #: What the core casts as numpy does. Everything else is read as it is stored and cast by numpy, as scvi-tools does.
 _FLOATS = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
@@ -135,7 +136,7 @@ class LargeBatches:
     def dense(self, rows: Any, threads: int) -> npt.NDArray[Any]:
         """Return scipy CSR rows as an array."""
         batch = self._tensors.tensor(
-            block_of(rows, None, self._tensors.place), np.arange(rows.shape[0]), "dense", self._dtype, threads
+            decoded(rows, self._tensors.place), np.arange(rows.shape[0]), "dense", self._dtype, threads
         )
         return batch.numpy()
 

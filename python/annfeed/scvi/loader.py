@@ -10,14 +10,15 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from annfeed.inputs.selection import as_positions, row_indices
+from annfeed.loading.in_words import loader_in_words
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.slices import SliceBatches, SliceOrder
 from annfeed.loading.workers import begin_with_workers, worker_loader
@@ -174,8 +175,28 @@ class AnnDataLoader(DataLoader[Any]):
         draw_seed(self.generator, world=1)
         return self._stream(rows)
 
+    def __repr__(self) -> str:
+        """Return dataset, order, batch size, batches, window, cache, threads and workers, one on a line."""
+        registered, sampler = self.dataset.dataset, cast(Any, self.sampler)
+        is_users = isinstance(sampler, UserBatches)
+        shuffles = getattr(sampler, "shuffle", isinstance(getattr(sampler, "sampler", None), RandomSampler))
+        order = "shuffled" if shuffles else "that of the dataset"
+        return loader_in_words(
+            self,
+            f"that of a {type(sampler.sampler).__name__}" if is_users else order,
+            None if is_users else len(sampler),
+            self._rows_of_batch,
+            f"{self.window:,} rows" if registered.streamed else "none, as all is in memory",
+            registered.cache,
+            registered.threads,
+            self._n_ahead(registered),
+        )
+
+    def _n_ahead(self, registered: RegistryDataset) -> int:
+        return batches_ahead(self._rows_of_batch * registered.row_bytes)
+
     def _stream(self, rows: RowSubset) -> Iterator[Any]:
-        n_ahead = batches_ahead(self._rows_of_batch * rows.dataset.row_bytes)
+        n_ahead = self._n_ahead(rows.dataset)
         pin = self.pin_memory and torch.cuda.is_available()
         for batch in read_ahead(rows, self._windows(self.window), n_ahead):
             done: Any = self.collate_fn(batch)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5ad.file import check_not_replaced
 from annfeed.memory.budget import cache_budget
 from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
-from annfeed.sources.base import Source
+from annfeed.sources.base import RowSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.memory import MemorySource
 
@@ -153,7 +153,7 @@ def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:
     )
 
 
-def _on_disk(key: str, value: Any, cache: str | int, threads: int) -> tuple[Source, npt.DTypeLike, bool] | None:
+def _on_disk(key: str, value: Any, cache: str | int, threads: int) -> tuple[RowSource, npt.DTypeLike, bool] | None:
     """The source of a matrix on disk, its dtype there, and whether it is sparse; None for one in memory."""
     import h5py
     from anndata.abc import CSCDataset, CSRDataset
@@ -182,7 +182,7 @@ def _place(value: Any) -> tuple[str, str] | None:
     return None
 
 
-def _is_in(source: Source, value: Any) -> bool:
+def _is_in(source: RowSource, value: Any) -> bool:
     """Whether a source reads the matrix on disk that ``value`` is."""
     place = _place(value)
     if place is None or not isinstance(source, FileSource):

@@ -1,31 +1,39 @@
-"""What rows come from: sorted, distinct rows in, a decoded block out, whatever the matrix is stored as.
+"""What rows come from: sorted, distinct rows in, decoded rows out, whatever the matrix is stored as.
 
 Nothing in this room knows torch, the order of an epoch, or obs.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Block
+from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError
 
-#: What `Source.stats` counts.
+#: What `RowSource.stats` counts.
 STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
 
-#: Rows, decoded.
-DecodedRows = Block
-
-#: Column and value of a number that a dtype does not hold, and how it was lost (`Block.dense` says how).
+#: Column and value of a number that a dtype does not hold, and how it was lost (`DecodedRows.dense` says how).
 Lost = tuple[int, str, str]
 
 
-class Source(Protocol):
-    """A matrix that gives rows."""
+class Wanted(NamedTuple):
+    """What is wanted of the rows of a matrix: the last arguments of the core's readers."""
+
+    #: int64, the columns in order, `annfeed.sources.columns.MISSING` for one that is not there; None for all.
+    columns: Int64Array | None = None
+    #: Whether to keep what rows sum to beside them, and over which columns; None for all.
+    totals: bool = False
+    total_over: Int64Array | None = None
+
+
+class RowSource(Protocol):
+    """A matrix that gives rows; what a method does here is right for those in memory."""
 
     @property
     def place(self) -> str:
@@ -42,66 +50,39 @@ class Source(Protocol):
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns beside the wanted ones."""
 
-    def read(self, rows: Int64Array, threads: int) -> Block:
-        """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
+    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
+        """Decode the wanted columns of ``rows`` (sorted, distinct)."""
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
+        return None
 
-    def now(self, thorough: bool = True) -> Source:
+    def now(self, thorough: bool = True) -> RowSource:
         """Return it with what AnnData objects hold now; itself where nothing changed, or nothing can."""
+        return self
 
     def stats(self) -> dict[str, int]:
         """What reading did so far in this process, under the names of `STATS`."""
+        return dict.fromkeys(STATS, 0)
 
     def close(self) -> None:
         """Let go of file descriptors and memory."""
+        return
 
 
-def block_of(
-    rows: Any,
-    columns: Int64Array | None,
-    place: str,
-    *,
-    totals: bool = False,
-    total_over: Int64Array | None = None,
-) -> Block:
-    """Return a block of rows.
-
-    Parameters
-    ----------
-    rows
-        A numpy array or a scipy CSR matrix.
-    columns
-        The wanted ones, in order; None for all.
-    place
-        Where they lie, for messages.
-    totals, total_over
-        Whether to keep what rows sum to beside them, and over which columns (None for all).
-
-    Raises
-    ------
-    FormatError
-        If the parts of a CSR matrix do not fit together, or repeated columns sum to more than their dtype holds.
-    """
+def decoded(rows: Any, place: str, wanted: Wanted = Wanted()) -> DecodedRows:  # noqa: B008  # immutable
+    """Return a numpy array or a scipy CSR matrix, which lies at ``place``, as rows decoded by the core are."""
     if isinstance(rows, np.ndarray):
         data = _little_endian(rows)
-        n_rows, n_cols = rows.shape
         flat = data.reshape(-1).view(np.uint8)
-        return Block.from_dense(n_rows, n_cols, flat, data.dtype.name, columns, totals, total_over)
+        return DecodedRows.from_dense(len(rows), rows.shape[1], flat, data.dtype.name, *wanted)
     indices, data = _little_endian(rows.indices), _little_endian(rows.data)
     indptr = np.asarray(rows.indptr, dtype=np.int64)
+    used = slice(indptr[-1])
+    columns, values = indices[used].view(np.uint8), data[used].view(np.uint8)
     try:
-        return Block.from_csr(
-            rows.shape[1],
-            indptr,
-            indices[: indptr[-1]].view(np.uint8),
-            indices.dtype.name,
-            data[: indptr[-1]].view(np.uint8),
-            data.dtype.name,
-            columns,
-            totals,
-            total_over,
+        return DecodedRows.from_csr(
+            rows.shape[1], indptr, columns, indices.dtype.name, values, data.dtype.name, *wanted
         )
     except ValueError as error:
         raise FormatError(f"{place}: {error}") from None
@@ -109,3 +90,9 @@ def block_of(
 
 def _little_endian(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+
+
+def sum_stats(sources: Iterable[RowSource]) -> dict[str, int]:
+    """Return what reading did so far in this process, of several sources together."""
+    counts = [source.stats() for source in sources]
+    return {name: sum(of_one[name] for of_one in counts) for name in STATS}

@@ -15,13 +15,7 @@ _here = threading.local()
 
 
 def current() -> Cancel | None:
-    """Return what stops the reads of this thread; None where nothing but a signal does.
-
-    Examples
-    --------
-    >>> current() is None
-    True
-    """
+    """Return what stops the reads of this thread; None where nothing but a signal does."""
     return getattr(_here, "cancel", None)
 
 

@@ -10,22 +10,17 @@ from dataclasses import dataclass
 from annfeed.arrays import Int64Array
 
 #: A joined gene that a file does not have, where columns are numbered; the core knows it by this number.
-GAP = -1
+MISSING = -1
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
-    """Which of a file's columns come as which joined ones.
+class ColumnMap:
+    """Which of a file's columns come as which joined ones."""
 
-    Parameters
-    ----------
-    columns
-        int64 ``[joined columns]``, the file's column for each, `GAP` where it has none; None for all as they are.
-    """
-
+    #: ``[joined columns]``, the file's column for each, `MISSING` where it has none; None for all as they are.
     columns: Int64Array | None
 
     @property
     def has_gaps(self) -> bool:
         """Whether the file lacks a joined column."""
-        return self.columns is not None and bool((self.columns == GAP).any())
+        return self.columns is not None and bool((self.columns == MISSING).any())

@@ -15,16 +15,16 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Block
+from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.order.blocks import LEAST_ROWS
-from annfeed.sources.base import STATS, Source
-from annfeed.sources.columns import GAP, Placed
+from annfeed.sources.base import RowSource, sum_stats
+from annfeed.sources.columns import MISSING, ColumnMap
 from annfeed.user_arrays import as_text
 
 
-class Part(Protocol):
-    """One of the sources, with the order of its rows."""
+class Member(Protocol):
+    """One of the matrices, with the order of its rows."""
 
     @property
     def elem(self) -> str:
@@ -35,8 +35,8 @@ class Part(Protocol):
         """Rows."""
 
     @property
-    def source(self) -> Source:
-        """Gives blocks of its rows."""
+    def source(self) -> RowSource:
+        """Gives its rows."""
 
     @property
     def rows(self) -> Int64Array | None:
@@ -45,18 +45,18 @@ class Part(Protocol):
     def unit_starts(self) -> Int64Array | None:
         """First row of each run that is decoded together; None where any row can be read by itself."""
 
-    def now(self, thorough: bool = True) -> Part:
+    def now(self, thorough: bool = True) -> Member:
         """Return it with what its AnnData holds now; itself where nothing changed."""
 
 
-class JoinedSource:
+class ConcatSource(RowSource):
     """Several matrices with their rows one after the other.
 
     Parameters
     ----------
-    parts
+    matrices
         In the order of their rows; each delivers the joined columns, zeros for those that it does not have.
-    placed
+    column_maps
         For each of them: which of its columns those are.
     n_vars
         Joined columns.
@@ -69,89 +69,78 @@ class JoinedSource:
     tensor([0., 1.])
     """
 
-    def __init__(self, parts: Sequence[Part], placed: Sequence[Placed], n_vars: int) -> None:
-        self.matrices = list(parts)
-        self.placed = list(placed)
-        self.offsets = np.cumsum([0, *(part.n_obs for part in parts)], dtype=np.int64)
+    def __init__(self, matrices: Sequence[Member], column_maps: Sequence[ColumnMap], n_vars: int) -> None:
+        self.matrices = list(matrices)
+        self.column_maps = list(column_maps)
+        self.offsets = np.cumsum([0, *(matrix.n_obs for matrix in matrices)], dtype=np.int64)
         self._n_vars = n_vars
 
     @property
     def place(self) -> str:
-        """How many there are, and the element."""
         return f"{len(self.matrices)} sources: '{self.matrices[0].elem}'"
 
     @property
     def shape(self) -> tuple[int, int]:
-        """All rows, and the joined columns."""
         return int(self.offsets[-1]), self._n_vars
 
     @property
     def has_gaps(self) -> bool:
         """Whether a matrix lacks a column that others have."""
-        return any(placed.has_gaps for placed in self.placed)
+        return any(columns.has_gaps for columns in self.column_maps)
 
     @property
     def is_part(self) -> bool:
-        """Whether columns of some matrix are left out."""
-        return any(part.source.is_part for part in self.matrices)
+        return any(matrix.source.is_part for matrix in self.matrices)
 
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns of their matrix."""
-        for part in self.matrices:
-            part.source.keep_totals()
+        for matrix in self.matrices:
+            matrix.source.keep_totals()
 
     def var_mask(self) -> npt.NDArray[np.bool_]:
         """Which columns each matrix has: bool ``[matrices, columns]``."""
         mask = np.ones((len(self.matrices), self._n_vars), bool)
-        for row, placed in zip(mask, self.placed, strict=True):
-            if placed.columns is not None:
-                row[:] = placed.columns != GAP
+        for row, there in zip(mask, self.column_maps, strict=True):
+            if there.columns is not None:
+                row[:] = there.columns != MISSING
         return mask
 
-    def read(self, rows: Int64Array, threads: int) -> Block:
-        """Decode ``rows`` (sorted, distinct), file by file."""
+    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
         bounds = np.searchsorted(rows, self.offsets)
-        blocks: list[tuple[Block, Int64Array | None, str]] = []
+        found: list[tuple[DecodedRows, Int64Array | None, str]] = []
         for i in np.flatnonzero(np.diff(bounds)).tolist():
-            part, slots = self.matrices[i], None
+            matrix, slots = self.matrices[i], None
             wanted = rows[bounds[i] : bounds[i + 1]] - self.offsets[i]
-            if part.rows is not None:  # of a view: in any order, and maybe twice, in what it is a view of
-                wanted, slots = np.unique(part.rows[wanted], return_inverse=True)
+            if matrix.rows is not None:  # of a view: in any order, and maybe twice, in what it is a view of
+                wanted, slots = np.unique(matrix.rows[wanted], return_inverse=True)
                 slots = slots.astype(np.int64, copy=False)
-            place = as_text(os.fsencode(part.source.place))  # the core's text has no bytes that are no UTF-8
-            blocks.append((part.source.read(wanted, threads), slots, place))
-        return Block.joined(self._n_vars, blocks)
+            place = as_text(os.fsencode(matrix.source.place))  # the core's text has no bytes that are no UTF-8
+            found.append((matrix.source.read(wanted, threads), slots, place))
+        return DecodedRows.concat(self._n_vars, found)
 
     def unit_starts(self) -> Int64Array | None:
-        """First row of each run that is decoded together; None where any row of any file can be read by itself."""
-        units = [part.unit_starts() for part in self.matrices]
+        units = [matrix.unit_starts() for matrix in self.matrices]
         if all(starts is None for starts in units):
             return None
         found = []
-        for part, starts, offset in zip(self.matrices, units, self.offsets.tolist(), strict=False):
+        for matrix, starts, offset in zip(self.matrices, units, self.offsets.tolist(), strict=False):
             # Where any row can be read by itself, runs that mix well.
-            runs = np.arange(0, part.n_obs, LEAST_ROWS, dtype=np.int64) if starts is None else starts
+            runs = np.arange(0, matrix.n_obs, LEAST_ROWS, dtype=np.int64) if starts is None else starts
             found.append(runs + offset)
         return np.concatenate(found)
 
-    def now(self, thorough: bool = True) -> JoinedSource:
-        """Return it with what AnnData objects hold now; itself where nothing changed."""
-        parts = [part.now(thorough) for part in self.matrices]
-        if all(now is before for now, before in zip(parts, self.matrices, strict=True)):
+    def now(self, thorough: bool = True) -> ConcatSource:
+        now = [matrix.now(thorough) for matrix in self.matrices]
+        if all(matrix is before for matrix, before in zip(now, self.matrices, strict=True)):
             return self
-        joined = copy.copy(self)
-        joined.matrices = parts
-        return joined
+        changed = copy.copy(self)
+        changed.matrices = now
+        return changed
 
     def stats(self) -> dict[str, int]:
-        """What reading did so far in this process, in all files."""
-        total = dict.fromkeys(STATS, 0)
-        for part in self.matrices:
-            for name, count in part.source.stats().items():
-                total[name] += count
-        return total
+        return sum_stats(matrix.source for matrix in self.matrices)
 
     def close(self) -> None:
         """Close all files."""
-        for part in self.matrices:
-            part.source.close()
+        for matrix in self.matrices:
+            matrix.source.close()

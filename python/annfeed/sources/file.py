@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any, TypedDict
+from typing import Any
 
-from annfeed._core import Block, Reader, StoredRows
+from annfeed._core import DecodedRows, DirectRows, Reader
 from annfeed.arrays import Int64Array
 from annfeed.errors import AnnfeedWarning, FormatError, UnsupportedError
 from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes
@@ -14,22 +14,14 @@ from annfeed.h5ad.open_files import OpenFiles, forget, make_room, use
 from annfeed.h5ad.turns import reading, writing
 from annfeed.memory.budget import SharedBudget
 from annfeed.sources import cancel
-from annfeed.sources.base import STATS
+from annfeed.sources.base import STATS, RowSource, Wanted
 from annfeed.sources.h5py_fallback import H5pyMatrix
 
 #: Seconds after which a progress bar shows.
 _PATIENCE = 2.0
 
 
-class _Wanted(TypedDict):
-    """Which columns of a file are wanted, as readers take it."""
-
-    columns: Int64Array | None
-    totals: bool
-    total_over: Int64Array | None
-
-
-class FileSource:
+class FileSource(RowSource):
     """A matrix in an .h5ad file: by the Rust reader, or by h5py where that one declines (with one warning).
 
     Pickles as path, identity of the file and options. A forked or spawned process opens its own descriptor at its first
@@ -37,39 +29,20 @@ class FileSource:
 
     Parameters
     ----------
-    path
-        The file.
-    elem
-        Where the matrix lies in it: "X", "raw/X", "layers/counts", "obsm/X_pca".
-    columns
-        int64, the wanted columns in order, `annfeed.sources.columns.GAP` for one that is not there; None for all.
+    path, elem
+        The file, and where the matrix lies in it: "X", "raw/X", "layers/counts", "obsm/X_pca".
+    columns, totals, total_over
+        As of `Wanted`.
     cache
         What decoded rows may take in memory, and a CSC matrix: as `annfeed.memory.budget.process_budget` reads it, or a
         budget shared with other sources.
-    threads
-        Threads for opening.
-    strict
-        Raise UnsupportedError where h5py would be needed.
-    totals
-        Keep what rows sum to over all columns beside the wanted ones.
-    total_over
-        int64, the columns that are added up; None for all.
+    threads, strict
+        Threads for opening, and whether to raise UnsupportedError where h5py would be needed.
     shape
         Rows and columns, where they are known: the file is then opened at the first read. None opens it now.
     open_files
         Of the collection that it is part of; None for none. It counts among the files that the process has open
         either way, and may be closed between reads.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    FormatError
-        If it is not what it says it is.
-    UnknownNameError
-        If it has no such element.
-    MemoryError
-        If a CSC matrix, which the first read turns into rows, does not fit ``cache``.
     """
 
     def __init__(
@@ -89,8 +62,7 @@ class FileSource:
         # A worker may run in another directory.
         self.path = os.path.abspath(path)
         self.elem = elem
-        self._columns = columns
-        self._totals, self._total_over = totals, total_over
+        self._wanted = Wanted(columns, totals, total_over)
         self._budget = cache if isinstance(cache, SharedBudget) else SharedBudget(cache)
         self._open_files = open_files
         self._strict = strict
@@ -111,7 +83,6 @@ class FileSource:
 
     @property
     def place(self) -> str:
-        """File and element."""
         return f"{self.path}: '{self.elem}'"
 
     @property
@@ -121,19 +92,17 @@ class FileSource:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns in the file."""
         assert self._shape is not None  # known from the first opening on
         return self._shape
 
     @property
     def is_part(self) -> bool:
-        """Whether columns are left out."""
-        return self._columns is not None
+        return self._wanted.columns is not None
 
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns; rows that were kept without go."""
-        if not self._totals:
-            self._totals = True
+        if not self._wanted.totals:
+            self._wanted = self._wanted._replace(totals=True)
             self.set_aside()
 
     @property
@@ -161,20 +130,19 @@ class FileSource:
         use(self, self._open_files)
         return reader
 
-    def read(self, rows: Int64Array, threads: int) -> Block:
-        """Decode ``rows`` (sorted, distinct) into a block of the wanted columns."""
+    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
         with reading():
             return self._decoded(self.reader, rows, threads)
 
-    def read_or_leave(self, rows: Int64Array, threads: int, dtype: str) -> Block | StoredRows:
+    def read_or_leave(self, rows: Int64Array, threads: int, dtype: str) -> DecodedRows | DirectRows:
         """As `read`; left in the file where a dense batch of ``dtype`` needs no more than a copy."""
         with reading():
             reader = self.reader
             if isinstance(reader, Reader) and reader.direct_dtype == dtype:
-                return reader.stored(rows)
+                return reader.direct(rows)
             return self._decoded(reader, rows, threads)
 
-    def _decoded(self, reader: Reader | H5pyMatrix, rows: Int64Array, threads: int) -> Block:
+    def _decoded(self, reader: Reader | H5pyMatrix, rows: Int64Array, threads: int) -> DecodedRows:
         self._budget.make_room()
         _convert(reader, threads)
         return reader.read(rows, threads, cancel.current())
@@ -188,16 +156,10 @@ class FileSource:
             self.set_aside()
 
     def unit_starts(self) -> Int64Array | None:
-        """First row of each unit of rows that are decoded together; None where any row can be read by itself."""
         with reading():
             return self.reader.unit_starts()
 
-    def now(self, thorough: bool = True) -> FileSource:
-        """Return itself: a file that changes is another file."""
-        return self
-
     def stats(self) -> dict[str, int]:
-        """What reading did so far in this process."""
         reader = self._reader
         if self._pid != os.getpid():
             return dict.fromkeys(STATS, 0)
@@ -230,11 +192,10 @@ class FileSource:
         # First: of another file the reader might say anything else.
         self._file.check()
         reader: Reader | H5pyMatrix
-        budget = self._budget.of_process()
-        wanted = _Wanted(columns=self._columns, totals=self._totals, total_over=self._total_over)
+        budget, wanted = self._budget.of_process(), self._wanted
         n_writes = n_own_writes()
         make_room()
-        options: dict[str, Any] = {**wanted, "budget": budget, "threads": threads}
+        options: dict[str, Any] = {**wanted._asdict(), "budget": budget, "threads": threads}
         try:
             try:
                 reader = Reader(self.path, self.elem, **options)
@@ -247,7 +208,7 @@ class FileSource:
         except UnsupportedError as error:
             if self._strict:
                 raise
-            reader = H5pyMatrix(self.path, self.elem, **wanted, budget=budget)
+            reader = H5pyMatrix(self.path, self.elem, wanted, budget)
             if not self._warned:
                 warnings.warn(
                     f"{error}. It is read through h5py instead, which is slower; strict=True makes this an error",

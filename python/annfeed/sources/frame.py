@@ -13,14 +13,14 @@ import numpy.typing as npt
 import pandas as pd
 from anndata.io import read_elem
 
-from annfeed._core import Block
+from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import n_values, open_h5py, text_of
 from annfeed.h5ad.identity import KnownFile
 from annfeed.h5ad.turns import reading
-from annfeed.sources.base import STATS, block_of
-from annfeed.sources.columns import GAP
+from annfeed.sources.base import RowSource, Wanted, decoded
+from annfeed.sources.columns import MISSING
 
 
 def frame_columns(path: str, elem: str) -> pd.Index[Any] | None:
@@ -33,21 +33,9 @@ def frame_columns(path: str, elem: str) -> pd.Index[Any] | None:
 
 
 def frame_values(frame: pd.DataFrame, place: str, *, totals: bool = False) -> npt.NDArray[Any]:
-    """Return a DataFrame as one array, missing values as NaN.
+    """Return a DataFrame of numbers as one array, missing values as NaN.
 
-    Parameters
-    ----------
-    frame
-        Its columns are numbers.
-    place
-        Where it lies, for messages.
-    totals
-        Whether columns are wanted for the sums of rows, also those that are left out: for messages.
-
-    Raises
-    ------
-    UnsupportedError
-        If a column holds no numbers.
+    For messages: where it lies, and whether columns are wanted for the sums of rows, also those that are left out.
 
     Examples
     --------
@@ -67,14 +55,7 @@ def frame_values(frame: pd.DataFrame, place: str, *, totals: bool = False) -> np
 
 
 class FrameRows:
-    """The values of a DataFrame in memory, turned into an array a few rows at a time.
-
-    Parameters
-    ----------
-    frame
-        Kept by reference.
-    place
-        Where it lies, for messages.
+    """The values of a DataFrame in memory, kept by reference, turned into an array a few rows at a time.
 
     Examples
     --------
@@ -87,17 +68,11 @@ class FrameRows:
         self.shape = frame.shape
 
     def read(self, rows: Int64Array, columns: Int64Array | None, *, totals: bool = False) -> npt.NDArray[Any]:
-        """Return ``rows`` of ``columns``, zeros for `GAP`; of all columns where it is None.
-
-        Raises
-        ------
-        UnsupportedError
-            If one of these columns holds no numbers.
-        """
+        """Return ``rows`` of ``columns``, zeros for `MISSING`; of all columns where it is None."""
         frame = self._frame.iloc[rows]
         if columns is None:
             return frame_values(frame, self._place, totals=totals)
-        there = columns != GAP
+        there = columns != MISSING
         return _spread(frame_values(frame.iloc[:, columns[there]], self._place), there)
 
     def check(self, columns: Int64Array | None, *, totals: bool = False) -> None:
@@ -109,16 +84,8 @@ class FrameRows:
         return FrameRows(self._frame.iloc[rows], self._place)
 
 
-class FrameFileSource:
-    """A DataFrame in ``obsm`` of a file, as a source of rows.
-
-    Parameters
-    ----------
-    path, elem
-        The file and the place in it.
-    columns
-        int64, the wanted columns in order, `annfeed.sources.columns.GAP` for one that is not there; None for all.
-    """
+class FrameFileSource(RowSource):
+    """A DataFrame in ``obsm`` of a file, as a source of rows; ``columns`` are as of `annfeed.sources.base.Wanted`."""
 
     def __init__(self, path: str, elem: str, *, columns: Int64Array | None = None) -> None:
         self.path, self.elem = os.path.abspath(path), elem
@@ -130,15 +97,17 @@ class FrameFileSource:
         with open_h5py(self.path) as file:
             node = file[elem]
             self._names = [text_of(name) for name in node.attrs["column-order"]]
-            self.shape = (n_values(node[text_of(node.attrs["_index"])]), len(self._names))
+            self._n_rows = n_values(node[text_of(node.attrs["_index"])])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._n_rows, len(self._names)
 
     @property
     def place(self) -> str:
-        """File and element."""
         return f"{self.path}: '{self.elem}'"
 
-    def read(self, rows: Int64Array, threads: int) -> Block:
-        """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
+    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
         if self._closed:
             raise ValueError(f"{self.place}: the dataset is closed; make a new one to read on")
         with reading():
@@ -147,32 +116,20 @@ class FrameFileSource:
             values = self._load() if self._values is None else self._values
             self._values = values
         columns = self._columns if self._totals else None
-        return block_of(values[rows], columns, self.place, totals=self._totals)
+        return decoded(values[rows], self.place, Wanted(columns, self._totals))
 
     @property
     def is_part(self) -> bool:
-        """Whether columns are left out (or only put into another order)."""
         return self._columns is not None
 
     def keep_totals(self) -> None:
-        """Let the blocks read from now on know the sums of whole rows, over all columns of the DataFrame."""
+        """From now on, keep the sums of whole rows, over all columns of the DataFrame."""
         if not self._totals:
             self._totals, self._values = True, None
 
     def check_unchanged(self) -> None:
         """Raise StaleFileError if the file is no longer the one that the DataFrame was found in."""
         self._file.check()
-
-    def unit_starts(self) -> None:
-        """Any row can be taken by itself."""
-
-    def now(self, thorough: bool = True) -> FrameFileSource:
-        """Return itself: a file that changes is another file."""
-        return self
-
-    def stats(self) -> dict[str, int]:
-        """Not counted: h5py does not tell."""
-        return dict.fromkeys(STATS, 0)
 
     def close(self) -> None:
         """Let go of the values."""
@@ -181,7 +138,7 @@ class FrameFileSource:
     def _load(self) -> npt.NDArray[Any]:
         # Totals need the others, too.
         wanted = range(self.shape[1]) if self._columns is None or self._totals else self._columns.tolist()
-        there = [i for i in wanted if i != GAP]
+        there = [i for i in wanted if i != MISSING]
         others = self._totals and self._columns is not None
         with open_h5py(self.path) as file:
             node = file[self.elem]
@@ -192,7 +149,7 @@ class FrameFileSource:
         if len(there) and len(frame) != self.shape[0]:
             raise FormatError(f"{self.place} has columns of {len(frame)} rows, but an index of {self.shape[0]}")
         found = frame_values(frame.rename(columns=dict(enumerate(self._names))), self.place, totals=others)
-        return _spread(found, np.asarray(wanted, np.int64) != GAP)
+        return _spread(found, np.asarray(wanted, np.int64) != MISSING)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_values": None}

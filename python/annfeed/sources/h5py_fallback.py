@@ -13,52 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from annfeed._core import Block, Budget
+from annfeed._core import Budget, DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
-from annfeed.h5ad.file import open_to_stay, text_of
+from annfeed.h5ad.file import missing_filters, open_to_stay, text_of
 from annfeed.h5ad.identity import file_identity
+from annfeed.sources.base import Wanted, decoded
 
 
 class H5pyMatrix:
-    """A matrix of an .h5ad file, read by h5py.
+    """A matrix of an .h5ad file, read by h5py; a CSC matrix may take ``budget`` in memory, None for nothing."""
 
-    Parameters
-    ----------
-    path, elem
-        The file and the place in it.
-    columns
-        int64, the wanted columns in order; None for all.
-    totals, total_over
-        Whether to keep what rows sum to beside them, and over which columns (None for all).
-    budget
-        What a CSC matrix may take in memory; None for nothing.
-
-    Raises
-    ------
-    UnsupportedError
-        If h5py cannot read it either: a filter that is not installed, or values that are no numbers.
-    FormatError
-        If it does not hang together.
-    MemoryError
-        If a CSC matrix does not fit ``budget``.
-    """
-
-    def __init__(
-        self,
-        path: str,
-        elem: str,
-        *,
-        columns: Int64Array | None = None,
-        totals: bool = False,
-        total_over: Int64Array | None = None,
-        budget: Budget | None = None,
-    ) -> None:
+    def __init__(self, path: str, elem: str, wanted: Wanted, budget: Budget | None = None) -> None:
         # hdf5plugin registers its filters with h5py when it is imported.
         with contextlib.suppress(ImportError):
             import hdf5plugin  # noqa: F401
-        self._path, self._elem, self._columns, self._budget = path, elem, columns, budget
-        self._totals, self._total_over = totals, total_over
+        self._path, self._elem, self._wanted, self._budget = path, elem, wanted, budget
         identity = file_identity(path)
         self._file = open_to_stay(path)
         if identity is None:
@@ -104,26 +74,16 @@ class H5pyMatrix:
 
     def reopen(self, budget: Budget | None = None) -> H5pyMatrix:
         """Return the same matrix through a file of its own, as a forked process needs."""
-        return H5pyMatrix(
-            self._path,
-            self._elem,
-            columns=self._columns,
-            totals=self._totals,
-            total_over=self._total_over,
-            budget=budget,
-        )
+        return H5pyMatrix(self._path, self._elem, self._wanted, budget)
 
-    def read(self, rows: Int64Array, threads: int = 1, cancel: object = None) -> Block:
-        """Read ``rows`` (sorted, distinct) into a block of the wanted columns; h5py cannot be cancelled."""
-        from annfeed.sources.base import block_of
-
+    def read(self, rows: Int64Array, threads: int = 1, cancel: object = None) -> DecodedRows:
+        """Read the wanted columns of ``rows`` (sorted, distinct); h5py cannot be cancelled."""
         self.convert()
         if file_identity(self._path) != self.identity:
             raise StaleFileError(f"{self._path}: the file changed since it was opened. Open the dataset again")
         if len(rows) and (rows[0] < 0 or rows[-1] >= self.shape[0]):
             raise IndexError(f"{self._path}: '{self._elem}': row {rows[-1]} is out of range for {self.shape[0]} rows")
-        place = f"{self._path}: '{self._elem}'"
-        return block_of(self._rows(rows), self._columns, place, totals=self._totals, total_over=self._total_over)
+        return decoded(self._rows(rows), f"{self._path}: '{self._elem}'", self._wanted)
 
     def close(self) -> None:
         """Close the file now, whoever still holds this matrix."""
@@ -233,7 +193,7 @@ class H5pyMatrix:
             expected = "bool, integers or floats of up to 64 bits" if "f" in kinds else "integers"
             raise UnsupportedError(f"{self._path}: '{place}' has dtype {array.dtype}; expected {expected}")
         # Now, not at the first batch.
-        missing = [code for code in _filters(array) if not _available(code)]
+        missing = missing_filters(array)
         if missing:
             raise UnsupportedError(
                 f"{self._path}: '{place}' has HDF5 filter {missing[0]}, which h5py lacks, too. "
@@ -254,14 +214,3 @@ class _Rows(NamedTuple):
     indptr: Int64Array
     indices: npt.NDArray[Any]
     data: npt.NDArray[Any]
-
-
-def _filters(array: Any) -> list[int]:
-    plist = array.id.get_create_plist() if hasattr(array, "id") else None
-    return [] if plist is None else [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-
-
-def _available(code: int) -> bool:
-    import h5py
-
-    return bool(h5py.h5z.filter_avail(code))

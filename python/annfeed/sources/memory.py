@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from annfeed._core import Block
+from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.process.threads import reading_threads
-from annfeed.sources.base import STATS, block_of
-from annfeed.sources.columns import GAP
+from annfeed.sources.base import RowSource, Wanted, decoded
+from annfeed.sources.columns import MISSING
 from annfeed.sources.frame import FrameRows
 
 #: Bytes that one thread digests at a time.
 _CHUNK = 16 << 20
 
 
-class MemorySource:
+class MemorySource(RowSource):
     """A matrix in memory, kept by reference: a numpy array, a scipy sparse matrix, or one that its own library reads.
 
     Parameters
@@ -28,20 +28,13 @@ class MemorySource:
     matrix
         2-D array or sparse matrix of bool, integers or floats; or `FrameRows`; or with ``lazy`` anything of such a
         dtype that has ``shape``, and gives sorted, distinct rows as ``matrix[rows]``.
-    columns
-        int64, the wanted columns in order, `annfeed.sources.columns.GAP` for one that is not there; None for all.
+    columns, total_over
+        As of `annfeed.sources.base.Wanted`.
     name
         What it is, for messages: "AnnData in memory: 'X'".
-    total_over
-        The columns over which rows are added up, where that is wanted; None for all.
     lazy
         The matrix is a dask array, a sparse dataset in zarr, or in an HDF5 file that is in memory: only the rows of a
         window become an array, when they are read.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these, is a masked array, or holds no numbers.
 
     Examples
     --------
@@ -61,11 +54,9 @@ class MemorySource:
     ) -> None:
         import scipy.sparse as sp
 
-        self.place = name
+        self._name = name
         self._lazy = lazy
-        self._columns = columns
-        self._totals = False
-        self._total_over = total_over
+        self._wanted = Wanted(columns, total_over=total_over)
         if lazy:
             self._matrix = matrix
         elif sp.issparse(matrix):
@@ -93,60 +84,47 @@ class MemorySource:
             raise TypeError(f"{name} has dtype {self._matrix.dtype}; expected bool, integers or floats")
 
     @property
+    def place(self) -> str:
+        return self._name
+
+    @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
         n_rows, n_cols = self._matrix.shape
         return int(n_rows), int(n_cols)
 
     @property
     def is_part(self) -> bool:
-        """Whether columns are left out."""
-        return self._columns is not None
+        return self._wanted.columns is not None
 
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns."""
         if isinstance(self._matrix, FrameRows):
             self._matrix.check(None, totals=self.is_part)
-        self._totals = True
+        self._wanted = self._wanted._replace(totals=True)
 
-    def read(self, rows: Int64Array, threads: int) -> Block:
-        """Copy ``rows`` (sorted, distinct) into a block of the wanted columns."""
-        columns, matrix = self._columns, self._matrix
+    def read(self, rows: Int64Array, threads: int) -> DecodedRows:
+        matrix, wanted = self._matrix, self._wanted
+        columns = wanted.columns
         if isinstance(matrix, FrameRows):
-            if not self._totals:
-                return block_of(matrix.read(rows, columns), None, self.place)
-            matrix, rows = matrix.read(rows, None, totals=self.is_part), np.arange(len(rows))
+            if not wanted.totals:
+                return decoded(matrix.read(rows, columns), self.place)
+            return decoded(matrix.read(rows, None, totals=self.is_part), self.place, wanted)
+        if columns is not None and not wanted.totals and isinstance(matrix, np.ndarray) and matrix.shape[1]:
+            # Not whole rows: a view may have few of many genes.
+            picked = matrix[rows[:, None], np.maximum(columns, 0)]
+            picked[:, columns == MISSING] = 0
+            return decoded(picked, self.place)
+        picked = matrix[rows]
         if self._lazy:
-            picked = matrix[rows]
             picked = picked.compute() if hasattr(picked, "compute") else picked
             picked = picked.tocsr() if hasattr(picked, "tocsr") else np.asarray(picked)
-            return block_of(picked, columns, self.place, totals=self._totals, total_over=self._total_over)
-        if columns is None or self._totals or not isinstance(matrix, np.ndarray) or matrix.shape[1] == 0:
-            return block_of(matrix[rows], columns, self.place, totals=self._totals, total_over=self._total_over)
-        # Not whole rows: a view may have few of many genes.
-        picked = matrix[rows[:, None], np.maximum(columns, 0)]
-        picked[:, columns == GAP] = 0
-        return block_of(picked, None, self.place)
+        return decoded(picked, self.place, wanted)
 
     def part(self, rows: Int64Array) -> MemorySource:
         """Return a copy of ``rows`` (any order, repeats allowed), as a source of the same columns."""
         part = copy.copy(self)
         part._matrix = self._matrix.part(rows) if isinstance(self._matrix, FrameRows) else self._matrix[rows]
         return part
-
-    def unit_starts(self) -> None:
-        """Any row can be taken by itself."""
-
-    def now(self, thorough: bool = True) -> MemorySource:
-        """Return itself: who made it knows whether there is another matrix by now."""
-        return self
-
-    def stats(self) -> dict[str, int]:
-        """Nothing is read."""
-        return dict.fromkeys(STATS, 0)
-
-    def close(self) -> None:
-        """Nothing to close: the matrix is the user's."""
 
 
 def digest_of_sparse(matrix: Any) -> str:

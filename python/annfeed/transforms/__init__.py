@@ -3,6 +3,7 @@
 Nothing here reads.
 """
 
-from annfeed.transforms.base import Compose, Log1p, NormalizeTotal, Scale, Transform
+from annfeed.transforms.base import Compose, Transform
+from annfeed.transforms.counts import Log1p, NormalizeTotal, Scale
 
 __all__ = ["Compose", "Log1p", "NormalizeTotal", "Scale", "Transform"]

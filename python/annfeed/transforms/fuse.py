@@ -13,17 +13,8 @@ import numpy as np
 import torch
 
 from annfeed._core import RowOps
-from annfeed.transforms.base import (
-    Compose,
-    Log1p,
-    NormalizeTotal,
-    Scale,
-    StepOnX,
-    Transform,
-    is_on_x,
-    needs_totals,
-    steps_of,
-)
+from annfeed.transforms.base import Compose, StepOnX, Transform, is_on_x, needs_totals, steps_of
+from annfeed.transforms.counts import Log1p, NormalizeTotal, Scale
 
 #: What the core computes in float32 and rounds once.
 _IN_RUST = (torch.float32, torch.float16, torch.bfloat16)
@@ -31,25 +22,15 @@ _IN_RUST = (torch.float32, torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Fused:
-    """What is done to "X", and where.
+    """What is done to "X", and where."""
 
-    Parameters
-    ----------
-    ops
-        The steps for Rust; None for none.
-    dtype
-        In which Rust writes "X": wider than the dataset's where steps that come first are left for Python.
-    rest
-        The transform that is left; None for none.
-    wants_totals
-        "X" lacks genes over which rows are added up, in Rust or in the rest.
-    rest_wants_totals
-        So does the rest.
-    """
-
+    #: The steps for Rust; None for none.
     ops: RowOps | None
+    #: In which Rust writes "X": wider than the dataset's where steps that come first are left for Python.
     dtype: torch.dtype
+    #: The transform that is left; None for none.
     rest: Transform | None
+    #: "X" lacks genes over which rows are added up, in Rust or in the rest; and whether in the rest.
     wants_totals: bool = False
     rest_wants_totals: bool = False
 
@@ -65,21 +46,12 @@ def fuse(
 
     Parameters
     ----------
-    transform
-        The dataset's.
-    output
-        "dense" or "csr"; Scale fills rows, so it is not for "csr".
-    dtype
-        Of batches.
+    transform, output, dtype
+        The dataset's. Scale fills rows, so it is not for "csr".
     has_gaps
         Some file lacks some columns: Rust sees only those that a file has, while Scale is of all.
     is_part
         "X" lacks genes that its matrix has.
-
-    Raises
-    ------
-    ValueError
-        If genes are left out and a NormalizeTotal over all of them comes too late, or is of a class that may do more.
 
     Examples
     --------

@@ -28,24 +28,12 @@ Where = Literal["obs", "obsm"]
 
 
 @dataclass(frozen=True)
-class Place:
-    """One file, or one AnnData, and which of all rows are its own.
+class Destination:
+    """One file, or one AnnData, and which of all rows are its own."""
 
-    Parameters
-    ----------
-    place
-        The words for it in messages.
-    source
-        An AnnData, or the path of a file.
-    prefix
-        Of the places in the file: "", or "mod/rna/".
-    rows
-        Of all rows.
-    """
-
-    place: str
-    source: Any
-    prefix: str
+    place: str  # the words for it in messages
+    source: Any  # an AnnData, or the path of a file
+    prefix: str  # of the groups in the file: "", or "mod/rna/"
     rows: range
 
     @property
@@ -68,54 +56,26 @@ class Place:
             raise ValueError(already_there(f"{self.place}: {where}[{key!r}]"))
 
 
-class Places:
-    """All rows that results can be of, and whose they are.
+class Destinations:
+    """All rows that results can be of, and whose they are; a file or an AnnData by itself is of no ``dataset``."""
 
-    Parameters
-    ----------
-    places
-        In the order of their rows.
-    obs
-        Of all rows, as it was when they were counted.
-    dataset
-        Whose rows they are; None for a file or an AnnData by itself.
-    """
-
-    def __init__(self, places: Sequence[Place], obs: ObsTable, dataset: AnnDataset | None = None) -> None:
-        self.places = list(places)
-        self.place = self.places[0].place if len(self.places) == 1 else f"{len(self.places)} sources"
-        self.n_rows = self.places[-1].rows.stop
+    def __init__(self, parts: Sequence[Destination], obs: ObsTable, dataset: AnnDataset | None = None) -> None:
+        self.parts = list(parts)
+        self.place = self.parts[0].place if len(self.parts) == 1 else f"{len(self.parts)} sources"
+        self.n_rows = self.parts[-1].rows.stop
         self._obs = obs
         self._dataset = dataset
 
     def check(self, where: Where, key: str, overwrite: bool) -> None:
-        """Refuse what cannot be written to one of them, where that can be known.
-
-        Raises
-        ------
-        ValueError
-            If the key is there, and not to be replaced.
-        OSError
-            If a file may not be written, or (StaleFileError) is not the one that the dataset was made from.
-        StaleDataError
-            If an AnnData has other cells than when the dataset was made, or in another order.
-        """
-        check_name(where, key)
+        """Refuse what cannot be written to one of them, where that can be known."""
+        _check_name(where, key)
         self.check_rows()
-        for place in self.places:
-            place.check(where, key, overwrite)
+        for part in self.parts:
+            part.check(where, key, overwrite)
 
     def check_rows(self) -> None:
-        """Refuse rows that are no longer the cells that they were.
-
-        Raises
-        ------
-        StaleDataError
-            If an AnnData has other cells, or in another order.
-        StaleFileError
-            If there is another file.
-        """
-        self._obs.check_unchanged()
+        """Refuse rows that are no longer the cells that they were."""
+        self._obs.source.check_unchanged()
 
     def positions(self) -> Int64Array | None:
         """Return the rows of the dataset, in its order; None for all rows in order."""
@@ -130,42 +90,29 @@ class Places:
     @property
     def folder(self) -> str | None:
         """Where a temporary file may be made, where results go into files."""
-        files = [place.source for place in self.places if place.is_file]
-        return os.path.dirname(os.path.abspath(files[0])) if len(files) == len(self.places) else None
+        files = [part.source for part in self.parts if part.is_file]
+        return os.path.dirname(os.path.abspath(files[0])) if len(files) == len(self.parts) else None
 
 
-def find_places(target: Any) -> Places:
-    """Return where results for ``target`` go.
-
-    Parameters
-    ----------
-    target
-        An AnnData, the path of an .h5ad file, or an AnnDataset.
-
-    Raises
-    ------
-    TypeError
-        If it is none of these.
-    ValueError
-        If a dataset has a file twice, so that a row of the file is two of the dataset's.
-    FileNotFoundError
-        If there is no such file.
-    """
+def find_destinations(target: Any) -> Destinations:
+    """Return where results for ``target`` go: an AnnData, the path of an .h5ad file, or an AnnDataset."""
     from annfeed.dataset import AnnDataset
 
     if isinstance(target, AnnDataset):
-        return Places(_of_dataset(target), target.reader.obs, target)
+        return Destinations(_of_dataset(target), target.reader.obs, target)
     from annfeed.obs.table import ObsTable
 
     if isinstance(target, anndata.AnnData):
-        return Places([Place("AnnData", target, "", range(target.n_obs))], ObsTable.from_anndata(target, []))
-    if not isinstance(target, str | os.PathLike):
+        return Destinations(
+            [Destination("AnnData", target, "", range(target.n_obs))], ObsTable.from_anndata(target, [])
+        )
+    if not isinstance(target, str | bytes | os.PathLike):
         raise TypeError(
             f"path_or_adata is a {type(target).__name__}; expected an AnnData, the path of an .h5ad file or an "
             "AnnDataset"
         )
-    path = os.path.expanduser(os.fspath(target))
-    if glob.has_magic(str(path)) and not os.path.lexists(path):
+    path = os.path.expanduser(os.fsdecode(target))
+    if glob.has_magic(path) and not os.path.lexists(path):
         raise FileNotFoundError(
             2, "there is no such file; of many files pass the AnnDataset that was made of them", path
         )
@@ -173,13 +120,13 @@ def find_places(target: Any) -> Places:
         if "obs" not in file:
             raise FormatError(f"{path} has no 'obs'; expected an .h5ad file")
     obs = ObsTable.from_file(path, "obs", [])
-    return Places([Place(str(path), path, "", range(obs.n_rows))], obs)
+    return Destinations([Destination(path, path, "", range(obs.n_rows))], obs)
 
 
-def _of_dataset(dataset: AnnDataset) -> list[Place]:
+def _of_dataset(dataset: AnnDataset) -> list[Destination]:
     origin = dataset._origin
     places = [
-        Place(place, source, origin.obs.removesuffix("obs"), rows)
+        Destination(place, source, origin.obs.removesuffix("obs"), rows)
         for place, source, rows in zip(dataset.sources, origin.sources, dataset.source_rows, strict=True)
     ]
     seen: set[Any] = set()
@@ -195,14 +142,8 @@ def _of_dataset(dataset: AnnDataset) -> list[Place]:
     return places
 
 
-def check_name(where: Where, key: Any) -> None:
-    """Refuse names that anndata or HDF5 take for something else.
-
-    Raises
-    ------
-    ValueError
-        If it is one.
-    """
+def _check_name(where: Where, key: Any) -> None:
+    """Refuse names that anndata or HDF5 take for something else."""
     what = "key" if where == "obsm" else "column"
     if not isinstance(key, str) or not key or "/" in key or key.startswith("."):
         raise ValueError(f"{what} is {key!r}; expected a name without '/' and not beginning with '.'")
@@ -211,7 +152,7 @@ def check_name(where: Where, key: Any) -> None:
 
 
 def already_there(place: str) -> str:
-    """Say that something is there."""
+    """Return the message that something is there."""
     return f"{place} is there already; pass overwrite=True to replace it, or choose another key"
 
 
@@ -235,15 +176,7 @@ def _check_file(path: str, prefix: str, where: Where, key: str, overwrite: bool)
 
 
 def check_frame(path: str, group: Any, column: str) -> None:
-    """Refuse an obs that is no dataframe, and the column that holds its names.
-
-    Raises
-    ------
-    FormatError
-        If it is none.
-    ValueError
-        If it is that column.
-    """
+    """Refuse an obs that is no dataframe, and the column that holds its names."""
     if (
         text_of(group.attrs.get("encoding-type", "")) != "dataframe"
         or "column-order" not in group.attrs

@@ -1,0 +1,320 @@
+"""`AnnDataset`: a torch Dataset over the rows of an .h5ad file or an AnnData: how it is opened, and its loaders."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy.typing as npt
+import torch
+
+from annfeed.batches.keys import check_keys
+from annfeed.batches.reader import RowReader
+from annfeed.batches.tensors import dtype_name
+from annfeed.dataset.rows import RowDataset
+from annfeed.inputs.selection import row_subset
+from annfeed.loading.loader import WindowLoader
+from annfeed.memory.budget import cache_budget
+from annfeed.order.blocks import log
+from annfeed.order.shards import Uneven
+from annfeed.process.threads import reading_threads
+from annfeed.sources.file import FileSource
+from annfeed.transforms.base import Transform, check_transform, needs_totals, steps_of
+from annfeed.user_arrays import positive_int
+
+if TYPE_CHECKING:
+    from annfeed.inputs.paths import AnnDataOrPath
+
+
+class AnnDataset(RowDataset):
+    """A torch Dataset over the cells of an .h5ad file, an AnnData, or several of them as one.
+
+    The matrix of a file stays on disk; rows are decoded when they are read. (A CSC matrix is converted in memory at the
+    first read.)
+
+    Parameters
+    ----------
+    adata_or_path
+        Path of an .h5ad file, or an AnnData (in memory, backed, or a view). For several sources, whose rows follow each
+        other: a list of these, a dict ``{key: path or AnnData}``, or a pattern like ``"atlas/*.h5ad"`` (sorted by
+        name); genes are matched by name. Each epoch delivers what an AnnData holds when the epoch begins; its cells and
+        genes must then be the same as now. X and raw of a backed AnnData are read from its file, the rest from memory.
+    transform
+        An `annfeed.Transform`, called with each item, or with each batch if its ``batched`` is True.
+    obs_subset
+        Rows of the dataset: integer positions (order and repeats are kept), a slice, or a boolean mask; None for all.
+        A mask that is a pandas Series is aligned by its index, which must be the obs names or the default index.
+    chunk_size
+        Rows that the optimized loader reads together: the window. More rows read faster and take more memory.
+    elem
+        Place of the matrix: "X", "raw/X", "layers/counts", "obsm/X_pca"; or ``{key: place}`` for several, each
+        delivered under its key.
+    obs_columns
+        Obs columns to deliver; None for all, ``[]`` for none.
+    var_subset
+        Genes to deliver, in this order: names, integer positions, a slice, or a boolean mask (a Series is aligned by
+        its index); None for all. It applies to the matrices over genes, or, if there is none, to those in obsm.
+        ``{key: subset}`` selects for each matrix. `NormalizeTotal` still sums over all genes of the matrix.
+    categories
+        "str": text and categorical columns as text. "code": as int64 codes, -1 for missing values; the attribute
+        `categories` lists their labels.
+    output
+        "dense": strided tensors ``[B, n_vars]``. "csr": torch sparse CSR tensors with sorted, distinct columns.
+    dtype
+        Of the matrix: torch.float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64. The first whole
+        number that a float dtype rounds, and the first number that it makes infinite, give a warning each. A value that
+        an integer dtype cannot hold is a ValueError.
+    cache
+        Bytes of decoded rows to keep in memory: a number, a text like "4GiB", 0 for none, or "auto" for half of the
+        free memory, shared by all datasets of the process and its workers.
+    threads
+        Threads for reading. None: the cores available to the process (affinity, CPU quota of the container), divided by
+        the number of ranks on the machine; 1 in a torch worker.
+    strict
+        Raise UnsupportedError where h5py would have to read the file, instead of a warning.
+    return_index
+        Add ``"index"`` to items and batches: int64, the row in the file or AnnData (see `rows_at`). It is not the
+        position in this dataset: with ``obs_subset=[5, 2]``, item 0 has index 5.
+    join
+        For several sources. "inner": genes and obs columns that all sources have. "outer": those that any source has; a
+        gene that a source lacks is 0 (see `var_mask`), an obs column that it lacks is missing.
+    label
+        Name of a categorical obs column to add, which holds the key of each row's source.
+    keys
+        Texts, one for each source, for ``label`` and ``index_unique``; None for "0", "1", ….
+    index_unique
+        Text to put between an obs name and the key of its source; None leaves the obs names unchanged.
+    max_open_files
+        Most files of several sources that are open in this process at a time; datasets share the smallest limit. To
+        open another file, the one read longest ago is closed and its cached rows are dropped. None: half of
+        ``ulimit -n``.
+
+    Raises
+    ------
+    TypeError
+        If ``transform`` is not a Transform, or an argument has the wrong type.
+    ValueError
+        If a number is below 1, an option is unknown, a mask has the wrong length or index, a key of ``elem`` is
+        reserved or an obs column's, or sources have different genes and one of them repeats a gene name.
+    IndexError
+        If a position of ``obs_subset`` or ``var_subset`` is out of range.
+    KeyError
+        If an ``elem``, obs column or gene does not exist; the message suggests similar names.
+    OSError
+        If the file cannot be read; later, `StaleFileError` if it has changed.
+    StaleDataError
+        Later, if an AnnData has other cells or genes than now.
+    FormatError
+        If the file is damaged or not an .h5ad file; `UnsupportedError` if annfeed recognises its format.
+
+    Examples
+    --------
+    >>> import anndata, numpy as np, pandas as pd, tempfile
+    >>> obs = pd.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
+    >>> adata = anndata.AnnData(np.eye(3, dtype="float32"), obs=obs)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     adata.write_h5ad(f"{folder}/three.h5ad")
+    ...     dataset = AnnDataset(f"{folder}/three.h5ad", obs_subset=[2, 0])
+    ...     dataset.shape, dataset[0]
+    ((2, 3), {'X': tensor([0., 0., 1.]), 'obs_n': tensor(3)})
+    """
+
+    _reader_type = RowReader
+
+    def __init__(
+        self,
+        adata_or_path: AnnDataOrPath | Iterable[AnnDataOrPath] | Mapping[str, AnnDataOrPath],
+        *,
+        transform: Transform | None = None,
+        obs_subset: npt.ArrayLike | slice | None = None,
+        chunk_size: int = 6000,
+        elem: str | Mapping[str, str] = "X",
+        obs_columns: Sequence[str] | None = None,
+        var_subset: Sequence[str] | npt.ArrayLike | Mapping[str, Any] | slice | None = None,
+        categories: Literal["str", "code"] = "str",
+        output: Literal["dense", "csr"] = "dense",
+        dtype: torch.dtype = torch.float32,
+        cache: str | int = "auto",
+        threads: int | None = None,
+        strict: bool = False,
+        return_index: bool = False,
+        join: Literal["inner", "outer"] = "inner",
+        label: str | None = None,
+        keys: Iterable[str] | None = None,
+        index_unique: str | None = None,
+        max_open_files: int | None = None,
+    ) -> None:
+        # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
+        from annfeed.inputs.many import Joining, open_sources
+
+        check_transform(transform)
+        self.chunk_size = positive_int("chunk_size", chunk_size)
+        self.cache = cache
+        cache_budget(cache)
+        dtype_name(dtype)
+        self.elem = elem
+        options: dict[str, Any] = {
+            "transform": transform,
+            "output": _one_of("output", output, ("dense", "csr")),
+            "dtype": dtype,
+            "threads": None if threads is None else positive_int("threads", threads),
+            "categories": _one_of("categories", categories, ("str", "code")),
+            "return_index": return_index,
+        }
+        opened = open_sources(
+            adata_or_path,
+            elem,
+            obs_columns,
+            var_subset,
+            Joining(join=join, label=label, keys=keys, index_unique=index_unique, max_open_files=max_open_files),
+            cache=cache,
+            threads=reading_threads(options["threads"]),
+            strict=strict,
+            totals=any(map(needs_totals, steps_of(transform))),
+        )
+        self._origin = opened.origin
+        check_keys(opened.matrices, {f"obs_{column}" for column in opened.obs.columns})
+        #: Range of the rows of each source, before ``obs_subset``; ``"index"`` counts the same way.
+        self.source_rows = opened.rows
+        rows = row_subset(obs_subset, opened.obs.n_rows, lambda: opened.obs.names)
+        self.reader = self._reader_type(opened.matrices, opened.obs, opened.places, rows, **options)
+        if log.isEnabledFor(logging.INFO) and isinstance(self.reader.first.source, FileSource):
+            log.info("%s", self.inspect())
+
+    def get_optimized_dataloader(
+        self,
+        batch_size: int = 32,
+        *,
+        shuffle: bool = True,
+        num_workers: int = 0,
+        block_size: int | Literal["auto"] = 1,
+        seed: int | None = None,
+        drop_last: bool = False,
+        prefetch_batches: int | None = None,
+        return_index: bool | None = None,
+        weights: npt.ArrayLike | None = None,
+        balance: str | None = None,
+        temperature: float = 1.0,
+        replacement: bool = True,
+        n_samples: int | None = None,
+        order: Callable[[int], Any] | None = None,
+        uneven: Uneven = "pad",
+        **kwargs: Any,
+    ) -> WindowLoader:
+        """Return the loader that reads windows of ``chunk_size`` rows and cuts batches from them.
+
+        Parameters
+        ----------
+        batch_size
+            Rows of a batch.
+        shuffle
+            True: a new order in each epoch. False: the order of the dataset. Ignored with ``sampler=`` and
+            ``batch_sampler=``.
+        num_workers
+            torch worker processes. 0 reads ahead in threads, which is faster unless transforms are slow.
+        block_size
+            1: a uniform pseudo-random order. k: runs of k neighbouring rows are shuffled over the whole dataset, then
+            the rows of each window among themselves. "auto": runs are cut at the chunk borders of the file.
+        seed
+            The same seed gives the same batches, on any machine, with any number of threads and workers. None draws a
+            seed from ``generator=``, else from torch's global generator, at the first batch of each epoch.
+        drop_last
+            Leave out a last batch that is not full.
+        prefetch_batches
+            Most batches that are made ahead, with ``num_workers=0``. None: 4, or 2 if a batch takes 8 MiB or more.
+        return_index
+            Add ``"index"`` to batches: int64 ``[B]``, the rows in the file or AnnData. None: as the dataset does.
+        weights
+            Real numbers >= 0, ``[n_rows]``: each epoch draws rows in proportion to them. The expected count of a row is
+            ``n_samples * weight / sum(weights)``; it is drawn that often, rounded up or down at random, and its copies
+            are spread over the epoch. A pandas Series is aligned by its index: `obs_names` in any order, or the default
+            index.
+        balance
+            Obs column whose values get equal shares of each epoch.
+        temperature
+            With ``balance``: a value of n rows gets a share in proportion to ``n ** (1 - temperature)``. 1 gives equal
+            shares, 0 those of the data.
+        replacement
+            With ``weights`` or ``balance``: whether a row may be drawn more than once in an epoch.
+        n_samples
+            With ``weights`` or ``balance``: rows drawn in an epoch. None: ``n_rows``; without replacement, the most
+            that keep the shares exact (for ``balance`` all rows of the rarest value, and about as many of the others).
+        order
+            Function of the epoch's number that returns the positions of that epoch (integers; any order, number and
+            repeats). It must return the same on every rank; ranks share the positions.
+        uneven
+            With several ranks, if some would have one batch less: "pad" repeats a row of another rank on these, "drop"
+            leaves out a row on the others, "keep" lets ranks differ by one batch (not for DDP). With several ranks
+            every batch has ``"is_padding"``, bool ``[B]``, True for repeated rows.
+        **kwargs
+            Any other keyword of ``torch.utils.data.DataLoader``.
+
+        Raises
+        ------
+        TypeError
+            If a keyword is unknown, or a number is not an integer.
+        ValueError
+            If a value is out of range, or options exclude each other.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32")))
+        >>> [batch["X"].shape[0] for batch in dataset.get_optimized_dataloader(batch_size=2, seed=0)]
+        [2, 1]
+        """
+        return WindowLoader(
+            self,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            num_workers=num_workers,
+            block_size=block_size,
+            seed=seed,
+            drop_last=drop_last,
+            prefetch_batches=prefetch_batches,
+            return_index=return_index,
+            weights=weights,
+            balance=balance,
+            temperature=temperature,
+            replacement=replacement,
+            n_samples=n_samples,
+            order=order,
+            uneven=uneven,
+            **kwargs,
+        )
+
+    def predict_loader(self, batch_size: int = 32, **kwargs: Any) -> WindowLoader:
+        """Return a loader that delivers each row once, in the dataset's order, with its ``"index"``.
+
+        Each of several ranks delivers a contiguous share, rank 0 the first rows. Shares differ by at most one row, so a
+        rank may have one batch more than another.
+
+        Parameters
+        ----------
+        batch_size
+            Rows of a batch; the last of each rank may be shorter.
+        **kwargs
+            Any other keyword of `get_optimized_dataloader` but ``shuffle``, ``drop_last`` and ``return_index``.
+
+        Raises
+        ------
+        TypeError
+            If a keyword is unknown or one of these three.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(5, dtype="float32")), obs_subset=[4, 0, 2])
+        >>> [batch["index"].tolist() for batch in dataset.predict_loader(batch_size=2)]
+        [[4, 0], [2]]
+        """
+        return WindowLoader(
+            self, batch_size=batch_size, shuffle=False, drop_last=False, return_index=True, uneven="keep", **kwargs
+        )
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}; expected one of {allowed}")
+    return value

@@ -1,0 +1,396 @@
+"""A torch Dataset over rows that are open: its items, parts of it, what lies beside the rows, what reading them costs.
+
+How it is opened, and its loaders, are in dataset/anndataset.py; how rows become batches is in batches/reader.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Dataset
+
+from annfeed.arrays import Int64Array
+from annfeed.batches.items import Collate, Item, Items, split
+from annfeed.batches.reader import RowReader
+from annfeed.inputs.selection import as_positions, row_subset
+from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
+from annfeed.order.splits import split_rows
+from annfeed.process.spawning import ThroughFile
+from annfeed.sources.base import sum_stats
+from annfeed.sources.concat import ConcatSource
+from annfeed.sources.file import FileSource
+from annfeed.sources.frame import FrameFileSource
+from annfeed.transforms.base import Transform
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+T = TypeVar("T")
+
+
+class _OfReader(Generic[T]):
+    """An attribute that the dataset's reader has."""
+
+    def __set_name__(self, _: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, dataset: None, _: type) -> Self: ...
+    @overload
+    def __get__(self, dataset: RowDataset, _: type) -> T: ...
+    def __get__(self, dataset: RowDataset | None, _: type) -> Any:
+        return self if dataset is None else getattr(dataset.reader, self._name)
+
+    def __set__(self, dataset: RowDataset, value: T) -> None:
+        setattr(dataset.reader, self._name, value)
+
+
+class RowDataset(ThroughFile, Dataset[Item]):
+    """What `AnnDataset` is when it is open: a torch Dataset over the rows of a `RowReader`."""
+
+    #: Reads rows and makes batches: what loaders ask.
+    reader: RowReader
+    #: Rows read together by the optimized loader.
+    chunk_size: int
+    transform = _OfReader[Transform | None]()
+    output = _OfReader[str]()
+    dtype = _OfReader[torch.dtype]()
+    threads = _OfReader[int | None]()
+    return_index = _OfReader[bool]()
+    #: Path of each source, or a description of an AnnData.
+    sources = _OfReader[list[str]]()
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows, and of columns delivered (of the first matrix, if there are several)."""
+        return len(self), self.reader.first.n_vars
+
+    def rows_at(self, positions: Int64Array) -> Int64Array:
+        """Return the rows of the file or AnnData at ``positions`` (int64 ``[n]``), as ``"index"`` has them.
+
+        For a view of a backed AnnData these are rows of its file. For several sources they are rows of all sources one
+        after the other; `source_rows` has the range of each.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> AnnDataset(anndata.AnnData(np.eye(6, dtype="float32")), obs_subset=[5, 2]).rows_at(np.array([1]))
+        array([2])
+        """
+        return self.reader.rows_at(positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | npt.NDArray[Any]) -> Items: ...
+    def __getitem__(self, index: Any) -> Item | Items:
+        """Return one item, or several items that are read together.
+
+        Parameters
+        ----------
+        index
+            A position in the dataset; negative ones count from the end. For several items: positions (order and repeats
+            are kept), a slice, or a mask of the dataset's length (a Series is aligned by its index, the obs names).
+
+        Raises
+        ------
+        IndexError
+            If a position is out of range.
+        TypeError
+            If ``index`` is neither an integer, nor a sequence of integers, nor a mask.
+        ValueError
+            If a mask has the wrong length or index.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32")))
+        >>> dataset[-1], [item["X"].argmax().item() for item in dataset[[2, 0]]], len(dataset[:2])
+        ({'X': tensor([0., 0., 1.])}, [2, 0], 2)
+        """
+        is_several = hasattr(index, "__iter__") and not isinstance(index, str | bytes) and getattr(index, "ndim", 1) > 0
+        if is_several or isinstance(index, slice):
+            return self.__getitems__(index)
+        return split(self.reader.batch(as_positions([index], len(self))))[0]
+
+    def __getitems__(self, indices: slice | Sequence[int] | npt.NDArray[Any]) -> Items:
+        """Return the items at ``indices``, read together. A plain torch DataLoader calls it."""
+        positions = row_subset(
+            indices,
+            len(self),
+            lambda: self.obs_names,
+            what="the index",
+            from_end=True,
+            named="dataset.obs_names",
+        )
+        assert positions is not None
+        return Items(self.reader.batch(positions))
+
+    def get_collate_fn(self) -> Collate:
+        """Return the collate function for a plain torch DataLoader; it passes batches on without stacking items again.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32")))
+        >>> loader = torch.utils.data.DataLoader(dataset, batch_size=2, collate_fn=dataset.get_collate_fn())
+        >>> next(iter(loader))
+        {'X': tensor([[1., 0., 0.],
+            [0., 1., 0.]])}
+        """
+        return Collate()
+
+    @property
+    def obs(self) -> pd.DataFrame:
+        """The columns of ``obs_columns`` at the dataset's rows, a new DataFrame at each access; its index is obs names.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> from annfeed import AnnDataset
+        >>> obs = pd.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"), obs=obs), obs_subset=[2, 0]).obs
+           n
+        c  3
+        a  1
+        """
+        frame = self.reader.checked_obs.frame()
+        return frame if self.reader.rows is None else frame.iloc[self.reader.rows]
+
+    def obs_column(self, name: str) -> pd.Series[Any]:
+        """Return one obs column of the dataset's rows, whether or not it is among ``obs_columns``.
+
+        Its index is the position in the dataset; obs names are not read.
+
+        Parameters
+        ----------
+        name
+            Name of the column.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> from annfeed import AnnDataset
+        >>> obs = pd.DataFrame({"donor": ["d1", "d2", "d1"]}, index=["a", "b", "c"])
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"), obs=obs), obs_subset=[2, 1])
+        >>> dataset.obs_column("donor").tolist()
+        ['d1', 'd2']
+        """
+        column = self.reader.checked_obs.column(name)
+        return column if self.reader.rows is None else column.iloc[self.reader.rows].reset_index(drop=True)
+
+    def split(
+        self,
+        fractions: Mapping[str, float],
+        *,
+        group_by: str | None = None,
+        stratify: str | None = None,
+        seed: int = 0,
+    ) -> dict[str, Self]:
+        """Return the parts of a random split, as datasets that share the open files and the cache.
+
+        Rows keep their order within a part. Each part can be given another ``transform``; closing one closes the files
+        of all.
+
+        Parameters
+        ----------
+        fractions
+            Fraction of the rows by name of the part: ``{"train": 0.8, "val": 0.1, "test": 0.1}``.
+        group_by
+            Obs column, for example the donor: all rows of one value are in one part. Fractions are then met as closely
+            as whole groups allow.
+        stratify
+            Obs column, for example the cell type: each part gets its fraction of each value's rows, to within one row
+            (with ``group_by``, as closely as whole groups allow). Missing values count as one value.
+        seed
+            The same seed gives the same parts on every machine.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        ValueError
+            If the fractions do not sum to 1, a part would be empty, ``group_by`` has a missing value, or the dataset
+            has a row twice.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> from annfeed import AnnDataset
+        >>> obs = pd.DataFrame({"donor": list("aabbccdd")}, index=list("12345678"))
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(8, dtype="float32"), obs=obs))
+        >>> parts = dataset.split({"train": 0.75, "test": 0.25}, group_by="donor")
+        >>> {name: sorted(set(part.obs["donor"])) for name, part in parts.items()}
+        {'train': ['a', 'b', 'c'], 'test': ['d']}
+        """
+        if self.reader.rows is not None and len(np.unique(self.reader.rows)) < len(self.reader.rows):
+            raise ValueError(f"{self!r}: obs_subset repeats rows, which could come into two parts; split first")
+        groups = None if group_by is None else self.reader.label_codes(group_by, needed_by="group_by")[0]
+        strata = None if stratify is None else self.reader.label_codes(stratify)[0]
+        parts = split_rows(len(self), fractions, groups=groups, strata=strata, seed=seed)
+        return {name: self._view(positions) for name, positions in parts.items()}
+
+    def subset(self, rows: npt.ArrayLike | slice) -> Self:
+        """Return some rows as a dataset that shares the open files and the cache.
+
+        Parameters
+        ----------
+        rows
+            Positions in this dataset (order and repeats are kept), a slice, or a mask of its length. A mask that is a
+            Series is aligned by its index, which must be `obs_names` or the default index.
+
+        Raises
+        ------
+        TypeError
+            If ``rows`` is none of these.
+        ValueError
+            If a mask has the wrong length or index.
+        IndexError
+            If a position is negative or out of range.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32")), obs_subset=[3, 1, 0])
+        >>> dataset.subset([2, 0])[0]["X"]
+        tensor([1., 0., 0., 0.])
+        """
+        chosen = row_subset(rows, len(self), lambda: self.obs_names, what="rows", named="dataset.obs_names")
+        return self._view(np.arange(len(self)) if chosen is None else chosen)
+
+    def _view(self, positions: Int64Array) -> Self:
+        self.reader.obs.source.check_rows()
+        view = copy.copy(self)
+        view.reader = self.reader.part(positions)
+        return view
+
+    @property
+    def obs_names(self) -> pd.Index[str]:
+        """The names of the dataset's rows, ``[n_rows]``."""
+        names = self.reader.checked_obs.names
+        return names if self.reader.rows is None else names[self.reader.rows]
+
+    @property
+    def var_names(self) -> pd.Index[str]:
+        """The names of the delivered columns, ``[n_vars]`` (of the first matrix, if there are several)."""
+        return self.reader.first.names()
+
+    @property
+    def var_mask(self) -> torch.Tensor:
+        """Which source has which gene, bool ``[n_sources, n_vars]``; a gene that a source lacks is delivered as 0.
+
+        With ``label=`` and ``categories="code"``, the mask of a batch is ``dataset.var_mask[batch["obs_<label>"]]``.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> from annfeed import AnnDataset
+        >>> a, b = (anndata.AnnData(np.eye(2), var=pd.DataFrame(index=genes)) for genes in (["A", "B"], ["C", "B"]))
+        >>> AnnDataset([a, b], join="outer").var_mask
+        tensor([[ True,  True, False],
+                [False,  True,  True]])
+        """
+        source = self.reader.first.source
+        if isinstance(source, ConcatSource):
+            return torch.from_numpy(source.var_mask())
+        return torch.ones((1, self.reader.first.n_vars), dtype=torch.bool, device="cpu")
+
+    @property
+    def categories(self) -> dict[str, pd.Index[Any]]:
+        """The labels of the codes of each text or categorical column, with ``categories="code"``; code 0 is the first.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, pandas as pd
+        >>> from annfeed import AnnDataset
+        >>> obs = pd.DataFrame({"sex": ["m", "f"]}, index=["a", "b"])
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(2, dtype="float32"), obs=obs), categories="code")
+        >>> dataset.categories["sex"].tolist(), dataset[0]["obs_sex"].item()
+        (['f', 'm'], 1)
+        """
+        return self.reader.checked_obs.categories
+
+    def stats(self) -> dict[str, int]:
+        """Return counts of what was read so far in this process.
+
+        ``opens``: times a file was opened. ``bytes_read``, ``bytes_decoded``: bytes of chunks before and after
+        decompression. ``cache_hits``, ``cache_misses``: rows. ``cache_bytes``: bytes that the cache of these matrices
+        holds now.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).stats()["opens"]
+        0
+        """
+        return sum_stats(matrix.source for matrix in self.reader.matrices.values())
+
+    def inspect(self) -> Inspection | ManyInspections:
+        """Return how the first matrix is stored, how much each order decodes, and which settings to use.
+
+        For several files it is a `ManyInspections`, with one `Inspection` for each in ``files``.
+
+        Raises
+        ------
+        ValueError
+            If the matrix is in memory.
+        UnsupportedError
+            If it is a DataFrame in obsm.
+        StaleFileError
+            If the file is no longer the one that the dataset was made from.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, tempfile
+        >>> from annfeed import AnnDataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     anndata.AnnData(np.eye(3, dtype="float32")).write_h5ad(f"{folder}/three.h5ad")
+        ...     AnnDataset(f"{folder}/three.h5ad").inspect().cost["exact random"]
+        1.0
+        """
+        source = self.reader.first.source
+        of_files = FileSource | FrameFileSource
+        parts = [m.source for m in source.matrices] if isinstance(source, ConcatSource) else [source]
+        found = [part for part in parts if isinstance(part, of_files)]
+        if not found:
+            raise ValueError(f"{source.place} is in memory; expected a file; there is nothing to inspect")
+        for part in found:
+            part.check_unchanged()
+        if isinstance(source, ConcatSource):
+            return inspect_files([(part.path, part.elem) for part in found], self.chunk_size)
+        return inspect_file(found[0].path, found[0].elem, self.chunk_size)
+
+    def close(self) -> None:
+        """Close the files. A closed dataset cannot be read."""
+        for matrix in self.reader.matrices.values():
+            matrix.source.close()
+
+    def __enter__(self) -> Self:
+        """Return the dataset; leaving the ``with`` block closes it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in self.reader.matrices.items())
+        return f"{type(self).__name__}({len(self)} x {self.reader.first.n_vars}, {places})"

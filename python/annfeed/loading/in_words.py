@@ -1,0 +1,33 @@
+"""What a loader is, for people: ``print(loader)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from annfeed.process.ranks import rank_and_world
+
+
+def loader_in_words(
+    loader: Any,
+    order: str,
+    n_batches: int | None,
+    batch_size: int | None,
+    window: str,
+    cache: object,
+    threads: int | None,
+    n_ahead: int,
+) -> str:
+    """Return what ``loader`` delivers, and how, one fact a line; ``n_batches`` None for an unknown number."""
+    rank, world = rank_and_world()
+    share = f" on rank {rank} of {world}" if world > 1 else ""
+    facts = {
+        "dataset": repr(loader.dataset),
+        "order": order,
+        "batch size": "of the batch sampler" if batch_size is None else f"{batch_size:,}",
+        "batches": "unknown" if n_batches is None else f"{n_batches:,}{share}",
+        "window": window,
+        "cache": cache,
+        "threads": "as many as there are cores" if threads is None else threads,
+        "workers": loader.num_workers or f"none, {n_ahead} batches made ahead by threads",
+    }
+    return "\n".join([f"{type(loader).__name__}:", *(f"  {name}: {fact}" for name, fact in facts.items())])
