@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from annfeed.arrays import Int64Array
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -177,7 +179,7 @@ def is_of(index: pd.Index[Any] | None, names: Callable[[], pd.Index[Any]] | None
     return index is not None and names is not None and _order_of(index, names()) is not None
 
 
-def _order_of(index: pd.Index[Any], names: pd.Index[Any]) -> npt.NDArray[np.int64] | None:
+def _order_of(index: pd.Index[Any], names: pd.Index[Any]) -> Int64Array | None:
     """The place in ``index`` of each of ``names``; None where they are not the same, each once or in one order."""
     if len(index) != len(names) or index.nlevels > 1:
         return None
@@ -187,7 +189,7 @@ def _order_of(index: pd.Index[Any], names: pd.Index[Any]) -> npt.NDArray[np.int6
         return np.arange(len(index), dtype=np.int64)
     if not texts.is_unique or not known.is_unique:
         return None
-    order: npt.NDArray[np.int64] = texts.get_indexer(known).astype(np.int64)
+    order: Int64Array = texts.get_indexer(known).astype(np.int64)
     return order if (order >= 0).all() else None
 
 

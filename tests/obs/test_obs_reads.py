@@ -82,6 +82,7 @@ def test_labels_are_read_without_names(wide: Path, read: list[str], several: boo
     dataset.get_optimized_dataloader(balance="kind")
     parts = dataset.split({"train": 0.5, "test": 0.5}, stratify="kind", group_by="c0")
     column = dataset.obs_column("kind")
+    assert column.name == "kind"
     assert of_obs(read) == {"kind", "c0"}
     assert column.index.equals(pd.RangeIndex(n))
     assert column.tolist() == (np.arange(n) % N % 3 == 0).tolist()
@@ -181,9 +182,7 @@ def test_labels_of_one_kind_are_joined_as_before() -> None:
 
 
 @pytest.mark.parametrize("values", [pd.Categorical(["a", "b"]), ["a", "b"], [1, 2], [True, False]], ids=str)
-def test_a_column_is_read_from_each_file_that_is_opened_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: Any
-) -> None:
+def test_for_a_column_each_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: Any) -> None:
     paths = [tmp_path / f"{number}.h5ad" for number in range(3)]
     for path in paths:
         anndata.AnnData(np.eye(2), obs=pd.DataFrame({"kind": values}, index=["a", "b"])).write_h5ad(path)

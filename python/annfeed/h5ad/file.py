@@ -146,6 +146,11 @@ def n_values(column: Any) -> int:
     return int(lengths[0]) if lengths else len(cast(Any, read_elem(column)))
 
 
+def raw_place(file: Any, place: str) -> str:
+    """Return "raw/X" or "raw/var" as the file has it: before anndata 0.7, raw lay flat at the top."""
+    return place.replace("/", ".") if place in ("raw/X", "raw/var") and place not in file else place
+
+
 def missing_filters(array: Any) -> list[int]:
     """Return HDF5's numbers of the filters of a dataset that h5py lacks; of an array in memory, none."""
     import h5py

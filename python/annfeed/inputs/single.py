@@ -22,7 +22,7 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
-from annfeed.h5ad.file import missing_filters, open_h5py, text_of
+from annfeed.h5ad.file import missing_filters, open_h5py, raw_place, text_of
 from annfeed.h5ad.held import HeldAnnData, source_of
 from annfeed.h5ad.identity import KnownFile
 from annfeed.inputs.held import HeldFrame, HeldMatrix
@@ -287,12 +287,10 @@ def _names_in_file(path: str, elem: Elem, known: KnownFile | None = None) -> pd.
 
 
 def _var_group(path: str, elem: Elem) -> str:
-    group = elem.var or ""
-    if group.endswith("raw/var"):
-        with open_h5py(path) as file:
-            # Before anndata 0.7, raw lay flat at the top.
-            group = group if group in file else "raw.var"
-    return group
+    if elem.var != "raw/var":
+        return elem.var or ""
+    with open_h5py(path) as file:
+        return raw_place(file, elem.var)
 
 
 def _of_anndata(

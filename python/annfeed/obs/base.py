@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from annfeed.obs.columns import Column, Rows
+from annfeed.arrays import Int64Array
+from annfeed.obs.columns import Column
 
 Name = Any  # of a column: str in a file; a DataFrame may have others
 
@@ -74,7 +73,7 @@ class ObsSource(Protocol):
         """Whether ``array``, from an earlier `read`, is still the column's."""
         return True
 
-    def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
+    def live(self, column: Name, rows: Int64Array) -> Iterator[tuple[Int64Array, pd.Series[Any]]]:
         """Give what the column holds in memory now at ``rows``, in pieces, each with its positions among ``rows``."""
         return iter(())
 

@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from annfeed.arrays import Int64Array
 from annfeed.obs.dtypes import check_int64, plain
 from annfeed.user_arrays import as_text
 
 CategoriesAs = Literal["str", "code"]
-Rows = npt.NDArray[np.int64]
 
 MISSING = "nan"
 
@@ -31,7 +31,7 @@ class Numbers:
     values: npt.NDArray[Any]
     dtype: torch.dtype | None  # None: torch's default dtype, as it is when a batch is made
 
-    def take(self, rows: Rows, categories: CategoriesAs) -> torch.Tensor:
+    def take(self, rows: Int64Array, categories: CategoriesAs) -> torch.Tensor:
         """Return the numbers at ``rows``."""
         values = self.values[rows]
         if self.dtype is torch.int64:
@@ -66,7 +66,7 @@ class Labels:
         """What the codes stand for."""
         return self._sorted[1]
 
-    def take(self, rows: Rows, categories: CategoriesAs) -> torch.Tensor | list[str]:
+    def take(self, rows: Int64Array, categories: CategoriesAs) -> torch.Tensor | list[str]:
         """Return the texts at ``rows``, or their codes."""
         if categories == "code":
             return torch.from_numpy(self._sorted[0][rows].astype(np.int64))
@@ -86,7 +86,7 @@ class ObsColumns:
     def __init__(self, columns: Mapping[Any, Column]) -> None:
         self._columns = dict(columns)
 
-    def take(self, rows: Rows, categories: CategoriesAs = "str") -> dict[str, torch.Tensor | list[str]]:
+    def take(self, rows: Int64Array, categories: CategoriesAs = "str") -> dict[str, torch.Tensor | list[str]]:
         """Return the columns at ``rows``, under the keys ``obs_<column>``."""
         return {f"obs_{name}": column.take(rows, categories) for name, column in self._columns.items()}
 
@@ -113,7 +113,7 @@ def convert(column: pd.Series[Any] | pd.Categorical, where: str) -> Column:
     return _labels_of(series)
 
 
-def holds(column: Column, rows: Rows, live: pd.Series[Any]) -> bool:
+def holds(column: Column, rows: Int64Array, live: pd.Series[Any]) -> bool:
     """Whether a converted column has at ``rows`` what ``live``, [n_rows], holds by now."""
     if isinstance(live.dtype, pd.CategoricalDtype):
         live = live.cat.remove_unused_categories()  # there may be as many as cells

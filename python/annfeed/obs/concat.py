@@ -14,12 +14,12 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from annfeed.arrays import Int64Array
 from annfeed.errors import AnnfeedWarning, UnknownNameError
 from annfeed.obs.base import Name, ObsSource, Read
-from annfeed.obs.columns import Labels, Rows
+from annfeed.obs.columns import Labels
 from annfeed.obs.dtypes import concat_column
 from annfeed.obs.text_codes import concat_texts
 from annfeed.user_arrays import first_few
@@ -135,7 +135,7 @@ class ConcatObs(ObsSource):
     def is_replaced(self, column: Name, since: int) -> bool:
         return not self._is_label(column) and any(source.is_replaced(column, since) for source in self._sources)
 
-    def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
+    def live(self, column: Name, rows: Int64Array) -> Iterator[tuple[Int64Array, pd.Series[Any]]]:
         starts = np.cumsum([0, *self._lengths])
         source_of = np.searchsorted(starts, rows, side="right") - 1
         for number in np.unique(source_of).tolist():
@@ -201,7 +201,7 @@ class _SourceOfRow:
     def __init__(self, lengths: Sequence[int]) -> None:
         self._ends = np.cumsum(lengths, dtype=np.int64)
 
-    def __getitem__(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def __getitem__(self, rows: Int64Array) -> Int64Array:
         return np.searchsorted(self._ends, rows, side="right").astype(np.int64)
 
 

@@ -7,12 +7,11 @@ from typing import Any, cast
 
 import anndata
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from annfeed.arrays import Int64Array
 from annfeed.h5ad.held import HeldAnnData
 from annfeed.obs.base import Name, ObsSource, Read, as_text
-from annfeed.obs.columns import Rows
 
 
 class FrameObs(ObsSource):
@@ -47,7 +46,7 @@ class FrameObs(ObsSource):
         now = cast(Any, self._now())
         yield from ((name, now[name]) for name in columns)
 
-    def live(self, column: Name, rows: Rows) -> Iterator[tuple[npt.NDArray[np.int64], pd.Series[Any]]]:
+    def live(self, column: Name, rows: Int64Array) -> Iterator[tuple[Int64Array, pd.Series[Any]]]:
         series = cast("pd.Series[Any]", self._now()[column])
         # pandas itself takes no rows of another byte order.
         plain = isinstance(series.dtype, np.dtype)

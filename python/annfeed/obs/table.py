@@ -18,11 +18,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from annfeed.arrays import Int64Array
 from annfeed.errors import StaleFileError, UnknownNameError
 from annfeed.h5ad.identity import KnownFile, n_own_writes
 from annfeed.h5ad.turns import reading
 from annfeed.obs.base import Name, ObsSource
-from annfeed.obs.columns import CategoriesAs, Column, Labels, ObsColumns, Rows, convert, holds
+from annfeed.obs.columns import CategoriesAs, Column, Labels, ObsColumns, convert, holds
 from annfeed.obs.concat import ConcatObs
 from annfeed.obs.file import FileObs
 from annfeed.obs.memory import AnnDataObs, FrameObs
@@ -286,7 +287,7 @@ class ObsTable:
         found = {name: column for name, _, column in self._convert(names, copied=True)}
         return ObsColumns({name: found[name] for name in names})
 
-    def _holds(self, name: Name, column: Column, rows: Rows) -> bool:
+    def _holds(self, name: Name, column: Column, rows: Int64Array) -> bool:
         """Whether a converted column is still what memory has at ``rows``."""
         if self.source.is_of_file:
             return True
@@ -349,7 +350,7 @@ class ObsTable:
         return f"ObsTable({self.source.place}, columns={'all' if self._asked is None else self._asked})"
 
 
-def _row_numbers(rows: npt.ArrayLike, n_rows: int, place: str) -> Rows:
+def _row_numbers(rows: npt.ArrayLike, n_rows: int, place: str) -> Int64Array:
     index = np.asarray(rows)
     if index.size == 0:
         index = index.astype(np.int64)

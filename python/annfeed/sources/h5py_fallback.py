@@ -16,7 +16,7 @@ import numpy.typing as npt
 from annfeed._core import Budget, DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
-from annfeed.h5ad.file import missing_filters, open_to_stay, text_of
+from annfeed.h5ad.file import missing_filters, open_to_stay, raw_place, text_of
 from annfeed.h5ad.identity import file_identity
 from annfeed.sources.base import Wanted, decoded
 
@@ -110,7 +110,7 @@ class H5pyMatrix:
             ) from error
 
     def _find(self, elem: str) -> Any:
-        place = "raw.X" if elem == "raw/X" and "raw/X" not in self._file else elem
+        place = raw_place(self._file, elem)
         parent, _, name = place.rpartition("/")
         if parent and hasattr(self._file[parent], "dtype"):
             # A field of a compound array, as obsm was before anndata 0.7: h5py reads it whole.
