@@ -118,7 +118,9 @@ impl Reader {
         let rows = checked(&rows)?;
         let stored = outside(py, || {
             let stored = self.matrix.direct(rows)?;
-            stored.iter().for_each(|rows| rows.advise());
+            if let Some(rows) = &stored {
+                rows.advise();
+            }
             Ok(stored)
         });
         let stored = stored.map_err(|e| to_python(py, e))?;
