@@ -1,7 +1,7 @@
 //! The core of annfeed: sorted row batches out of `.h5ad` files, decoded on threads, into the caller's memory.
 //!
 //! Data goes one way: `h5` finds the matrix, `matrix` plans, reads and decodes (through `filters`), `rows` holds what was
-//! decoded and writes batches. The Python bindings are the feature `python`.
+//! decoded and writes batches. `rewrite` has what writes a file again. The Python bindings are the feature `python`.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 // Much of the core is called by the bindings only; with them, dead code is an error.
@@ -18,6 +18,7 @@ mod matrix;
 mod memory;
 #[cfg(feature = "python")]
 mod python;
+mod rewrite;
 #[cfg(test)]
 mod rooms;
 mod rows;
@@ -28,7 +29,7 @@ pub mod internals {
     pub use crate::cache::Budget;
     pub use crate::dtype::Kind;
     pub use crate::error::{Error, Result};
-    pub use crate::filters::{Decoder, Filter, Front, Pipeline};
+    pub use crate::filters::{Bitshuffle, BlockCodec, Decoder, Filter, Front, Pipeline};
     pub use crate::h5::open;
     pub use crate::layout::{ArrayLayout, Chunk, MatrixLayout, Storage};
     pub use crate::matrix::plan;

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the lowest floor to the highest.
-const FLOORS: [&[&str]; 6] = [
+const FLOORS: [&[&str]; 7] = [
     &["error", "dtype", "filters"],
     &["layout", "file", "threads", "memory"],
     &["rows", "h5"],
     &["cache"],
     &["matrix"],
+    &["rewrite"],
     &["python"],
 ];
 

@@ -84,7 +84,7 @@ def test_the_memory_that_csc_takes_is_what_reading_it_asks_for(path: Path) -> No
 
 FOREIGN_LAYOUTS = {
     "compact": (h5ad.Storage(compact=True), "compact layout"),
-    "another filter": (h5ad.Storage(chunks=(4, 4), filters=h5ad.FOREIGN["blosc"]), "32001"),
+    "another filter": (h5ad.Storage(chunks=(4, 4), filters=h5ad.FOREIGN["blosc2"]), "32026"),
     "szip": (h5ad.Storage(chunks=(4, 4), filters=h5ad.FOREIGN["szip"]), "szip"),
 }
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from annfeed.loading.loader import WindowLoader
     from annfeed.results.write import check_writable, write_obs, write_obsm
+    from annfeed.rewriting.write import rewrite
     from annfeed.scvi.loader import AnnDataLoader
     from annfeed.transforms.base import Compose, Transform
     from annfeed.transforms.counts import Log1p, NormalizeTotal, Scale
@@ -41,6 +42,7 @@ __all__ = [
     "__version__",
     "check_writable",
     "densify",
+    "rewrite",
     "write_obs",
     "write_obsm",
 ]
@@ -65,6 +67,7 @@ _HOMES = {
     "__version__": "_core",
     "check_writable": "results.write",
     "densify": "batches.densify",
+    "rewrite": "rewriting.write",
     "write_obs": "results.write",
     "write_obsm": "results.write",
 }

@@ -11,12 +11,15 @@ __all__ = [
     "Buffer",
     "BufferPool",
     "Cancel",
+    "ChunkEncoder",
     "DecodedRows",
     "DemandFlag",
     "DirectRows",
     "Reader",
     "RowOps",
+    "StoredArray",
     "__version__",
+    "row_digests",
 ]
 
 __version__: str
@@ -189,3 +192,31 @@ class DecodedRows:
         totals: bool = False,
         total_over: _Int64 | None = None,
     ) -> DecodedRows: ...
+
+@final
+class StoredArray:
+    """An array of a file, read stretch by stretch as it is stored."""
+
+    def __new__(cls, path: str, name: str) -> StoredArray: ...
+    @property
+    def unit(self) -> int: ...
+    def read(self, first: int, last: int, out: _Bytes, threads: int = 1, cancel: Cancel | None = None) -> None: ...
+
+@final
+class ChunkEncoder:
+    """Compresses chunks with filters of HDF5."""
+
+    def __new__(
+        cls, filters: list[tuple[int, tuple[int, ...]]], item_size: int, level: int, chunk_bytes: int
+    ) -> ChunkEncoder: ...
+    def encode(self, data: _Bytes, threads: int = 1, cancel: Cancel | None = None) -> list[tuple[bytes, int]]: ...
+
+def row_digests(
+    starts: _Int64,
+    first: int,
+    elements: _Bytes,
+    item_size: int,
+    salt: int,
+    digests: npt.NDArray[np.uint64],
+    threads: int = 1,
+) -> None: ...

@@ -1,4 +1,4 @@
-"""The command ``annfeed``: look at a file, measure it.
+"""The command ``annfeed``: look at a file, measure it, write it again.
 
 Arguments in, text out; what is said comes from inspection.py, what is measured from the loader itself.
 """
@@ -59,6 +59,17 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("file", help="an .h5ad file")
         command.add_argument("--elem", default="X", help="where the matrix lies (default: X)")
         command.add_argument("--window", type=int, default=6000, help="rows read together (default: 6000)")
+    rewrite = commands.add_parser(
+        "rewrite", help="write a file again, compressed so that it is read faster; the source stays as it is"
+    )
+    rewrite.set_defaults(run=_rewrite)
+    rewrite.add_argument("source", metavar="IN", help="an .h5ad file")
+    rewrite.add_argument("target", metavar="OUT", help="the new file")
+    rewrite.add_argument("--codec", default="zstd", help="zstd, bitshuffle, lz4, gzip or lzf (default: zstd)")
+    rewrite.add_argument("--level", type=int, help="of zstd (1 to 22, default: 1) or gzip (1 to 9, default: 4)")
+    rewrite.add_argument("--chunk-rows", type=int, help="rows of a chunk, on average (default: few, by their length)")
+    rewrite.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    rewrite.add_argument("--threads", type=int, help="threads that decode and compress (default: all cores)")
     inspect.add_argument("--json", action="store_true", help="for programs")
     bench.add_argument("--batch-size", type=int, default=128, help="rows of a batch (default: 128)")
     bench.add_argument("--seconds", type=float, default=5.0, help="for each order (default: 5)")
@@ -99,6 +110,22 @@ def _bench(options: argparse.Namespace) -> None:
         print(f"{name:<20}{cells / taken:>12,.0f}{first:>12.2f} s{decoded:>12.2f}{cells:>10,}", flush=True)
     where = f"window {options.window:,}, batch {options.batch_size}, {options.output}, cache {options.cache}"
     print(f"({where}, page cache as it was)")
+
+
+def _rewrite(options: argparse.Namespace) -> None:
+    from annfeed.rewriting.write import rewrite
+
+    rewrite(
+        options.source,
+        options.target,
+        codec=options.codec,
+        level=options.level,
+        chunk_rows=options.chunk_rows,
+        overwrite=options.overwrite,
+        threads=options.threads,
+    )
+    sizes = [os.path.getsize(path) for path in (options.source, options.target)]
+    print(f"{options.target}: {sizes[1]:,} bytes, {sizes[1] / sizes[0]:.2f} of {options.source}; each row was compared")
 
 
 def _run(loader: Any, seconds: float) -> tuple[int, float, float]:

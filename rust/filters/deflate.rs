@@ -10,7 +10,7 @@
 use std::cell::OnceCell;
 
 use flate2::{Decompress, FlushDecompress, Status};
-use libdeflater::{DecompressionError, Decompressor};
+use libdeflater::{CompressionLvl, Compressor, DecompressionError, Decompressor};
 
 use super::inflate::{Job, Pair, Want};
 use super::{DecodeError, Found};
@@ -74,6 +74,35 @@ impl Inflater {
             }
         }
         Ok(written)
+    }
+}
+
+/// A compressor, made at its first use, of the level that it was used with last.
+#[derive(Default)]
+pub(super) struct Deflater {
+    compressor: Option<(i32, Compressor)>,
+}
+
+impl Deflater {
+    /// Compresses `data` into a zlib stream, which replaces what `out` holds; false where it cannot.
+    pub(super) fn encode(&mut self, data: &[u8], level: i32, out: &mut Vec<u8>) -> bool {
+        if self.compressor.as_ref().is_none_or(|(made_for, _)| *made_for != level) {
+            self.compressor = CompressionLvl::new(level).ok().map(|lvl| (level, Compressor::new(lvl)));
+        }
+        let Some((_, compressor)) = &mut self.compressor else { return false };
+        out.clear();
+        let bound = compressor.zlib_compress_bound(data.len());
+        if out.try_reserve(bound).is_err() {
+            return false;
+        }
+        out.resize(bound, 0);
+        match compressor.zlib_compress(data, out) {
+            Ok(written) => {
+                out.truncate(written);
+                true
+            }
+            Err(_) => false,
+        }
     }
 }
 

@@ -12,6 +12,12 @@ pub enum DecodeError {
     /// The LZ4 frame or one of its blocks is damaged.
     #[error("LZ4: {0}")]
     Lz4(String),
+    /// The blocks of a bitshuffled chunk are not what they should be.
+    #[error("bitshuffle: {0}")]
+    Bitshuffle(String),
+    /// The Blosc chunk is damaged, or of a kind that is not decoded here.
+    #[error("Blosc: {0}")]
+    Blosc(String),
     /// The Zstandard frame is damaged.
     #[error("zstd: {0}")]
     Zstd(String),

@@ -3,9 +3,12 @@
 //! Total size (u64), block size (u32), then for each block its stored size (u32) and its bytes; a block whose stored
 //! size is its raw size is plain. Only the last block is shorter. Bytes behind it are ignored, as the plugin does.
 
-use lz4_flex::block::decompress_into;
+use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 
 use super::{DecodeError, Found};
+
+/// Bytes before the first block: total size, block size, and the size of that block.
+const HEADER: usize = 16;
 
 /// Decodes all blocks into the front of `out`; returns the number of bytes.
 pub(super) fn decode(mut stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeError> {
@@ -32,12 +35,44 @@ pub(super) fn decode(mut stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeE
             block.copy_from_slice(bytes);
             continue;
         }
-        let written = decompress_into(bytes, block).map_err(|error| DecodeError::Lz4(error.to_string()))?;
-        if written != block.len() {
-            return Err(DecodeError::Lz4(format!("a block of {written} bytes where {} belong", block.len())));
-        }
+        decode_block(bytes, block)?;
     }
     Ok(out.len())
+}
+
+/// Decodes one bare block of LZ4 into exactly `out`.
+pub(super) fn decode_block(stored: &[u8], out: &mut [u8]) -> Result<(), DecodeError> {
+    let written = decompress_into(stored, out).map_err(|error| DecodeError::Lz4(error.to_string()))?;
+    if written == out.len() {
+        Ok(())
+    } else {
+        Err(DecodeError::Lz4(format!("a block of {written} bytes where {} belong", out.len())))
+    }
+}
+
+/// Compresses `data` into one bare block behind what `out` holds; false where it cannot.
+pub(super) fn encode_block(data: &[u8], out: &mut Vec<u8>) -> bool {
+    let before = out.len();
+    out.resize(before + get_maximum_output_size(data.len()), 0);
+    let written = compress_into(data, &mut out[before..]);
+    out.truncate(before + written.as_ref().map_or(0, |&written| written));
+    written.is_ok()
+}
+
+/// Compresses `data` as one block, which with its frame replaces what `out` holds; false where it is too long for one.
+pub(super) fn encode(data: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(block_size) = u32::try_from(data.len()) else { return false };
+    out.clear();
+    out.extend_from_slice(&u64::from(block_size).to_be_bytes());
+    out.extend_from_slice(&block_size.to_be_bytes());
+    out.resize(HEADER, 0);
+    if !encode_block(data, out) || out.len() - HEADER >= data.len() {
+        out.truncate(HEADER);
+        out.extend_from_slice(data);
+    }
+    let stored = (out.len() - HEADER) as u32;
+    out[HEADER - size_of::<u32>()..HEADER].copy_from_slice(&stored.to_be_bytes());
+    true
 }
 
 fn take<const LEN: usize>(stored: &mut &[u8]) -> Result<[u8; LEN], DecodeError> {

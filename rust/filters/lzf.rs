@@ -86,7 +86,7 @@ fn expand(stored: &[u8], out: &mut [u8]) -> Result<(usize, bool), DecodeError> {
 }
 
 /// Writes `run` bytes at `at`, each equal to the one `distance` before it; may write beyond them, within `out`.
-fn repeat(out: &mut [u8], at: usize, distance: usize, run: usize) {
+pub(super) fn repeat(out: &mut [u8], at: usize, distance: usize, run: usize) {
     let end = at + run;
     let mut place = at;
     if end + STEP > out.len() {
@@ -108,6 +108,51 @@ fn repeat(out: &mut [u8], at: usize, distance: usize, run: usize) {
             out[place..place + STEP].copy_from_slice(&pattern);
             place += PERIODS[distance];
         }
+    }
+}
+
+/// Longest run of a match, and its farthest distance.
+const MAX_MATCH: usize = 264;
+const MAX_DISTANCE: usize = 1 << 13;
+/// Places of the last occurrence of each three bytes, by hash.
+const TABLE_BITS: u32 = 14;
+
+/// Compresses `data` into a stream, which replaces what `out` holds; `table` is scratch.
+pub(super) fn encode(data: &[u8], table: &mut Vec<u32>, out: &mut Vec<u8>) {
+    out.clear();
+    table.clear();
+    table.resize(1 << TABLE_BITS, 0);
+    let (mut at, mut literals) = (0, 0);
+    while let Some(&[a, b, c]) = data.get(at..).and_then(<[u8]>::first_chunk) {
+        let hash = u32::from_le_bytes([a, b, c, 0]).wrapping_mul(0x9e37_79b1) >> (32 - TABLE_BITS);
+        // One more than the place, so that 0 is none. Beyond 4 GiB a wrong place is only a match that is not found.
+        let before = std::mem::replace(&mut table[hash as usize], (at as u32).wrapping_add(1)) as usize;
+        let distance = (at + 1).wrapping_sub(before);
+        let matches =
+            before > 0 && (1..=MAX_DISTANCE).contains(&distance) && data[before - 1..].starts_with(&[a, b, c]);
+        if !matches {
+            at += 1;
+            continue;
+        }
+        flush(&data[literals..at], out);
+        let ahead = data[at..].iter().zip(&data[before - 1..]).take(MAX_MATCH);
+        let length = ahead.take_while(|(a, b)| a == b).count();
+        let (run, back) = (length - 2, distance - 1);
+        out.push((run.min(7) << 5 | back >> 8) as u8);
+        if run >= 7 {
+            out.push((run - 7) as u8);
+        }
+        out.push((back & 0xff) as u8);
+        at += length;
+        literals = at;
+    }
+    flush(&data[literals..], out);
+}
+
+fn flush(literals: &[u8], out: &mut Vec<u8>) {
+    for run in literals.chunks(RUN) {
+        out.push(run.len() as u8 - 1);
+        out.extend_from_slice(run);
     }
 }
 
@@ -165,6 +210,9 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(data in encode::repetitive(), extra in 0_usize..99) {
+            let mut stored = Vec::new();
+            super::encode(&data, &mut Vec::new(), &mut stored);
+            prop_assert_eq!(expanded(&stored, data.len()), Ok(data.clone()));
             prop_assert_eq!(expanded(&encode::lzf(&data), data.len() + extra), Ok(data));
         }
 

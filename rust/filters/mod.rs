@@ -1,4 +1,4 @@
-//! The HDF5 filter pipeline, backwards: stored chunk bytes in, the chunk's raw bytes out.
+//! The HDF5 filter pipeline: stored chunk bytes in, the chunk's raw bytes out; and, to write a file again, forwards.
 //!
 //! Pure functions over bytes, one file a filter; no files, no threads. The closed world is [`Filter`]; any other filter
 //! is an [`UnknownFilter`], and its dataset goes to h5py.
@@ -6,7 +6,10 @@
 //! Chunk bytes are hostile until proven otherwise: a decoder gives an error or exactly the chunk, and holds at most a
 //! few times the chunk's length.
 
+mod bitshuffle;
+mod blosc;
 mod deflate;
+mod encoder;
 mod error;
 mod fletcher32;
 #[allow(clippy::inline_always, reason = "compiled for the processor of the function that it is inlined into")]
@@ -19,6 +22,8 @@ mod shuffle;
 mod tests;
 mod zstd;
 
+pub use bitshuffle::{Bitshuffle, BlockCodec};
+pub(crate) use encoder::Encoder;
 pub(crate) use error::{DecodeError, Found};
 pub use pipeline::{Decoder, Front, Pipeline};
 
@@ -38,6 +43,10 @@ pub enum Filter {
     Lzf,
     /// LZ4 with the framing of the HDF5 plugin, HDF5 filter 32004.
     Lz4,
+    /// Bits shuffled, and compressed or not, HDF5 filter 32008.
+    Bitshuffle(Bitshuffle),
+    /// Blosc 1, HDF5 filter 32001.
+    Blosc,
     /// Zstandard, HDF5 filter 32015.
     Zstd,
 }

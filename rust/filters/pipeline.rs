@@ -1,8 +1,9 @@
 //! A dataset's filters one after the other, whole chunks and prefixes of them.
 
+use super::bitshuffle::{self, Bitshuffle};
 use super::error::{DecodeError, Found, check_length};
 use super::inflate::{self, Job, Want};
-use super::{Filter, UnknownFilter, deflate, fletcher32, lz4, lzf, shuffle, zstd};
+use super::{Filter, UnknownFilter, blosc, deflate, fletcher32, lz4, lzf, shuffle, zstd};
 
 /// Room behind a wanted prefix with which [`Pipeline::decode_prefix`] is fastest.
 pub(crate) const PREFIX_ROOM: usize = inflate::SLACK;
@@ -14,6 +15,8 @@ pub(crate) const PREFIX_ROOM: usize = inflate::SLACK;
 pub struct Decoder {
     inflater: deflate::Inflater,
     zstd: zstd::Context,
+    bits: bitshuffle::Scratch,
+    blosc: blosc::Scratch,
     /// Output of the last intermediate stage.
     front: Vec<u8>,
     /// Output of the next intermediate stage.
@@ -93,11 +96,22 @@ impl Pipeline {
             2 => Ok(Filter::Shuffle { element_size: client_data.first().map_or(type_size, |&size| size as usize) }),
             3 => Ok(Filter::Fletcher32),
             32000 => Ok(Filter::Lzf),
+            32001 if blosc::is_known(client_data) => Ok(Filter::Blosc),
+            32008 => match Bitshuffle::from_hdf5(client_data, type_size) {
+                Some(bitshuffle) => Ok(Filter::Bitshuffle(bitshuffle)),
+                None => Err(UnknownFilter { id: *id }),
+            },
             32004 => Ok(Filter::Lz4),
             32015 => Ok(Filter::Zstd),
             &id => Err(UnknownFilter { id }),
         };
         filters.iter().map(known).collect::<Result<_, _>>().map(Self::new)
+    }
+
+    /// The filters, first applied first.
+    #[must_use]
+    pub(crate) fn filters(&self) -> &[Filter] {
+        &self.filters
     }
 
     /// Whether chunks are stored as they are.
@@ -113,7 +127,7 @@ impl Pipeline {
     /// # Errors
     /// [`DecodeError`] where a filter cannot be undone or does not give exactly the chunk; `out` then holds rubbish.
     pub fn decode(&self, decoder: &mut Decoder, stored: &[u8], mask: u32, out: &mut [u8]) -> Result<(), DecodeError> {
-        let Decoder { inflater, zstd, front, back, .. } = decoder;
+        let Decoder { inflater, zstd, bits, blosc: blocks, front, back, .. } = decoder;
         let innermost = self.applied(mask).next().map(|(place, _)| place);
         let mut in_front = false;
         let mut len = stored.len();
@@ -135,6 +149,8 @@ impl Pipeline {
                 Filter::Deflate => inflater.decode(input, output)?,
                 Filter::Lzf => lzf::decode(input, output)?,
                 Filter::Lz4 => lz4::decode(input, output)?,
+                Filter::Bitshuffle(bitshuffle) => bitshuffle.decode(input, zstd, bits, output)?,
+                Filter::Blosc => blosc::decode(input, &mut blosc::Codecs { inflater, zstd }, blocks, output)?,
                 Filter::Zstd => zstd.decode(input, output)?,
                 Filter::Shuffle { element_size } => shuffle::decode(input, *element_size, output)?,
                 Filter::Fletcher32 => input.len(),
@@ -317,7 +333,7 @@ impl Pipeline {
             Some(Filter::Deflate) => Codec::Deflate,
             Some(Filter::Lzf) => Codec::Lzf,
             Some(Filter::Zstd) => Codec::Zstd,
-            Some(Filter::Shuffle { .. } | Filter::Lz4) => return None,
+            Some(Filter::Shuffle { .. } | Filter::Lz4 | Filter::Bitshuffle(_) | Filter::Blosc) => return None,
         };
         filters.all(|filter| *filter == Filter::Fletcher32).then_some(codec)
     }

@@ -79,6 +79,75 @@ fn scatter(planes: &[u8], count: usize, size: usize, elements: &mut [u8]) {
     }
 }
 
+/// Takes the elements of `data` apart; the planes replace what `out` holds.
+pub(super) fn encode(data: &[u8], element_size: usize, out: &mut Vec<u8>) {
+    let count = data.len().checked_div(element_size).unwrap_or(0);
+    let (elements, rest) = data.split_at(count * element_size);
+    out.clear();
+    out.resize(elements.len(), 0);
+    match element_size {
+        _ if count == 0 => {}
+        2 => {
+            let (a, b) = out.split_at_mut(count);
+            split::<1>(elements, a, b);
+        }
+        4 => split_4(elements, count, out),
+        8 => split_8(elements, count, out),
+        size => gather(elements, count, size, out),
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Gives `UNIT` bytes to `a` and `b` in turn.
+#[inline]
+fn split<const UNIT: usize>(pairs: &[u8], a: &mut [u8], b: &mut [u8]) {
+    let units = a.chunks_exact_mut(UNIT).zip(b.chunks_exact_mut(UNIT));
+    for (pair, (a, b)) in pairs.chunks_exact(2 * UNIT).zip(units) {
+        a.copy_from_slice(&pair[..UNIT]);
+        b.copy_from_slice(&pair[UNIT..]);
+    }
+}
+
+fn split_4(elements: &[u8], count: usize, planes: &mut [u8]) {
+    for (block, elements) in elements.chunks(4 * BLOCK).enumerate() {
+        split_units(elements, planes, count, block * BLOCK);
+    }
+}
+
+fn split_8(elements: &[u8], count: usize, planes: &mut [u8]) {
+    let (mut low, mut high) = ([0; 4 * BLOCK], [0; 4 * BLOCK]);
+    let (low_planes, high_planes) = planes.split_at_mut(4 * count);
+    for (block, elements) in elements.chunks(8 * BLOCK).enumerate() {
+        let half = elements.len() / 2;
+        split::<4>(elements, &mut low[..half], &mut high[..half]);
+        split_units(&low[..half], low_planes, count, block * BLOCK);
+        split_units(&high[..half], high_planes, count, block * BLOCK);
+    }
+}
+
+/// Splits at most [`BLOCK`] units of four bytes into four planes, from element `first` on.
+#[inline]
+fn split_units(units: &[u8], planes: &mut [u8], count: usize, first: usize) {
+    let len = units.len() / 4;
+    let (mut low, mut high) = ([0; 2 * BLOCK], [0; 2 * BLOCK]);
+    split::<2>(units, &mut low[..2 * len], &mut high[..2 * len]);
+    let mut planes = planes.chunks_exact_mut(count).map(|plane| &mut plane[first..first + len]);
+    for pairs in [&low[..2 * len], &high[..2 * len]] {
+        if let (Some(a), Some(b)) = (planes.next(), planes.next()) {
+            split::<1>(pairs, a, b);
+        }
+    }
+}
+
+/// Any element size, byte by byte.
+fn gather(elements: &[u8], count: usize, size: usize, planes: &mut [u8]) {
+    for (byte, plane) in planes.chunks_exact_mut(count).enumerate() {
+        for (value, element) in plane.iter_mut().zip(elements.chunks_exact(size)) {
+            *value = element[byte];
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -114,7 +183,10 @@ mod tests {
     proptest! {
         #[test]
         fn round_trip(data in proptest::collection::vec(any::<u8>(), 0..2000), size in 0_usize..20) {
-            prop_assert_eq!(unshuffle(&encode::shuffle(&data, size), size), Ok(data));
+            let mut planes = vec![1];
+            super::encode(&data, size, &mut planes);
+            prop_assert_eq!(&planes, &encode::shuffle(&data, size));
+            prop_assert_eq!(unshuffle(&planes, size), Ok(data));
         }
     }
 }

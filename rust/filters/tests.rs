@@ -38,6 +38,7 @@ pub(crate) mod encode {
             Filter::Lzf => lzf(data),
             Filter::Lz4 => lz4(data, 1000),
             Filter::Zstd => zstd(data),
+            Filter::Bitshuffle(_) | Filter::Blosc => unimplemented!("they have tests of their own"),
         }
     }
 
@@ -231,7 +232,7 @@ fn knows_hdf5_ids() {
     let expected =
         [shuffle(8), shuffle(4), Filter::Deflate, Filter::Fletcher32, Filter::Lzf, Filter::Lz4, Filter::Zstd];
     assert_eq!(ids(&all), Ok(Pipeline::new(expected.to_vec())));
-    assert_eq!(ids(&[(1, &[4]), (32001, &[])]), Err(UnknownFilter { id: 32001 }));
+    assert_eq!(ids(&[(1, &[4]), (32001, &[2, 2, 4, 400, 5, 1, 3])]), Err(UnknownFilter { id: 32001 }));
     assert_eq!(UnknownFilter { id: 32001 }.to_string(), "HDF5 filter 32001 (Blosc) is not among those decoded here");
 }
 

@@ -2,7 +2,9 @@
 //!
 //! Unlike the plugin we do not need the content size in the frame: the chunk says how long the data is.
 
-use zstd::zstd_safe::{DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, ResetDirective, get_error_name};
+use zstd::zstd_safe::{
+    CCtx, DCtx, DParameter, ErrorCode, InBuffer, OutBuffer, ResetDirective, compress_bound, get_error_name,
+};
 
 use super::{DecodeError, Found};
 
@@ -64,6 +66,24 @@ impl Context {
             self.context = DCtx::try_create();
         }
         self.context.as_mut().ok_or_else(|| DecodeError::Zstd("no memory for a decompression context".to_owned()))
+    }
+}
+
+/// A compression context, made at its first use.
+#[derive(Default)]
+pub(super) struct Compressor {
+    context: Option<CCtx<'static>>,
+}
+
+impl Compressor {
+    /// Compresses `data` into one frame, which replaces what `out` holds; false where it cannot.
+    pub(super) fn encode(&mut self, data: &[u8], level: i32, out: &mut Vec<u8>) -> bool {
+        if self.context.is_none() {
+            self.context = CCtx::try_create();
+        }
+        out.clear();
+        let reserved = out.try_reserve(compress_bound(data.len())).is_ok();
+        reserved && self.context.as_mut().is_some_and(|context| context.compress(out, data, level).is_ok())
     }
 }
 

@@ -8,3 +8,4 @@ mod dtype;
 mod open;
 
 pub use open::open;
+pub(crate) use open::open_array;

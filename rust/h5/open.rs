@@ -39,6 +39,20 @@ pub fn open(path: &Path, elem: &str) -> Result<MatrixLayout> {
     }
 }
 
+/// Finds the array that lies at `name`, whatever it is part of.
+///
+/// # Errors
+/// As [`open`].
+pub(crate) fn open_array(path: &Path, name: &str) -> Result<ArrayLayout> {
+    let place = Place::new(path.display().to_string(), name);
+    let size = check_readable(path, &place)?;
+    let file = open_file(path, &place)?;
+    let dataset = file.dataset(name);
+    let dataset = dataset
+        .map_err(|e| place.format(format!("HDF5 cannot open the dataset ({e})"), "Name an array of this file"))?;
+    describe(&file, &dataset, &place, size)
+}
+
 /// The operating system's own view first: its errors are better than HDF5's.
 pub(super) fn check_readable(path: &Path, place: &Place) -> Result<u64> {
     let io = |doing: &str, source| Error::Io { file: place.file.clone(), doing: doing.into(), source };

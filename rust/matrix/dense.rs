@@ -123,7 +123,10 @@ impl DenseMatrix {
     }
 
     /// Puts `rows` together in `scratch.rows`, little-endian, wanted columns only.
-    fn assemble(
+    ///
+    /// # Errors
+    /// As [`row_groups`](Self::row_groups).
+    pub(crate) fn assemble(
         &self,
         file: &DataFile,
         rows: &[u64],

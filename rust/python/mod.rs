@@ -15,6 +15,7 @@ mod errors;
 mod gil;
 mod ops;
 mod reader;
+mod rewrite;
 mod rows;
 
 use pyo3::prelude::pymodule;
@@ -36,6 +37,8 @@ mod _core {
     use super::ops::RowOps;
     #[pymodule_export]
     use super::reader::Reader;
+    #[pymodule_export]
+    use super::rewrite::{ChunkEncoder, StoredArray, row_digests};
     #[pymodule_export]
     use super::rows::DecodedRows;
     use pyo3::prelude::*;

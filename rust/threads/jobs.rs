@@ -4,13 +4,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
-use crate::filters::Decoder;
+use crate::filters::{Decoder, Encoder};
 
 /// What a thread keeps from job to job.
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// Decompressors.
     pub(crate) decoder: Decoder,
+    /// Compressors.
+    pub(crate) encoder: Encoder,
     /// Bytes as stored.
     pub(crate) stored: Vec<u8>,
     /// One decoded chunk.

@@ -24,7 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ign
 WITHOUT_X = {"edge/empty_obs_0cells", "edge/h5mu_disguised_as_h5ad", "edge/pbmc2638_X_missing"}
 FILES = [name for name in ALL_FILES if name not in WITHOUT_X]
 NESTED = {"derived/csr_nested_group": "experiments/rna/X"}
-THROUGH_H5PY = {"derived/csr_blosc_zstd_shuffle"}
 # Big-endian and float16 are more than scipy holds, "csc" is an encoding that anndata does not know.
 ANNDATA_CANNOT = {
     "derived/csr_bigendian", "derived/csr_f16", "derived/csr_nested_group", "edge/nonstandard_encoding_csc",
@@ -73,7 +72,7 @@ def path_of(corpus: Path, name: str) -> Path:
 def opened(corpus: Path, name: str, elem: str = "X", **options):
     """Open a file of the corpus, with the one warning that it owes where h5py has to read it."""
     elem = NESTED.get(name, elem)
-    foreign = name in THROUGH_H5PY or (name in COMPOUND_OBSM and elem.startswith("obsm/"))
+    foreign = name in COMPOUND_OBSM and elem.startswith("obsm/")
     with pytest.warns(AnnfeedWarning, match="through h5py") if foreign else warnings.catch_warnings():
         dataset = AnnDataset(path_of(corpus, name), elem=elem, **options)
     with dataset:

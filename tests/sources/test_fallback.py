@@ -75,9 +75,9 @@ def test_foreign_filters(tmp_path, name, form):
 
 @pytest.mark.parametrize("array", ["data", "indices", "indptr"])
 def test_one_foreign_array_is_enough(tmp_path, array):
-    layout = Layout(**{array: Storage((16,), FOREIGN["blosc"])})
+    layout = Layout(**{array: Storage((16,), FOREIGN["blosc2"])})
     path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"], layout)
-    check(path, f"'X/{array}'", "filter 32001", "Blosc", whole=COUNTS.toarray())
+    check(path, f"'X/{array}'", "filter 32026", "Blosc2", whole=COUNTS.toarray())
 
 
 def test_a_foreign_filter_among_ours(tmp_path):
@@ -223,16 +223,16 @@ def test_arrays_that_are_no_matrix(tmp_path, shape):
 
 def test_an_encoding_in_bytes(tmp_path):
     """As Julia writes it."""
-    storage = Storage((64,), FOREIGN["blosc"])
+    storage = Storage((64,), FOREIGN["blosc2"])
     for form in ("csr", "csc"):
         path = write_h5ad(tmp_path / f"{form}.h5ad", FORMATS[form], Layout(storage, storage))
         with h5py.File(path, "r+") as file:
             file["X"].attrs["encoding-type"] = np.bytes_(f"{form}_matrix")
-        check(path, "filter 32001", whole=COUNTS.toarray())
+        check(path, "filter 32026", whole=COUNTS.toarray())
 
 
 def test_rows_that_scipy_would_clean_up(tmp_path):
-    storage = Storage((2,), FOREIGN["blosc"])
+    storage = Storage((2,), FOREIGN["blosc2"])
     indices, indptr = np.array([5, 0, 5, 5, 9, 3, 3, 99]), np.array([0, 4, 4, 7])
     for data in (np.float32([1, 2, 4, 8, 16, 32, 64, 128]), np.float64([0.5, 0, -0.5, 0, 1e-9, 0, 0, 1])):
         path = write_h5ad(tmp_path / "x.h5ad", Stored("csr", (3, 10), data, indices, indptr), Layout(storage, storage))
@@ -249,7 +249,7 @@ DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_dtypes_through_h5py(tmp_path, dtype):
-    layout = Layout(Storage((64,), FOREIGN["blosc"]))
+    layout = Layout(Storage((64,), FOREIGN["blosc2"]))
     matrix = COUNTS.minimum(COUNTS.sign() * 200).astype(np.float32)
     for order in "<>":
         for kind in ("i2", "u4", "f2", "f8"):
@@ -262,7 +262,7 @@ def test_dtypes_through_h5py(tmp_path, dtype):
 
 
 def test_a_copy_in_another_process_warns_no_more(tmp_path):
-    storage = Storage((64,), FOREIGN["blosc"])
+    storage = Storage((64,), FOREIGN["blosc2"])
     path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"], Layout(storage, storage))
     with opened_with_one_warning(path) as dataset:
         expected = COUNTS.toarray()[ROWS]
@@ -275,7 +275,7 @@ def test_a_copy_in_another_process_warns_no_more(tmp_path):
 
 
 def test_the_user_has_the_file_open_too(tmp_path):
-    storage = Storage((64,), FOREIGN["blosc"])
+    storage = Storage((64,), FOREIGN["blosc2"])
     path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csr"], Layout(storage, storage))
     for locking in (None, False, True):
         with h5py.File(path, "r", locking=locking) as file, opened_with_one_warning(path) as dataset:
@@ -304,7 +304,7 @@ def test_without_hdf5plugin_the_error_says_what_to_install(tmp_path, form):
         storage = Storage((16, 8) if form == "dense" else (64,), filters)
         return write_h5ad(tmp_path / name, FORMATS[form], Layout(storage, storage))
 
-    foreign = written("blosc.h5ad", FOREIGN["blosc"])
+    foreign = written("blosc.h5ad", FOREIGN["blosc2"])
     # zstd and lz4 are decoded by annfeed itself.
     ours = [written("zstd.h5ad", PIPELINES["shuffle, zstd"]), written("lz4.h5ad", PIPELINES["lz4"])]
     (tmp_path / "without_plugins.py").write_text(WITHOUT_PLUGINS)
@@ -312,13 +312,13 @@ def test_without_hdf5plugin_the_error_says_what_to_install(tmp_path, form):
     assert done.returncode == 0, done.stderr
     *sums, message = done.stdout.splitlines()
     assert [float(s) for s in sums] == [COUNTS[5].sum()] * 2, done.stderr
-    for part in (str(foreign), "'X", "32001", "pip install 'annfeed[filters]'"):
+    for part in (str(foreign), "'X", "32026", "pip install 'annfeed[filters]'"):
         assert part in message
     assert not re.search("Traceback", done.stderr)
 
 
 def test_csc_beyond_the_budget(tmp_path):
-    storage = Storage((64,), FOREIGN["blosc"])
+    storage = Storage((64,), FOREIGN["blosc2"])
     path = write_h5ad(tmp_path / "x.h5ad", FORMATS["csc"], Layout(storage, storage))
     with pytest.raises(MemoryError, match=r"x\.h5ad: 'X'.*CSC.*\d+ bytes.*cache=.*CSR"):
         AnnDataset(path, cache=100)

@@ -37,6 +37,19 @@ PIPELINES: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "lz4 in small blocks": ((32004, (96,)),),
     "shuffle, lz4": ((2, ()), (32004, (0,))),
     "zstd, fletcher32": ((32015, (3,)), (3, ())),
+    "bitshuffle": ((32008, (0, 0)),),
+    "bitshuffle, lz4": ((32008, (0, 2)),),
+    "bitshuffle, zstd": ((32008, (0, 3, 5)),),
+    "bitshuffle in small blocks, lz4": ((32008, (16, 2)),),
+    # Of Blosc the level, the shuffle (bytes 1, bits 2) and the codec.
+    "blosc, blosclz": ((32001, (0, 0, 0, 0, 5, 0, 0)),),
+    "blosc, bytes, blosclz": ((32001, (0, 0, 0, 0, 9, 1, 0)),),
+    "blosc, bits, lz4": ((32001, (0, 0, 0, 0, 5, 2, 1)),),
+    "blosc, bytes, lz4hc": ((32001, (0, 0, 0, 0, 5, 1, 2)),),
+    "blosc, zlib": ((32001, (0, 0, 0, 0, 5, 0, 4)),),
+    "blosc, bytes, zstd": ((32001, (0, 0, 0, 0, 5, 1, 5)),),
+    "blosc, bits, zstd": ((32001, (0, 0, 0, 0, 1, 2, 5)),),
+    "blosc, stored": ((32001, (0, 0, 0, 0, 0, 1, 1)),),
     # Orders that no writer of today chooses, but HDF5 allows.
     "fletcher32, gzip": ((3, ()), (1, (4,))),
     "fletcher32, shuffle, gzip": ((3, ()), (2, ()), (1, (4,))),
@@ -51,8 +64,6 @@ FOREIGN: dict[str, tuple[tuple[int, tuple[int, ...]], ...]] = {
     "nbit": ((5, ()),),
     "scaleoffset": ((6, (2, 0)),),
     "bzip2": ((307, (9,)),),
-    "blosc": ((32001, (0, 0, 0, 0, 5, 1, 5)),),
-    "bitshuffle": ((32008, (0, 2)),),
     "blosc2": ((32026, (0, 0, 0, 0, 5, 1, 5)),),
 }
 _FLETCHER32, _MANDATORY, _OPTIONAL = 3, h5py.h5z.FLAG_MANDATORY, h5py.h5z.FLAG_OPTIONAL

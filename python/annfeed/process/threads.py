@@ -6,10 +6,7 @@ import functools
 import math
 import os
 
-import torch
-
 from annfeed.process.cgroups import cgroup_cpus
-from annfeed.process.ranks import local_ranks
 
 
 def reading_threads(threads: int | None) -> int:
@@ -25,6 +22,11 @@ def reading_threads(threads: int | None) -> int:
     """
     if threads is not None:
         return threads
+    # Here, so that the cores can be counted without torch.
+    import torch
+
+    from annfeed.process.ranks import local_ranks
+
     # Workers are there to use the cores; each with all of them would only get in the others' way.
     if torch.utils.data.get_worker_info() is not None:
         return 1
