@@ -116,10 +116,10 @@ class Inspection:
             lines.append(f"  decoded for each byte delivered, windows of {self.window:,} rows, no cache:")
         lines += [f"    {order:<22}{cost:8.1f} x" for order, cost in self.cost.items()]
         lines += [f"  {'advice' if i == 0 else '':<12}{text}" for i, text in enumerate(self.advice)]
-        told = [f"{name}: {kind}" for name, kind in list(self.obs_columns.items())[:_MOST_COLUMNS]]
+        listed = [f"{name}: {kind}" for name, kind in list(self.obs_columns.items())[:_MOST_COLUMNS]]
         if len(self.obs_columns) > _MOST_COLUMNS:
-            told.append(f"and {len(self.obs_columns) - _MOST_COLUMNS} more (all with --json)")
-        lines += [f"  {'obs' if i == 0 else '':<12}{text}" for i, text in enumerate(told)]
+            listed.append(f"and {len(self.obs_columns) - _MOST_COLUMNS} more (all with --json)")
+        lines += [f"  {'obs' if i == 0 else '':<12}{text}" for i, text in enumerate(listed)]
         return "\n".join(lines)
 
 

@@ -63,7 +63,7 @@ class Elem:
         return cls(prefix + place, prefix + "obs", var)
 
 
-def parse_places(elem: str | Mapping[str, str]) -> dict[str, Elem]:
+def parse_elems(elem: str | Mapping[str, str]) -> dict[str, Elem]:
     """Return the places of a dataset's matrices by key.
 
     Raises
@@ -73,7 +73,7 @@ def parse_places(elem: str | Mapping[str, str]) -> dict[str, Elem]:
 
     Examples
     --------
-    >>> parse_places("X")
+    >>> parse_elems("X")
     {'X': Elem(path='X', obs='obs', var='var')}
     """
     places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 class HeldFrame:
     """A DataFrame in obsm of an AnnData, whose columns may be assigned to at any time.
 
-    ``make`` makes a matrix of what is there now: told so, of a copy, as columns may be assigned to while it is read.
+    ``make`` makes a matrix of what is there now, or (with True) of a copy: columns may be assigned to while it is read.
     """
 
     def __init__(self, held: HeldAnnData, make: Callable[[bool], Matrix]) -> None:

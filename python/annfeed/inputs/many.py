@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError
-from annfeed.h5ad.elem import Elem, parse_places
+from annfeed.h5ad.elem import Elem, parse_elems
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.open_files import OpenFiles
 from annfeed.inputs.genes import Join, join_names, place_columns
@@ -105,24 +105,24 @@ def open_sources(
     totals: bool = False,
 ) -> Opened:
     """Open what the user passed, one source or many, and match rows, genes and obs."""
-    places = parse_places(elem)
-    subsets = subsets_by_key(var_subset, places)
+    elems = parse_elems(elem)
+    first = next(iter(elems.values()))
+    subsets = subsets_by_key(var_subset, elems)
     opener = partial(FileSource, cache=SharedBudget(cache), threads=threads, strict=strict, totals=totals)
     open_files = OpenFiles(joining.max_open_files)
     several = find_sources(sources, joining.keys)
     if several is None and joining.label is None:
         with _recognised(sources):
-            matrices = {key: find_matrix(sources, place, subsets[key], opener) for key, place in places.items()}
-            obs = find_obs(sources, next(iter(places.values())).path, obs_columns)
-            check_same_rows(sources, places)
+            matrices = {key: find_matrix(sources, place, subsets[key], opener) for key, place in elems.items()}
+            obs = find_obs(sources, first.path, obs_columns)
+            check_same_rows(sources, elems)
         _check_rows(matrices, obs)
         source = _as_source(sources)
         name = "AnnData" if isinstance(source, anndata.AnnData) else source
-        origin = Origin([source], next(iter(places.values())).obs)
-        return Opened(matrices, obs, [name], [range(obs.n_rows)], origin)
+        return Opened(matrices, obs, [name], [range(obs.n_rows)], Origin([source], first.obs))
     several = several or Sources([sources], ["0"])
     opener = partial(opener, open_files=open_files)
-    return _Concatenation(several, places, joining, opener).opened(obs_columns, subsets)
+    return _Concatenation(several, elems, joining, opener).opened(obs_columns, subsets)
 
 
 class _Concatenation:

@@ -48,8 +48,8 @@ def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]
 
     Examples
     --------
-    >>> from annfeed.h5ad.elem import parse_places
-    >>> elems = parse_places({"X": "X", "protein": "obsm/protein"})
+    >>> from annfeed.h5ad.elem import parse_elems
+    >>> elems = parse_elems({"X": "X", "protein": "obsm/protein"})
     >>> subsets_by_key(["CD4"], elems), subsets_by_key({"protein": ["CD4"]}, elems)
     ({'X': ['CD4'], 'protein': None}, {'X': None, 'protein': ['CD4']})
     """

@@ -174,14 +174,14 @@ class ConcatObs(ObsSource):
                 f"{_few(places)} has no column {name!r}, which other sources have; join='outer' gives missing values "
                 "there, or leave it out of obs_columns"
             )
-        told = "; ".join(f"{name!r} is not in {_few(lacking[name])}" for name in list(lacking)[:_NAMED])
+        named = "; ".join(f"{name!r} is not in {_few(lacking[name])}" for name in list(lacking)[:_NAMED])
         more = f"; and {len(lacking) - _NAMED} more columns" if len(lacking) > _NAMED else ""
         what = (
             "are left out, as join='inner' takes those that all have; join='outer' takes them"
             if self._join == "inner"
             else "have missing values there (code -1, 'nan', NaN)"
         )
-        warnings.warn(f"obs columns that not all sources have {what}: {told}{more}", AnnfeedWarning, stacklevel=2)
+        warnings.warn(f"obs columns that not all sources have {what}: {named}{more}", AnnfeedWarning, stacklevel=2)
 
     def _lacking(self, asked: Sequence[Name] | None) -> dict[Name, list[str]]:
         """The places that lack each column that some place has."""

@@ -60,18 +60,18 @@ def coded(pieces: Iterable[tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]
     codes = np.empty(n_rows, np.int8)
     start = 0
     for values, missing in pieces:
-        places, different = pd.factorize(values if values.dtype == object else values.astype(object))
+        here, different = pd.factorize(values if values.dtype == object else values.astype(object))
         if missing is not None:
-            places[missing] = -1
-        used = np.unique(places[places >= 0])
-        of_place = np.full(len(different) + 1, -1, np.int64)  # place -1 finds the last entry
-        for place in used.tolist():
-            of_place[place] = number.setdefault(as_text(different[place]), len(number))
+            here[missing] = -1
+        used = np.unique(here[here >= 0])
+        of_code = np.full(len(different) + 1, -1, np.int64)  # code -1 finds the last entry
+        for code in used.tolist():
+            of_code[code] = number.setdefault(as_text(different[code]), len(number))
         fits = np.min_scalar_type(-max(1, len(number)))
         if fits.itemsize > codes.itemsize:
             codes = codes.astype(fits)
-        codes[start : start + len(places)] = of_place[places]
-        start += len(places)
+        codes[start : start + len(here)] = of_code[here]
+        start += len(here)
     return pd.Categorical.from_codes(codes, pd.Index(list(number), dtype=object))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,18 +18,8 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.keys import INDEX, IS_PADDING
 from annfeed.user_arrays import are_renumbered
 
-
-class Rows(Protocol):
-    """The rows that results can be of."""
-
-    place: str
-    n_rows: int
-
-    def positions(self) -> Int64Array | None:
-        """Return the rows of an array that says nothing about them; None for all, in order."""
-
-    def names(self) -> pd.Index[str]:
-        """Return the names of all rows."""
+if TYPE_CHECKING:
+    from annfeed.results.destinations import Destinations
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class Piece:
     values: Any  # [n], [n, k] or a DataFrame: numpy, torch or pandas
 
 
-def pieces(results: Any, index: Any, key: str, target: Rows, *, of_column: bool) -> Iterator[Piece]:
+def pieces(results: Any, index: Any, key: str, target: Destinations, *, of_column: bool) -> Iterator[Piece]:
     """Give the pieces of ``results``, as `annfeed.write_obsm` takes them, or, ``of_column``, `annfeed.write_obs`.
 
     ``index`` are the rows of an array; None where ``results`` says them, or has one for each row of ``target``. A dict
@@ -75,7 +65,7 @@ def _is_whole(results: Any, of_column: bool) -> bool:
     return not isinstance(results[0], tuple | list | Mapping)
 
 
-def _whole(results: Any, index: Any, target: Rows, of_column: bool) -> Piece:
+def _whole(results: Any, index: Any, target: Destinations, of_column: bool) -> Piece:
     if not of_column and not isinstance(results, pd.DataFrame | pd.Series | torch.Tensor):
         results = np.asanyarray(results)  # a masked array stays one
     n = _length("results", results)
@@ -93,7 +83,7 @@ def _whole(results: Any, index: Any, target: Rows, of_column: bool) -> Piece:
     return Piece("results", np.arange(n, dtype=np.int64) if rows is None else rows, results)
 
 
-def _rows_of_labels(frame: Any, target: Rows) -> Int64Array | None:
+def _rows_of_labels(frame: Any, target: Destinations) -> Int64Array | None:
     """Rows by the names that a Series or a DataFrame has as its index; None where it counts them."""
     labels = frame.index
     names, positions = target.names(), target.positions()
@@ -150,12 +140,12 @@ def _of_dict(what: str, batch: Mapping[Any, Any], key: str) -> tuple[Any, Any]:
     if IS_PADDING in batch:
         # Rows that came twice to make ranks even.
         own = ~np.asarray(_numpy(batch[IS_PADDING]), bool)
-        places = np.flatnonzero(own)
+        kept = np.flatnonzero(own)
         rows = np.asarray(_numpy(rows))[own]
         if isinstance(values, list):
-            values = [values[i] for i in places]
+            values = [values[i] for i in kept]
         else:
-            values = values.iloc[places] if hasattr(values, "iloc") else values[places]
+            values = values.iloc[kept] if hasattr(values, "iloc") else values[kept]
     return rows, values
 
 
@@ -163,7 +153,7 @@ def _listed(batch: Mapping[Any, Any]) -> str:
     return ", ".join(repr(name) for name in batch) or "nothing"
 
 
-def _checked(piece: Piece, target: Rows) -> Piece:
+def _checked(piece: Piece, target: Destinations) -> Piece:
     rows = piece.rows
     outside = rows[(rows < 0) | (rows >= target.n_rows)]
     if len(outside):

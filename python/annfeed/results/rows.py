@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 from contextlib import suppress
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +20,6 @@ Array = npt.NDArray[Any]
 SPOOL_BYTES = 64 << 20
 #: Bytes copied at a time from one temporary file to another.
 _SLAB = 16 << 20
-
-
-class _Rows(Protocol):
-    def write(self, rows: Int64Array, values: Array) -> None:
-        """Set ``rows`` (distinct)."""
-
-    def read(self, rows: Int64Array) -> Array:
-        """Return ``rows``."""
-
-    def whole(self) -> Array:
-        """Return all rows."""
 
 
 class RowStore:
@@ -53,7 +42,7 @@ class RowStore:
         self.n_rows, self.place = n_rows, place
         self._folder = folder
         self._there = np.zeros(n_rows, bool)
-        self._rows: _Rows | None = None
+        self._rows: Array | _InFile | None = None
         self._dtype, self._width = np.dtype(float), 0
 
     @property
@@ -81,9 +70,9 @@ class RowStore:
             first[np.unique(rows, return_index=True)[1]] = True
             new &= first
         if new.all():
-            self._rows.write(rows, values)
+            self._rows[rows] = values
         else:
-            self._rows.write(rows[new], values[new])
+            self._rows[rows[new]] = values[new]
             self._check_repeats(rows[~new], values[~new])
         self._there[rows] = True
 
@@ -100,17 +89,17 @@ class RowStore:
         step = max(1, _SLAB // max(1, self._width * self._dtype.itemsize))
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
-            self._rows.write(some, np.full((len(some), self._width), held, self._dtype))
+            self._rows[some] = np.full((len(some), self._width), held, self._dtype)
         self._there[rows] = True
 
     def whole(self) -> Array:
         """Return all rows, ``[n_rows, width]``; of a temporary file it is a map of it."""
         assert self._rows is not None
-        return self._rows.whole()
+        return self._rows.whole() if isinstance(self._rows, _InFile) else self._rows
 
-    def _new(self, dtype: np.dtype[Any]) -> _Rows:
+    def _new(self, dtype: np.dtype[Any]) -> Array | _InFile:
         if self._folder is None or self.n_rows * self._width * dtype.itemsize <= SPOOL_BYTES:
-            return _InMemory(self.n_rows, self._width, dtype)
+            return np.empty((self.n_rows, self._width), dtype)
         return _InFile(self.n_rows, self._width, dtype, self._folder)
 
     def _widen(self, dtype: np.dtype[Any]) -> None:
@@ -123,12 +112,12 @@ class RowStore:
         step = max(1, _SLAB // max(1, self._width * dtype.itemsize))
         for start in range(0, len(there), step):
             some = there[start : start + step]
-            wider.write(some, self._rows.read(some).astype(dtype))
+            wider[some] = self._rows[some].astype(dtype)
         self._rows, self._dtype = wider, dtype
 
     def _check_repeats(self, rows: Int64Array, values: Array) -> None:
         assert self._rows is not None
-        held = self._rows.read(rows)
+        held = self._rows[rows]
         if self._dtype.kind == "f":
             # The same row in another batch: matrix products of another shape round otherwise.
             tolerance = float(np.sqrt(np.finfo(cast("Any", self._dtype)).eps))
@@ -143,21 +132,6 @@ class RowStore:
             raise ValueError(f"{self.place}: row {rows[different[0]]} has two different results; give one for each row")
 
 
-class _InMemory:
-    def __init__(self, n_rows: int, width: int, dtype: np.dtype[Any]) -> None:
-        self._values = np.empty((n_rows, width), dtype)
-
-    def write(self, rows: Int64Array, values: Array) -> None:
-        self._values[rows] = values
-
-    def read(self, rows: Int64Array) -> Array:
-        found: Array = self._values[rows]
-        return found
-
-    def whole(self) -> Array:
-        return self._values
-
-
 class _InFile:
     """Rows in a file without a name, which goes when nobody uses it any more."""
 
@@ -169,7 +143,7 @@ class _InFile:
         self._file = tempfile.TemporaryFile(dir=where, buffering=0)  # noqa: SIM115
         self._file.truncate(n_rows * self._row_bytes)
 
-    def write(self, rows: Int64Array, values: Array) -> None:
+    def __setitem__(self, rows: Int64Array, values: Array) -> None:
         values = np.ascontiguousarray(values)
         for start, stop in _runs(rows):
             left = values[start:stop].view(np.uint8).reshape(-1)
@@ -178,7 +152,7 @@ class _InFile:
                 n = os.pwrite(self._file.fileno(), left.data, at)
                 left, at = left[n:], at + n
 
-    def read(self, rows: Int64Array) -> Array:
+    def __getitem__(self, rows: Int64Array) -> Array:
         values = np.empty((len(rows), self._shape[1]), self._dtype)
         for start, stop in _runs(rows):
             n_bytes = (stop - start) * self._row_bytes

@@ -222,7 +222,7 @@ def compute(
     for step in steps:
         y = step.on(y, known)
     y = y.to(dtype)
-    _tell_of_infinities(x, y, steps)
+    _warn_of_infinities(x, y, steps)
     return {**data_dict, "X": y}
 
 
@@ -288,7 +288,7 @@ def _are_equal(x: torch.Tensor, y: torch.Tensor) -> bool:
     return bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _tell_of_infinities(x: torch.Tensor, y: torch.Tensor, steps: Sequence[StepOnX]) -> None:
+def _warn_of_infinities(x: torch.Tensor, y: torch.Tensor, steps: Sequence[StepOnX]) -> None:
     """Warn where finite numbers became infinite."""
     before, after = _values(x), _values(y)
     if bool(torch.isfinite(after.sum(dtype=torch.float64))):
