@@ -14,7 +14,7 @@ pub(super) enum Lone {
     OneOrNone,
 }
 
-/// A code of up to `N - 1` symbols, for finding a symbol by its codeword.
+/// A code of fewer than `N` symbols, for finding a symbol by its codeword.
 #[repr(align(32))]
 pub(super) struct Code<const N: usize> {
     /// For each length, the last codeword of that length or a shorter one, padded with ones to 15 bits; -1 where there is none.
@@ -22,31 +22,40 @@ pub(super) struct Code<const N: usize> {
     /// For each length, what to add to a codeword of that length to have the place of its symbol.
     shift: [i16; LONGEST + 1],
     /// How many codewords have each length.
-    pub(super) count: [u16; LONGEST + 1],
+    count: [u16; LONGEST + 1],
     /// Symbols in the order of their codewords; the last place takes those without one.
-    pub(super) symbols: [u16; N],
+    symbols: [u16; N],
+    /// Their codewords, first bit lowest.
+    codewords: [u16; N],
 }
 
-impl<const N: usize> Code<N> {
-    pub(super) const EMPTY: Self =
-        Self { last: [-1; LONGEST + 1], shift: [0; LONGEST + 1], count: [0; LONGEST + 1], symbols: [0; N] };
+/// Parts of the symbols that are sorted side by side.
+const PARTS: usize = 4;
 
-    /// Takes the code of these lengths (0 to 15, fewer than `N`); false where zlib or libdeflate would refuse it.
+impl<const N: usize> Code<N> {
+    pub(super) const EMPTY: Self = Self {
+        last: [-1; LONGEST + 1],
+        shift: [0; LONGEST + 1],
+        count: [0; LONGEST + 1],
+        symbols: [0; N],
+        codewords: [0; N],
+    };
+
+    /// Takes the code of these lengths (0 to 15; `P` is a multiple of 4); false where zlib or libdeflate would refuse it.
     #[inline(always)]
-    pub(super) fn assign(&mut self, lengths: &[u8], lone: Lone) -> bool {
-        debug_assert!(lengths.len() < N);
-        // Two histograms: neighbours often have the same length, and would wait for each other's sum.
-        let (mut even, mut odd) = ([0_u16; 16], [0_u16; 16]);
-        for pair in lengths.chunks(2) {
-            even[usize::from(pair[0] & 15)] += 1;
-            if let Some(&second) = pair.get(1) {
-                odd[usize::from(second & 15)] += 1;
+    pub(super) fn assign<const P: usize>(&mut self, lengths: &[u8; P], lone: Lone) -> bool {
+        const { assert!(P < N && P.is_multiple_of(PARTS)) };
+        // Neighbours often have the same length, and would wait for each other's sum and place: four parts in step.
+        let mut counts = [[0_u16; 16]; PARTS];
+        for at in 0..P / PARTS {
+            for (part, count) in counts.iter_mut().enumerate() {
+                count[usize::from(lengths[part * (P / PARTS) + at] & 15)] += 1;
             }
         }
-        for (count, (even, odd)) in self.count.iter_mut().zip(even.iter().zip(odd)) {
-            *count = even + odd;
+        for (length, count) in self.count.iter_mut().enumerate() {
+            *count = counts.iter().map(|counts| counts[length]).sum();
         }
-        let used = lengths.len() - usize::from(self.count[0]);
+        let used = P - usize::from(self.count[0]);
         self.count[0] = 0;
         let free = self.count[1..].iter().fold(1_i32, |free, &count| 2 * free - i32::from(count));
         // A sum that is negative once stays so: it is doubled, and counts are taken off.
@@ -58,25 +67,52 @@ impl<const N: usize> Code<N> {
         if free != 0 && !is_lone {
             return false;
         }
-        let mut places = [0_u16; 16];
+        let mut places = [[0_u16; 16]; PARTS];
         let (mut codeword, mut place) = (0_i32, 0_i32);
         self.last[0] = -1;
-        for (length, first) in places.iter_mut().enumerate().skip(1) {
-            *first = place as u16;
+        for length in 1..=LONGEST {
+            let mut first = place as u16;
+            for (places, counts) in places.iter_mut().zip(&counts) {
+                places[length] = first;
+                first += counts[length];
+            }
             self.shift[length] = (place - codeword) as i16;
-            codeword += i32::from(self.count[length]);
-            place += i32::from(self.count[length]);
+            let count = usize::from(self.count[length]);
+            for (step, to) in self.codewords[place as usize..][..count].iter_mut().enumerate() {
+                // Padded with zeros to 16 bits: turned around below, they vanish.
+                *to = ((codeword + step as i32) << (16 - length)) as u16;
+            }
+            codeword += count as i32;
+            place += count as i32;
             self.last[length] = ((codeword << (LONGEST - length)) - 1) as i16;
             codeword <<= 1;
         }
+        self.codewords.iter_mut().for_each(|codeword| *codeword = codeword.reverse_bits());
         // Symbols without a codeword all go to the last place: cheaper than asking for each.
-        places[0] = N as u16 - 1;
-        for (symbol, &length) in lengths.iter().enumerate() {
-            let place = &mut places[usize::from(length & 15)];
-            self.symbols[usize::from(*place).min(N - 1)] = symbol as u16;
-            *place += u16::from(length != 0);
+        for places in &mut places {
+            places[0] = N as u16 - 1;
+        }
+        for at in 0..P / PARTS {
+            for (part, places) in places.iter_mut().enumerate() {
+                let symbol = part * (P / PARTS) + at;
+                let length = lengths[symbol];
+                let place = &mut places[usize::from(length & 15)];
+                self.symbols[usize::from(*place).min(N - 1)] = symbol as u16;
+                *place += u16::from(length != 0);
+            }
         }
         true
+    }
+
+    /// For each length up to `most`, the symbols with a codeword of that length, lowest first, and their codewords.
+    #[inline(always)]
+    pub(super) fn by_length(&self, most: u32) -> impl Iterator<Item = (u32, &[u16], &[u16])> + Clone {
+        let mut first = 0;
+        (1..=most).map(move |length| {
+            let places = first..first + usize::from(self.count[length as usize]);
+            first = places.end;
+            (length, &self.symbols[places.clone()], &self.codewords[places])
+        })
     }
 
     /// The symbol whose codeword comes next in `bits`, and the codeword's length.
@@ -91,15 +127,4 @@ impl<const N: usize> Code<N> {
         let place = (ahead >> (LONGEST as u16 - length)) + self.shift[usize::from(length)];
         Some((usize::from(*self.symbols.get(place as usize)?), u32::from(length)))
     }
-}
-
-/// The codeword after `reversed` among those of `length` bits, both with their first bit lowest.
-#[inline(always)]
-pub(super) fn next_reversed(reversed: u32, length: u32) -> u32 {
-    let zeros = reversed ^ ((1 << length) - 1);
-    if zeros == 0 {
-        return 0;
-    }
-    let highest = 1 << zeros.ilog2();
-    (reversed & (highest - 1)) | highest
 }

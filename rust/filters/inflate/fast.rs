@@ -159,25 +159,26 @@ unsafe fn token<const PAIRS: bool>(cursor: &mut Cursor, tables: *const Tables) -
     };
     // SAFETY: the budget has 8 bytes of input for this round.
     let bits = unsafe { cursor.load() };
-    // SAFETY: a field of an entry of the table.
-    let used = u64::from(unsafe { (*entry).bits });
+    // SAFETY: the lowest byte of an entry of the table.
+    let used = u64::from(unsafe { entry.cast::<u8>().read() });
     let bits = bits >> (used & 63);
-    // SAFETY: as above.
-    let tail = usize::from(unsafe { (*entry).tail });
+    // SAFETY: the upper half of the same entry.
+    let tail = usize::from(unsafe { entry.cast::<u16>().add(1).read() });
     // SAFETY: the half is 0 or 512, the index in it below 512, the table has 1024 entries.
     let far = unsafe {
         let distances = (&raw const (*tables).distances).cast::<Distance>();
         let half = distances.byte_add(tail & usize::from(Token::MATCH));
         half.add((bits & (HALF as u64 - 1)) as usize)
     };
-    // SAFETY: fields of an entry of the table.
-    let (far_bits, codeword, nearest) = unsafe { ((*far).bits, (*far).codeword, (*far).nearest) };
+    // SAFETY: the two lower bytes and the upper half of an entry of the table.
+    let (far_bits, codeword, nearest) =
+        unsafe { (far.cast::<u8>().read(), far.cast::<u8>().add(1).read(), far.cast::<i16>().add(1).read()) };
     let added = _bzhi_u64(bits, u32::from(far_bits)) >> (codeword & 63);
     // Without a match, -64: the source is ahead of the output, within the slack.
     let distance = (nearest as i64 as u64).wrapping_add(added);
     // To leave, -1: more than any distance.
-    // SAFETY: a field of an entry of the table.
-    let advance = unsafe { (*entry).advance } as i64 as u64;
+    // SAFETY: the second byte of the same entry.
+    let advance = unsafe { entry.cast::<i8>().add(1).read() } as i64 as u64;
     let mut took = Took::One;
     if PAIRS {
         let to = cursor.out.wrapping_add(tail >> 8 & 1);
@@ -242,24 +243,27 @@ unsafe fn copy_long(out: *mut u8, distance: usize, length: usize, first: __m256i
     }
 }
 
-/// What the checked path takes over; returns the rounds left.
+/// What the checked path takes over; returns where it got to and the rounds left.
+///
+/// The cursor comes and goes by value: one whose address is known to somebody is kept in memory, not in registers, by the
+/// whole loop, which costs a quarter of the speed.
 ///
 /// # Safety
 /// As for [`token`], but without `cursor.next`.
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-unsafe fn leave(cursor: &mut Cursor, stream: &mut Stream, tables: &Tables, left: isize) -> isize {
+unsafe fn leave(cursor: Cursor, stream: &mut Stream, tables: &Tables, left: isize) -> (Cursor, isize) {
     cursor.put_back(stream);
     checked::symbols(stream, tables, 2);
-    *cursor = Cursor::new(stream);
+    let mut cursor = Cursor::new(stream);
     let left = left - checked::CHARGE as isize;
     if left <= 1 || stream.state != State::Block {
-        return 0;
+        return (cursor, 0);
     }
     // SAFETY: another round is left, so eight bytes are.
     cursor.next = unsafe { cursor.load() };
-    left
+    (cursor, left)
 }
 
 /// One round of one stream.
@@ -268,7 +272,7 @@ macro_rules! round {
         match token::<$style>(&mut $cursor, $tables) {
             Took::One => {}
             Took::Long => $left -= LONG,
-            Took::Nothing => $left = leave(&mut $cursor, $stream, &*$tables, $left),
+            Took::Nothing => ($cursor, $left) = leave($cursor, $stream, &*$tables, $left),
         }
     };
 }

@@ -2,28 +2,24 @@
 
 use super::alphabet;
 use super::bits::Bits;
-use super::code::{Code, Lone, next_reversed};
+use super::code::{Code, Lone};
 use super::stream::{State, Stream};
 use super::tables::{Tables, WHOLE_SHARE, share};
 
 /// The order in which the lengths of the code of code lengths come.
 const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
-/// The fixed code: lengths of 288 literals and lengths, and of 32 distances.
-const FIXED: [u8; 320] = {
-    let mut lengths = [8; 320];
+/// The fixed code.
+const FIXED_LITERALS: [u8; 288] = {
+    let mut lengths = [8; 288];
     let mut symbol = 144;
-    while symbol < 320 {
-        lengths[symbol] = match symbol {
-            144..256 => 9,
-            256..280 => 7,
-            280..288 => 8,
-            _ => 5,
-        };
+    while symbol < 280 {
+        lengths[symbol] = if symbol < 256 { 9 } else { 7 };
         symbol += 1;
     }
     lengths
 };
+const FIXED_DISTANCES: [u8; 32] = [5; 32];
 
 /// Reads the header of a block; the state becomes `Block`, or behind it for a stored one, or `Refused`.
 #[inline(always)]
@@ -33,8 +29,7 @@ pub(super) fn read(stream: &mut Stream, tables: &mut Tables) {
     match bits.take(2) {
         0 => copy_stored(stream, bits.at),
         1 => {
-            let (literals, distances) = FIXED.split_at(288);
-            let is_built = tables.build(literals, distances) && !bits.is_past_end();
+            let is_built = tables.build(&FIXED_LITERALS, &FIXED_DISTANCES) && !bits.is_past_end();
             stream.bit = bits.at;
             stream.state = if is_built { State::Block } else { State::Refused };
         }
@@ -79,7 +74,7 @@ fn read_codes(bits: &mut Bits, tables: &mut Tables, choosy: bool) -> Option<()> 
     if literals > alphabet::LITERALS || distances > alphabet::DISTANCES {
         return None;
     }
-    let mut lengths = [0; 19];
+    let mut lengths = [0; 20];
     for &symbol in &ORDER[..stored] {
         bits.need(3);
         lengths[symbol] = bits.take(3) as u8;
@@ -109,10 +104,13 @@ fn read_codes(bits: &mut Bits, tables: &mut Tables, choosy: bool) -> Option<()> 
         lengths[..total].get_mut(at..at + times)?.fill(value);
         at += times;
     }
-    if choosy && is_slower_here(&lengths[..literals]) {
+    let (mut for_literals, mut for_distances) = ([0; 288], [0; 32]);
+    for_literals[..literals].copy_from_slice(&lengths[..literals]);
+    for_distances[..distances].copy_from_slice(&lengths[literals..total]);
+    if choosy && is_slower_here(&for_literals) {
         return None;
     }
-    tables.build(&lengths[..literals], &lengths[literals..total]).then_some(())
+    tables.build(&for_literals, &for_distances).then_some(())
 }
 
 /// Whether libdeflate is faster: it takes several literals at a time, and is better at copying long matches.
@@ -120,28 +118,24 @@ fn read_codes(bits: &mut Bits, tables: &mut Tables, choosy: bool) -> Option<()> 
 /// So it is where more than 5/8 of the symbols are literals (no file's indices, but those of zlib-rs at level 4), or more than
 /// half are matches of 15 bytes or more (counts of 8 bytes, dense matrices).
 #[inline(always)]
-fn is_slower_here(literals: &[u8]) -> bool {
+fn is_slower_here(literals: &[u8; 288]) -> bool {
     /// The symbol of 15 and 16 bytes.
     const LONG: usize = 267;
-    let long = literals.get(LONG..).unwrap_or_default();
-    share(long) > WHOLE_SHARE / 2 || share(&literals[..alphabet::END]) > WHOLE_SHARE / 8 * 5
+    share(&literals[LONG..]) > WHOLE_SHARE / 2 || share(&literals[..alphabet::END]) > WHOLE_SHARE / 8 * 5
 }
 
 /// Symbol and length of the code of code lengths by the next 7 bits.
 #[inline(always)]
-fn index_lengths(lengths: &[u8; 19]) -> Option<[(u8, u8); 128]> {
-    let mut code = Code::<20>::EMPTY;
+fn index_lengths(lengths: &[u8; 20]) -> Option<[(u8, u8); 128]> {
+    let mut code = Code::<21>::EMPTY;
     if !code.assign(lengths, Lone::Refused) {
         return None;
     }
     let mut table = [(0, 0); 128];
-    let (mut place, mut codeword) = (0, 0);
-    for length in 1..8 {
-        for _ in 0..code.count[length as usize] {
-            let entry = (code.symbols[place] as u8, length as u8);
-            table[codeword as usize..].iter_mut().step_by(1 << length).for_each(|place| *place = entry);
-            place += 1;
-            codeword = next_reversed(codeword, length);
+    for (length, symbols, codewords) in code.by_length(7) {
+        for (&symbol, &codeword) in symbols.iter().zip(codewords) {
+            let places = table[usize::from(codeword)..].iter_mut().step_by(1 << length);
+            places.for_each(|place| *place = (symbol as u8, length as u8));
         }
     }
     Some(table)

@@ -53,7 +53,11 @@ mod tests;
 
 use std::sync::OnceLock;
 
-pub(crate) use stream::{SLACK, Want};
+#[cfg_attr(fuzzing, allow(unused_imports))]
+pub(crate) use stream::SLACK;
+pub(crate) use stream::Want;
+#[cfg(fuzzing)]
+pub(crate) use stream::adler32;
 use stream::{State, Stream};
 use tables::Tables;
 

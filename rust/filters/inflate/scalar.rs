@@ -29,29 +29,29 @@ pub(super) fn run(stream: &mut Stream, tables: &Tables) {
 fn token(stream: &mut Stream, tables: &Tables) -> Option<usize> {
     let mut bits = stream.bits();
     let entry = tables.tokens[(bits.next & ((1 << index_bits(tables.pairs)) - 1)) as usize];
-    let advance = usize::try_from(entry.advance).ok()?;
-    bits.take(u32::from(entry.bits));
-    let has_match = entry.tail & Token::MATCH != 0;
-    let has_literal = if tables.pairs { entry.tail & Token::LITERAL != 0 } else { !has_match };
+    let advance = usize::try_from(entry.advance()).ok()?;
+    bits.take(entry.bits());
+    let has_match = entry.tail() & Token::MATCH != 0;
+    let has_literal = if tables.pairs { entry.tail() & Token::LITERAL != 0 } else { !has_match };
     let start = stream.at + usize::from(has_literal);
     if has_match {
         let half = 1 << DISTANCE_BITS;
         let found = tables.distances[half + (bits.next & (half as u64 - 1)) as usize];
-        let codeword = u32::from(found.codeword & !Distance::PERIOD);
+        let codeword = u32::from(found.codeword() & !Distance::PERIOD);
         bits.take(codeword);
-        let distance = found.nearest as usize + bits.take(u32::from(found.bits) - codeword);
-        let reach = distance | usize::from(found.codeword & Distance::PERIOD);
+        let distance = found.nearest() as usize + bits.take(found.bits() - codeword);
+        let reach = distance | usize::from(found.codeword() & Distance::PERIOD);
         if reach < advance || distance > start {
             return None;
         }
         if has_literal {
-            stream.out[stream.at] = entry.tail as u8;
+            stream.out[stream.at] = entry.tail() as u8;
         }
         for at in start..stream.at + advance {
             stream.out[at] = stream.out[at - distance];
         }
     } else {
-        stream.out[stream.at] = entry.tail as u8;
+        stream.out[stream.at] = entry.tail() as u8;
     }
     stream.at += advance;
     stream.bit = bits.at;

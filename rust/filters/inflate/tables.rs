@@ -12,7 +12,7 @@
 //!   periods, and a literal stands alone.
 
 use super::alphabet;
-use super::code::{Code, Lone, next_reversed};
+use super::code::{Code, Lone};
 
 /// Bits that index the literals and lengths.
 const PAIRS_BITS: u32 = 12;
@@ -28,17 +28,12 @@ pub(super) const fn index_bits(pairs: bool) -> u32 {
     if pairs { PAIRS_BITS } else { RUNS_BITS }
 }
 
-/// A token as far as its literal and length say.
-#[repr(C)]
+/// A token as far as its literal and length say. From the lowest byte on:
+/// - the bits of literal and length, the added ones included;
+/// - the bytes of literal and match, or [`Token::LEAVE`] to leave the fast path;
+/// - the tail (two bytes): the literal; above it [`Token::MATCH`], and what the style wants to know of the literal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Token {
-    /// Bits of literal and length, the added ones included.
-    pub(super) bits: u8,
-    /// Bytes of literal and match; [`Token::LEAVE`] to leave the fast path.
-    pub(super) advance: i8,
-    /// The literal in the low byte; above it [`Token::MATCH`], and what the style wants to know of the literal.
-    pub(super) tail: u16,
-}
+pub(super) struct Token(u32);
 
 impl Token {
     /// The advance of what the fast path cannot do: as an unsigned number, more than any distance.
@@ -50,33 +45,68 @@ impl Token {
     /// Runs: the high byte is where the literal is stored, from the output on; of a match, where it harms nothing.
     pub(super) const ASIDE: u16 = 0x40 << 8;
 
-    const NOTHING: Self = Self { bits: 0, advance: Self::LEAVE, tail: 0 };
+    const NOTHING: Self = Self::new(0, Self::LEAVE, 0);
 
-    /// Whether it is a match without a literal, which the fast path can do.
-    const fn is_match(self) -> bool {
-        self.advance >= 0 && self.tail & Self::MATCH != 0
+    const fn new(bits: u32, advance: i8, tail: u16) -> Self {
+        Self(bits | (advance as u8 as u32) << 8 | (tail as u32) << 16)
+    }
+
+    pub(super) const fn bits(self) -> u32 {
+        self.0 & 0xFF
+    }
+
+    pub(super) const fn advance(self) -> i8 {
+        (self.0 >> 8) as i8
+    }
+
+    pub(super) const fn tail(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
+    /// Of pairs: a literal of `bits` and this match behind it, or alone where they are more than the index has.
+    #[inline(always)]
+    const fn behind_literal(self, bits: u32) -> Self {
+        let is_match = self.tail() & (Self::MATCH | Self::LITERAL) == Self::MATCH;
+        let fits = self.bits() + bits <= PAIRS_BITS && (self.advance() as usize) < PAIRS_LONGEST;
+        Self(Self::new(bits, 1, Self::LITERAL).0 + if is_match && fits { self.0 } else { 0 })
+    }
+
+    #[inline(always)]
+    const fn with_literal(self, literal: u16) -> Self {
+        Self(self.0 | (literal as u32) << 16)
     }
 }
 
-/// The distance of a match.
-#[repr(C)]
+/// The distance of a match. From the lowest byte on:
+/// - the bits of the codeword and those that are added;
+/// - the bits of the codeword alone, with [`Distance::PERIOD`] for runs;
+/// - the nearest distance of the symbol (two bytes); 0 to leave the fast path, for no match is shorter than that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Distance {
-    /// Bits of the codeword and those that are added.
-    pub(super) bits: u8,
-    /// Bits of the codeword alone; with [`Distance::PERIOD`] for runs.
-    pub(super) codeword: u8,
-    /// The nearest distance of the symbol; 0 to leave the fast path, for no match is shorter than that.
-    pub(super) nearest: i16,
-}
+pub(super) struct Distance(u32);
 
 impl Distance {
     /// The match repeats a period of 12 bytes at most, whatever its length up to 64.
     pub(super) const PERIOD: u8 = 0x40;
     /// Where there is no match: bytes are copied from ahead of the output, and overwritten by the next token.
-    pub(super) const NONE: Self = Self { bits: 0, codeword: 0, nearest: -64 };
+    pub(super) const NONE: Self = Self::new(0, 0, -64);
 
-    const LEAVE: Self = Self { bits: 0, codeword: 0, nearest: 0 };
+    const LEAVE: Self = Self::new(0, 0, 0);
+
+    const fn new(bits: u32, codeword: u8, nearest: i16) -> Self {
+        Self(bits | (codeword as u32) << 8 | (nearest as u16 as u32) << 16)
+    }
+
+    pub(super) const fn bits(self) -> u32 {
+        self.0 & 0xFF
+    }
+
+    pub(super) const fn codeword(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    pub(super) const fn nearest(self) -> i16 {
+        (self.0 >> 16) as i16
+    }
 }
 
 const HALF: usize = 1 << DISTANCE_BITS;
@@ -107,9 +137,9 @@ impl Tables {
 
     /// Builds the tables of a block from the lengths of its codewords; false where zlib or libdeflate would refuse them.
     #[inline(always)]
-    pub(super) fn build(&mut self, literals: &[u8], distances: &[u8]) -> bool {
+    pub(super) fn build(&mut self, literals: &[u8; 288], distances: &[u8; 32]) -> bool {
         // zlib refuses a block that cannot end.
-        let can_end = literals.get(alphabet::END).is_some_and(|&length| length != 0);
+        let can_end = literals[alphabet::END] != 0;
         if !can_end || !self.literals.assign(literals, Lone::One) || !self.far.assign(distances, Lone::OneOrNone) {
             return false;
         }
@@ -126,66 +156,56 @@ impl Tables {
 
     #[inline(always)]
     fn index_distances<const PAIRS: bool>(&mut self) {
-        let table = &mut self.distances[HALF..];
-        table.fill(Distance::LEAVE);
-        each_codeword(&self.far, DISTANCE_BITS, |symbol, codeword, bits| {
-            let Some((nearest, extra)) = alphabet::distance(symbol) else { return };
-            // The largest distance of symbol 6 is 12.
-            let period = if !PAIRS && symbol < 7 { Distance::PERIOD } else { 0 };
-            let entry = Distance { bits: (bits + extra) as u8, codeword: bits as u8 | period, nearest: nearest as i16 };
-            every(table, codeword, bits, entry);
+        let entries = self.far.by_length(DISTANCE_BITS).flat_map(|(bits, symbols, codewords)| {
+            symbols.iter().zip(codewords).filter_map(move |(&symbol, &codeword)| {
+                let (nearest, extra) = alphabet::distance(usize::from(symbol))?;
+                // The largest distance of symbol 6 is 12.
+                let period = if !PAIRS && symbol < 7 { Distance::PERIOD } else { 0 };
+                Some((codeword, bits, Distance::new(bits + extra, bits as u8 | period, nearest as i16)))
+            })
         });
+        enter(&mut self.distances[HALF..], 6, Distance::LEAVE, entries);
     }
 
     #[inline(always)]
     fn index_runs(&mut self) {
         let table = &mut self.tokens[..1 << RUNS_BITS];
-        table.fill(Token::NOTHING);
-        each_codeword(&self.literals, RUNS_BITS, |symbol, codeword, bits| {
-            if symbol < alphabet::END {
-                every(table, codeword, bits, Token { bits: bits as u8, advance: 1, tail: symbol as u16 });
-            } else {
-                index_lengths(table, RUNS_BITS, RUNS_LONGEST, Token::MATCH | Token::ASIDE, symbol, codeword, bits);
+        enter_lengths(table, &self.literals, RUNS_BITS, RUNS_LONGEST, Token::MATCH | Token::ASIDE);
+        for (bits, symbols, codewords) in self.literals.by_length(RUNS_BITS) {
+            for (&symbol, &codeword) in symbols.iter().zip(codewords) {
+                if symbol >= alphabet::END as u16 {
+                    break;
+                }
+                every(table, codeword, bits, Token::new(bits, 1, symbol));
             }
-        });
+        }
     }
 
     #[inline(always)]
     fn index_pairs(&mut self) {
         let table = &mut self.tokens;
-        table.fill(Token::NOTHING);
-        each_codeword(&self.literals, PAIRS_BITS, |symbol, codeword, bits| {
-            index_lengths(table, PAIRS_BITS, PAIRS_LONGEST, Token::MATCH, symbol, codeword, bits);
-        });
+        enter_lengths(table, &self.literals, PAIRS_BITS, PAIRS_LONGEST, Token::MATCH);
         // Literals, each with the length codeword behind it where both fit. What may come behind is the same for all
         // literals of a length: so far the table holds nothing but lengths, and literals fill other places of it.
         let mut behind = [Token::NOTHING; 1 << (PAIRS_BITS - 1)];
-        let mut known = 0;
-        each_codeword(&self.literals, PAIRS_BITS, |symbol, codeword, bits| {
-            if symbol >= alphabet::END {
-                return;
+        for (bits, symbols, codewords) in self.literals.by_length(PAIRS_BITS) {
+            if symbols.first().is_none_or(|&symbol| symbol >= alphabet::END as u16) {
+                continue;
             }
             let behind = &mut behind[..1 << (PAIRS_BITS - bits)];
-            if known != bits {
-                known = bits;
-                for (token, &next) in behind.iter_mut().zip(table.iter()) {
-                    let fits = u32::from(next.bits) <= PAIRS_BITS - bits
-                        && next.is_match()
-                        && next.tail & Token::LITERAL == 0
-                        && (next.advance as usize) < PAIRS_LONGEST;
-                    let next = if fits { next } else { Token { bits: 0, advance: 0, tail: 0 } };
-                    *token = Token {
-                        bits: bits as u8 + next.bits,
-                        advance: next.advance + 1,
-                        tail: next.tail | Token::LITERAL,
-                    };
+            for (token, next) in behind.iter_mut().zip(table.iter()) {
+                *token = next.behind_literal(bits);
+            }
+            for (&symbol, &codeword) in symbols.iter().zip(codewords) {
+                if symbol >= alphabet::END as u16 {
+                    break;
+                }
+                let places = table[usize::from(codeword)..].iter_mut().step_by(1 << bits);
+                for (place, token) in places.zip(behind.iter()) {
+                    *place = token.with_literal(symbol);
                 }
             }
-            let places = table[codeword as usize..].iter_mut().step_by(1 << bits);
-            for (place, &token) in places.zip(behind.iter()) {
-                *place = Token { tail: token.tail | symbol as u16, ..token };
-            }
-        });
+        }
     }
 }
 
@@ -200,38 +220,46 @@ pub(super) const WHOLE_SHARE: u32 = 1 << 15;
 /// From this share of literals on, tables have pairs: column indices have 0.33 to 0.5, counts 0.02 to 0.15.
 const PAIRS_SHARE: u32 = WHOLE_SHARE / 4;
 
-/// Enters a length symbol with each value of its added bits, as far as that fits the index.
+/// Fills a table with nothing but the length symbols, with each value of their added bits, as far as that fits the index.
 #[inline(always)]
-fn index_lengths(table: &mut [Token], index: u32, longest: usize, tail: u16, symbol: usize, codeword: u32, bits: u32) {
-    let Some((shortest, extra)) = alphabet::length(symbol) else { return };
-    if bits + extra > index {
-        return;
+fn enter_lengths<const N: usize>(table: &mut [Token], code: &Code<N>, index: u32, longest: usize, tail: u16) {
+    let entries = code.by_length(index).flat_map(move |(bits, symbols, codewords)| {
+        let lengths =
+            symbols.iter().zip(codewords).rev().take_while(|&(&symbol, _)| usize::from(symbol) > alphabet::END);
+        let lengths = lengths.filter_map(|(&symbol, &codeword)| {
+            let (shortest, extra) = alphabet::length(usize::from(symbol))?;
+            Some((shortest, extra, codeword))
+        });
+        lengths.filter(move |&(_, extra, _)| bits + extra <= index).flat_map(move |(shortest, extra, codeword)| {
+            (0..1_u16 << extra).take_while(move |&added| shortest + usize::from(added) <= longest).map(move |added| {
+                let length = shortest + usize::from(added);
+                (codeword | added << bits, bits + extra, Token::new(bits + extra, length as i8, tail))
+            })
+        })
+    });
+    enter(table, 8, Token::NOTHING, entries);
+}
+
+/// Fills a table with `nothing`, but for entries: each wherever the lowest `bits` of the index are `low`.
+///
+/// Those with few bits are entered into the first 2^`short` places, and these are copied to the others; then the longer ones.
+#[inline(always)]
+fn enter<T: Copy>(table: &mut [T], short: u32, nothing: T, entries: impl Iterator<Item = (u16, u32, T)> + Clone) {
+    let first = 1 << short;
+    table[..first].fill(nothing);
+    let (few, many) =
+        (entries.clone().filter(|&(_, bits, _)| bits <= short), entries.filter(|&(_, bits, _)| bits > short));
+    few.for_each(|(low, bits, entry)| every(&mut table[..first], low, bits, entry));
+    let mut ready = first;
+    while ready < table.len() {
+        table.copy_within(..ready, ready);
+        ready *= 2;
     }
-    for added in 0..1 << extra {
-        let length = shortest + added as usize;
-        if length > longest {
-            return;
-        }
-        let token = Token { bits: (bits + extra) as u8, advance: length as i8, tail };
-        every(table, codeword | added << bits, bits + extra, token);
-    }
+    many.for_each(|(low, bits, entry)| every(table, low, bits, entry));
 }
 
 /// Enters `entry` wherever the lowest `bits` of the index are `low`.
 #[inline(always)]
-fn every<T: Copy>(table: &mut [T], low: u32, bits: u32, entry: T) {
-    table[low as usize..].iter_mut().step_by(1 << bits).for_each(|place| *place = entry);
-}
-
-/// Calls `enter` with each symbol that has a codeword of `most` bits at most, the codeword (first bit lowest) and its length.
-#[inline(always)]
-fn each_codeword<const N: usize>(code: &Code<N>, most: u32, mut enter: impl FnMut(usize, u32, u32)) {
-    let (mut place, mut codeword) = (0, 0);
-    for bits in 1..=most {
-        for _ in 0..code.count[bits as usize] {
-            enter(usize::from(code.symbols[place]), codeword, bits);
-            place += 1;
-            codeword = next_reversed(codeword, bits);
-        }
-    }
+fn every<T: Copy>(table: &mut [T], low: u16, bits: u32, entry: T) {
+    table[usize::from(low)..].iter_mut().step_by(1 << bits).for_each(|place| *place = entry);
 }

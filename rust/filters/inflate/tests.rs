@@ -1,18 +1,26 @@
 //! Fast path and twin beside libdeflate and zlib-rs: whole, cut and damaged streams, all types of blocks, fronts, pairs.
 
+use std::cell::RefCell;
+use std::process::Command;
+
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 use proptest::prelude::*;
 
+use super::super::deflate::Inflater;
 use super::super::tests::encode::repetitive;
 use super::*;
 
 /// What stands around the memory that a stream may write to.
 const GUARD: u8 = 0xC7;
 
-/// The fast path, where there is one, and the twin.
-fn decoders() -> Vec<Pair> {
-    Pair::fast().into_iter().chain([Pair::scalar()]).collect()
+thread_local! {
+    static DECODERS: RefCell<Vec<Pair>> = RefCell::new(Pair::fast().into_iter().chain([Pair::scalar()]).collect());
+}
+
+/// What each decoder gives: the fast path, where there is one, and the twin.
+fn by_each<T>(decode: impl FnMut(&mut Pair) -> T) -> Vec<T> {
+    DECODERS.with_borrow_mut(|decoders| decoders.iter_mut().map(decode).collect())
 }
 
 /// Decodes alone, checks that nothing was written outside of the output, and gives the bytes.
@@ -25,8 +33,7 @@ fn decode(pair: &mut Pair, stored: &[u8], want: Want, room: usize) -> Option<Vec
 
 /// All of a stream, `most` bytes at most: from every decoder, which must agree; `None` where the stream is refused.
 fn whole(stored: &[u8], most: usize, slack: usize) -> Option<Vec<u8>> {
-    let results: Vec<_> =
-        decoders().iter_mut().map(|pair| decode(pair, stored, Want::Whole(most), most + slack)).collect();
+    let results = by_each(|pair| decode(pair, stored, Want::Whole(most), most + slack));
     assert!(results.iter().all(|result| *result == results[0]), "fast path and twin differ");
     if let Some(bytes) = &results[0] {
         let mut out = vec![0; most];
@@ -40,8 +47,7 @@ fn whole(stored: &[u8], most: usize, slack: usize) -> Option<Vec<u8>> {
 
 /// The first bytes of a stream, as [`whole`].
 fn front(stored: &[u8], wanted: usize, slack: usize) -> Option<Vec<u8>> {
-    let results: Vec<_> =
-        decoders().iter_mut().map(|pair| decode(pair, stored, Want::Front(wanted), wanted + slack)).collect();
+    let results = by_each(|pair| decode(pair, stored, Want::Front(wanted), wanted + slack));
     assert!(results.iter().all(|result| *result == results[0]), "fast path and twin differ");
     if let Some(bytes) = &results[0] {
         assert_eq!(*bytes, stream(stored, wanted).0, "zlib differs");
@@ -217,9 +223,9 @@ proptest! {
             other[bit / 8] ^= 1 << (bit % 8);
         }
         let want = if is_front { Want::Front((two.len() as f64 * share) as usize) } else { Want::Whole(two.len()) };
-        for mut pair in decoders() {
-            let expected = decode(&mut pair, &other, want, two.len() + slack);
-            for turn in [false, true] {
+        for results in by_each(|pair| {
+            let expected = decode(pair, &other, want, two.len() + slack);
+            [false, true].map(|turn| {
                 let mut out = [vec![0; one.len() + slack], vec![0; two.len() + slack]];
                 let [first, second] = &mut out;
                 let mut jobs = [
@@ -233,9 +239,13 @@ proptest! {
                 if turn {
                     decoded.reverse();
                 }
+                (decoded, out, expected.clone())
+            })
+        }) {
+            for (decoded, out, expected) in results {
                 prop_assert_eq!(decoded[0], Some(one.len()));
                 prop_assert!(out[0][..one.len()] == one);
-                prop_assert_eq!(decoded[1].map(|len| out[1][..len].to_vec()), expected.clone());
+                prop_assert_eq!(decoded[1].map(|len| out[1][..len].to_vec()), expected);
             }
         }
     }
@@ -296,7 +306,7 @@ fn long_streams() {
         }
     }
     let stored = [&indices, &values].map(|data| Writer::Zlib { level: 4, block: 1 << 20, flush: false }.write(data));
-    for mut pair in decoders() {
+    by_each(|pair| {
         let (mut one, mut two) = (vec![0; indices.len()], vec![0; values.len()]);
         let decoded = pair.decode_two([
             Job { stored: &stored[0], out: &mut one, want: Want::Whole(indices.len()) },
@@ -304,6 +314,36 @@ fn long_streams() {
         ]);
         assert_eq!(decoded, [Some(indices.len()), Some(values.len())]);
         assert!(one == indices && two == values);
+    });
+}
+
+/// The choice is made once in a process, so this test runs itself again in one that has the variable.
+#[test]
+fn the_environment_turns_it_off() {
+    let is_off = std::env::var_os(SWITCH).is_some_and(|value| value == "libdeflate");
+    assert_eq!(Pair::new().is_some(), !is_off && Pair::fast().is_some());
+    let mut noise = noise();
+    let data: Vec<u8> = (0..2000_u32).flat_map(|i| (20 * i + noise() % 20).to_le_bytes()).collect();
+    let stored = Writer::Libdeflate { level: 6 }.write(&data);
+    let (mut inflater, mut out) = (Inflater::default(), [vec![0; 9000], vec![0; 9000]]);
+    let jobs = out.each_mut().map(|out| Job { stored: &stored, out, want: Want::Whole(8000) });
+    let expected = if Pair::new().is_some() { Some(8000) } else { None };
+    assert_eq!(inflater.decode_two(jobs), [expected; 2]);
+    // Nobody else has written there.
+    assert!(out.iter().all(|out| if expected.is_some() {
+        out[..8000] == data
+    } else {
+        out.iter().all(|&byte| byte == 0)
+    }));
+    assert_eq!(inflater.decode_prefix(&stored, &mut out[0], 5000), Ok(5000));
+    assert!(out[0][..5000] == data[..5000]);
+    if !is_off {
+        let this = concat!(module_path!(), "::the_environment_turns_it_off");
+        let this = this.split_once("::").map_or(this, |(_, inside)| inside);
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", this]).env(SWITCH, "libdeflate").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }
 }
 
