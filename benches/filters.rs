@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::io::Write;
 use std::time::Duration;
 
-use annfeed::internals::{Decoder, Filter, Front, Pipeline};
+use annfeed::internals::{Decoder, Filter, Pipeline};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Elements of a chunk.
@@ -43,51 +43,6 @@ fn decode(criterion: &mut Criterion) {
             assert!(out == data, "{name}: wrong bytes");
             group.bench_function(name, |bencher| bencher.iter(|| run(black_box(&mut out))));
         }
-    }
-}
-
-type Make = fn(u64) -> Vec<u8>;
-type Encode = fn(&[u8]) -> Vec<u8>;
-
-/// Pairs of chunks one after the other, as libdeflate decodes them, and both in one loop.
-///
-/// They are many: of one chunk, again and again, the processor learns by heart which way libdeflate's branches go.
-fn two(criterion: &mut Criterion) {
-    let mut decoder = Decoder::new();
-    let pipeline = Pipeline::new(vec![Filter::Deflate]);
-    // zlib-rs finds hardly any of the short matches of indices, which zlib, the writer of files, finds at level 4.
-    for (what, make, encode) in
-        [("values", values as Make, deflate as Encode), ("indices", indices as Make, libdeflate as Encode)]
-    {
-        let chunks: Vec<Vec<u8>> = (0..24).map(make).collect();
-        let (len, stored): (usize, Vec<Vec<u8>>) = (chunks[0].len(), chunks.iter().map(|data| encode(data)).collect());
-        let mut group = criterion.benchmark_group(format!("24 chunks of {what}"));
-        group.throughput(Throughput::Bytes((len * chunks.len()) as u64));
-        let mut one_by_one = |out: &mut [Vec<u8>]| {
-            for (stored, out) in stored.iter().zip(out) {
-                assert_eq!(pipeline.decode(&mut decoder, black_box(stored), 0, &mut out[..len]), Ok(()));
-            }
-        };
-        let mut out = vec![vec![0; len]; chunks.len()];
-        one_by_one(&mut out);
-        assert!(out == chunks, "wrong bytes");
-        group.bench_function("one by one", |bencher| bencher.iter(|| one_by_one(black_box(&mut out))));
-        let mut together = |out: &mut [Vec<u8>]| {
-            for (stored, out) in stored.chunks(2).zip(out.chunks_mut(2)) {
-                let [one, two] = out else { continue };
-                let fronts = [(&stored[0], one), (&stored[1], two)].map(|(stored, out)| Front {
-                    stored: black_box(stored),
-                    mask: 0,
-                    wanted: len,
-                    out,
-                });
-                assert_eq!(pipeline.decode_two_fronts(&mut decoder, len, fronts), [Ok(len), Ok(len)]);
-            }
-        };
-        let mut out = vec![Vec::new(); chunks.len()];
-        together(&mut out);
-        assert!(out.iter().zip(&chunks).all(|(out, data)| out[..len] == data[..]), "wrong bytes");
-        group.bench_function("two at a time", |bencher| bencher.iter(|| together(black_box(&mut out))));
     }
 }
 
@@ -185,14 +140,6 @@ fn deflate(data: &[u8]) -> Vec<u8> {
     encoder.write_all(data).and_then(|()| encoder.finish()).unwrap_or_default()
 }
 
-fn libdeflate(data: &[u8]) -> Vec<u8> {
-    let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
-    let mut stored = vec![0; compressor.zlib_compress_bound(data.len())];
-    let len = compressor.zlib_compress(data, &mut stored).unwrap_or_default();
-    stored.truncate(len);
-    stored
-}
-
 fn shuffle(data: &[u8], element_size: usize) -> Vec<u8> {
     let count = data.len() / element_size;
     let whole = &data[..count * element_size];
@@ -267,5 +214,5 @@ fn quick() -> Criterion {
         .without_plots()
 }
 
-criterion_group! { name = benches; config = quick(); targets = decode, two, unshuffle, prefix }
+criterion_group! { name = benches; config = quick(); targets = decode, unshuffle, prefix }
 criterion_main!(benches);

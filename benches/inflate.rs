@@ -1,0 +1,183 @@
+//! The inflater beside libdeflate, on one core: pairs of chunks of column indices and of values, whole and cut.
+//!
+//! `cargo bench --bench inflate -- [ROUNDS] [FILE ...]`: chunks of each file's X (gzip without byte shuffle; CSR, or dense,
+//! whose chunks are values), or without a file of made-up counts of 30,000 genes. Both write into the same memory; the bytes
+//! are compared first. They take turns, round after round; a ratio is of one round, and the median of all rounds is printed.
+//!
+//! Chunks are many: of one chunk, again and again, the processor learns by heart which way libdeflate's branches go.
+
+use std::error::Error;
+use std::fs::File;
+use std::hint::black_box;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Instant;
+
+use annfeed::internals::{ArrayLayout, Decoder, Filter, Front, MatrixLayout, Pipeline, Storage};
+use libdeflater::{CompressionLvl, Compressor, Decompressor};
+
+type Failure = Box<dyn Error>;
+
+/// Chunks of one kind: more than the processor remembers of them.
+const CHUNKS: usize = 48;
+const ROUNDS: usize = 15;
+/// Elements of a chunk, columns, and values of a cell, of what is made up.
+const ELEMENTS: usize = 41_754;
+const COLUMNS: u32 = 30_000;
+const ROW: usize = 1_620;
+
+fn main() -> Result<(), Failure> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let rounds = arguments.first().and_then(|first| first.parse().ok());
+    if rounds.is_some() {
+        arguments.remove(0);
+    }
+    let rounds = rounds.unwrap_or(ROUNDS).max(1);
+    println!("| chunks | each | libdeflate, MB/s | pairs / libdeflate | first quarters in pairs / libdeflate, whole |");
+    println!("|---|--:|--:|--:|--:|");
+    if arguments.is_empty() {
+        Chunks::made_up("made-up indices", indices)?.run(rounds)?;
+        Chunks::made_up("made-up values", values)?.run(rounds)?;
+    }
+    for path in &arguments {
+        let arrays = match annfeed::internals::open(Path::new(path), "X")? {
+            MatrixLayout::Csr(csr) => vec![("indices", csr.indices), ("values", csr.data)],
+            MatrixLayout::Csc(csc) => vec![("indices", csc.indices), ("values", csc.data)],
+            MatrixLayout::Dense(dense) => vec![("dense", dense)],
+        };
+        let stem = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
+        for (what, array) in arrays {
+            Chunks::of(&format!("{stem}: {what}"), path, &array)?.run(rounds)?;
+        }
+    }
+    Ok(())
+}
+
+/// Chunks as stored, all of one length.
+struct Chunks {
+    name: String,
+    stored: Vec<Vec<u8>>,
+    len: usize,
+}
+
+impl Chunks {
+    /// Chunks of a dataset, from all over it.
+    fn of(name: &str, path: &str, array: &ArrayLayout) -> Result<Self, Failure> {
+        let Storage::Chunked(grid) = &array.storage else { return Err(format!("{name}: not chunked").into()) };
+        if grid.pipeline != Pipeline::new(vec![Filter::Deflate]) {
+            return Err(format!("{name}: not gzip alone").into());
+        }
+        let file = File::open(path)?;
+        let mut stored = Vec::new();
+        let step = grid.table.len().div_ceil(CHUNKS).max(1);
+        for chunk in grid.table.iter().step_by(step).copied().flatten() {
+            let mut bytes = vec![0; chunk.size as usize];
+            file.read_exact_at(&mut bytes, chunk.address)?;
+            stored.push(bytes);
+        }
+        // In pairs.
+        stored.truncate(stored.len() / 2 * 2);
+        let len = grid.chunk.iter().product::<u64>() as usize * array.fill.len();
+        Ok(Self { name: name.to_owned(), stored, len })
+    }
+
+    /// Compressed by libdeflate, which finds the short matches of indices as zlib does; zlib-rs at level 4 does not.
+    fn made_up(name: &str, make: fn(u64) -> Vec<u8>) -> Result<Self, Failure> {
+        let mut compressor = Compressor::new(CompressionLvl::default());
+        let mut stored = Vec::new();
+        for seed in 0..CHUNKS {
+            let data = make(seed as u64);
+            let mut bytes = vec![0; compressor.zlib_compress_bound(data.len())];
+            let len = compressor.zlib_compress(&data, &mut bytes)?;
+            bytes.truncate(len);
+            stored.push(bytes);
+        }
+        Ok(Self { name: name.to_owned(), stored, len: ELEMENTS * 4 })
+    }
+
+    fn run(&self, rounds: usize) -> Result<(), Failure> {
+        let Self { name, stored, len } = self;
+        if stored.is_empty() {
+            println!("| {name} | none | | | |");
+            return Ok(());
+        }
+        let (mut libdeflate, mut decoder) = (Decompressor::new(), Decoder::new());
+        let pipeline = Pipeline::new(vec![Filter::Deflate]);
+        let mut out = [vec![0; *len], vec![0; *len]];
+        let mut decode_pairs = |out: &mut [Vec<u8>; 2], wanted: usize, check: &mut dyn FnMut(usize, &[u8]) -> bool| {
+            for (i, pair) in stored.chunks_exact(2).enumerate() {
+                let [one, two] = &mut *out;
+                let front = |stored, out| Front { stored: black_box(stored), mask: 0, wanted, out };
+                let fronts = [front(&pair[0][..], one), front(&pair[1][..], two)];
+                for (which, decoded) in pipeline.decode_two_fronts(&mut decoder, *len, fronts).into_iter().enumerate() {
+                    if !check(2 * i + which, &out[which][..decoded?.min(wanted)]) {
+                        return Err(format!("{name}: wrong bytes").into());
+                    }
+                }
+            }
+            Ok::<_, Failure>(())
+        };
+        // Every byte, before anything is timed.
+        for wanted in [*len, len / 4] {
+            let mut whole = vec![0; *len];
+            decode_pairs(&mut out, wanted, &mut |i, bytes| {
+                let there = libdeflate.zlib_decompress(&stored[i], &mut whole);
+                there == Ok(*len) && bytes == &whole[..wanted]
+            })?;
+        }
+        let (mut whole, mut cut, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let start = Instant::now();
+            for (i, stored) in stored.iter().enumerate() {
+                libdeflate.zlib_decompress(black_box(stored), &mut out[i % 2][..*len])?;
+            }
+            let theirs = start.elapsed().as_secs_f64();
+            let mut time = |wanted: usize| {
+                let start = Instant::now();
+                decode_pairs(&mut out, wanted, &mut |_, _| true)?;
+                Ok::<_, Failure>(start.elapsed().as_secs_f64())
+            };
+            whole.push(theirs / time(*len)?);
+            cut.push(theirs / time(len / 4)?);
+            rates.push((len * stored.len()) as f64 / theirs / 1e6);
+        }
+        let [whole, cut, rate] = [whole, cut, rates].map(median);
+        println!("| {name} | {} of {len} bytes | {rate:.0} | {whole:.2} | {cut:.2} |", stored.len());
+        Ok(())
+    }
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+/// Counts as sequencing gives them: about half are 1, each further count half as likely.
+fn values(seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
+    let count = |_| (random.next().trailing_zeros() + 1) as f32;
+    (0..ELEMENTS).map(count).flat_map(f32::to_le_bytes).collect()
+}
+
+/// Sorted column indices, row after row.
+fn indices(seed: u64) -> Vec<u8> {
+    let mut random = Random(seed);
+    let mut columns = Vec::with_capacity(ELEMENTS + ROW);
+    while columns.len() < ELEMENTS {
+        let mut row: Vec<u32> = (0..ROW).map(|_| random.next() % COLUMNS).collect();
+        row.sort_unstable();
+        columns.extend(row);
+    }
+    columns.truncate(ELEMENTS);
+    columns.into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
+/// A linear congruential generator (constants of Knuth's MMIX): the same data on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 32) as u32
+    }
+}
