@@ -1,4 +1,4 @@
-"""``python -m annfeed``: the command line."""
+"""``python -m annfeed``."""
 
 import sys
 

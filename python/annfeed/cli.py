@@ -1,7 +1,4 @@
-"""The command ``annfeed``: look at a file, measure it, write it again.
-
-Arguments in, text out; what is said comes from inspection.py, what is measured from the loader itself.
-"""
+"""The command ``annfeed``: ``inspect`` describes a file, ``bench`` measures its orders, ``rewrite`` writes it again."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from annfeed.inspection import inspect_file
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 after an error told on stderr.
+    """Run the command; return 0, or 1 after printing an error to stderr.
 
     Examples
     --------
@@ -35,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Who reads has enough (| head). Python would complain once more when it flushes at its end.
+        # The reader has closed the pipe (| head). Without this Python would report it again at its end.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -46,35 +43,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="annfeed", description="Feeds minibatches from .h5ad files into PyTorch.")
+    parser = argparse.ArgumentParser(prog="annfeed", description="Minibatches from .h5ad files for PyTorch.")
     parser.add_argument("--version", action="version", version=f"annfeed {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     inspect = commands.add_parser(
-        "inspect", help="encoding, chunks, filters, what each order costs, what to set, the obs columns"
+        "inspect", help="print how a file is stored, the cost of each order, settings, and obs columns"
     )
     inspect.set_defaults(run=_inspect)
-    bench = commands.add_parser("bench", help="cells a second from this file, in several orders")
+    bench = commands.add_parser("bench", help="measure cells per second from a file, in several orders")
     bench.set_defaults(run=_bench)
     for command in (inspect, bench):
         command.add_argument("file", help="an .h5ad file")
-        command.add_argument("--elem", default="X", help="where the matrix lies (default: X)")
+        command.add_argument("--elem", default="X", help="place of the matrix (default: X)")
         command.add_argument("--window", type=int, default=6000, help="rows read together (default: 6000)")
     rewrite = commands.add_parser(
-        "rewrite", help="write a file again, compressed so that it is read faster; the source stays as it is"
+        "rewrite", help="write a file again in a form that reads faster; the source is not changed"
     )
     rewrite.set_defaults(run=_rewrite)
     rewrite.add_argument("source", metavar="IN", help="an .h5ad file")
     rewrite.add_argument("target", metavar="OUT", help="the new file")
     rewrite.add_argument("--codec", default="zstd", help="zstd, bitshuffle, lz4, gzip or lzf (default: zstd)")
-    rewrite.add_argument("--level", type=int, help="of zstd (1 to 22, default: 1) or gzip (1 to 9, default: 4)")
-    rewrite.add_argument("--chunk-rows", type=int, help="rows of a chunk, on average (default: few, by their length)")
-    rewrite.add_argument("--overwrite", action="store_true", help="replace OUT if it is there")
+    rewrite.add_argument("--level", type=int, help="level of zstd (1 to 22, default: 1) or gzip (1 to 9, default: 4)")
+    rewrite.add_argument("--chunk-rows", type=int, help="mean rows of a chunk (default: by the length of rows)")
+    rewrite.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     rewrite.add_argument("--threads", type=int, help="threads that decode and compress (default: all cores)")
-    inspect.add_argument("--json", action="store_true", help="for programs")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
     bench.add_argument("--batch-size", type=int, default=128, help="rows of a batch (default: 128)")
-    bench.add_argument("--seconds", type=float, default=5.0, help="for each order (default: 5)")
-    bench.add_argument("--cache", default="0", help="bytes, '4GiB' or 'auto' (default: 0)")
-    bench.add_argument("--output", choices=("dense", "csr"), default="dense", help="kind of batch (default: dense)")
+    bench.add_argument("--seconds", type=float, default=5.0, help="seconds for each order (default: 5)")
+    bench.add_argument("--cache", default="0", help="memory for decoded rows: bytes, '4GiB' or 'auto' (default: 0)")
+    bench.add_argument("--output", choices=("dense", "csr"), default="dense", help="kind of batches (default: dense)")
     return parser
 
 

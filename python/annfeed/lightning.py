@@ -1,7 +1,4 @@
-"""`AnnDataModule`: a dataset's parts as Lightning asks for them: to train, validate, test and predict.
-
-It is plain Lightning around `AnnDataset.split` and the loaders; order, ranks and resuming are theirs.
-"""
+"""`AnnDataModule`: a Lightning data module around `AnnDataset.split` and annfeed's loaders."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ if TYPE_CHECKING:
 else:
 
     def _lightning() -> Any:
-        # The two packages have classes of their own; whichever the user has loaded is the one that will be asked.
+        # The two packages have different classes: use the one that the user has imported.
         names = ["lightning.pytorch", "pytorch_lightning"]
         names.sort(key=lambda name: name not in sys.modules)
         for name in names:
@@ -36,27 +33,27 @@ PARTS = ("train", "val", "test", "predict")
 
 
 class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore]  # Any without lightning
-    """Loaders for Lightning's Trainer over the parts of a dataset.
+    """A Lightning data module over the parts of a dataset.
 
-    Training batches are shuffled anew in each epoch; validation and test batches come in file order; prediction gives
-    each row once, with its ``"index"``. Under DDP each rank gets its share. A checkpoint in mid-epoch goes on with the
-    rest of the epoch, and one of another split is refused.
+    Training rows have a new order in each epoch; validation and test rows keep the dataset's order; prediction delivers
+    each row once, with its ``"index"``. Under DDP each rank gets its share. Resuming from a checkpoint in the middle of
+    an epoch continues that epoch; a checkpoint of another split is refused.
 
     Parameters
     ----------
     data
-        An `AnnDataset`, or what one is made of: a path, an AnnData, several of them.
+        An `AnnDataset`, or the first argument for one: a path, an AnnData, or several of them.
     splits
-        By part, "train", "val", "test", "predict": fractions of the rows that sum to 1, drawn by `AnnDataset.split`; or
-        the positions or the mask of the rows in the dataset. Without "predict", all rows of the dataset are predicted.
+        Dict of the parts "train", "val", "test" and "predict": fractions of the rows that sum to 1, drawn by
+        `AnnDataset.split`; or positions or masks of rows of the dataset. Without "predict", all rows are predicted.
     group_by, stratify, split_seed
-        With fractions: as ``group_by``, ``stratify`` and ``seed`` of `AnnDataset.split`.
+        With fractions: ``group_by``, ``stratify`` and ``seed`` of `AnnDataset.split`.
     batch_size
         Rows of a batch, on each rank.
     block_size, seed, drop_last
-        Of training, as in `AnnDataset.get_optimized_dataloader`.
+        Options of the training loader, as in `AnnDataset.get_optimized_dataloader`.
     dataset_options
-        Keywords of `AnnDataset`, where ``data`` is none yet.
+        Keywords of `AnnDataset`, if ``data`` is not a dataset.
     **loader_options
         Any other keyword of `AnnDataset.get_optimized_dataloader`, for all loaders: ``num_workers``,
         ``prefetch_batches``, ``pin_memory``, ….
@@ -64,14 +61,14 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
     Attributes
     ----------
     dataset
-        All rows.
+        The `AnnDataset` of all rows.
     parts
-        The dataset of each part. Each may be given a ``transform`` of its own.
+        The `AnnDataset` of each part; each can be given its own ``transform``.
 
     Raises
     ------
     ValueError
-        If a part is unknown, there is none to train, or a row is in two of "train", "val" and "test".
+        If a part is unknown, "train" is missing, or a row is in two of "train", "val" and "test".
     TypeError
         If a keyword is unknown, or ``dataset_options`` are given with a dataset.
     IndexError
@@ -119,36 +116,36 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
         self.batch_size = batch_size
         self._training: dict[str, Any] = {"block_size": block_size, "seed": seed, "drop_last": drop_last}
         self._loader_options = loader_options
-        self.train_dataloader()  # a wrong keyword is told now, not when training has begun
+        self.train_dataloader()  # raises now if a keyword is wrong
 
     def train_dataloader(self) -> WindowLoader:
         """Return the loader of the training rows, shuffled."""
         return self._loader("train", shuffle=True, **self._training)
 
     def val_dataloader(self) -> Any:
-        """Return the loader of the validation rows, in file order; ``[]``, Lightning's none, without that part."""
+        """Return the loader of the validation rows, in the dataset's order; ``[]`` without that part."""
         return self._loader("val", shuffle=False) if "val" in self.parts else []
 
     def test_dataloader(self) -> Any:
-        """Return the loader of the test rows, in file order; ``[]`` without that part."""
+        """Return the loader of the test rows, in the dataset's order; ``[]`` without that part."""
         return self._loader("test", shuffle=False) if "test" in self.parts else []
 
     def predict_dataloader(self) -> WindowLoader:
-        """Return the loader of the rows to predict, each once, in file order, with their index."""
+        """Return the loader of the rows to predict, each once, in the dataset's order, with ``"index"``."""
         part = self.parts.get("predict", self.dataset)
         return part.predict_loader(self.batch_size, **self._loader_options)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what tells the split, for Lightning's checkpoints; the place in the epoch is the loader's."""
+        """Return fingerprints of the parts, for Lightning's checkpoints."""
         return {name: part.reader.fingerprint() for name, part in self.parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the split with that of a checkpoint.
+        """Compare the parts with those of a checkpoint.
 
         Raises
         ------
         ValueError
-            If rows to validate or test may have been trained on: a part has other rows, or is another dataset's.
+            If a part has other rows or other data: validation or test rows may have been trained on.
         """
         here = self.state_dict()
         other = [name for name in {**here, **state_dict} if here.get(name) != state_dict.get(name)]

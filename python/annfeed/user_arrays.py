@@ -7,6 +7,7 @@ here only. Who asks for the array knows what its values mean.
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Callable, Iterable, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -244,20 +245,23 @@ def as_text(value: Any) -> str:
 
 
 def positive_int(name: str, value: Any, otherwise: str = "") -> int:
-    """Return an integer from 1 on that a user passed, of Python's or numpy's types.
+    """Return a user's integer as an int; TypeError if it is of no integer type, ValueError if it is below 1.
 
-    ``otherwise`` is what it may be instead, for messages: " or None".
+    ``otherwise`` names other values that are allowed, for messages: " or None".
 
     Examples
     --------
-    >>> positive_int("threads", 2)
+    >>> positive_int("threads", np.int64(2))
     2
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}; expected a positive integer{otherwise}")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; expected a positive integer{otherwise}")
-    return int(value)
+    counted: Any = None if isinstance(value, bool | np.bool_) else value
+    try:
+        number = operator.index(counted)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected a positive integer{otherwise}") from None
+    if number < 1:
+        raise ValueError(f"{name} is {number}; expected a positive integer{otherwise}")
+    return number
 
 
 def _with_a_gap(what: str, array: Any, place: int, rest: Array | None = None) -> Exception:

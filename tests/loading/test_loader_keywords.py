@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.loading.steps_of_loaders import UNSORTED, Plus
@@ -201,7 +202,10 @@ def test_multiprocessing_context_reaches_the_workers(dataset: AnnDataset) -> Non
         ({"batch_size": 0}, ValueError, "batch_size"),
         ({"batch_size": -3}, ValueError, "batch_size"),
         ({"batch_size": "4"}, TypeError, "batch_size"),
-        ({"batch_size": 4.0}, TypeError, "batch_size"),
+        ({"batch_size": 4.0}, TypeError, "batch_size is 4.0; expected a positive integer"),
+        ({"batch_size": True}, TypeError, "batch_size is True"),
+        ({"batch_size": torch.tensor(4.0)}, TypeError, "batch_size"),
+        ({"batch_size": 4.0, "sampler": [1]}, TypeError, "batch_size"),
         ({"block_size": 0}, ValueError, "block_size"),
         ({"block_size": "best"}, ValueError, "block_size is 'best'; expected a positive integer or 'auto'"),
         ({"block_size": 2.5}, TypeError, "block_size"),
@@ -209,7 +213,7 @@ def test_multiprocessing_context_reaches_the_workers(dataset: AnnDataset) -> Non
         ({"seed": 2**64}, ValueError, "seed"),
         ({"seed": "1"}, TypeError, "seed"),
         ({"prefetch_batches": -1}, ValueError, "prefetch_batches"),
-        ({"prefetch_batches": 1.5}, (TypeError, ValueError), "prefetch_batches"),
+        ({"prefetch_batches": 1.5}, TypeError, "prefetch_batches is 1.5; expected an integer"),
         ({"num_workers": -1}, ValueError, "num_workers"),
         ({"timeout": -1}, ValueError, "timeout"),
         ({"prefetch_factor": 2}, ValueError, "prefetch_factor"),
@@ -226,6 +230,16 @@ def test_multiprocessing_context_reaches_the_workers(dataset: AnnDataset) -> Non
 def test_keywords_that_are_refused(dataset: AnnDataset, keywords: dict, error, message: str) -> None:
     with pytest.raises(error, match=message):
         dataset.get_optimized_dataloader(**keywords)
+
+
+@pytest.mark.parametrize("keywords", [{}, {"sampler": UNSORTED}, {"block_size": np.int32(3), "seed": np.uint64(1)}])
+def test_integers_may_be_numpys(dataset: AnnDataset, keywords: dict[str, Any]) -> None:
+    keywords = {"shuffle": len(keywords) > 1, **keywords}
+    loader = dataset.get_optimized_dataloader(np.int64(4), prefetch_batches=np.uint8(1), **keywords)
+    assert (loader.batch_size, loader.prefetch_batches) == (4, 1)
+    assert {type(loader.batch_size), type(loader.prefetch_batches)} == {int}
+    python = {name: v.item() if isinstance(v, np.integer) else v for name, v in keywords.items()}
+    assert rows_of(loader) == rows_of(dataset.get_optimized_dataloader(4, prefetch_batches=1, **python))
 
 
 def test_every_keyword_of_torchs_loader_is_known(dataset: AnnDataset) -> None:

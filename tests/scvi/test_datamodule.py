@@ -175,8 +175,11 @@ def test_what_cannot_be_meant(path: Path, tmp_path: Path) -> None:
         (ValueError, "unlabeled_category", {"unlabeled_category": "unknown"}),
         (ValueError, "train_size", {"train_size": 1.5}),
         (ValueError, "batch_size", {"batch_size": 0}),
+        (TypeError, "batch_size is 12.0; expected a positive integer", {"batch_size": 12.0}),
         (ValueError, "block_size", {"block_size": 0}),
-        (ValueError, "window|chunk_size", {"window": 0}),
+        (ValueError, "window is 0; expected a positive integer", {"window": 0}),
+        (TypeError, "window is '9'", {"window": "9"}),
+        (TypeError, "threads is 1.5", {"threads": 1.5}),
         (IndexError, "120", {"obs_subset": [120]}),
         (FileNotFoundError, "(?i)no such file", {"path_or_paths": tmp_path / "nothing.h5ad"}),
     ):

@@ -286,7 +286,11 @@ def test_epochs_reach_a_user_s_sampler(registered: Any) -> None:
     [
         ({"sampler": [0], "shuffle": True}, ValueError, "sampler and shuffle=True"),
         ({"sampler": [0], "distributed_sampler": True}, ValueError, "sampler and distributed_sampler=True"),
-        ({"sampler": [0], "batch_size": 0}, ValueError, "batch_size"),
+        ({"sampler": [0], "batch_size": 0}, ValueError, "batch_size is 0; expected a positive integer"),
+        ({"batch_size": 2.0}, TypeError, "batch_size is 2.0; expected a positive integer"),
+        ({"sampler": [0], "batch_size": "2"}, TypeError, "batch_size is '2'"),
+        ({"batch_size": True}, TypeError, "batch_size is True"),
+        ({"threads": 2.0}, TypeError, "threads is 2.0; expected a positive integer or None"),
         ({"window": 0}, ValueError, "window is 0"),
         ({"window": 2.5}, TypeError, "window is 2.5"),
         ({"threads": 0}, ValueError, "threads is 0"),
@@ -299,6 +303,15 @@ def test_arguments_that_exclude_each_other_or_are_out_of_range(
 ) -> None:
     with pytest.raises(error, match=message):
         AnnDataLoader(registered, **arguments)
+
+
+@pytest.mark.parametrize("sampler", [None, POSITIONS])
+def test_integers_may_be_numpys(registered: Any, sampler: Any) -> None:
+    ours, theirs = (
+        AnnDataLoader(registered, sampler=sampler, batch_size=size, window=window, threads=threads)
+        for size, window, threads in [(np.int64(7), np.uint16(20), np.int8(1)), (7, 20, 1)]
+    )
+    assert [cells(batch) for batch in ours] == [cells(batch) for batch in theirs]
 
 
 def test_a_wrong_position_is_told_after_the_batches_before_it(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.state import as_position, as_state
 from annfeed.loading.weights import find_weighting
 from annfeed.order.shards import Uneven
-from annfeed.order.windows import Window
+from annfeed.order.windows import Window, integer
 from annfeed.process.ranks import rank_and_world
+from annfeed.user_arrays import positive_int
 
 if TYPE_CHECKING:
     from annfeed.loading.rows import Reads, Rows
@@ -78,7 +79,9 @@ class WindowLoader(DataLoader[Any]):
     ) -> None:
         if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
             batch_size, sampler, batch_sampler = 1, None, sampler  # torch's documented use: the sampler gives batches
-        if batch_sampler is None and batch_size is None:
+        if batch_size is not None:
+            batch_size = positive_int("batch_size", batch_size)
+        elif batch_sampler is None:
             raise ValueError("batch_size is None; expected an integer. A plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None
         if plan is None and sampler is None and batch_sampler is None:
@@ -119,19 +122,16 @@ class WindowLoader(DataLoader[Any]):
         self.seed = seed
         self.shuffle = shuffle
         if prefetch_batches is None:
-            n_rows = batch_size if isinstance(batch_size, int) else 1
-            prefetch_batches = batches_ahead(n_rows * dataset.reader.row_bytes)
+            prefetch_batches = batches_ahead((batch_size or 1) * dataset.reader.row_bytes)
         self.weights = weights
         self.balance = balance
         self.temperature = temperature
         self.replacement = replacement
         self.n_samples = n_samples
         self.order = order
-        self.prefetch_batches = prefetch_batches
+        self.prefetch_batches = integer("prefetch_batches", prefetch_batches, 0)
         self.uneven = uneven
         self.return_index = dataset.reader.return_index if return_index is None else return_index
-        if isinstance(prefetch_batches, bool) or not isinstance(prefetch_batches, int) or prefetch_batches < 0:
-            raise ValueError(f"prefetch_batches is {prefetch_batches!r}; expected an integer from 0 on")
         # The next epoch can use the workers' caches.
         kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.reader.is_of_file)
         self._workers = LoaderWorkers()

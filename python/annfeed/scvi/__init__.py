@@ -1,6 +1,6 @@
-"""scvi-tools models fed from disk: a drop-in loader, one line to use it in a model, and a data module without AnnData.
+"""Models of scvi-tools read from disk: `use(model)`, the loader `AnnDataLoader`, and the data module `SCVIDataModule`.
 
-Nothing here imports scvi-tools before something that needs it is called, and nothing in scvi-tools is patched.
+scvi-tools is imported when a function needs it, and is not patched.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ __all__ = ["AnnDataLoader", "ConcatDataLoader", "SCVIDataModule", "SemiSupervise
 
 
 def __getattr__(name: str) -> Any:
-    # It is a class of Lightning's, which takes seconds to import.
+    # It needs Lightning, which takes seconds to import.
     if name == "SCVIDataModule":
         from annfeed.scvi.datamodule import SCVIDataModule
 

@@ -1,7 +1,7 @@
-"""Counts on disk where scvi-tools takes statistics of raw counts: for the tables of differential expression.
+"""Raw counts on disk for scvi-tools' tables of differential expression.
 
-scvi-tools asks the manager of an AnnData for the matrix and treats it as one in memory, which a backed one is not.
-Here is a manager whose matrices on disk give sums and means of rows, a window of rows at a time.
+scvi-tools takes the matrix from the manager of an AnnData and computes on it as on one in memory, which fails for a
+backed matrix. `streaming` returns a manager whose matrices on disk compute sums and means window by window.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from annfeed.arrays import Int64Array
 from annfeed.inputs.selection import row_indices
 from annfeed.scvi.dataset import RegistryDataset
 
-#: From rows of counts (a float64 array or a scipy matrix) and the places of these rows to something of their shape.
+#: A function of rows of counts (a float64 array or a scipy matrix) and their places; returns an array of that shape.
 Step = Callable[[Any, slice], Any]
 
 
 class StreamedCounts:
-    """A matrix on disk that can be summed as scipy's can, and indexed with rows for means of them.
+    """A matrix on disk with ``sum`` as of a scipy matrix; indexing with rows gives `RowsOfCounts`.
 
-    Anything else is asked of the matrix itself.
+    Other attributes are those of the matrix itself.
 
     Parameters
     ----------
     manager
         As scvi-tools makes it in ``setup_anndata``.
     key
-        Of its registry.
+        Key of the matrix in its registry.
     window
         Rows read together.
     **options
@@ -43,12 +43,12 @@ class StreamedCounts:
         self._rows = RegistryDataset(manager, {key: np.float64}, load_sparse_tensor=True, **options)
         self._key, self._window = key, window
         stored = np.dtype(self._matrix.dtype)
-        #: Of sums and means, which are added up in float64.
+        #: dtype of sums and means, which are computed in float64.
         self.dtype = stored if stored.kind == "f" else np.dtype(np.float64)
         self.shape = (len(self._rows), int(self._matrix.shape[1]))
 
     def __getitem__(self, index: Any) -> Any:
-        """Return rows, for means of them; with rows and columns, what the matrix gives."""
+        """Return rows as `RowsOfCounts`; for a slice, or rows and columns, what the matrix returns."""
         if isinstance(index, tuple | slice):
             return self._matrix[index]
         return RowsOfCounts(self, row_indices(index, self.shape[0]))
@@ -57,7 +57,7 @@ class StreamedCounts:
         return getattr(self._matrix, name)
 
     def sum(self, axis: int | None = None) -> Any:
-        """Return the sum of each row (1), [n_rows, 1], of each column (0), [1, n_columns], or of all (None)."""
+        """Return the sums of rows (axis 1), [n_rows, 1], of columns (0), [1, n_columns], or of all values (None)."""
         rows = RowsOfCounts(self, np.arange(self.shape[0], dtype=np.int64))
         if axis is None:
             return rows.sums().sum().astype(self.dtype)
@@ -67,7 +67,7 @@ class StreamedCounts:
         return np.concatenate(sums).astype(self.dtype)
 
     def read(self, rows: Int64Array) -> Any:
-        """Return rows as a scipy CSR matrix or an array, float64."""
+        """Return rows as a float64 scipy CSR matrix or array."""
         import scipy.sparse as sp
 
         read = self._rows.load(rows).batch(0, len(rows))[self._key]
@@ -83,9 +83,9 @@ class StreamedCounts:
 
 
 class RowsOfCounts:
-    """Some rows, on which steps are done element by element before a mean is taken.
+    """Rows of a matrix on disk, with elementwise steps that are applied window by window when a mean is computed.
 
-    Anything but those steps is done on the rows in memory.
+    Other operations load the rows into memory.
 
     Parameters
     ----------
@@ -94,7 +94,9 @@ class RowsOfCounts:
     rows
         int64, in order.
     steps
-        Done on each window.
+        Steps for each window.
+    dtype
+        dtype of means; None for that of ``counts``.
     """
 
     def __init__(
@@ -104,8 +106,8 @@ class RowsOfCounts:
         self.dtype = counts.dtype if dtype is None else np.dtype(dtype)
 
     def windows(self) -> Any:
-        """Give the rows, a window at a time, each with its place among them."""
-        # Of no rows, too, a window: it has the columns.
+        """Yield the rows window by window, with the place of each window."""
+        # One empty window for no rows: it has the columns.
         for start in range(0, max(len(self._row_numbers), 1), self._counts.window):
             place = slice(start, min(start + self._counts.window, len(self._row_numbers)))
             counts = self._counts.read(self._row_numbers[place])
@@ -120,7 +122,7 @@ class RowsOfCounts:
         return total
 
     def mean(self, axis: int | None = None, dtype: Any = None, out: Any = None) -> npt.NDArray[Any]:
-        """Return the mean of each column (``axis`` 0), also for ``numpy.mean``; ``dtype`` and ``out`` stay None."""
+        """Return the mean of each column (``axis`` 0), also for ``numpy.mean``, which passes ``dtype`` and ``out``."""
         if axis != 0:
             return np.asarray(self._in_memory().mean(axis=axis))
         return (self.sums() / len(self._row_numbers)).astype(self.dtype)
@@ -140,7 +142,7 @@ class RowsOfCounts:
     __hash__ = None  # type: ignore[assignment]  # as of any array
 
     def __getitem__(self, index: Any) -> Any:
-        """Pick columns (``[:, columns]``); anything else of the rows in memory."""
+        """Select columns (``[:, columns]``); anything else loads the rows."""
         if isinstance(index, tuple) and len(index) == 2 and index[0] == slice(None):
             return self._then(lambda counts, _: counts[:, index[1]])
         return self._in_memory()[index]
@@ -164,12 +166,12 @@ def _times(counts: Any, factors: npt.NDArray[Any]) -> Any:
 
 
 class ManagesCounts:
-    """Stands where scvi-tools asks a model for its manager: the same, but for matrices on disk.
+    """Replaces ``get_anndata_manager`` of a model of scvi-tools; its managers are `streaming`.
 
     Parameters
     ----------
     model
-        Of scvi-tools.
+        The model.
     window, cache, threads
         As in `annfeed.AnnDataLoader`.
     """
@@ -185,15 +187,7 @@ class ManagesCounts:
 
 
 def streaming(manager: Any, **options: Any) -> Any:
-    """Return a manager like ``manager`` whose matrices on disk are `StreamedCounts`.
-
-    Parameters
-    ----------
-    manager
-        As scvi-tools makes it in ``setup_anndata``.
-    **options
-        ``window``, ``cache`` and ``threads``.
-    """
+    """Return a copy of ``manager`` whose matrices on disk are `StreamedCounts` with ``options``."""
     other = copy.copy(manager)
     other.get_from_registry = lambda key: _streamed(manager, key, options)
     other.on_disk = manager
@@ -201,7 +195,7 @@ def streaming(manager: Any, **options: Any) -> Any:
 
 
 def stock(manager: Any) -> Any:
-    """Return the manager that was given to `streaming`; any other as it is."""
+    """Return the manager that was passed to `streaming`; any other manager itself."""
     return vars(manager).get("on_disk", manager)
 
 

@@ -1,6 +1,6 @@
-"""`SCVIDataModule`: a model of scvi-tools trained from a path, without an AnnData in memory.
+"""`SCVIDataModule`: trains a model of scvi-tools from a path, without an AnnData in memory.
 
-It is scvi-tools' public way in (a registry, a Lightning data module, a loader for inference) on top of `AnnDataset`.
+It implements scvi-tools' interface (a registry, a Lightning data module, a loader for inference) with `AnnDataset`.
 """
 
 from __future__ import annotations
@@ -28,41 +28,41 @@ from annfeed.user_arrays import positive_int
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
-#: What scvi-tools from 1.5 on passes to `set_split` where its user said nothing.
+#: Arguments that scvi-tools from 1.5 on passes to `set_split` by default.
 _UNSAID = (0.9, None, True)
 
 
 class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore]  # Any without lightning
-    """Batches of .h5ad files for a model of scvi-tools, with the registry that the model is made from.
+    """A Lightning data module of .h5ad files for a model of scvi-tools, with the registry to make the model.
 
-    Files stay on disk; in memory are the obs columns named here, the window, and the cache.
+    Files stay on disk; memory holds the obs columns named here, the window, and the cache.
 
     Parameters
     ----------
     path_or_paths
-        Of an .h5ad file, or of several: their cells, one file after the other, with the genes of the first.
+        Path of an .h5ad file, or of several, whose cells follow each other, with the genes of the first.
     layer, batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
         As in ``scvi.model.SCVI.setup_anndata``.
     unlabeled_category
-        The label of unlabelled cells, for SCANVI; None for none.
+        Label of unlabelled cells, for SCANVI; None for none.
     sample_key
-        The obs column of samples, for MRVI (``model_name="MRVI"``); None for none.
+        Obs column of samples, for MRVI (``model_name="MRVI"``); None for none.
     obs_subset, var_subset
-        The cells and genes to take, as in `annfeed.AnnDataset`; None for all.
+        Cells and genes to use, as in `annfeed.AnnDataset`; None for all.
     train_size, validation_size, shuffle_set_split
         As in ``model.train``: the split into training, validation and test cells, drawn with ``scvi.settings.seed``.
     batch_size
         Cells of a batch.
     block_size
         1: training cells in a uniform pseudo-random order. k: runs of k neighbouring cells are shuffled, then the cells
-        of each window; "auto": runs cut at the file's chunk borders. Larger is faster on files beyond the cache.
+        of each window. "auto": runs are cut at the chunk borders of the file. Larger runs read faster if the decoded
+        file does not fit the cache.
     seed
-        Of the order; None draws one from torch's global generator (``scvi.settings.seed``) at each epoch.
+        Seed of the order; None draws one from torch's global generator (``scvi.settings.seed``) in each epoch.
     window, cache, threads
         As in `annfeed.AnnDataLoader`.
     model_name
-        Name of the model class that the registry is for: "SCVI", "SCANVI"; with scvi-tools 1.5 also "LinearSCVI",
-        "PEAKVI" and "MRVI".
+        Class name of the model: "SCVI", "SCANVI"; with scvi-tools 1.5 also "LinearSCVI", "PEAKVI" and "MRVI".
     **loader_kwargs
         Any other keyword of `AnnDataset.get_optimized_dataloader`: ``num_workers``, ``prefetch_batches``,
         ``pin_memory``, ``drop_last``.
@@ -70,13 +70,13 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
     Raises
     ------
     KeyError
-        If a file has no such layer, obs column or gene.
+        If a file lacks the layer, an obs column or a gene.
     TypeError
-        If an AnnData is given: its obs may change, and a registry is made once. `annfeed.scvi.use` is for these.
+        If an AnnData is given (use `annfeed.scvi.use`), or a number is not an integer.
     ValueError
-        If a category is missing in some cell, sizes leave no training cell, or the model does not take a key.
+        If a cell has no category, sizes leave no training cell, or the model does not take a key.
     UnsupportedError
-        If this scvi-tools cannot make ``model_name`` without an AnnData.
+        If the installed scvi-tools cannot make ``model_name`` without an AnnData.
     OSError
         If a file cannot be read.
 
@@ -134,7 +134,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             elem=elem,
             obs_columns=[],
             var_subset=_genes(paths, elem, var_subset),
-            chunk_size=window,
+            chunk_size=positive_int("window", window),
             cache=cache,
             threads=threads,
         )
@@ -167,81 +167,80 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             np.zeros(len(obs), dtype=np.int64) if labels_key is None else obs[labels_key]
         )
         self.unlabeled_category = unlabeled_category
-        positive_int("batch_size", batch_size)
-        self.batch_size = batch_size
+        self.batch_size = positive_int("batch_size", batch_size)
         self._order: dict[str, Any] = {"block_size": block_size, "seed": seed}
         self._loader_kwargs = loader_kwargs
         self._sizes = (train_size, validation_size, shuffle_set_split)
         self._split()
-        self.train_dataloader()  # a wrong keyword or size is told now, not in the middle of train
+        self.train_dataloader()  # raises now if a keyword or size is wrong
 
-    # --- what scvi-tools asks for ----------------------------------------------------------------------------------
+    # --- the interface for scvi-tools ------------------------------------------------------------------------------
 
     @property
     def registry(self) -> dict[str, Any]:
-        """What a model is made from: ``scvi.model.SCVI(registry=data.registry)``."""
+        """The registry to make a model: ``scvi.model.SCVI(registry=data.registry)``."""
         return self._registered.registry
 
     @property
     def n_obs(self) -> int:
-        """Cells."""
+        """Number of cells."""
         return len(self._rows)
 
     @property
     def n_vars(self) -> int:
-        """Genes."""
+        """Number of genes."""
         return len(self.var_names)
 
     @property
     def n_batch(self) -> int:
-        """Categories of ``batch_key``; 1 without it."""
+        """Number of categories of ``batch_key``; 1 without it."""
         return int(self._registered.summary["n_batch"])
 
     @property
     def n_labels(self) -> int:
-        """Categories of ``labels_key`` that a model tells apart: not that of unlabelled cells; 1 without a key."""
+        """Number of categories of ``labels_key`` without that of unlabelled cells; 1 without a key."""
         unlabelled = self.unlabeled_category is not None and self.unlabeled_category in self.labels_
         return int(self._registered.summary["n_labels"]) - unlabelled
 
     @property
     def n_samples(self) -> int:
-        """Categories of ``sample_key``; 0 without it."""
+        """Number of categories of ``sample_key``; 0 without it."""
         return int(self._registered.summary.get("n_sample", 0))
 
     @property
     def n_continuous_cov(self) -> int:
-        """Continuous covariates."""
+        """Number of continuous covariates."""
         return int(self._registered.summary.get("n_extra_continuous_covs", 0))
 
     @property
     def n_cats_per_cov(self) -> tuple[int, ...] | None:
-        """Categories of each categorical covariate; None without any."""
+        """Number of categories of each categorical covariate; None without any."""
         return tuple(self._registered.state("extra_categorical_covs").get("n_cats_per_key", ())) or None
 
     @property
     def batch_labels(self) -> npt.NDArray[Any]:
-        """What the codes of batches stand for."""
+        """The batch categories, in the order of their codes."""
         return np.asarray(self._registered.state("batch")["categorical_mapping"])
 
     @property
     def label_keys(self) -> npt.NDArray[Any]:
-        """What the codes of labels stand for."""
+        """The labels, in the order of their codes."""
         return np.asarray(self._registered.state("labels")["categorical_mapping"])
 
     @property
     def n_train(self) -> int:
-        """Training cells."""
+        """Number of training cells."""
         return len(self.train_idx)
 
     @property
     def n_val(self) -> int:
-        """Validation cells."""
+        """Number of validation cells."""
         return len(self.val_idx)
 
     def set_batch_size(self, batch_size: int | None) -> None:
-        """Set the cells of a batch; None leaves them as they are. scvi-tools calls it from 1.5 on."""
+        """Set the batch size, unless it is None. scvi-tools from 1.5 on calls it."""
         if batch_size is not None:
-            self.batch_size = batch_size
+            self.batch_size = positive_int("batch_size", batch_size)
 
     def set_split(
         self,
@@ -250,10 +249,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         shuffle_set_split: bool = True,
         batch_size: int | None = None,
     ) -> None:
-        """Split the cells anew. scvi-tools calls it from 1.5 on, in ``train``.
-
-        Its default values leave a split that was asked for when the data module was made as it is.
-        """
+        """Split the cells again; default values keep the sizes. scvi-tools from 1.5 on calls it in ``train``."""
         self.set_batch_size(batch_size)
         asked = (train_size, validation_size, shuffle_set_split)
         if asked not in (_UNSAID, (None, None, True)):
@@ -263,17 +259,16 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
     def train_dataloader(self) -> Any:
         """Return the loader of the training cells, shuffled.
 
-        While a model that learns labels is trained (SCANVI), it gives pairs: a batch of all training cells, and one of
-        those that have a label.
+        While SCANVI is trained, it gives pairs: a batch of all training cells, and one of labelled training cells.
         """
         return self._for_training(self.train_idx, shuffle=True, **self._loader_kwargs)
 
     def val_dataloader(self) -> Any:
-        """Return the loader of the validation cells, in pairs as in training; none for Lightning if there are none."""
+        """Return the loader of the validation cells, in pairs as in training; ``[]`` without validation cells."""
         return self._for_training(self.val_idx, shuffle=False, **self._whole) if len(self.val_idx) else []
 
     def test_dataloader(self) -> Any:
-        """Return the loader of the cells that are in neither; none for Lightning if there are none."""
+        """Return the loader of the remaining cells; ``[]`` without such cells."""
         return self._unshuffled(self.test_idx) if len(self.test_idx) else []
 
     def inference_dataloader(
@@ -284,17 +279,17 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         Parameters
         ----------
         indices
-            The cells, in the order wanted: positions or a mask; None for all, in the order of the files.
+            Cells in their order: positions or a mask; None for all, in the order of the files.
         batch_size
             Cells of a batch; None for that of the data module.
         """
         return self._unshuffled(row_indices(indices, self.n_obs, lambda: self.obs_names), batch_size)
 
-    # --- how ---------------------------------------------------------------------------------------------------------
+    # --- internals ---------------------------------------------------------------------------------------------------
 
     @property
     def _whole(self) -> dict[str, Any]:
-        """Keywords of a loader that leaves no cell out."""
+        """Keywords of a loader that leaves out no cell."""
         return {**self._loader_kwargs, "drop_last": False}
 
     def _unshuffled(self, cells: Int64Array, batch_size: int | None = None) -> WindowLoader:
@@ -308,7 +303,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         labelled = cells[self.labels_[cells] != self.unlabeled_category]
         if len(labelled) == 0:
             return with_labelled(loader, None)
-        # A batch of fewer cells than asked for is better than none, should there be so few of them.
+        # If there are fewer labelled cells than a batch, deliver them as a smaller batch.
         kwargs["drop_last"] = bool(kwargs.get("drop_last", False)) and len(labelled) >= self.batch_size
         return with_labelled(loader, self._loader(labelled, self.batch_size, shuffle=shuffle, **kwargs))
 
@@ -332,7 +327,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
 
 
 def _paths(path_or_paths: Any) -> list[FilePath]:
-    """The paths as a list, of which there is one at least."""
+    """Return the paths as a list of at least one."""
     several = isinstance(path_or_paths, Iterable) and not isinstance(path_or_paths, str | bytes)
     paths = list(path_or_paths) if several else [path_or_paths]
     if not paths:
@@ -348,7 +343,7 @@ def _paths(path_or_paths: Any) -> list[FilePath]:
 
 
 def _genes(paths: list[Any], elem: str, var_subset: Any) -> Any:
-    """The genes to take: of several files those of the first, by name, which each of the others must have."""
+    """Return ``var_subset``; for files with different genes, the names of the first file's, which all must have."""
     if len(paths) == 1:
         return var_subset
     place = Elem.parse(elem)
@@ -358,13 +353,13 @@ def _genes(paths: list[Any], elem: str, var_subset: Any) -> Any:
     chosen = column_subset(var_subset, len(first), lambda: first, f"{paths[0]}: 'var'")
     genes = list(first if chosen is None else first[chosen])
     for path, names in zip(paths[1:], others, strict=True):
-        if names.is_unique:  # else `AnnDataset` says what is wrong
+        if names.is_unique:  # else `AnnDataset` raises
             column_subset(genes, len(names), names.copy, f"{path}: 'var'")
     return genes
 
 
 def _warn_unless_counts(cells: AnnDataset, elem: str) -> None:
-    """As scvi-tools does in ``setup_anndata``, by a look at the first rows of each file."""
+    """Warn, as scvi-tools does in ``setup_anndata``, if the first rows of a file are not counts."""
     for source, rows in zip(cells.sources, cells.source_rows, strict=True):
         if len(rows) == 0:
             raise ValueError(f"found no cells in {source}; expected at least one")

@@ -1,7 +1,4 @@
-"""The rows of a registry as a torch dataset that gives whole batches, and a subset of it that keeps their order.
-
-Fields read; here they are put together. No order is decided, no thread is started.
-"""
+"""Torch datasets of the data that scvi-tools registered: of an AnnData's registry, and of .h5ad files."""
 
 from __future__ import annotations
 
@@ -28,23 +25,23 @@ from annfeed.scvi.same_cells import SameCells
 
 
 class RegistryDataset(ThroughFile, Dataset[Batch]):
-    """The registered data of an AnnData; indexed with rows, it gives a batch of them, in the order asked for.
+    """The registered data of an AnnData; indexing with rows returns a batch of them, in their order.
 
     Parameters
     ----------
     adata_manager
         As scvi-tools makes it in ``setup_anndata``.
     getitem_tensors
-        The keys of a batch: all, a list, or ``{key: numpy dtype}``.
+        Keys of a batch: None for all, a list, or ``{key: numpy dtype}``.
     load_sparse_tensor
-        Give torch sparse tensors for sparse data.
+        Return torch sparse tensors for sparse data.
     cache, threads
         As in `annfeed.AnnDataset`.
 
     Raises
     ------
     ValueError
-        If the manager has no AnnData, or ``getitem_tensors`` is neither list nor dict.
+        If the manager has no AnnData, or ``getitem_tensors`` is neither a list nor a dict.
     KeyError
         If a key is not registered.
     """
@@ -72,16 +69,16 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         self._fields = self._fields_now()
 
     def at_epoch(self) -> RegistryDataset:
-        """Return the dataset as it is now, for an epoch: what is registered later does not reach it.
+        """Return a copy for an epoch; what is registered later does not change it.
 
         Raises
         ------
         StaleDataError
             If the AnnData has other cells or genes than when the dataset was made.
         UnknownNameError
-            If what is registered is no longer there.
+            If registered data were deleted.
         """
-        if self.adata_manager is None:  # one of an epoch, or in another process
+        if self.adata_manager is None:  # a copy for an epoch, or in another process
             return self
         self._same.check()
         now = copy.copy(self)
@@ -101,21 +98,20 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
 
     @property
     def streamed(self) -> bool:
-        """Whether something comes from disk."""
+        """Whether a key is read from disk."""
         return any(field.streamed for field in self._fields.values())
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of what is read for a row, as delivered; sparse ones are taken for a quarter of dense ones."""
+        """Bytes that are read for a row, as delivered; a sparse row is estimated as a quarter of a dense one."""
         return sum(field.row_bytes for field in self._fields.values() if isinstance(field, StreamedField))
 
     @property
     def registered_keys(self) -> Any:
-        """The keys that are registered."""
+        """The registered keys."""
         return self.adata_manager.data_registry.keys()
 
     def __len__(self) -> int:
-        """Return the number of rows of the AnnData."""
         return self._n_obs
 
     def __getitem__(self, index: int | Sequence[int] | Int64Array | slice) -> Batch:
@@ -129,7 +125,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         Raises
         ------
         TypeError
-            If it is none of these.
+            If ``index`` is none of these.
         IndexError
             If a position is out of range.
         """
@@ -140,14 +136,14 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         return self.at_epoch().load(rows).batch(0, len(rows))
 
     def load(self, rows: Int64Array) -> LoadedWindow:
-        """Read ``rows`` (any order, repeats allowed) together, to make batches of them."""
+        """Read ``rows`` (any order, repeats allowed) together, as a window."""
         fields, threads = self._fields, reading_threads(self.threads)
         return LoadedWindow(
             lambda: {key: field.read(rows, threads) for key, field in fields.items()}, lambda start, stop: {}
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # A worker needs the fields only; a backed AnnData does not pickle.
+        # A worker needs only the fields; a backed AnnData does not pickle.
         return {**self.__dict__, "adata_manager": None, "_same": None}
 
 
@@ -157,7 +153,7 @@ class RowSubset(ThroughFile, Subset[Batch]):
     Parameters
     ----------
     dataset
-        Gives them.
+        The dataset.
     indices
         int64 positions, from 0; repeats allowed.
     """
@@ -174,35 +170,35 @@ class RowSubset(ThroughFile, Subset[Batch]):
         return f"{len(self.indices):,} of {len(self.dataset):,} cells, registered as {keys}"
 
     def at_epoch(self) -> RowSubset:
-        """Return the same rows of the dataset as it is now."""
+        """Return the same rows of a copy for an epoch."""
         return RowSubset(self.dataset.at_epoch(), self.indices)
 
     def __getitem__(self, idx: Any) -> Batch:
-        """Return a batch of the positions ``idx`` (one, or many)."""
+        """Return a batch of the positions ``idx`` (one or several)."""
         return self.dataset[self.indices[idx]]
 
     def __getitems__(self, indices: Any) -> list[Batch]:
-        """Return a batch of one for each position: what a plain torch DataLoader asks for."""
+        """Return a batch of one row for each position. A plain torch DataLoader calls it."""
         return [self[[index]] for index in indices]
 
     def load(self, positions: Int64Array) -> LoadedWindow:
-        """Read the rows at ``positions`` together, to make batches of them."""
+        """Read the rows at ``positions`` together, as a window."""
         return self.dataset.load(self.indices[positions])
 
 
 class CellReader(RowReader):
-    """Reads cells whose batches have values by registry key where those of `AnnDataset` have obs columns."""
+    """Reads cells; batches have the values of registry keys instead of obs columns."""
 
-    #: By key: [n_rows of all files, k], in the dtype of a batch.
+    #: Values by key, [n_rows of all files, k], in the dtype of a batch.
     columns: Mapping[str, npt.NDArray[Any]] = MappingProxyType({})
 
     def obs_batch(self, rows: Int64Array) -> Batch:
-        """Return the values of ``rows``."""
+        """Return the values at ``rows``."""
         return {key: torch.from_numpy(values[rows]) for key, values in self.columns.items()}
 
 
 class FileCells(AnnDataset):
-    """The cells of .h5ad files, whose batches have values by registry key where those of `AnnDataset` have obs columns.
+    """An `AnnDataset` whose batches have the values of registry keys instead of obs columns.
 
     Examples
     --------

@@ -1,7 +1,4 @@
-"""What a registry key holds, as rows for a batch: something in memory, or a matrix streamed from disk.
-
-A field reads the rows of a window together; batches are then made of them. scvi/registry.py finds where a key lies.
-"""
+"""Fields: the data of a registry key, in memory or on disk, as rows of batches. scvi/registry.py makes them."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ from annfeed.batches.window import WindowRows
 from annfeed.memory.sparse import compressed
 from annfeed.sources.base import decoded
 
-#: What the core casts as numpy does. Everything else is read as it is stored and cast by numpy, as scvi-tools does.
+#: dtypes that the core casts as numpy does. Others are read as stored and cast by numpy, as scvi-tools does.
 _FLOATS = {"float16": torch.float16, "float32": torch.float32, "float64": torch.float64}
-#: From this size of a batch on, the core (and recycled memory) is faster than scipy.
+#: Bytes of a batch from which on the core, with recycled memory, is faster than scipy.
 _LARGE = 8 << 20
 
 
@@ -31,10 +28,10 @@ class Field(Protocol):
 
     @property
     def streamed(self) -> bool:
-        """Whether rows come from disk, so that reading many together pays."""
+        """Whether rows are read from disk."""
 
     def read(self, rows: Int64Array, threads: int) -> WindowRows:
-        """Read ``rows`` (any order, repeats allowed) together, to make arrays or sparse tensors of them."""
+        """Read ``rows`` (any order, repeats allowed) together."""
 
 
 class ArrayField:
@@ -43,9 +40,9 @@ class ArrayField:
     Parameters
     ----------
     values
-        [n_obs, ...].
+        Array [n_obs, ...].
     dtype
-        Of a batch; cast as numpy does.
+        dtype of a batch, cast as by numpy.
 
     Examples
     --------
@@ -62,7 +59,7 @@ class ArrayField:
         self._dtype = np.dtype(dtype)
 
     def read(self, rows: Int64Array, threads: int) -> WindowRows:
-        """Return the rows: nothing is to be read, batches are copies."""
+        """Return the rows; batches are copies."""
         return WindowRows(self.values, rows, lambda values, rows: values[rows].astype(self._dtype, copy=False))
 
 
@@ -74,10 +71,9 @@ class SparseField:
     matrix
         CSR (or CSC, with ``as_tensor``), [n_obs, n_vars].
     dtype
-        Of a batch; cast as numpy does.
+        dtype of a batch, cast as by numpy.
     as_tensor
-        Give torch sparse tensors of the matrix' own layout, with int32 or int64 indices as it has, instead of dense
-        arrays.
+        Return torch sparse tensors with the layout and index dtype of the matrix, instead of dense arrays.
 
     Examples
     --------
@@ -100,7 +96,7 @@ class SparseField:
             self._large = LargeBatches(matrix, read_as)
 
     def read(self, rows: Int64Array, threads: int) -> WindowRows:
-        """Return the rows: nothing is to be read, batches are copies."""
+        """Return the rows; batches are copies."""
         return WindowRows(self.matrix, rows, partial(self._batch, threads=threads))
 
     def _batch(self, matrix: Any, slots: Int64Array, threads: int) -> npt.NDArray[Any] | torch.Tensor:
@@ -111,23 +107,15 @@ class SparseField:
         if not self._as_tensor:
             dense: npt.NDArray[Any] = rows.toarray()
             return dense
-        # scipy knows of a matrix once it has looked, and not of rows of it.
+        # scipy caches this flag for a matrix, but not for rows of it.
         if not self.matrix.has_canonical_format and not rows.has_canonical_format:
-            rows.sum_duplicates()  # torch wants sorted, distinct indices
+            rows.sum_duplicates()  # torch requires sorted, distinct indices
         indptr, indices, data = map(torch.from_numpy, (rows.indptr, rows.indices, rows.data))
         return compressed(indptr, indices, data, rows.shape, rows.format)
 
 
 class LargeBatches:
-    """Makes large dense batches of a sparse matrix in memory, which the core does faster than scipy.
-
-    Parameters
-    ----------
-    matrix
-        CSR; only its width is kept.
-    dtype
-        Of a batch.
-    """
+    """Makes large dense batches of a CSR matrix in memory with the core, which is faster than scipy there."""
 
     def __init__(self, matrix: Any, dtype: torch.dtype) -> None:
         self._tensors = TensorMaker("registered data in memory", matrix.shape[1])
@@ -147,13 +135,13 @@ class StreamedField:
     Parameters
     ----------
     matrix
-        Reads them.
+        The matrix.
     stored
-        The numpy dtype of its values on disk.
+        numpy dtype of its values on disk.
     dtype
-        Of a batch.
+        dtype of a batch.
     as_tensor
-        Give torch sparse CSR tensors instead of dense arrays.
+        Return torch sparse CSR tensors instead of dense arrays.
     """
 
     streamed = True
@@ -167,7 +155,7 @@ class StreamedField:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row as delivered; a sparse one is taken for a quarter of a dense one."""
+        """Bytes of a delivered row; a sparse row is estimated as a quarter of a dense one."""
         dense = self.matrix.n_vars * self._dtype.itemsize
         return dense if self._output == "dense" else dense // 4
 
@@ -186,5 +174,5 @@ class StreamedField:
 
 
 def no_names() -> Any:
-    """Stand for the column names of a matrix whose key has none of its own."""
+    """Return no column names, for a matrix of a registry key."""
     raise NotImplementedError("a registry key has no column names of its own; adata.var_names has them")

@@ -1,6 +1,6 @@
-"""Batches of all cells next to batches of labelled ones, for a model that learns labels from a data module.
+"""Pairs of batches, of all cells and of labelled cells, for training SCANVI with a data module.
 
-As scvi-tools' own loaders do for SCANVI: the longer of the two makes the epoch, the shorter one begins anew.
+As with scvi-tools' own loaders, the longer of the two loaders makes the epoch, and the shorter one begins again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import CombinedLoader
 
 
 class NoCells:
-    """Gives None in place of each of ``n`` batches: there are no labelled cells among these.
+    """Yields None in place of ``n`` batches of labelled cells, for data without labels.
 
     Examples
     --------
@@ -24,21 +24,19 @@ class NoCells:
         self._n = n
 
     def __iter__(self) -> Iterator[None]:
-        """Give the epoch."""
         return iter([None] * self._n)
 
     def __len__(self) -> int:
-        """Return the number of batches."""
         return self._n
 
 
 def with_labelled(cells: Any, labelled: Any | None) -> CombinedLoader:
-    """Return a loader of pairs: a batch of all cells, and one of labelled cells (None where there are none).
+    """Return a loader of pairs: a batch of all cells, and one of labelled cells (or None).
 
     Parameters
     ----------
     cells, labelled
-        Loaders with a length; ``labelled`` is None where no cell has a label.
+        Loaders with a length; ``labelled`` is None if no cell has a label.
 
     Examples
     --------
@@ -51,12 +49,7 @@ def with_labelled(cells: Any, labelled: Any | None) -> CombinedLoader:
 
 
 def learns_labels(trainer: Any) -> bool:
-    """Whether a trainer is at work on a model of scvi-tools that takes such pairs.
-
-    Parameters
-    ----------
-    trainer
-        Of Lightning; None for none.
+    """Whether a Lightning trainer (or None) is training a model of scvi-tools that takes such pairs.
 
     Examples
     --------

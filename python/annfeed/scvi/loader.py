@@ -1,7 +1,7 @@
-"""`AnnDataLoader`: scvi-tools' loader with the data left on disk, in the order asked for.
+"""`AnnDataLoader`: a replacement of scvi-tools' loader that reads from disk.
 
-scvi/samplers.py decides which rows make a batch, scvi/dataset.py what a batch holds. Here they become a torch
-DataLoader: windows, read-ahead, workers, and the same use of torch's generators as the stock class makes.
+scvi/samplers.py chooses the rows of batches, scvi/dataset.py makes them. It draws from torch's generators exactly what
+the stock class draws.
 """
 
 from __future__ import annotations
@@ -31,47 +31,47 @@ from annfeed.user_arrays import positive_int
 
 
 class AnnDataLoader(DataLoader[Any]):
-    """A torch DataLoader over the data that scvi-tools registered: the stock class' batches, streamed from disk.
+    """A torch DataLoader over the data that scvi-tools registered: the batches of the stock class, read from disk.
 
-    Everything that lies on disk (``X`` of a backed AnnData, layers left there) is read in windows, ahead of the model;
-    everything else is taken from memory, as it is when an epoch begins; workers are new in each. Batches are dicts of
-    2-D tensors by registry key.
+    Data on disk (``X`` of a backed AnnData, layers left there) are read in windows ahead of the model. Other data are
+    taken from memory, as they are when an epoch begins; workers are started anew in each epoch. Batches are dicts of
+    2-D tensors, ``[B, …]``, by registry key.
 
     Parameters
     ----------
     adata_manager
         The AnnDataManager of an AnnData that was set up: ``model.adata_manager``.
     indices
-        The cells, in the order wanted: integer positions (repeats allowed, negative ones count from the end) or a
-        boolean mask of length n_obs; list, numpy, pandas or torch. None for all.
+        Cells in their order: integer positions (repeats allowed, negative ones count from the end) or a boolean mask
+        ``[n_obs]``; a list, or an array of numpy, pandas or torch. None for all.
     batch_size
         Cells of a batch; with ``distributed_sampler``, on each rank.
     shuffle
-        A new order each epoch, drawn from ``generator=``, else from torch's global generator.
+        A new order in each epoch, drawn from ``generator=``, else from torch's global generator.
     sampler
-        Positions in ``indices`` (then grouped by ``batch_size`` and ``drop_last``), or sequences of positions (then
-        those are the batches). Excludes ``shuffle``.
+        Iterable of positions in ``indices``, which are grouped by ``batch_size`` and ``drop_last``; or of sequences of
+        positions, which are the batches. Excludes ``shuffle``.
     drop_last
-        Leave out a last batch that is short.
+        Leave out a last batch that is not full.
     drop_dataset_tail
         With ``distributed_sampler``: leave out the last cells that would make ranks unequal, instead of repeating some.
     data_and_attributes
-        Registry keys to deliver, in this order, as a list, or as ``{key: numpy dtype}``. None for all, codes as int64
-        and the rest as float32.
+        Registry keys to deliver, in this order, as a list or as ``{key: numpy dtype}``. None for all, with codes as
+        int64 and the rest as float32.
     iter_ndarray
         Deliver numpy arrays instead of tensors. Overrides ``collate_fn``.
     distributed_sampler
-        Deliver this rank's share; the order of an epoch is then set by ``loader.sampler.set_epoch``, as Lightning does.
+        Deliver the share of this rank; ``loader.sampler.set_epoch``, which Lightning calls, then sets the order.
     load_sparse_tensor
-        Deliver sparse data as torch sparse CSR tensors (CSC where a matrix in memory is CSC).
+        Deliver sparse data as torch sparse CSR tensors (CSC for a CSC matrix in memory).
     window
-        Cells read together from disk. It bounds memory, and it is what makes reading fast.
+        Cells read together from disk. More cells read faster and take more memory.
     cache
-        Bytes of decoded rows to keep in memory: a number, "4GiB", 0 for none, or "auto" for half of the free memory,
-        which all datasets of the process and its workers share.
+        Bytes of decoded rows to keep in memory: a number, a text like "4GiB", 0 for none, or "auto" for half of the
+        free memory, shared by all datasets of the process and its workers.
     threads
-        Threads for reading; None for the cores that this process may use (affinity, CPU quota of the container),
-        divided among the ranks of the machine, and for one in a torch worker.
+        Threads for reading. None: the cores available to the process (affinity, CPU quota of the container), divided by
+        the number of ranks on the machine; 1 in a torch worker.
     **kwargs
         Any other keyword of ``torch.utils.data.DataLoader``. ``num_workers`` and ``persistent_workers`` default to
         ``scvi.settings``.
@@ -79,7 +79,7 @@ class AnnDataLoader(DataLoader[Any]):
     Raises
     ------
     TypeError
-        If a keyword is unknown, or ``indices`` are neither positions nor a mask.
+        If a keyword is unknown, a number is not an integer, or ``indices`` are neither positions nor a mask.
     ValueError
         If a mask has the wrong length, options exclude each other, or one is out of range.
     IndexError
@@ -119,15 +119,15 @@ class AnnDataLoader(DataLoader[Any]):
         window: int = 16384,
         cache: str | int = "auto",
         threads: int | None = None,
-        _registered: RegistryDataset | None = None,  # of a loader over the same AnnData: what it has open is shared
+        _registered: RegistryDataset | None = None,  # that of another loader over the same AnnData, to share its files
         **kwargs: Any,
     ) -> None:
         if sampler is not None and distributed_sampler:
             raise ValueError("sampler and distributed_sampler=True exclude each other: pass one of them")
         if sampler is not None and shuffle:
             raise ValueError("sampler and shuffle=True exclude each other: the sampler alone decides on the order")
-        if threads is not None:
-            positive_int("threads", threads, " or None")
+        batch_size, window = positive_int("batch_size", batch_size), positive_int("window", window)
+        threads = None if threads is None else positive_int("threads", threads, " or None")
         registered = (
             _registered
             if _registered is not None
@@ -135,7 +135,6 @@ class AnnDataLoader(DataLoader[Any]):
         )
         self.indices = row_indices(indices, len(registered), lambda: adata_manager.adata.obs_names)
         dataset = RowSubset(registered, self.indices)
-        positive_int("window", window)
         self.window = window
         if sampler is not None:
             sampler = UserBatches(sampler, batch_size, drop_last)
@@ -158,20 +157,20 @@ class AnnDataLoader(DataLoader[Any]):
         super().__init__(dataset, **self.kwargs)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Deliver an epoch of what the AnnData holds now. Nothing is read before the first ``next``."""
+        """Deliver an epoch of what the AnnData holds now. Reading begins at the first ``next``."""
         return self.epoch_of(self.dataset.at_epoch())
 
     def epoch_of(self, rows: RowSubset) -> Iterator[Any]:
-        """Deliver an epoch of ``rows``, which are those of the loader as they were at some moment."""
+        """Deliver an epoch of ``rows``, a copy of the loader's dataset for an epoch."""
         if not rows.dataset.streamed:
             return begin_with_workers(DataLoader(rows, **{**self.kwargs, "persistent_workers": False}))
         if self.num_workers > 0:
-            # torch draws the workers' base seed on the default device, where the generator may not be.
+            # torch draws the workers' base seed on the default device; the generator may be on another one.
             with torch.device("cpu" if self.generator is None else self.generator.device):
                 return chain.from_iterable(begin_with_workers(self._worker_loader(rows)))
         if self.timeout:
             raise ValueError(f"timeout={self.timeout} needs num_workers > 0")
-        # torch's own iterator draws a seed for its workers here, used or not; what the model draws comes after it.
+        # torch's own iterator draws a seed for workers here, also without workers: draw it, too.
         draw_seed(self.generator, world=1)
         return self._stream(rows)
 
@@ -203,14 +202,14 @@ class AnnDataLoader(DataLoader[Any]):
             yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
 
     def _worker_loader(self, rows: RowSubset) -> DataLoader[Any]:
-        """The loader of worker processes, which together hold ``window`` rows: new ones, as the old have old data."""
+        """Return the loader of new worker processes, which together hold ``window`` rows."""
         order = SliceOrder(rows.dataset.row_bytes)
         order.windows = self._windows(max(self.window // self.num_workers, 1))
         batches = SliceBatches(rows, partial(_collated, collate_fn=self.collate_fn))
         return worker_loader(self, batches, order, generator=self.generator, persistent_workers=False)
 
     def _windows(self, n_rows: int) -> Iterator[Window]:
-        """The windows of an epoch, whose batches are those of the sampler."""
+        """Return the windows of an epoch, with the batches of the sampler."""
         plan = SamplerPlan(sampler=_Positions(self), n_rows=len(self.dataset), batch_size=None, window=n_rows)
         return plan.windows()
 
@@ -227,7 +226,7 @@ class _Positions:
 
 
 def _settings() -> dict[str, Any]:
-    """What `scvi.settings` says of loaders, where scvi-tools is loaded."""
+    """Return the settings for loaders in `scvi.settings`, if scvi-tools is imported."""
     settings = getattr(sys.modules.get("scvi"), "settings", None)
     return {
         "num_workers": getattr(settings, "dl_num_workers", 0),

@@ -1,6 +1,6 @@
-"""From a registry of scvi-tools to fields: which key lies where, in memory or in a file, and with which dtype.
+"""Finds the fields of a registry of scvi-tools: where the data of each key are, and their dtype.
 
-The one place that knows scvi-tools' manager, which is used as it comes: nothing is imported from scvi-tools.
+It uses scvi-tools' manager, but imports nothing from scvi-tools.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from annfeed.sources.base import RowSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.memory import MemorySource
 
-#: Keys of codes and positions; all others hold measurements.
+#: Keys of codes and positions (int64 in a batch); all others are measurements (float32).
 _INTEGER_KEYS = frozenset({"batch", "labels", "extra_categorical_covs", "ind_x"})
-#: How an AnnData was minified: a text in ``uns``, of no use in a batch.
+#: Key of the kind of minified data, a text in ``uns``; not part of a batch.
 _MINIFY_TYPE = "minify_type"
 
 
@@ -35,9 +35,9 @@ def keys_and_dtypes(adata_manager: Any, asked: Any) -> dict[str, Any]:
     Parameters
     ----------
     adata_manager
-        Has ``data_registry``.
+        The manager; its ``data_registry`` is used.
     asked
-        None for all that are registered, a list of keys, or ``{key: dtype}``.
+        None for all registered keys, a list of keys, or ``{key: dtype}``.
 
     Raises
     ------
@@ -68,22 +68,22 @@ def find_fields(
     threads: int,
     before: Mapping[str, Field],
 ) -> dict[str, Field]:
-    """Return the fields of the keys as they are now, in their order; those that lie on disk are opened, not read.
+    """Return the current fields of the keys, in order; matrices on disk are opened, not read.
 
     Parameters
     ----------
     adata_manager
-        Has ``adata``, ``data_registry`` and ``get_from_registry``.
+        The manager; its ``adata``, ``data_registry`` and ``get_from_registry`` are used.
     dtypes
-        Of each key.
+        dtype of each key.
     as_tensor
-        Give sparse tensors for sparse data.
+        Return sparse tensors for sparse data.
     cache
         Bytes of decoded rows to keep in memory, as in `annfeed.AnnDataset`.
     threads
         Threads for opening.
     before
-        Those found before: a file that was opened stays, as one that changes is another file.
+        Fields found before, whose open files are used again.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def find_fields(
     FormatError
         If a matrix has another number of rows than the AnnData.
     """
-    cache_budget(cache)  # a mistake in it is told now, also where nothing lies on disk
+    cache_budget(cache)  # raises if it is wrong, also if nothing is on disk
     n_obs = adata_manager.adata.shape[0]
     fields: dict[str, Field] = {}
     for key, dtype in dtypes.items():
@@ -117,7 +117,7 @@ def find_fields(
 
 
 def _value(adata_manager: Any, key: str) -> Any:
-    """What the registry says of a key. Columns of obs are copied: later edits are for the next epoch."""
+    """Return the data of a key. obs columns are copied: later edits are for the next epoch."""
     place = adata_manager.data_registry[key]
     try:
         value = adata_manager.get_from_registry(key)
@@ -144,7 +144,7 @@ def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:
     if isinstance(value, np.ndarray):
         return ArrayField(np.asarray(value), dtype)
     if sp.issparse(value):
-        # Rows of a CSC matrix lie everywhere in it, so it is turned once, unless its own layout is asked for.
+        # Rows of a CSC matrix are slow to read: convert it once, unless CSC tensors are wanted.
         as_is = value.format == "csr" or (value.format == "csc" and as_tensor)
         return SparseField(copy.copy(value) if as_is else value.tocsr(), dtype, as_tensor=as_tensor)
     raise TypeError(
@@ -154,7 +154,7 @@ def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:
 
 
 def _on_disk(key: str, value: Any, cache: str | int, threads: int) -> tuple[RowSource, npt.DTypeLike, bool] | None:
-    """The source of a matrix on disk, its dtype there, and whether it is sparse; None for one in memory."""
+    """Return the source of a matrix on disk, its dtype there, and whether it is sparse; None for one in memory."""
     import h5py
     from anndata.abc import CSCDataset, CSRDataset
 
@@ -170,7 +170,7 @@ def _on_disk(key: str, value: Any, cache: str | int, threads: int) -> tuple[RowS
 
 
 def _place(value: Any) -> tuple[str, str] | None:
-    """File and element of a matrix on disk; None for anything else."""
+    """Return file and element of a matrix on disk; None for anything else."""
     import h5py
     from anndata.abc import CSCDataset, CSRDataset
 
@@ -183,7 +183,7 @@ def _place(value: Any) -> tuple[str, str] | None:
 
 
 def _is_in(source: RowSource, value: Any) -> bool:
-    """Whether a source reads the matrix on disk that ``value`` is."""
+    """Whether a source reads the matrix on disk ``value``."""
     place = _place(value)
     if place is None or not isinstance(source, FileSource):
         return False
@@ -191,14 +191,14 @@ def _is_in(source: RowSource, value: Any) -> bool:
 
 
 def _open(path: str, elem: str, cache: str | int, threads: int) -> FileSource:
-    """The source that loaders of this process share, as long as one of them lives and the file is the same."""
+    """Return the source of a matrix, which all loaders of this process share while the file is the same."""
     found = os.stat(path)
     key = (os.getpid(), path, elem, cache, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     source = _opened.get(key)
-    if source is None or source.identity != key[4:]:  # it went on with what the file became, and the file went back
+    if source is None or source.identity != key[4:]:  # annfeed changed the file, and it was restored
         source = _opened[key] = FileSource(path, elem, cache=cache, threads=threads)
     return source
 
 
-#: What `_open` has opened.
+#: Sources that `_open` opened.
 _opened: weakref.WeakValueDictionary[tuple[Any, ...], FileSource] = weakref.WeakValueDictionary()

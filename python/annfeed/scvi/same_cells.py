@@ -1,4 +1,4 @@
-"""Whether an AnnData, or a MuData and its modalities, still has the cells and genes that a loader was made for."""
+"""`SameCells`: checks that an AnnData or MuData still has the cells and genes that a loader was made for."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ if TYPE_CHECKING:
 
 
 class SameCells:
-    """The cells and genes of an AnnData or MuData, as they are when this is made.
-
-    Parameters
-    ----------
-    adata
-        Kept by reference.
+    """The cells and genes of an AnnData or MuData (with its modalities), as they are when this is made.
 
     Examples
     --------
@@ -33,7 +28,7 @@ class SameCells:
         self._names = {(place, what): names for place, what, names in self._now()}
 
     def check(self) -> None:
-        """Raise StaleDataError if there are other cells or genes by now, or in another order."""
+        """Raise StaleDataError if it has other cells or genes now, or in another order."""
         for place, what, names in self._now():
             if (place, what) in self._names:
                 self._names[place, what] = unchanged(self._names[place, what], names, what, place)

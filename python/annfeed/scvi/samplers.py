@@ -1,4 +1,4 @@
-"""Which positions make which batch: batch samplers for all that `AnnDataLoader` is given. Nothing is read here."""
+"""Batch samplers of `AnnDataLoader`: the positions of each batch."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from torch.utils.data.distributed import DistributedSampler
 def batches_of(
     dataset: Any, *, batch_size: int, shuffle: bool, drop_last: bool, generator: torch.Generator | None
 ) -> BatchSampler:
-    """Return the batches of a dataset in its order, or shuffled anew each epoch.
+    """Return the batches of a dataset in its order, or shuffled anew in each epoch.
 
-    It draws from ``generator``, or from torch's global generator, what scvi-tools' loader draws: one number an epoch.
+    Like scvi-tools' loader, it draws one number in each epoch from ``generator``, or from torch's global generator.
     """
     order: Sampler[int] = RandomSampler(dataset, generator=generator) if shuffle else SequentialSampler(dataset)
     return BatchSampler(order, batch_size, drop_last)
 
 
 class UserBatches(Sampler[Any]):
-    """The batches of a user's sampler: its own, if it gives sequences; groups of ``batch_size``, if it gives indices.
+    """The batches of a user's sampler: the sequences that it gives, or its positions in groups of ``batch_size``.
 
     Parameters
     ----------
     sampler
         Iterable of positions, or of sequences of positions.
     batch_size, drop_last
-        For a sampler of positions; one of sequences makes its batches itself.
+        Used only for a sampler of positions.
 
     Examples
     --------
@@ -49,7 +49,7 @@ class UserBatches(Sampler[Any]):
         self._gives_batches: bool | None = True if isinstance(sampler, BatchSampler) else None
 
     def __iter__(self) -> Iterator[Any]:
-        """Give the batches of an epoch."""
+        """Yield the batches of an epoch."""
         items = iter(self.sampler)
         for first in items:
             self._gives_batches = _is_batch(first)
@@ -57,7 +57,7 @@ class UserBatches(Sampler[Any]):
             yield from rest if self._gives_batches else BatchSampler(rest, self.batch_size, self.drop_last)
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch; TypeError where the sampler has no length."""
+        """Return the number of batches of an epoch; TypeError if the sampler has no length."""
         n = len(self.sampler)  # type: ignore[arg-type]
         if self._gives_batches is None and n:
             with _generators_kept(self.sampler):
@@ -67,27 +67,27 @@ class UserBatches(Sampler[Any]):
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the sampler (or the one inside it) the number of the next epoch, if it wants to know."""
+        """Set the number of the next epoch in the sampler, and in the one inside it, if they have ``set_epoch``."""
         for sampler in (self.sampler, getattr(self.sampler, "sampler", None)):
             if callable(getattr(sampler, "set_epoch", None)):
                 sampler.set_epoch(epoch)  # type: ignore[union-attr]
 
 
 class BatchDistributedSampler(DistributedSampler[Any]):
-    """This rank's share of the positions, in batches; every rank gives equally many.
+    """This rank's share of the positions, in batches; every rank gives the same number.
 
     Parameters
     ----------
     dataset
-        Its length counts.
+        Only its length is used.
     batch_size
         Positions of a batch on each rank.
     drop_last
-        Leave out a last batch that is short.
+        Leave out a last batch that is not full.
     drop_dataset_tail
         Leave out the last positions that would make ranks unequal, instead of repeating the first ones.
     shuffle
-        A new order each epoch; `set_epoch` says which.
+        A new order in each epoch, set by `set_epoch`.
 
     Raises
     ------
@@ -104,7 +104,7 @@ class BatchDistributedSampler(DistributedSampler[Any]):
         self.drop_last_batch = drop_last
 
     def __iter__(self) -> Iterator[Any]:
-        """Give the batches of an epoch."""
+        """Return the batches of an epoch."""
         return iter(BatchSampler(super().__iter__(), self.batch_size, self.drop_last_batch))
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ def _is_batch(item: Any) -> bool:
 
 @contextmanager
 def _generators_kept(sampler: Any) -> Iterator[None]:
-    """Put back all generators that a look at a sampler's first item may draw from."""
+    """Restore the generators from which taking a sampler's first item may draw."""
     parts = (sampler, getattr(sampler, "sampler", None))
     own = [g for g in (getattr(part, "generator", None) for part in parts) if isinstance(g, torch.Generator)]
     kept = torch.get_rng_state(), np.random.get_state(), random.getstate(), [g.get_state() for g in own]  # noqa: NPY002

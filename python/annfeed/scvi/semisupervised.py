@@ -1,7 +1,7 @@
-"""Several loaders side by side: batches of all cells next to batches of the labelled ones, as SCANVI trains on them.
+"""`ConcatDataLoader` and `SemiSupervisedDataLoader`: tuples of batches of several loaders, for SCANVI.
 
-The longest loader makes the epoch; a shorter one begins anew, with a new order, as often as needed. Nothing is kept of
-a pass that is over.
+The longest loader makes the epoch; a shorter one begins again, in a new order, as often as needed. Its batches are not
+kept.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from annfeed.scvi.dataset import RegistryDataset, RowSubset
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.samplers import BatchDistributedSampler
 
-#: Further passes of a shorter loader over its cells, under ranks, are epochs this far from the real ones.
+#: With several ranks, further passes of a shorter loader have epoch numbers this far from the real ones.
 _PASS = 1_000_003
 
 
 class ConcatDataLoader(DataLoader[Any]):
-    """Loaders over several lists of cells of one AnnData; each step gives a tuple of batches, one of each.
+    """Loaders over several lists of cells of one AnnData; each step gives a tuple with a batch of each.
 
     Parameters
     ----------
     adata_manager
         As in `annfeed.AnnDataLoader`.
     indices_list
-        The cells of each loader: positions or masks.
+        Cells of each loader: positions or masks.
     shuffle, batch_size, data_and_attributes, drop_last, distributed_sampler
-        Of each loader, as in `annfeed.AnnDataLoader`.
+        Options of each loader, as in `annfeed.AnnDataLoader`.
     **data_loader_kwargs
         Any other argument of `annfeed.AnnDataLoader`.
 
     Raises
     ------
     ValueError
-        If there are no lists, or one has no batch while another has some.
+        If there are no lists, or one has no batches while another has some.
 
     Examples
     --------
@@ -93,13 +93,13 @@ class ConcatDataLoader(DataLoader[Any]):
         )
 
     def __len__(self) -> int:
-        """Return the number of steps: the batches of the longest loader."""
+        """Return the number of batches of the longest loader."""
         return len(self.largest_dl)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Deliver an epoch: tuples of batches, in the order of ``indices_list``."""
         now = self.largest_dl.dataset.dataset.at_epoch()  # the same for all, and for all passes of a shorter one
-        # The longest last, as scvi-tools does: each draws a seed here.
+        # The longest last, as in scvi-tools: each draws a seed here.
         shorter = {id(loader): _begun(loader, now) for loader in self.dataloaders if loader is not self.largest_dl}
         begun = [(loader, shorter.get(id(loader))) for loader in self.dataloaders]
         return self._steps([(loader, batches or _begun(loader, now)) for loader, batches in begun], now)
@@ -108,7 +108,7 @@ class ConcatDataLoader(DataLoader[Any]):
         cycles = [
             batches if loader is self.largest_dl else _repeated(loader, batches, now) for loader, batches in begun
         ]
-        # A loader that has no batch left, as one whose sampler ends early, ends the epoch.
+        # A loader without a batch left, for example because its sampler ends early, ends the epoch.
         yield from islice(zip(*cycles, strict=False), len(self))
 
     def _loader(self, indices: Any) -> AnnDataLoader:
@@ -123,21 +123,21 @@ class ConcatDataLoader(DataLoader[Any]):
             _registered=self._registered,
             **self.data_loader_kwargs,
         )
-        self._registered = loader.dataset.dataset  # one opened file, one cache, for all of them
+        self._registered = loader.dataset.dataset  # all loaders share the open file and the cache
         return loader
 
 
 class SemiSupervisedDataLoader(ConcatDataLoader):
-    """Batches of all cells, each with a batch of labelled ones.
+    """Pairs of batches, of all cells and of labelled cells.
 
     Parameters
     ----------
     adata_manager
-        As in `annfeed.AnnDataLoader`; with labels, one of which stands for unlabelled cells.
+        As in `annfeed.AnnDataLoader`; it must have labels, one of which marks unlabelled cells.
     n_samples_per_label
-        Cells of each label that an epoch draws from, drawn anew by `resample_labels`; None for all.
+        Most labelled cells of each label in an epoch, drawn by `resample_labels`; None for all.
     indices
-        The cells; None for all.
+        Cells: positions or a mask; None for all.
     shuffle, batch_size, data_and_attributes, drop_last
         As in `annfeed.AnnDataLoader`.
     **data_loader_kwargs
@@ -147,6 +147,16 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
     ------
     ValueError
         If none of the cells is labelled.
+
+    Examples
+    --------
+    >>> import scvi
+    >>> adata = scvi.data.synthetic_iid()
+    >>> scvi.model.SCANVI.setup_anndata(adata, labels_key="labels", unlabeled_category="label_0")
+    >>> loader = SemiSupervisedDataLoader(scvi.model.SCANVI(adata).adata_manager, batch_size=100)
+    >>> all_cells, labelled = next(iter(loader))
+    >>> all_cells["X"].shape, sorted(set(labelled["labels"].ravel().tolist()))  # the unlabelled category is the last
+    (torch.Size([100, 100]), [0, 1])
     """
 
     def __init__(
@@ -176,7 +186,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         )
 
     def resample_labels(self) -> None:
-        """Draw the labelled cells of the next epoch; scvi-tools calls it before each."""
+        """Draw the labelled cells of the next epoch; scvi-tools calls it before each epoch."""
         if self.n_samples_per_label is None:
             return
         labelled, before = self._loader(self.subsample_labels()), self.dataloaders[1]
@@ -185,7 +195,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
         self.dataloaders[1] = labelled
 
     def subsample_labels(self) -> Int64Array:
-        """Return up to ``n_samples_per_label`` cells of each label, drawn with numpy's global generator."""
+        """Return at most ``n_samples_per_label`` cells of each label, drawn with numpy's global generator."""
         n = self.n_samples_per_label
         chosen = [
             cells if n is None or len(cells) < n else np.random.choice(cells, n, replace=False)  # noqa: NPY002
@@ -195,7 +205,7 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
 
 
 class _Epochs(Sampler[int]):
-    """Tells all loaders the number of the next epoch, as Lightning tells it to ``loader.sampler``."""
+    """A sampler whose ``set_epoch``, which Lightning calls, sets the epoch of all loaders."""
 
     def __init__(self, loader: ConcatDataLoader) -> None:
         self._loader = loader
@@ -222,7 +232,7 @@ def _begun(loader: AnnDataLoader, now: RegistryDataset) -> Iterator[Any]:
 
 
 def _repeated(loader: AnnDataLoader, batches: Iterator[Any], now: RegistryDataset) -> Iterator[Any]:
-    """The batches of a pass begun, then those of further passes, each in an order of its own."""
+    """Yield the batches of a pass that has begun, then those of further passes, each in a new order."""
     yield from batches
     for number in count(1):
         with _as_pass(loader, number):
@@ -236,7 +246,7 @@ def _repeated(loader: AnnDataLoader, batches: Iterator[Any], now: RegistryDatase
 
 @contextmanager
 def _as_pass(loader: AnnDataLoader, number: int) -> Iterator[None]:
-    """Under ranks, whose common order is a function of the epoch: give a further pass an order of its own."""
+    """With several ranks, whose order is a function of the epoch, give a further pass its own epoch number."""
     sampler = loader.sampler
     if not isinstance(sampler, BatchDistributedSampler):
         yield
@@ -250,7 +260,7 @@ def _as_pass(loader: AnnDataLoader, number: int) -> Iterator[None]:
 
 
 def _cells_by_label(adata_manager: Any, indices: Int64Array) -> list[Int64Array]:
-    """Of ``indices``, the cells of each label but the one for unlabelled cells."""
+    """Return the cells among ``indices`` of each label except the one for unlabelled cells."""
     place, state = adata_manager.data_registry["labels"], adata_manager.get_state_registry("labels")
     module = getattr(place, "mod_key", None)
     adata = adata_manager.adata if module is None else adata_manager.adata.mod[module]

@@ -1,7 +1,4 @@
-"""What scvi-tools' own setup makes of the obs of a file: the registry of a model, and the codes of each key.
-
-It is run on an AnnData that holds the obs columns asked for and no counts.
-"""
+"""Runs scvi-tools' own setup on an AnnData with the needed obs columns and no counts, for `SCVIDataModule`."""
 
 from __future__ import annotations
 
@@ -17,16 +14,16 @@ from annfeed.scvi.registry import keys_and_dtypes
 
 
 class Registration:
-    """What scvi-tools' setup makes of the obs of a file: the registry, and the values of each key.
+    """The registry that scvi-tools' setup makes for the obs of a file, and the values of each key.
 
     Parameters
     ----------
     obs
-        A DataFrame with the columns asked for, one row a cell.
+        A DataFrame with the needed columns, one row per cell.
     var_names
-        The genes.
+        Names of the genes.
     model_name
-        The model that the registry is for.
+        Class name of the model.
     layer, batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
         As in ``scvi.model.SCVI.setup_anndata``.
     sample_key
@@ -39,7 +36,7 @@ class Registration:
     UnsupportedError
         If this scvi-tools cannot make such a model without an AnnData.
     ValueError
-        If a key is given that the model's setup does not know.
+        If a key is given that the model's setup does not take.
     """
 
     def __init__(
@@ -89,7 +86,7 @@ class Registration:
             ),
         }
         manager = AnnDataManager(
-            # scvi-tools looks for all but the sample when it saves, whatever the model.
+            # When it saves any model, scvi-tools needs all of these except the sample.
             fields=[field for name, field in registered.items() if name != "sample_key" or name in arguments],
             setup_method_args={
                 "model_name": model_name,
@@ -118,14 +115,14 @@ class Registration:
             self._count_samples()
 
     def _add_mapping(self) -> None:
-        """Give what covariates' codes stand for a second name: scvi-tools 1.5 looks for it without an AnnData."""
+        """Add the categories of covariates under a second key, which scvi-tools 1.5 uses without an AnnData."""
         of = dict(self.registry["field_registries"]["extra_categorical_covs"])
         if of["state_registry"]:
             of["state_registry"] = {**of["state_registry"], "mapping": of["state_registry"]["mappings"]}
             self.registry["field_registries"]["extra_categorical_covs"] = of
 
     def _count_samples(self) -> None:
-        """Add the number of cells of each sample, where MRVI looks for it if it has no AnnData."""
+        """Add the number of cells of each sample, which MRVI needs without an AnnData."""
         import torch
 
         n = np.bincount(self.columns["sample"].ravel().astype(np.int64), minlength=self.summary["n_sample"])
@@ -134,18 +131,18 @@ class Registration:
         self.registry["field_registries"]["sample"] = sample
 
     def state(self, key: str) -> dict[str, Any]:
-        """Return what scvi-tools remembers of a key; nothing of one that the model does not have."""
+        """Return the state of a key in the registry; {} for a key that the model does not have."""
         return dict(self.registry["field_registries"].get(key, {}).get("state_registry", {}))
 
 
 class Registry(dict[str, Any]):
-    """A registry that says "setup_datamodule", as a model without an AnnData needs, and ``saved_as`` when it is saved.
+    """A registry whose setup method is "setup_datamodule" in memory, and ``saved_as`` in a saved model.
 
-    With a data module, scvi-tools loads a model that says "setup_datamodule" as a module of its own guess, which knows
-    no size factor and one categorical covariate at most. One that says "setup_anndata" is loaded as it was, and with an
-    AnnData too; that is true as well, as scvi-tools' own setup made the registry. Only SCANVI cannot then do without an
-    AnnData: it says "setup_datamodule" where the guess is right, and from scvi-tools 1.5 on, where a model is loaded as
-    it was if no data module is given. ``n_labels_saved`` is what scvi-tools then takes for the number of labels.
+    A model without an AnnData needs "setup_datamodule". But scvi-tools loads a saved model with that entry and a data
+    module without its size factor and with at most one categorical covariate. With "setup_anndata" it loads the model
+    as it was, also with an AnnData. Only SCANVI then needs an AnnData: it is saved with "setup_datamodule" if it has no
+    size factor and at most one categorical covariate, and always from scvi-tools 1.5 on, which loads it as it was
+    without a data module. ``n_labels_saved`` is the number of labels that scvi-tools then uses.
     """
 
     saved_as = "setup_anndata"
@@ -165,18 +162,18 @@ class Registry(dict[str, Any]):
         return other
 
 
-#: What the setup of a model takes, where it is not what that of SCVI takes.
+#: Arguments that the setup of a model takes, if they are not those of SCVI.
 _TAKES: dict[str, tuple[str, ...]] = {
     "PEAKVI": ("layer", "batch_key", "labels_key", "categorical_covariate_keys", "continuous_covariate_keys"),
     "MRVI": ("layer", "sample_key", "batch_key", "labels_key"),
 }
 _SCVI_TAKES = (*_TAKES["PEAKVI"], "size_factor_key")
-#: The first version of scvi-tools that trains a model without an AnnData, where it is not 1.4.
+#: The first version of scvi-tools that trains a model without an AnnData, if it is not 1.4.
 _SINCE: dict[str, tuple[int, int]] = {"LinearSCVI": (1, 5), "PEAKVI": (1, 5), "MRVI": (1, 5)}
 
 
 def scvi_version() -> tuple[int, int]:
-    """Return major and minor version of the scvi-tools that is installed.
+    """Return major and minor version of the installed scvi-tools.
 
     Examples
     --------
@@ -195,12 +192,12 @@ def check_model(name: str) -> None:
     Parameters
     ----------
     name
-        Of the class. One that scvi-tools does not have passes: it may be a class of somebody else's.
+        Name of the class; names that scvi-tools does not have are accepted.
 
     Raises
     ------
     UnsupportedError
-        If it cannot with the scvi-tools that is installed.
+        If the installed scvi-tools cannot.
 
     Examples
     --------
@@ -226,7 +223,7 @@ def check_model(name: str) -> None:
 
 
 def _taken(model_name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those arguments that the model's setup takes."""
+    """Return the arguments that the model's setup takes."""
     takes = _TAKES.get(model_name, _SCVI_TAKES)
     for name, value in arguments.items():
         if value is not None and name not in takes:
@@ -235,7 +232,7 @@ def _taken(model_name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_counts(obs: Any, var_names: Any, layer: str | None) -> Any:
-    """An AnnData of the right shape; scvi-tools' fields ask for that of a matrix only."""
+    """Return an AnnData of the right shape without counts: scvi-tools' fields use only the shape of a matrix."""
     import anndata
     import pandas as pd
     import scipy.sparse as sp
@@ -249,13 +246,7 @@ def _without_counts(obs: Any, var_names: Any, layer: str | None) -> Any:
 
 
 def key_list(keys: Sequence[str] | None) -> list[str] | None:
-    """Return covariate keys as scvi-tools takes them; None for none.
-
-    Raises
-    ------
-    TypeError
-        If they are one text.
-    """
+    """Return covariate keys as a list, or None; TypeError for a single text."""
     if isinstance(keys, str):
         raise TypeError(f"covariate keys are the text {keys!r}; expected a list of obs columns")
     return None if keys is None or len(keys) == 0 else list(keys)

@@ -1,7 +1,7 @@
-"""`use`: one line that makes a model of scvi-tools train and infer through annfeed.
+"""`use`: makes a model of scvi-tools train and infer with annfeed's loaders.
 
-It sets three attributes of the model that scvi-tools reads when it makes a loader or takes statistics of counts.
-Classes, other models and what is saved stay as they are.
+It sets three attributes of the model, which scvi-tools uses to make loaders and statistics of counts. Classes, other
+models and saved models do not change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True)
 class MakesLoaders:
-    """Makes loaders with the options that `use` was given; stands where scvi-tools expects a loader class."""
+    """Makes loaders with the options of `use`; it replaces a loader class."""
 
     kind: type[Any]
     window: int
@@ -36,16 +36,16 @@ class MakesLoaders:
 
 
 def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads: int | None = None) -> Model:
-    """Make a model of scvi-tools train and infer through annfeed: from disk where its AnnData is backed.
+    """Make a model of scvi-tools train and infer with annfeed's loaders; a backed AnnData is then read from disk.
 
-    It holds for this model instance: a model that is loaded or copied from it (``load``, ``load_query_data``,
-    ``from_scvi_model``) wants its own call. What the model saves is what it saves without it.
+    This changes only this model object: call it again for a model that is made from it (``load``, ``load_query_data``,
+    ``from_scvi_model``). Saved models do not need annfeed.
 
     Parameters
     ----------
     model
-        Made with an AnnData that was set up, in memory or backed. One that was made from a registry takes its batches
-        from a data module instead: `annfeed.scvi.SCVIDataModule`.
+        A model made from an AnnData that was set up, in memory or backed. (A model that was made from a registry needs
+        a data module instead: `annfeed.scvi.SCVIDataModule`.)
     window, cache, threads
         As in `annfeed.AnnDataLoader`.
 
@@ -56,7 +56,7 @@ def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads
     Raises
     ------
     TypeError
-        If it is no model of scvi-tools, or one that makes its loaders in a way of its own.
+        If it is not a model of scvi-tools, it makes its loaders in a way of its own, or a number is not an integer.
     ValueError
         If ``window`` or ``threads`` is below 1.
 
@@ -88,7 +88,7 @@ def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads
 
 
 def _splitter(model: Any, options: dict[str, Any]) -> type[Any] | None:
-    """The splitter of the model's class, making our loaders."""
+    """Return a data splitter like that of the model's class that makes annfeed's loaders."""
     from scvi.dataloaders import DataSplitter, DeviceBackedDataSplitter, SemiSupervisedDataSplitter
     from scvi.model.base import BaseModelClass
 
@@ -105,7 +105,7 @@ def _splitter(model: Any, options: dict[str, Any]) -> type[Any] | None:
     if issubclass(splitter, SemiSupervisedDataSplitter):
 
         def setup(self: Any, stage: str | None = None) -> None:
-            """Split, then take our loaders for the two that scvi-tools names in its code."""
+            """Split, then replace the two loader classes that scvi-tools has in its code."""
             splitter.setup(self, stage)
             self.data_loader_class = semi if len(self._labeled_indices) else plain
 
@@ -114,7 +114,7 @@ def _splitter(model: Any, options: dict[str, Any]) -> type[Any] | None:
         members = {"data_loader_cls": plain}
     else:
         raise TypeError(f"{name} splits its cells with {splitter.__name__}, which annfeed does not know")
-    # scvi-tools checks for early stopping by the name of the class.
+    # For early stopping scvi-tools compares the name of the class.
     return type(splitter.__name__, (splitter,), {"__module__": __name__, "__doc__": splitter.__doc__, **members})
 
 
