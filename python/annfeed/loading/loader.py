@@ -204,16 +204,10 @@ class WindowLoader(DataLoader[Any]):
         --------
         >>> import anndata, numpy as np
         >>> from annfeed import AnnDataset
-        >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32")))
-        >>> loader = dataset.get_optimized_dataloader(batch_size=1, shuffle=False)
-        >>> batches = iter(loader)
-        >>> next(batches)["X"], next(batches)["X"]
-        (tensor([[1., 0., 0., 0.]]), tensor([[0., 1., 0., 0.]]))
-        >>> state = loader.state_dict()
-        >>> again = dataset.get_optimized_dataloader(batch_size=1, shuffle=False)
-        >>> again.load_state_dict(state)
-        >>> [batch["X"] for batch in again]
-        [tensor([[0., 0., 1., 0.]]), tensor([[0., 0., 0., 1.]])]
+        >>> loader = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32"))).get_optimized_dataloader(2, seed=7)
+        >>> batch = next(iter(loader))
+        >>> [loader.state_dict()[key] for key in ("epoch", "batch", "seed")]
+        [0, 1, 7]
         """
         self._check_in_order()
         place = self._epochs.progress.at(self._epochs.epoch)
@@ -230,6 +224,17 @@ class WindowLoader(DataLoader[Any]):
         ValueError
             If it is not a state, or a state of other data or of another order (batch size, seed, ranks, …); the message
             names what differs.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> dataset = AnnDataset(anndata.AnnData(np.eye(4, dtype="float32")))
+        >>> loader, again = (dataset.get_optimized_dataloader(batch_size=1, shuffle=False) for _ in range(2))
+        >>> batch = next(iter(loader))
+        >>> again.load_state_dict(loader.state_dict())
+        >>> [batch["X"].argmax().item() for batch in again]
+        [1, 2, 3]
         """
         self._check_in_order()
         data, rank = self._rows.reader.fingerprint(), rank_and_world()[0]

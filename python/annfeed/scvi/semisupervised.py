@@ -155,8 +155,8 @@ class SemiSupervisedDataLoader(ConcatDataLoader):
     >>> scvi.model.SCANVI.setup_anndata(adata, labels_key="labels", unlabeled_category="label_0")
     >>> loader = SemiSupervisedDataLoader(scvi.model.SCANVI(adata).adata_manager, batch_size=100)
     >>> all_cells, labelled = next(iter(loader))
-    >>> all_cells["X"].shape, sorted(set(labelled["labels"].ravel().tolist()))  # the unlabelled category is the last
-    (torch.Size([100, 100]), [0, 1])
+    >>> all_cells["X"].shape, 2 in all_cells["labels"], 2 in labelled["labels"]  # 2 is the code of unlabelled cells
+    (torch.Size([100, 100]), True, False)
     """
 
     def __init__(
