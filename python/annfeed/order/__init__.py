@@ -1,4 +1,4 @@
-"""Which rows come, in which order, cut into which batches: numbers only, the same for the same seed on every machine.
+"""The order of rows in an epoch, cut into windows and batches: numbers only, equal on every machine for equal seeds.
 
-Nothing here reads a file, makes a tensor, or knows of names of cells.
+Nothing here reads files, makes tensors, or uses names.
 """

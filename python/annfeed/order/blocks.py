@@ -1,7 +1,4 @@
-"""Where ``block_size="auto"`` cuts: at chunk borders, in runs long enough to read well and short enough to mix well.
-
-Arithmetic on the first rows of decoding units (the rows that begin in one chunk); no I/O, no order.
-"""
+"""Blocks for ``block_size="auto"``: cut at chunk borders, long enough to read fast and short enough to mix well."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import numpy as np
 
 from annfeed.arrays import Int64Array
 
-#: Runs of 16 rows train as well as true random order (benches/quality.py: macro-F1 0.030 against 0.030).
+#: Least rows of a block; benches/quality.py measures how well blocks of 16 rows mix.
 LEAST_ROWS = 16
 #: A window holds at least this many blocks, so that its batches mix rows of many places.
 LEAST_BLOCKS = 64
@@ -20,14 +17,14 @@ log = logging.getLogger("annfeed")
 
 
 def auto_blocks(unit_starts: Int64Array, n_rows: int, window: int) -> Int64Array:
-    """Return the first row of each block: units, with short ones joined and long ones cut.
+    """Return the first row of each block: decode units, with short ones joined and long ones cut.
 
     Parameters
     ----------
     unit_starts
         int64, first row of each unit: 0, then strictly increasing, below ``n_rows``.
     n_rows
-        Rows in all.
+        Number of rows.
     window
         Rows read together.
 
@@ -52,7 +49,7 @@ def auto_blocks(unit_starts: Int64Array, n_rows: int, window: int) -> Int64Array
 
 
 def units_of_positions(unit_starts: Int64Array, rows: Int64Array) -> Int64Array:
-    """Return the positions at which a list of file rows enters another unit.
+    """Return the positions at which a list of file rows enters another decode unit.
 
     Examples
     --------
@@ -66,7 +63,7 @@ def units_of_positions(unit_starts: Int64Array, rows: Int64Array) -> Int64Array:
 
 
 def describe(starts: Int64Array, n_rows: int, rows_per_unit: float) -> str:
-    """Return what was chosen, in words, for the log and for `PlanSampler.blocks`."""
+    """Return a description of the blocks, for the log and for `PlanSampler.blocks`."""
     lengths = np.diff(np.append(starts, n_rows))
     return (
         f"{len(starts):,} blocks of {np.median(lengths):.0f} rows (median; {lengths.min()} to {lengths.max()}), "

@@ -1,9 +1,7 @@
-"""One epoch on one rank: an order, cut into a shard, windows and batches.
+"""One epoch on one rank: the stream of an order is cut into a shard, the shard into windows, and these into batches.
 
-Windows, not batches, are what the readers below read, so an epoch is a list of windows, each of whole batches, and each
-computable alone. The epoch is a pure function of the plan's fields: threads, workers and machines do not enter.
-Positions are counted from 0 in the dataset; no file is opened here, no torch is needed, no generator is touched, and
-where seed, epoch and rank come from is decided elsewhere (`loading/sampler.py`).
+An epoch is a pure function of the plan's fields, and each window can be computed alone. loading/sampler.py finds seed,
+epoch and rank.
 """
 
 from collections.abc import Iterator
@@ -25,10 +23,9 @@ from annfeed.order.windows import WarmUp, Window, integer
 class EpochPlan:
     """The windows of one epoch on one rank, a pure function of these fields.
 
-    The stream of the order is cut into `world` contiguous shards whose sizes differ by at most one, so that each rank
-    sees rows of the whole file where rows are shuffled. Every rank delivers the same number of batches, unless `uneven`
-    is "keep". The union over ranks is the stream, each row exactly once, except with `drop_last`, and where `uneven`
-    says otherwise.
+    The stream of the order is cut into `world` contiguous shards whose sizes differ by at most one. Every rank delivers
+    the same number of batches, unless `uneven` is "keep". Together the ranks deliver the stream, each row exactly once,
+    except for rows that `drop_last` or `uneven` leave out or repeat.
 
     Parameters
     ----------
@@ -39,29 +36,29 @@ class EpochPlan:
     window
         Rows read together, rounded down to whole batches, at least one batch.
     order
-        Which positions come, in which order: see `order/orders.py`.
+        Order of the positions: see `order/orders.py`.
     seed
-        0 <= seed < 2**64; 0 is a seed like any other.
+        0 <= seed < 2**64.
     epoch
-        Number of the epoch, >= 0; each has an order of its own.
+        Number of the epoch, >= 0.
     rank, world
-        This process among all, 0 <= rank < world.
+        Rank of this process and number of ranks, 0 <= rank < world.
     drop_last
         Deliver full batches only: on each rank as many as the smallest shard has.
     uneven
-        What happens where shards of unequal size would give ranks unequal numbers of batches. "pad": each smaller shard
+        What to do if shards of unequal size give ranks unequal numbers of batches. "pad": each smaller shard
         gets one row more from the start of the stream, delivered last (see `n_padding`). "drop": each larger shard
-        loses its last row. "keep": each rank delivers its shard, and some of them one batch more.
+        loses its last row. "keep": each rank delivers its shard, some of them one batch more.
     first_window
-        Rows of the first window, rounded as `window` is and never above it; sizes double from there up to `window`, so
-        that the first batch of an epoch comes soon.
+        Rows of the first window, rounded like `window` and at most as large; sizes double up to `window`, so that the
+        first batch of an epoch comes soon.
 
     Raises
     ------
     TypeError
-        A count that is no integer.
+        If a count is not an integer.
     ValueError
-        A value out of the range above, or an order of another number of rows.
+        If a value is out of range, or the order is for another number of rows.
 
     Examples
     --------
@@ -114,11 +111,11 @@ class EpochPlan:
 
     @property
     def n_padding(self) -> int:
-        """How many of these, the last 0 or 1, are repeats of another rank's rows."""
+        """How many of these rows repeat another rank's rows: 0, or 1 for the last row."""
         return self._shard.n_padding
 
     def shard(self, rank: int, world: int) -> Shard:
-        """The share of any rank among any number of ranks.
+        """Return the shard of any rank among any number of ranks.
 
         Examples
         --------
@@ -133,7 +130,7 @@ class EpochPlan:
         return self.window_of(self.n_batches - 1) + 1 if self.n_batches else 0
 
     def window_of(self, batch: int) -> int:
-        """The index of the window that holds this rank's batch number `batch`.
+        """Return the index of the window that contains this rank's batch number `batch`.
 
         Examples
         --------
@@ -145,14 +142,14 @@ class EpochPlan:
         return self._warm_up.window_at(batch * self.batch_size)
 
     def windows(self, n_done: int = 0, proof: str | None = None) -> Iterator[Window]:
-        """The windows that are left after ``n_done`` batches: of the first of them, only the rest.
+        """Return the windows that are left after ``n_done`` batches; of the first window only the rest.
 
         Parameters
         ----------
         n_done
             Batches of this rank that were delivered.
         proof
-            The `next_proof` of the last of them; None where nobody knows.
+            The `next_proof` of the last of them; None if unknown.
 
         Raises
         ------
@@ -175,22 +172,17 @@ class EpochPlan:
         return (self.window_at(index).after(n_done) for index in range(first, self.n_windows))
 
     def next_proof(self) -> str | None:
-        """Return what tells the order up to the batch that is delivered now; None where seed and epoch tell it."""
+        """Return a digest of the order up to the delivered batch; None if seed and epoch determine the order."""
         return self._proof
 
     def state(self) -> dict[str, Any]:
-        """Return what the order is made of, for saved states; the window only where rows are shuffled in windows."""
+        """Return what determines the order, for saved states; with the window only if it matters."""
         cut = {"n_rows": self.n_rows, "batch_size": self.batch_size, "drop_last": self.drop_last, "uneven": self.uneven}
         window = {"chunk_size": self.window if self.order.in_windows else None}
         return {**STATE, **self.order.state(), **cut, **window}
 
     def window_at(self, index: int) -> Window:
-        """Window number `index`, computed without the others.
-
-        Raises
-        ------
-        IndexError
-            No such window; negative numbers do not count from the end.
+        """Return window number `index`, computed without the others; IndexError if there is none.
 
         Examples
         --------
@@ -213,13 +205,13 @@ class EpochPlan:
         return Window(index, begin // self.batch_size, positions, offsets, end - own_end if self.world > 1 else None)
 
     def _padding(self) -> Int64Array:
-        # Ranks that pad take different rows, and never one of their own: they come after the ranks with a row more.
+        # Ranks that pad take different rows, none of their own, because they come after the ranks with one row more.
         place = (self.rank - self.n_stream % self.world) % self.n_stream
         return self._stream.take(place, place + 1)
 
     @cached_property
     def _stream(self) -> Stream:
-        # When it is needed: a plan that is only asked for its length makes none.
+        # Not needed for the length of a plan.
         return self.order.stream(derive_key(self.seed, self.epoch, EpochStream.ORDER), self.n_rows)
 
     @cached_property

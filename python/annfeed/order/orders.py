@@ -1,7 +1,7 @@
-"""Orders: which position stands at which place of an epoch's stream, one class for each kind.
+"""Orders: each class maps the places of an epoch's stream to positions.
 
-An order says nothing of ranks, windows or batches: `order/epoch.py` cuts them from its stream. A new order is a new
-class with the methods of `Order`; one that is drawn by weight is in `order/weighted.py`.
+order/epoch.py cuts ranks, windows and batches from the stream. A new order is a subclass of `Order`; the one for rows
+drawn by weight is in order/weighted.py.
 """
 
 from abc import ABC, abstractmethod
@@ -17,37 +17,37 @@ from annfeed.order.windows import integer
 
 
 class Order(ABC):
-    """What makes the stream of an epoch."""
+    """Makes the stream of positions of an epoch."""
 
     @property
     def in_windows(self) -> bool:
-        """Whether the rows of a window are shuffled among themselves, so that the order depends on the window, too."""
+        """Whether the rows of a window are shuffled among themselves, so that the window size changes the order."""
         return False
 
     def length(self, n_rows: int) -> int:
-        """Return the length of the stream over a dataset of ``n_rows``; ValueError if the order is of other rows."""
+        """Return the length of the stream for ``n_rows``; ValueError if the order is for another number of rows."""
         return n_rows
 
     @abstractmethod
     def stream(self, key: int, n_rows: int) -> Stream:
-        """Return the stream of the epoch with this key, the same one for equal keys; ``n_rows`` is at least 1."""
+        """Return the stream of the epoch with this key, equal for equal keys; ``n_rows`` is at least 1."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Return what the order is made of, for saved states, by the names of `STATE`."""
+        """Return what determines the order, for saved states, with the keys of `STATE`."""
 
     def proof(self) -> str | None:
-        """Return a digest of positions that a user gives anew for each epoch; None where the key makes the stream."""
+        """Return a digest of the positions that a user gave for the epoch; None if the key determines the stream."""
         return None
 
 
-#: What states say of an order, unless it says otherwise. The names and values are those of version 0.1.
+#: Default entries of an order in saved states. Names and values are those of version 0.1.
 STATE = {"shuffle": True, "block_size": 1, "weighting": None, "positions": None, "block_starts": None}
 
 
 @dataclass(frozen=True)
 class FileOrder(Order):
-    """The rows as they lie in the dataset.
+    """The order of the dataset.
 
     Examples
     --------
@@ -67,14 +67,14 @@ class FileOrder(Order):
 
 @dataclass(frozen=True)
 class Shuffled(Order):
-    """All rows in pseudo-random order: each by itself, or blocks of ``block_size`` neighbours.
+    """All rows in pseudo-random order: single rows, or blocks of ``block_size`` neighbours.
 
     Blocks are permuted over the whole dataset; then the rows of each window are shuffled among themselves.
 
     Raises
     ------
     TypeError, ValueError
-        If ``block_size`` is no positive integer.
+        If ``block_size`` is not an integer, or below 1.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class Blocks(Order):
     Raises
     ------
     TypeError, ValueError
-        If they are no integers, or not as above, or a block begins behind the last row.
+        If they are not integers, not as above, or a block begins after the last row.
 
     Examples
     --------
@@ -137,7 +137,7 @@ class Blocks(Order):
 
 @dataclass(frozen=True, eq=False)
 class Given(Order):
-    """Positions of the user's, int64 [n], as they are: each as often as it is there.
+    """Positions that a user gave, int64 [n], in their order and with repeats.
 
     Examples
     --------

@@ -1,8 +1,7 @@
-"""Keyed permutations on demand, of numbers and of blocks of them: which number stands at which place.
+"""Keyed permutations of numbers and of blocks of numbers, computed on demand.
 
-An epoch over 100 million rows must not cost a permutation of 100 million numbers in every process. Each class here
-answers `take(start, stop)` for any stretch of its stream by arithmetic on a 64-bit key, in time and memory proportional
-to the stretch.
+A permutation of 100 million rows must not be stored in every process. Each class here computes `take(start, stop)` for
+any stretch of its stream from a 64-bit key, in time and memory proportional to the stretch.
 """
 
 from collections.abc import Iterable
@@ -22,27 +21,27 @@ _TABLE_LIMIT = 4096
 
 
 class Stream(Protocol):
-    """The positions of an epoch in the order in which they are delivered; it can be entered anywhere."""
+    """The positions of an epoch in their order, with random access."""
 
     def take(self, start: int, stop: int) -> Int64Array:
-        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
+        """Return the positions at places start..stop-1 of the stream, int64 [stop - start]."""
         ...
 
 
 class Bijection(Protocol):
-    """An order of 0..n-1 that can be asked both ways."""
+    """A permutation of 0..n-1 with its inverse."""
 
     def forward(self, places: Int64Array, /) -> Int64Array:
-        """The values at these places, int64 of the same length."""
+        """Return the values at these places, int64 of the same length."""
         ...
 
     def inverse(self, values: Int64Array, /) -> Int64Array:
-        """The places of these values, int64 of the same length."""
+        """Return the places of these values, int64 of the same length."""
         ...
 
 
 def shuffled(n: int, key: int) -> Int64Array:
-    """The numbers 0..n-1 in the order of their hashes under `key`, int64 [n], in O(n log n).
+    """Return the numbers 0..n-1 in the order of their hashes under `key`, int64 [n], in O(n log n).
 
     Examples
     --------
@@ -87,15 +86,15 @@ class Permutation:
         self._round_keys = [derive_key(key, i) for i in range(_ROUNDS)]
 
     def forward(self, places: Int64Array) -> Int64Array:
-        """The values at these places, int64 of the same length; places must lie in 0..n-1."""
+        """Return the values at these places, int64 of the same length; places must lie in 0..n-1."""
         return self._walk(places, inverse=False) if self._table is None else self._table[places]
 
     def inverse(self, values: Int64Array) -> Int64Array:
-        """The places of these values, int64 of the same length; values must lie in 0..n-1."""
+        """Return the places of these values, int64 of the same length; values must lie in 0..n-1."""
         return self._walk(values, inverse=True) if self._table is None else self._inverse_table[values]
 
     def take(self, start: int, stop: int) -> Int64Array:
-        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
+        """Return the positions at places start..stop-1 of the stream, int64 [stop - start]."""
         return self.forward(np.arange(start, stop, dtype=np.int64))
 
     def _walk(self, values: Int64Array, *, inverse: bool) -> Int64Array:
@@ -126,9 +125,9 @@ class Permutation:
 class EvenMix:
     """A pseudo-random order of the numbers of several classes, in which every stretch has each class in its share.
 
-    The places are taken in steps of about the golden ratio, which fall evenly into any interval; which number of its
-    class comes at each is a `Permutation`. Source for the steps: Knuth, "The art of computer programming" 3, section
-    6.4, on Fibonacci hashing.
+    Places are assigned in steps of about the golden ratio, which fall evenly into any interval; a `Permutation` chooses
+    the number within the class. Source of the steps: Knuth, "The art of computer programming" 3, section 6.4, on
+    Fibonacci hashing.
 
     Parameters
     ----------
@@ -159,11 +158,11 @@ class EvenMix:
         ]
 
     def forward(self, places: Int64Array) -> Int64Array:
-        """The numbers at these places, int64 of the same length; places must lie in 0..n-1."""
+        """Return the numbers at these places, int64 of the same length; places must lie in 0..n-1."""
         return self._within((places * self._step + self._first) % self._n, inverse=False)
 
     def inverse(self, values: Int64Array) -> Int64Array:
-        """The places of these numbers, int64 of the same length; numbers must lie in 0..n-1."""
+        """Return the places of these numbers, int64 of the same length; numbers must lie in 0..n-1."""
         return (self._within(values, inverse=True) - self._first) * self._back % self._n
 
     def _within(self, numbers: Int64Array, *, inverse: bool) -> Int64Array:
@@ -177,7 +176,7 @@ class EvenMix:
 
 
 class EqualBlocks:
-    """Blocks of `size` neighbouring rows (the last one may be short) in permuted order, found by arithmetic alone.
+    """Blocks of `size` neighbouring rows (the last one may be short) in permuted order; nothing is stored per block.
 
     Parameters
     ----------
@@ -201,12 +200,12 @@ class EqualBlocks:
         self._size = size
         self._blocks = Permutation(n_blocks, key) if blocks is None else blocks
         last_slot = int(self._blocks.inverse(np.array([n_blocks - 1], dtype=np.int64))[0])
-        # From the end of the short block on, the stream runs ahead of a grid of whole blocks by what that block lacks.
+        # After the short block, places are ahead of those of whole blocks by the rows that it lacks.
         self._missing = n_blocks * size - n_rows
         self._short_end = (last_slot + 1) * size - self._missing
 
     def take(self, start: int, stop: int) -> Int64Array:
-        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
+        """Return the positions at places start..stop-1 of the stream, int64 [stop - start]."""
         places = np.arange(start, stop, dtype=np.int64)
         if not places.size:
             return places
@@ -237,14 +236,14 @@ class GivenBlocks:
     """
 
     def __init__(self, n_rows: int, starts: Int64Array, key: int) -> None:
-        order = shuffled(len(starts), key)  # held whole anyway, and sorting is faster than the network here
+        order = shuffled(len(starts), key)  # a table, because starts are one anyway
         lengths = np.diff(starts, append=n_rows)[order]
         self._first_rows = starts[order]
         self._ends = np.cumsum(lengths)
         self._begins = self._ends - lengths
 
     def take(self, start: int, stop: int) -> Int64Array:
-        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
+        """Return the positions at places start..stop-1 of the stream, int64 [stop - start]."""
         places = np.arange(start, stop, dtype=np.int64)
         slots = np.searchsorted(self._ends, places, side="right")
         rows: Int64Array = self._first_rows[slots] + (places - self._begins[slots])

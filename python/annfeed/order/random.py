@@ -1,8 +1,8 @@
-"""Random numbers of a key and a counter: the same on every machine, whatever was drawn before.
+"""Random numbers as functions of a key and a counter, equal on every machine.
 
-All of them are splitmix64. They depend on no library's version and on no global generator; nothing here is fit for
-cryptography. The enums name the streams that are made of one key, so that no two share their numbers. Orders, splits
-and saved states depend on these numbers: they never change.
+All of them are splitmix64, which is not for cryptography. They do not depend on versions of libraries or on global
+generators. The enums number the streams of one key. Orders, splits and saved states depend on all of these numbers,
+which therefore never change.
 """
 
 from enum import IntEnum
@@ -18,7 +18,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 class EpochStream(IntEnum):
-    """Streams of an epoch's key: seed and number of the epoch."""
+    """Streams of the key of an epoch (its seed and number)."""
 
     ORDER = 0
     RESHUFFLE = 1
@@ -26,7 +26,7 @@ class EpochStream(IntEnum):
 
 
 class DrawStream(IntEnum):
-    """Streams of the key of an epoch's order, where rows are drawn by weight."""
+    """Streams of the key of an order of rows drawn by weight."""
 
     START = 0
     ROWS = 1
@@ -35,7 +35,7 @@ class DrawStream(IntEnum):
 
 
 class SplitStream(IntEnum):
-    """Streams of a split's seed."""
+    """Streams of the seed of a split."""
 
     ROWS = 0
     STRATA = 1
@@ -43,7 +43,7 @@ class SplitStream(IntEnum):
 
 
 def mix(values: UInt64Array) -> UInt64Array:
-    """The finaliser of splitmix64: a bijection of 64 bits. Overwrites `values`."""
+    """Apply the finaliser of splitmix64, a bijection of 64 bits, to `values` in place."""
     values ^= values >> np.uint64(30)
     values *= np.uint64(0xBF58476D1CE4E5B9)
     values ^= values >> np.uint64(27)
@@ -72,7 +72,7 @@ def derive_key(*parts: int) -> int:
 
 
 def hashes(key: int, start: int, stop: int) -> UInt64Array:
-    """Numbers start..stop-1 of the splitmix64 sequence seeded with `key`; within one key they never repeat.
+    """Return numbers start..stop-1 of the splitmix64 sequence seeded with `key`; they are distinct for one key.
 
     Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014; constants of Vigna's
     public-domain `splitmix64.c`.
@@ -96,7 +96,7 @@ def hashes(key: int, start: int, stop: int) -> UInt64Array:
 
 
 def scattered(values: UInt64Array, key: int) -> UInt64Array:
-    """A number for each value, uint64 of the same shape: different values have different ones under one key.
+    """Return a hash of each value, uint64 of the same shape; for one key, different values have different hashes.
 
     Examples
     --------

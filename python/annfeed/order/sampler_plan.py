@@ -1,7 +1,4 @@
-"""An epoch whose order comes from a sampler of the user's: positions in, windows out.
-
-Our own orders are in order/epoch.py.
-"""
+"""`SamplerPlan`: an epoch with the positions of a user's sampler. annfeed's own orders are in order/epoch.py."""
 
 import hashlib
 import operator
@@ -19,34 +16,34 @@ from annfeed.order.windows import WarmUp, Window, integer, joined
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SamplerPlan:
-    """The windows of an epoch whose order comes from a user's sampler, read from it as they are needed.
+    """The windows of an epoch whose positions come from a user's sampler, drawn as they are needed.
 
     Parameters
     ----------
     sampler
-        Iterable of positions, or, with `batch_size=None`, of sequences of positions (a batch sampler). An iterable that
-        can be iterated once serves one epoch.
+        Iterable of positions, or, with `batch_size=None`, of sequences of positions (a batch sampler). An iterator
+        serves one epoch.
     n_rows
         Rows of the dataset: positions must lie in 0..n_rows-1.
     batch_size
-        Rows of a batch; None: batches as the batch sampler gives them.
+        Rows of a batch; None for the batches of a batch sampler.
     window, first_window
-        As in `EpochPlan`. Batches of a batch sampler are kept whole: its windows end with the batch that fills them.
+        As in `EpochPlan`. Batches of a batch sampler are kept whole: a window ends with the batch that fills it.
     drop_last
-        Leave out a last batch that is short; with a batch sampler it must be False.
+        Leave out a last batch that is not full; with a batch sampler it must be False.
     world
-        Number of ranks. Nothing is shared out here; with several, windows say that none of their rows is padding.
+        Number of ranks. Rows are not divided; with several ranks, windows have `n_padding` 0 instead of None.
     keeps_proof
         Digest the positions of each batch, for `next_proof`.
 
     Raises
     ------
     TypeError
-        The sampler gives something that is no integer (or no sequence of integers); raised while iterating.
+        While iterating, if the sampler gives something else than integers (or sequences of integers).
     ValueError
-        An option out of its range, or an empty batch.
+        If an option is out of range; while iterating, for an empty batch.
     IndexError
-        A position outside 0..n_rows-1; raised while iterating.
+        While iterating, for a position outside 0..n_rows-1.
 
     Examples
     --------
@@ -74,7 +71,7 @@ class SamplerPlan:
             raise ValueError("drop_last=True given with a batch sampler; the batch sampler alone makes its batches")
 
     def __len__(self) -> int:
-        """Number of batches; TypeError where the sampler has no length."""
+        """Return the number of batches; TypeError if the sampler has no length."""
         n = len(cast(Sized, self.sampler))
         if self.batch_size is None:
             return n
@@ -82,33 +79,33 @@ class SamplerPlan:
 
     @property
     def n_batches(self) -> int | None:
-        """Number of batches; None where the sampler has no length."""
+        """Number of batches; None if the sampler has no length."""
         try:
             return len(self)
         except TypeError:
             return None
 
     def windows(self, n_done: int = 0, proof: str | None = None) -> Iterator[Window]:
-        """The windows that are left after ``n_done`` batches; each takes from the sampler only its own positions.
+        """Return the windows that are left after ``n_done`` batches; each draws only its own positions.
 
         Parameters
         ----------
         n_done
-            Batches that were delivered: the sampler is read past them.
+            Delivered batches, which are skipped in the sampler.
         proof
-            The `next_proof` of the last of them; None where nobody knows. It needs `keeps_proof`.
+            The `next_proof` of the last of them; None if unknown. It needs `keeps_proof`.
 
         Raises
         ------
         ValueError
-            If the sampler does not give the positions before again; while iterating.
+            While iterating, if the sampler gives other positions for the delivered batches.
         """
         hashed = hashlib.blake2b(digest_size=8)
         self._proofs.clear()
         n_seen = 0
         for window in self._windows():
             for batch in window.batches if self.keeps_proof else ():
-                # The length, too: the same positions in other batches are another order.
+                # With the length: the same positions in other batches are another order.
                 hashed.update(np.append(batch, len(batch)).tobytes())
                 n_seen += 1
                 if n_seen > n_done:
@@ -121,12 +118,12 @@ class SamplerPlan:
             self._check("", proof, n_done)
 
     def next_proof(self) -> str | None:
-        """Return the digest of the positions up to the batch that is delivered now: to be called once for each."""
-        # Windows are drawn ahead of the batches delivered.
+        """Return the digest of the positions up to the delivered batch; to be called once for each batch."""
+        # Windows are drawn ahead of delivered batches.
         return self._proofs.popleft()
 
     def state(self) -> dict[str, Any]:
-        """Return what the order is made of, for saved states."""
+        """Return what determines the order, for saved states."""
         order = {"sampler": type(self.sampler).__name__, "n_rows": self.n_rows}
         return {**order, "batch_size": self.batch_size, "drop_last": self.drop_last}
 

@@ -1,7 +1,4 @@
-"""One rank's share of an epoch's stream: where it begins, how many rows it has, how many of them are padding.
-
-Arithmetic on counts; rows and their order are in order/epoch.py.
-"""
+"""`Shard`: one rank's share of an epoch's stream."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ class Shard:
     n_delivered
         Rows that the rank delivers, padding included.
     n_padding
-        Of these, the last 0 or 1 are repeats of another rank's rows.
+        How many of these repeat another rank's rows: 0, or 1 for the last row.
     """
 
     start: int
@@ -31,7 +28,7 @@ class Shard:
 
 
 def cut_shard(n: int, batch_size: int, rank: int, world: int, *, drop_last: bool, uneven: Uneven) -> Shard:
-    """Return the shard of a rank, so that every rank has the same number of batches, unless told to keep them.
+    """Return the shard of a rank; unless ``uneven`` is "keep", every rank gets the same number of batches.
 
     Parameters
     ----------
@@ -50,7 +47,7 @@ def cut_shard(n: int, batch_size: int, rank: int, world: int, *, drop_last: bool
     padding = 0
     if drop_last:
         size = share // batch_size * batch_size
-    elif extra and share % batch_size == 0 and uneven != "keep":  # only here does one row more make one batch more
+    elif extra and share % batch_size == 0 and uneven != "keep":  # one row more is one batch more
         padding = int(uneven == "pad" and size == share)
         size = share + (uneven == "pad")
     return Shard(rank * share + min(rank, extra), size, padding)

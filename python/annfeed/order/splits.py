@@ -1,7 +1,4 @@
-"""Which rows go into which part of a split: by chance, by group, by stratum, the same on every machine.
-
-Pure arithmetic on codes; dataset/rows.py reads the columns and makes the datasets of the parts.
-"""
+"""Random splits of rows, by group and by stratum, equal on every machine; dataset/rows.py reads the columns."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from annfeed.order.random import SplitStream, derive_key, hashes
 
 Float64Array = npt.NDArray[np.float64]
 
-# Separate the streams of random numbers that one seed feeds.
+# Numbers of the random streams of one seed.
 
 
 def check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
@@ -26,7 +23,7 @@ def check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     Raises
     ------
     TypeError
-        If they are no mapping of names to numbers.
+        If they are not a mapping of names to numbers.
     ValueError
         If one is not above 0, or they do not sum to 1.
 
@@ -60,20 +57,20 @@ def split_rows(
 ) -> dict[str, Int64Array]:
     """Return the rows of each part, ascending.
 
-    Without groups each part gets its fraction of the rows, and of each stratum, to within one row. Groups stay whole:
-    they go, large ones first, where they bring the parts' rows (of each stratum) closest to their fractions, in the
-    least squares of the relative errors, a greedy rule as that of sklearn's StratifiedGroupKFold.
+    Without groups each part gets its fraction of the rows, and of each stratum, to within one row. Groups are not
+    divided: large ones first, each goes to the part that brings the rows (of each stratum) closest to the fractions, in
+    the least squares of the relative errors. This is a greedy rule like that of sklearn's StratifiedGroupKFold.
 
     Parameters
     ----------
     n_rows
         Rows of the dataset.
     fractions
-        By name of the part; above 0, with a sum of 1.
+        Fraction of each part by name; above 0, with a sum of 1.
     groups
-        Integers [n_rows] from 0; rows of one number stay together.
+        Integers [n_rows] >= 0; rows of one number stay together.
     strata
-        Integers [n_rows]; rows of one number are spread in proportion. Any number below 0 is a stratum as well.
+        Integers [n_rows]; rows of one number are divided in proportion. Numbers below 0 are strata, too.
     seed
         0 <= seed < 2**64.
 
@@ -113,13 +110,13 @@ def split_rows(
 def _by_row(strata: Int64Array, shares: Sequence[float], seed: int) -> Int64Array:
     n_strata = int(strata.max()) + 1 if len(strata) else 0
     order = shuffled(len(strata), derive_key(seed, SplitStream.ROWS))
-    # Few strata fit narrow integers, of which numpy sorts 100 million in a second.
+    # Narrow integers, because numpy sorts them faster.
     narrow = strata.astype(np.min_scalar_type(n_strata))
     order = order[np.argsort(narrow[order], kind="stable")]
     ends = np.cumsum(np.bincount(strata, minlength=n_strata))
     part_of = np.empty(len(strata), dtype=np.int64)
     owed = [0.0] * len(shares)
-    # By chance, so that it is not always the same strata whose odd rows go to the small parts.
+    # In random order, so that the odd rows of the small parts are not always of the same strata.
     for stratum in shuffled(n_strata, derive_key(seed, SplitStream.STRATA)).tolist():
         begin, end = int(ends[stratum - 1]) if stratum else 0, int(ends[stratum])
         sizes = _sizes(end - begin, shares, owed)
@@ -128,12 +125,12 @@ def _by_row(strata: Int64Array, shares: Sequence[float], seed: int) -> Int64Arra
 
 
 def _sizes(n: int, shares: Sequence[float], owed: list[float]) -> list[int]:
-    """Rows of each part of n: its share rounded down or up; up where most is owed from earlier strata."""
+    """Return the rows of each part of n: its share rounded down, or up if earlier strata owe it most."""
     sizes = [math.floor(n * share + 1e-9) for share in shares]
     odd = [n * share - size for share, size in zip(shares, sizes, strict=True)]
     for part in range(len(shares)):
         owed[part] += odd[part]
-    # Rounded, so that parts with equal shares are equals in spite of rounding errors; whole shares are not rounded up.
+    # Rounded, so that equal shares compare as equal despite rounding errors; whole shares are not rounded up.
     first = sorted(range(len(shares)), key=lambda part: (odd[part] < 1e-6, -round(owed[part], 6)))
     for part in first[: n - sum(sizes)]:
         sizes[part] += 1
@@ -150,12 +147,12 @@ def _by_group(groups: Int64Array, strata: Int64Array, shares: Sequence[float], s
     part_of_group = np.zeros(n_groups, dtype=np.int64)
     empty = set(range(len(shares)))
     sizes = counts.sum(axis=1)
-    # Groups of about one size in an order of chance; large ones first, while there is room for them.
+    # Large groups first; groups of about one size in random order.
     order = np.lexsort((hashes(derive_key(seed, SplitStream.GROUPS), 0, n_groups), -np.frexp(sizes)[1]))
     order = order[sizes[order] > 0]
     for place, group in enumerate(order.tolist()):
         size = counts[group]
-        # Growth of the sum of (found - target)^2 / target; cumsum adds in one order on every machine.
+        # Growth of the sum of (found - target)^2 / target; cumsum adds in the same order on every machine.
         growth = np.cumsum(size * (size + 2 * (found - targets)) / targets, axis=1)[:, -1]
         allowed = sorted(empty) if len(order) - place <= len(empty) else range(len(shares))
         part = min(allowed, key=lambda p: float(growth[p]), default=0)

@@ -1,32 +1,30 @@
-"""Rows drawn by weight, found on demand: which rows an epoch draws, and in which order.
+"""`Weighted`: an order of rows drawn by weight, computed on demand.
 
-What is drawn. Of n draws, a row of weight w is expected x = n * w / sum(w) times. It comes x times rounded down or up,
-over epochs exactly x times on average, and all rows together come exactly n times. This is systematic sampling with
-unequal probabilities, of rows in random order (Hartley and Rao, "Sampling with unequal probabilities and without
-replacement", Annals of Mathematical Statistics 33, 1962): lay the rows on a line, each as long as its expected count,
-and mark the points u, u + 1, ..., u + n - 1, with one random u between 0 and 1. A row is drawn once for each point on
-it. So shares of classes are as close to the weights as with independent draws, or closer.
+Draws. In n draws, a row of weight w has the expected count x = n * w / sum(w). It is drawn x times rounded down or up,
+exactly x times on average over epochs, and all rows together exactly n times. This is systematic sampling with unequal
+probabilities, of rows in random order (Hartley and Rao, "Sampling with unequal probabilities and without replacement",
+Annals of Mathematical Statistics 33, 1962): put the rows on a line, each as long as its expected count, and mark the
+points u, u + 1, ..., u + n - 1, with one random u between 0 and 1. A row is drawn once for each point on it. So shares
+of classes are as close to the weights as with independent draws, or closer.
 
-Strata. A line of single rows would cost a number for each row. Only the ends of strata are kept. A stratum is the rows,
-among 64 neighbours in the file, of one multiplicity: expected at most 1, 2, 4, 8, ... times. Where the rows of a
-stratum lie on the line is computed again, from their weights, when a draw falls into it. Strata are in random order,
-and so are the rows of a stratum, so that no regularity of the file meets the regular steps of the points. Runs of 16
-strata stay together, because neighbours in the file are cheap to read together.
+Strata. A line of single rows would need a number for each row. Only the ends of strata are stored. A stratum is the
+rows, among 64 neighbours in the file, of one multiplicity: expected at most 1, 2, 4, 8, ... times. Where the rows of a
+stratum are on the line is computed again, from their weights, when a draw falls into it. Strata, and the rows of a
+stratum, are in random order, so that no regular pattern of the file coincides with the regular steps of the points.
+Runs of 16 strata stay together, because neighbours in the file are cheap to read together.
 
-Sums. Millions of numbers are added up. Whole parts are added as integers and fractions as floats, so that a row
-that is expected a whole number of times comes exactly so often, and u is moved by what rounding lost of n.
+Sums. Whole parts of expected counts are added as integers and fractions as floats, so that a row with a whole expected
+count is drawn exactly so often; u is moved by the rounding error of n.
 
 Order. Draws are numbered along the line. With single draws the epoch is a permutation of these numbers. With blocks it
 is a permutation of blocks of neighbouring draws, mixed so that each stretch of the epoch has blocks of each
 multiplicity in their share. The copies of a row are neighbours on the line; `interleaved` puts them into different
 blocks.
 
-What breaks where. Strata or rows in file order: classes that come in a regular pattern get wrong shares. Floats alone:
-equal weights no longer give each row once. No multiplicities: copies of a row stay side by side in a block, or rows
-that come once are torn from their neighbours. Blocks permuted without the mix: windows differ in how many rare
-rows they have. tests/order/test_weighting.py has a test of each.
-
-There is no limit at 2**24 rows, as torch.multinomial has. No draw is held: an epoch costs some numbers a stratum.
+Why each part is needed (tests/order/test_weighting.py has a test of each). With strata or rows in file order, classes
+in a regular pattern get wrong shares. With floats alone, equal weights do not give each row once. Without
+multiplicities, copies of a row stay side by side in a block, or rows that come once are separated from their
+neighbours. Without the mix of blocks, windows differ in their number of rare rows.
 """
 
 from __future__ import annotations
@@ -44,20 +42,20 @@ from annfeed.order.random import DrawStream, derive_key, hashes, scattered
 from annfeed.order.weights import RUN_ROWS, Float64Array, Weighting, multiplicity_of
 from annfeed.order.windows import integer
 
-#: Strata that stay neighbours when strata are put in random order.
+#: Neighbouring strata that stay together in the random order of strata.
 _RUN = 16
-#: Strata looked at together while draws are found: 64 rows each, a few numbers a row.
+#: Strata of 64 rows that are processed at a time.
 _TOGETHER = 4096
 
 
 @dataclass(frozen=True, eq=False)
 class Weighted(Order):
-    """Rows drawn by weight: each by itself, or in blocks of ``block_size`` draws of neighbouring rows.
+    """Rows drawn by weight: single draws, or blocks of ``block_size`` draws of neighbouring rows.
 
     Raises
     ------
     TypeError, ValueError
-        If ``block_size`` is no positive integer, or the weights are of another number of rows.
+        If ``block_size`` is not an integer or below 1, or the weights are for another number of rows.
 
     Examples
     --------
@@ -88,12 +86,12 @@ class Weighted(Order):
 
 
 class WeightedStream:
-    """The draws of one epoch in the order in which they are delivered; can be entered anywhere.
+    """The draws of one epoch in their order, with random access.
 
     Parameters
     ----------
     weighting
-        The expected count of each row.
+        Expected count of each row.
     key
         Integer in 0 .. 2**64 - 1.
     block_size
@@ -110,24 +108,24 @@ class WeightedStream:
         self._key = derive_key(key, DrawStream.ROWS)
         self._block_size = block_size
         n = weighting.n_samples
-        # Strata in random order, so that no regularity of the file meets the regular steps of systematic sampling.
+        # Strata in random order: no regular pattern of the file may coincide with the steps of systematic sampling.
         borders = weighting.multiplicity_starts
         runs = [
             (begin + _in_runs(end - begin, derive_key(key, DrawStream.RUNS, number))).astype(weighting.run_of.dtype)
             for number, (begin, end) in enumerate(pairwise(borders.tolist()))
         ]
         self._strata = np.concatenate(runs)
-        # Whole numbers are added as such, so that what is expected for certain is drawn for certain.
+        # Whole parts are added as integers, so that whole expected counts are drawn exactly.
         length, whole = np.modf(weighting.expected[self._strata])
         np.cumsum(length, out=length)
         ends = np.cumsum(whole.astype(np.int64))
         short = n - int(ends[-1]) - float(length[-1])  # rounding errors
-        # Between rounded numbers, so that no sum of weights meets it.
+        # Between rounded numbers, so that no sum of weights is equal to it.
         start = (int(hashes(derive_key(key, DrawStream.START), 0, 1)[0]) >> 32) * 2.0**-32 + 2.0**-33
         start = min(max(start, short), 1 + min(short, 0) - 2.0**-33)
         length += start
         np.floor(length, out=whole)
-        #: Draws up to each stratum, and what its start on the line has beyond them: below one draw.
+        #: Draws before each stratum, and the part of a draw by which its start on the line exceeds them.
         self._ends = np.append(0, ends + whole.astype(np.int64))
         self._ends[-1] = n
         length -= whole
@@ -136,12 +134,12 @@ class WeightedStream:
         place_key = derive_key(key, DrawStream.PLACES)
         self._draws: Stream = Permutation(n, place_key)
         if block_size > 1:
-            # Every window gets blocks of rare and of common rows in their shares, not by chance.
+            # Every window gets its share of blocks of rare and of common rows.
             block_starts = -(-self._multiplicity_starts // block_size)
             self._draws = EqualBlocks(n, block_size, place_key, EvenMix(block_starts, place_key))
 
     def take(self, start: int, stop: int) -> Int64Array:
-        """The positions at places start..stop-1 of the stream, int64 [stop - start]."""
+        """Return the positions at places start..stop-1 of the stream, int64 [stop - start]."""
         draws = self._draws.take(start, stop)
         return self._rows_of(draws if self._block_size == 1 else self._interleave(draws))
 
@@ -162,13 +160,13 @@ class WeightedStream:
         return rows
 
     def _draws_up_to(self, places: Int64Array) -> Int64Array:
-        """Draws up to each row of some strata, int64 [n_strata, 64]."""
+        """Return the draws up to each row of some strata, int64 [n_strata, 64]."""
         strata = self._strata[places]
         multiplicities = np.searchsorted(self._weighting.multiplicity_starts, strata, side="right") - 1
         rows = self._weighting.run_of[strata, None].astype(np.int64) * RUN_ROWS + np.arange(RUN_ROWS)
         expected = self._weighting.expected_counts(np.minimum(rows, self._weighting.n_rows - 1))
         expected[(rows >= self._weighting.n_rows) | (multiplicity_of(expected) != multiplicities[:, None])] = 0.0
-        # Rows in random order: the numbers' upper bits decide, the lowest six say which row it is.
+        # Rows in random order: the lowest six bits of each number are the row, the others its sort key.
         tickets = scattered(rows.astype(np.uint64), self._key)
         tickets = tickets & ~np.uint64(RUN_ROWS - 1) | np.arange(RUN_ROWS, dtype=np.uint64)
         tickets.sort(axis=1)
@@ -185,7 +183,7 @@ class WeightedStream:
         return upto_here
 
     def _interleave(self, slots: Int64Array) -> Int64Array:
-        """The draw in each slot: near the draw of the same number, but copies of a row not side by side."""
+        """Return the draw in each slot: near the draw of that number, but with copies of a row in different blocks."""
         draws = slots.copy()
         multiplicity_of_slot = np.searchsorted(self._multiplicity_starts, slots, side="right") - 1
         for multiplicity in np.unique(multiplicity_of_slot[multiplicity_of_slot > 0]).tolist():
@@ -198,8 +196,8 @@ class WeightedStream:
 def interleaved(slots: Int64Array, n: int, block_size: int, most: int) -> Int64Array:
     """Return which of n neighbours is in each slot, so that up to ``most`` successive ones are in different blocks.
 
-    The n are cut into groups of ``block_size * most`` or more. Of a group, the first slot of each block takes the first
-    neighbours, then the second slot of each, and so on.
+    The n are cut into groups of ``block_size * most`` or more. Within a group, the first slots of all blocks take the
+    first neighbours, then the second slots, and so on.
 
     Parameters
     ----------
@@ -222,8 +220,8 @@ def interleaved(slots: Int64Array, n: int, block_size: int, most: int) -> Int64A
     begin = group * n // n_groups
     size = (group + 1) * n // n_groups - begin
     within = slots - begin
-    # A share of a group is a block or longer. One that straddles two blocks takes neighbours of different rounds there:
-    # successive ones still come to lie in different blocks.
+    # Each part of a group is at least one block long. A block across two parts takes neighbours of different rounds, so
+    # successive ones are still in different blocks.
     n_blocks = np.maximum(size // block_size, 1)
     least, n_longer = size // n_blocks, size % n_blocks
     longer = within < n_longer * (least + 1)
@@ -235,7 +233,7 @@ def interleaved(slots: Int64Array, n: int, block_size: int, most: int) -> Int64A
 
 
 def _once(counts: Int64Array, expected: Float64Array) -> None:
-    """Give second copies, which only rounding errors make, to rows of the same stratum that have none."""
+    """Move second copies, which are rounding errors, to rows of the same stratum that have none."""
     for stratum in np.flatnonzero((counts > 1).any(axis=1)).tolist():
         n_over = int((counts[stratum] - 1).clip(min=0).sum())
         counts[stratum] = counts[stratum].clip(max=1)
@@ -244,7 +242,7 @@ def _once(counts: Int64Array, expected: Float64Array) -> None:
 
 
 def _in_runs(n: int, key: int) -> Int64Array:
-    """0..n-1 with runs of neighbours in random order."""
+    """Return 0..n-1 with runs of neighbours in random order."""
     runs = shuffled(-(-n // _RUN), key)
     places = (runs[:, None] * _RUN + np.arange(_RUN)).ravel()
     return places[places < n]

@@ -1,7 +1,6 @@
-"""How often each row is expected in an epoch whose rows are drawn by weight, and sums of it by neighbourhood.
+"""`Weighting`: the expected count of each row in an epoch of rows drawn by weight, and its sums over strata.
 
-Of n draws a row of weight w is expected ``x = n * w / sum(w)`` times. Nothing is drawn here (see
-order/weighted.py); weights come from loading/weights.py.
+In n draws the expected count of a row of weight w is ``x = n * w / sum(w)``. order/weighted.py draws the rows.
 """
 
 from __future__ import annotations
@@ -19,38 +18,38 @@ from annfeed.arrays import Int64Array
 
 Float64Array = npt.NDArray[np.float64]
 
-#: Neighbours in the file whose draws are found together.
+#: Neighbouring rows whose draws are computed together.
 RUN_ROWS = 64
-#: Rows looked at together while sums are made.
+#: Rows that are summed at a time.
 _CHUNK = 1 << 20
-#: Nearer to one copy than this is one copy, where no row may come twice.
+#: Tolerance for an expected count of 1 if no row may come twice.
 _CERTAIN = 1 - 1e-9
 
 
 class Weighting:
-    """How often each row is expected in an epoch of draws.
+    """The expected count of each row in an epoch of draws.
 
     Parameters
     ----------
     weights
-        Real numbers [n_rows], finite and not negative, not all 0; kept by reference, not copied. With ``codes``:
-        [n_classes], the weight of each row of a class.
+        Real numbers [n_rows], finite, >= 0, not all 0; kept by reference. With ``codes``: [n_classes], the weight of
+        each row of a class.
     codes
         Integers [n_rows], the class of each row.
     n_samples
-        Draws in an epoch. None: n_rows with replacement; without, as many as leave every row's share in proportion to
-        its weight: the sum of the weights by the largest one (for equal shares of classes, the rarest class whole).
+        Draws in an epoch. None: n_rows; without replacement, the most that keep every row's share in proportion to its
+        weight, sum(weights) / max(weights).
     replacement
-        Whether a row may come more than once. Where not, and one would, it comes once, and the others share the rest in
-        proportion.
+        Whether a row may come more than once. If not, rows with an expected count above 1 come once, and the others
+        share the rest in proportion.
 
     Raises
     ------
     TypeError
-        If weights are no real numbers.
+        If weights are not real numbers.
     ValueError
-        If weights are not as above, or n_samples is below 1 or, without replacement, above the number of rows with a
-        weight.
+        If weights are not as above, n_samples is below 1, or, without replacement, above the number of rows with a
+        weight above 0.
 
     Examples
     --------
@@ -77,7 +76,7 @@ class Weighting:
         self._largest = largest
         total = math.fsum(float(np.cumsum(part)[-1]) for part in self._parts(1.0))
         if n_samples is None:
-            # Relative tolerance: truncation must not drop a draw where the sum is a whole number up to rounding.
+            # Relative tolerance: truncation must not drop a draw if the sum is a whole number up to rounding.
             n_samples = self.n_rows if replacement else min(self.n_rows, int(total * (1 + 1e-12)))
         if n_samples < min(1, self.n_rows):
             raise ValueError(f"n_samples is {n_samples}; expected at least 1")
@@ -88,12 +87,12 @@ class Weighting:
         self._sum_strata()
 
     def expected_counts(self, rows: Int64Array) -> Float64Array:
-        """How often each of ``rows`` is expected in an epoch, float64 of the same shape."""
+        """Return the expected count of each of ``rows`` in an epoch, float64 of the same shape."""
         return self._scaled(self._values[rows] if self._codes is None else self._values[self._codes[rows]])
 
     @cached_property
     def digest(self) -> str:
-        """A short text that differs for other weights."""
+        """Return a short text that differs for other weights."""
         found = hashlib.blake2b(f"{self.n_rows} {self.n_samples} {self.replacement}".encode(), digest_size=8)
         for array in (self._values, self._codes):
             if array is not None:
@@ -102,14 +101,14 @@ class Weighting:
         return found.hexdigest()
 
     def _scaled(self, weights: npt.NDArray[Any]) -> Float64Array:
-        # By the largest first: neither tiny nor huge weights overflow.
+        # Divided by the largest first, so that neither tiny nor huge weights overflow.
         expected: Float64Array = np.divide(weights, self._largest, dtype=np.float64) * self._scale
         if not self.replacement:
             expected[expected > _CERTAIN] = 1.0
         return expected
 
     def _check(self) -> float:
-        """The largest weight, having looked at each."""
+        """Check each weight; return the largest."""
         what = "weights" if self._codes is None else "weights of classes"
         largest = 0.0
         for start in range(0, len(self._values), _CHUNK):
@@ -124,14 +123,14 @@ class Weighting:
         return largest or 1.0
 
     def _parts(self, scale: float) -> Iterator[Float64Array]:
-        """The weights of all rows by the largest one, times ``scale``, some rows at a time."""
+        """Yield the weights of all rows divided by the largest, times ``scale``, some rows at a time."""
         for start in range(0, self.n_rows, _CHUNK):
             part = slice(start, start + _CHUNK)
             values = self._values[part] if self._codes is None else self._values[self._codes[part]]
             yield np.divide(values, self._largest, dtype=np.float64) * scale
 
     def _clipped_scale(self, total: float) -> float:
-        """The scale at which rows, each at most once, are expected ``n_samples`` times together."""
+        """Return the scale for which expected counts, each at most 1, sum to ``n_samples``."""
         n_certain, scale = 0, self._scale
         while True:
             certain, rest, n_weighted = 0, [0.0], 0
@@ -160,7 +159,7 @@ class Weighting:
             expected = self.expected_counts(rows)
             multiplicity = multiplicity_of(expected)
             n_multiplicities = int(multiplicity.max()) + 1
-            # bincount adds in the order of rows, so the sums are the same on every machine.
+            # bincount adds in the order of rows, so sums are equal on every machine.
             found = np.bincount((rows - start) // RUN_ROWS * n_multiplicities + multiplicity, weights=expected)
             for number in range(n_multiplicities):
                 of_this = found[number::n_multiplicities]
@@ -170,7 +169,7 @@ class Weighting:
         there_are = range(max(runs_of, default=-1) + 1)
         #: The first stratum of each multiplicity, and the number of strata.
         self.multiplicity_starts = np.cumsum([0, *(sum(map(len, runs_of.get(number, []))) for number in there_are)])
-        #: The run of 64 rows that each stratum lies in, and how often its rows are expected together.
+        #: The run of 64 rows of each stratum, and the sum of the expected counts of its rows.
         self.run_of = np.concatenate(
             [np.empty(0, small), *(p for number in there_are for p in runs_of.pop(number, []))]
         )
@@ -178,7 +177,7 @@ class Weighting:
 
 
 def multiplicity_of(expected: Float64Array) -> npt.NDArray[np.int16]:
-    """Return 0 where at most one copy is expected, else the power of two that is above.
+    """Return the smallest k >= 0 with expected count <= 2 ** k.
 
     Examples
     --------

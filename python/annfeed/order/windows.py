@@ -1,7 +1,4 @@
-"""A window: rows that are read together, and their cut into batches; how large windows are as an epoch begins.
-
-Which rows they hold is decided in order/epoch.py and order/sampler_plan.py.
-"""
+"""`Window`: rows that are read together, cut into batches; and `WarmUp`: small windows at the beginning of an epoch."""
 
 import operator
 from dataclasses import dataclass
@@ -15,7 +12,7 @@ from annfeed.arrays import Int64Array
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Rows that are read together, in the order in which they are delivered, and their cut into batches.
+    """Rows that are read together, in the order of delivery, cut into batches.
 
     Parameters
     ----------
@@ -24,11 +21,11 @@ class Window:
     first_batch
         Number of batches of this rank before this window.
     positions
-        int64 [n], in the dataset; a position may occur more than once.
+        Positions in the dataset, int64 [n]; repeats allowed.
     offsets
         int64 [n_batches + 1], batch b is positions[offsets[b]:offsets[b + 1]].
     n_padding
-        How many of ``positions``, the last ones, only fill up this rank's last batch; None in a process alone.
+        How many of the last ``positions`` repeat another rank's rows; None without ranks.
 
     Examples
     --------
@@ -50,15 +47,15 @@ class Window:
 
     @property
     def batches(self) -> list[Int64Array]:
-        """The positions of each batch, int64 views of `positions`."""
+        """Positions of each batch, int64 views of `positions`."""
         return [self.positions[start:stop] for start, stop in pairwise(self.offsets.tolist())]
 
     def after(self, n_done: int) -> "Window":
-        """What is left of this window after ``n_done`` batches of the epoch."""
+        """Return the rest of this window after ``n_done`` batches of the epoch."""
         return self if n_done <= self.first_batch else self.of_batches(n_done - self.first_batch, self.n_batches)
 
     def of_batches(self, first: int, last: int) -> "Window":
-        """Only the batches ``first`` to ``last`` (exclusive) of this window."""
+        """Return the batches ``first`` to ``last`` (exclusive) of this window."""
         offsets = self.offsets[first : last + 1]
         positions = self.positions[offsets[0] : offsets[-1]]
         # Padding is in the last batch.
@@ -67,7 +64,7 @@ class Window:
 
 
 class WarmUp:
-    """The warm-up schedule: where windows start. They are whole batches, and double up to `window` rows."""
+    """The first row of each window. Windows are whole batches, and double up to `window` rows."""
 
     def __init__(self, batch_size: int, window: int, first_window: int) -> None:
         self._full = max(window // batch_size, 1) * batch_size
@@ -76,13 +73,13 @@ class WarmUp:
         self._small_rows = self._first * ((1 << self._n_small) - 1)
 
     def start(self, index: int) -> int:
-        """First row of window `index`."""
+        """Return the first row of window `index`."""
         if index <= self._n_small:
             return self._first * ((1 << index) - 1)
         return self._small_rows + (index - self._n_small) * self._full
 
     def window_at(self, row: int) -> int:
-        """Index of the window that holds `row`."""
+        """Return the index of the window that contains `row`."""
         if row < self._small_rows:
             return (row // self._first + 1).bit_length() - 1
         return self._n_small + (row - self._small_rows) // self._full
@@ -101,14 +98,7 @@ def joined(index: int, first_batch: int, batches: list[Int64Array], n_padding: i
 
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """Return a field of a plan as an int.
-
-    Raises
-    ------
-    TypeError
-        If it is no integer.
-    ValueError
-        If it is out of range.
+    """Return ``value`` as an int; TypeError if it is not an integer, ValueError if it is not in ``least`` to ``most``.
 
     Examples
     --------
