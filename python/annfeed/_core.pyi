@@ -1,4 +1,4 @@
-"""Types of the Rust core (``rust/python``); stubtest holds them against the built module."""
+"""Types of the Rust core (``rust/python``); stubtest compares them with the built module."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -29,7 +29,7 @@ _Bytes = npt.NDArray[np.uint8]
 
 @final
 class RowOps:
-    """Scaling to a total (``over_all``: of all columns of the matrix), log1p, centring and scaling, in this order."""
+    """Normalising to a total (``over_all``: of all columns of the matrix), log1p and scaling, in this order."""
 
     def __new__(
         cls,
@@ -43,20 +43,20 @@ class RowOps:
 
 @final
 class BufferPool:
-    """Memory for batches, recycled when the last array on it is gone."""
+    """Memory for batches, reused when the last array on it is freed."""
 
     def __new__(cls) -> BufferPool: ...
     def take(self, nbytes: int) -> Buffer: ...
 
 @final
 class Buffer:
-    """Memory taken from a pool; it goes back there when nothing refers to it any more."""
+    """Memory of a pool, returned to it when nothing refers to it."""
 
     def __len__(self) -> int: ...
 
 @final
 class Cancel:
-    """A wish to stop, for reads in threads that no signal reaches."""
+    """Stops reads in threads that receive no signals."""
 
     def __new__(cls) -> Cancel: ...
     def set(self) -> None: ...
@@ -65,7 +65,7 @@ class Cancel:
 class DemandFlag:
     """Whether the consumer waits for the batch that a thread makes ahead.
 
-    In a ``with`` block of that thread, batches are made on one core until the consumer waits, then on all of them.
+    In a ``with`` block of that thread, batches are made on one core until the consumer waits, then on all.
     """
 
     def __new__(cls) -> DemandFlag: ...
@@ -75,7 +75,7 @@ class DemandFlag:
 
 @final
 class Budget:
-    """Bytes of decoded rows that may be kept; readers with one budget share it."""
+    """Most bytes of decoded rows that are kept, shared by all readers with this budget."""
 
     def __new__(cls, limit: int) -> Budget: ...
     @staticmethod
@@ -90,7 +90,7 @@ class Budget:
 
 @final
 class Reader:
-    """A matrix of an `.h5ad` file, open for reading sorted rows."""
+    """A matrix of an `.h5ad` file, open to read sorted rows."""
 
     def __new__(
         cls,
@@ -133,7 +133,7 @@ class Reader:
 
 @final
 class DirectRows:
-    """Rows of a matrix that stay in the file until a batch wants them."""
+    """Rows of a matrix that are read from the file straight into a batch."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -143,7 +143,7 @@ class DirectRows:
 
 @final
 class DecodedRows:
-    """Decoded rows of a matrix; batches are any of them, in any order, as often as wanted."""
+    """Decoded rows of a matrix, from which batches are copied in any order, with repeats."""
 
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -195,7 +195,7 @@ class DecodedRows:
 
 @final
 class StoredArray:
-    """An array of a file, read stretch by stretch as it is stored."""
+    """An array of a file, read in parts as it is stored."""
 
     def __new__(cls, path: str, name: str) -> StoredArray: ...
     @property
@@ -204,7 +204,7 @@ class StoredArray:
 
 @final
 class ChunkEncoder:
-    """Compresses chunks with filters of HDF5."""
+    """Compresses chunks with HDF5's filters."""
 
     def __new__(
         cls, filters: list[tuple[int, tuple[int, ...]]], item_size: int, level: int, chunk_bytes: int

@@ -1,7 +1,4 @@
-"""What ``elem=`` says, taken apart: a matrix in a file, and the obs and var that go with it.
-
-Text only: nothing is opened here.
-"""
+"""`Elem`: the place of a matrix, parsed from ``elem=``, with its obs and var. No file is opened here."""
 
 from __future__ import annotations
 
@@ -18,16 +15,16 @@ _ELEM = re.compile(r"^(?P<prefix>(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|o
 
 @dataclass(frozen=True)
 class Elem:
-    """A place in a file, taken apart.
+    """The place of a matrix in a file.
 
     Parameters
     ----------
     path
-        The place, as HDF5 has it.
+        HDF5 path of the matrix.
     obs
-        The group of the obs that goes with it.
+        HDF5 path of its obs.
     var
-        The group of the var that goes with it; None where its columns have no names (obsm).
+        HDF5 path of its var; None for obsm, whose columns are not in var.
     """
 
     path: str
@@ -36,14 +33,14 @@ class Elem:
 
     @classmethod
     def parse(cls, elem: Any) -> Elem:
-        """Take a place apart.
+        """Parse a place.
 
         Raises
         ------
         TypeError
-            If it is no text.
+            If it is not a text.
         ValueError
-            If it is no place where a matrix over cells lies.
+            If no matrix over cells can be there.
 
         Examples
         --------
@@ -64,12 +61,7 @@ class Elem:
 
 
 def parse_elems(elem: str | Mapping[str, str]) -> dict[str, Elem]:
-    """Return the places of a dataset's matrices by key.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
+    """Return the places of a dataset's matrices by key; ValueError if there are none.
 
     Examples
     --------

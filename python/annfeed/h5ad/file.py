@@ -1,6 +1,6 @@
-"""Opening a file with h5py, whatever else has it open: the one place that knows HDF5's locks and what its errors mean.
+"""Opens files with h5py, and turns HDF5's errors into annfeed's.
 
-The same fault is the same class of error wherever a file is opened; the core's (``rust/h5/open.rs``) are of these, too.
+rust/h5/open.rs raises the same classes of errors for the same faults.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 @contextmanager
 def open_h5py(path: str) -> Iterator[Any]:
-    """Give the `h5py.File` at ``path``, open for reading within the block, in which annfeed writes to no file.
+    """Open the file at ``path`` with h5py for reading, for a block in which annfeed does not write to files.
 
     Raises
     ------
     OSError, FormatError
-        As `open_to_stay` does.
+        As `open_to_stay`.
     """
     with reading(), open_to_stay(path) as file:
         yield file
@@ -34,12 +34,12 @@ def open_h5py(path: str) -> Iterator[Any]:
 def open_to_stay(path: str) -> Any:
     """Return the `h5py.File` at ``path``, open for reading; files that were read long ago may be closed for it.
 
-    Whoever keeps it lets go before a write (`annfeed.h5ad.identity.holders`).
+    An object that keeps it open must close it before annfeed writes (`annfeed.h5ad.identity.holders`).
 
     Raises
     ------
     OSError
-        If there is no such file, it is a folder, it may not be read, or somebody else has it open for writing.
+        If there is no such file, it is a folder, it may not be read, or another program has it open for writing.
     FormatError
         If it is empty, truncated, or not HDF5.
     """
@@ -49,8 +49,8 @@ def open_to_stay(path: str) -> Any:
         raise _told(path, None)
     make_room(for_a_moment=True)
     failed: OSError | None = None
-    # HDF5 refuses a file that the user has open in this process with another setting than ours. h5py's own comes first,
-    # then none, for file systems without locks and for a writer elsewhere.
+    # HDF5 refuses a file that is open in this process with another setting for locks. Try h5py's default first, then no
+    # locks: for file systems without them, and for a writer in another process.
     for locking in (None, False, True, "best-effort"):
         try:
             return h5py.File(path, "r", locking=locking)
@@ -60,17 +60,11 @@ def open_to_stay(path: str) -> Any:
 
 
 def check_not_replaced(file: Any) -> None:
-    """Refuse an open `h5py.File` whose path is another file's by now: what is read by path would not be what it has.
-
-    Raises
-    ------
-    StaleFileError
-        If there is no file any more, or another one.
-    """
+    """Raise StaleFileError if the path of an open `h5py.File` is now another file, or none."""
     try:
         opened = os.fstat(file.id.get_vfd_handle())
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
-        return  # a driver without a file descriptor, or no HDF5 file
+        return  # a driver without a file descriptor, or not an HDF5 file
     try:
         there = os.stat(file.filename)
     except OSError:
@@ -83,7 +77,7 @@ def check_not_replaced(file: Any) -> None:
 
 
 def has_signature(path: str) -> bool:
-    """Whether the file at ``path`` has the mark of HDF5: at its beginning, or behind a user block.
+    """Whether the file at ``path`` has the signature of HDF5, at its beginning or after a user block.
 
     Examples
     --------
@@ -101,7 +95,7 @@ def has_signature(path: str) -> bool:
 
 
 def _told(path: str, failed: OSError | None) -> Exception:
-    """What is wrong with a file that HDF5 does not open; the operating system's own view first."""
+    """Return the error for a file that HDF5 does not open; errors of the operating system first."""
     shown, copy_again = os.fsdecode(path), "Copy or download the file again"
     try:
         mode = os.stat(path).st_mode
@@ -127,7 +121,7 @@ def _told(path: str, failed: OSError | None) -> Exception:
 
 
 def text_of(value: Any) -> str:
-    """Return an attribute or a name as text: files written by Julia have fixed-length ones, which h5py gives as bytes.
+    """Return an attribute or a name as text: h5py returns fixed-length texts, which Julia writes, as bytes.
 
     Examples
     --------
@@ -138,7 +132,7 @@ def text_of(value: Any) -> str:
 
 
 def n_values(column: Any) -> int:
-    """Return the length of a column of a frame, from a shape: categoricals and nullable texts are groups of arrays."""
+    """Return the length of a column of a DataFrame, from a shape; a categorical or nullable column is a group."""
     from anndata.io import read_elem
 
     parts = [column] if hasattr(column, "shape") else [column.get(name) for name in ("values", "codes", "mask")]
@@ -147,12 +141,12 @@ def n_values(column: Any) -> int:
 
 
 def raw_place(file: Any, place: str) -> str:
-    """Return "raw/X" or "raw/var" as the file has it: before anndata 0.7, raw lay flat at the top."""
+    """Return the path of "raw/X" or "raw/var" in a file; before anndata 0.7 it was "raw.X" or "raw.var"."""
     return place.replace("/", ".") if place in ("raw/X", "raw/var") and place not in file else place
 
 
 def missing_filters(array: Any) -> list[int]:
-    """Return HDF5's numbers of the filters of a dataset that h5py lacks; of an array in memory, none."""
+    """Return HDF5's numbers of the filters of a dataset that h5py lacks; [] for an array in memory."""
     import h5py
 
     plist = array.id.get_create_plist() if hasattr(array, "id") else None

@@ -1,7 +1,6 @@
-"""Files of other kinds than .h5ad, recognised: by what is in them, and by their name only where that says nothing.
+"""Recognises files of other formats, by their contents, or by their name if the contents say nothing.
 
-Nothing looks here until a file could not be opened: an .h5ad is opened without being looked at twice. What is said of a
-file is what it is, and how its cells come into an .h5ad today.
+It is used only after a file could not be opened. The error says what the file is and how to make an .h5ad of it.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ class Foreign:
     Parameters
     ----------
     what
-        Its name, with an article.
+        Name of the kind, with an article.
     remedy
-        What to do today: a sentence.
+        A sentence that says what to do.
     """
 
     what: str
@@ -53,7 +52,7 @@ _SEURAT = Foreign("an h5Seurat file", 'Convert it in R: SeuratDisk::Convert(path
 _TAR = Foreign("a tar archive", f"{_UNPACK}: tar -xf")
 _RDS = Foreign("a file of R objects (.rds)", _R)
 
-#: First bytes of files that are no HDF5.
+#: First bytes of files that are not HDF5.
 _STARTS = {
     b"BZh": Foreign("a file compressed with bzip2", f"{_UNPACK}: bunzip2"),
     b"\xfd7zXZ\x00": Foreign("a file compressed with xz", f"{_UNPACK}: unxz"),
@@ -68,7 +67,7 @@ _STARTS = {
     b"\x80\x04\x95": Foreign("a Python pickle", "Unpickle the AnnData and write it as .h5ad"),
     b"\x80\x05\x95": Foreign("a Python pickle", "Unpickle the AnnData and write it as .h5ad"),
 }
-#: Ends of names, where the first bytes say nothing.
+#: Ends of names of files whose first bytes say nothing.
 _ENDS = {
     (".csv", ".tsv", ".txt", ".tab"): _TABLE,
     (".mtx",): _MTX,
@@ -82,7 +81,7 @@ _URL = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://")
 
 
 def find_foreign(path: str) -> Foreign | None:
-    """Return what is at ``path``, if it is of a kind that is known and is not read; None for anything else.
+    """Return the kind of the file at ``path``, if it is recognised and not read by annfeed; None for other files.
 
     Examples
     --------
@@ -103,13 +102,7 @@ def find_foreign(path: str) -> Foreign | None:
 
 @contextmanager
 def recognised(path: str) -> Iterator[None]:
-    """Say what a file is, where what is done to it fails because it is no .h5ad.
-
-    Raises
-    ------
-    UnsupportedError
-        If an OSError, ValueError or KeyError came of a file of a kind that is known and is not read.
-    """
+    """Turn an OSError, ValueError or KeyError in the block into UnsupportedError if the kind of the file is recognised."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
@@ -170,7 +163,7 @@ def _is_10x(file: Any) -> bool:
     def holds(group: Any, *names: str) -> bool:
         return hasattr(group, "keys") and set(names) <= set(group)
 
-    # Version 2 has a group a genome, of any name.
+    # Version 2 has a group for each genome, with any name.
     return holds(file.get("matrix"), "barcodes", "data", "indptr") or any(
         holds(file.get(name), "barcodes", "genes", "data", "indptr") for name in list(file)[:50]
     )

@@ -1,6 +1,6 @@
-"""An AnnData that its user goes on working with, and the cells and genes that it had when a dataset of it was made.
+"""`HeldAnnData`: an AnnData of a dataset, and the cells that it had when the dataset was made.
 
-Other cells or other genes are refused: rows of a dataset are numbers, which would mean others now.
+Rows of a dataset are numbers, so an AnnData that has other cells or genes later is an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pandas as pd
 from annfeed.arrays import Int64Array, positions_of_slice
 from annfeed.errors import StaleDataError
 
-#: The end of messages.
+#: Last sentence of messages.
 AGAIN = "Make the dataset again; to filter or reorder while one is in use, do it to a copy"
 
 
@@ -26,30 +26,30 @@ class HeldAnnData:
     adata
         In memory, backed, or a view.
     place
-        The words for it in messages.
+        Its name in messages.
 
     Raises
     ------
     StaleDataError
-        If it is a view, and the AnnData that it is of has other cells by now.
+        If it is a view of an AnnData that has other cells now.
     """
 
     def __init__(self, adata: anndata.AnnData, place: str = "AnnData") -> None:
         self.adata = adata
         self.place = place
         self._cells: pd.Index[Any] = adata.obs_names
-        # Of a view: what its rows were found from, and these.
+        # For a view: the objects that its rows were computed from, and the rows.
         self._found: tuple[Any, ...] = ()
         self._rows: Int64Array | None = None
         self.check()
 
     def check(self) -> None:
-        """Raise StaleDataError if its cells are not those of then, or those of the AnnData that it is a view of."""
+        """Raise StaleDataError if its cells, or those of the AnnData that it is a view of, have changed."""
         self._cells = unchanged(self._cells, self.adata.obs_names, "cells", self.place)
         self.rows()
 
     def rows(self) -> Int64Array | None:
-        """Of a view: the row of each of its cells in the AnnData that it is of; None for an AnnData that is none."""
+        """The row of each cell of a view in its AnnData; None for an AnnData that is not a view."""
         view = self.adata
         if not view.is_view:
             return None
@@ -60,31 +60,19 @@ class HeldAnnData:
         return self._rows
 
     def rows_in_file(self) -> Int64Array | None:
-        """Of a view of a backed AnnData: the row of each of its cells in the file; None for all others."""
+        """The row in the file of each cell of a view of a backed AnnData; None for anything else."""
         return self.rows() if self.adata.isbacked else None
 
 
 def source_of(adata: anndata.AnnData) -> anndata.AnnData:
-    """Return the AnnData that a view is of, which is no view itself; of any other: itself."""
+    """Return the AnnData of a view, or an AnnData that is not a view itself."""
     return cast(anndata.AnnData, adata._adata_ref) if adata.is_view else adata
 
 
 def unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) -> pd.Index[Any]:
-    """Return the names as they are now, which are those of before.
+    """Return ``now``; StaleDataError if the names differ from those ``before``, or are in another order.
 
-    Parameters
-    ----------
-    before, now
-        Names of cells or genes.
-    what
-        "cells" or "genes".
-    place
-        The words for what has them, in messages.
-
-    Raises
-    ------
-    StaleDataError
-        If there are others, or in another order.
+    ``what`` ("cells" or "genes") and ``place`` are for messages.
 
     Examples
     --------
@@ -108,23 +96,21 @@ def unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) 
 
 
 def positions_of(index: Any, names: pd.Index[Any], of_view: pd.Index[Any], what: str, place: str) -> Int64Array:
-    """Return where a view's cells or genes lie in the AnnData that it is of.
+    """Return the positions of a view's cells or genes in its AnnData.
 
     Parameters
     ----------
     index
-        What anndata keeps of them: a slice, a mask, or positions.
+        anndata's index of the view: a slice, a mask, or positions.
     names, of_view
-        Those of the AnnData, and of the view.
-    what
-        "cells" or "genes".
-    place
-        The words for the view, in messages.
+        Names in the AnnData, and in the view.
+    what, place
+        "cells" or "genes", and the name of the view, for messages.
 
     Raises
     ------
     StaleDataError
-        If they no longer are the view's.
+        If the names at these positions are no longer those of the view.
     """
     positions: Int64Array | None = None
     if isinstance(index, slice):
@@ -142,7 +128,7 @@ def positions_of(index: Any, names: pd.Index[Any], of_view: pd.Index[Any], what:
 
 
 def same(these: tuple[Any, ...], those: tuple[Any, ...]) -> bool:
-    """Whether two lists of objects are the same ones: names and paths by value, an Index also as a view of itself."""
+    """Whether two tuples have the same objects; texts are compared by value, an Index also with a view of itself."""
     return len(these) == len(those) and all(
         a is b or (isinstance(a, str | tuple | slice) and a == b) or (isinstance(a, pd.Index) and a.is_(b))
         for a, b in zip(these, those, strict=True)

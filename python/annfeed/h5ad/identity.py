@@ -1,9 +1,8 @@
-"""What tells one file from another, as the Rust core sees it (``rust/file.rs``), and which changes were our own.
+"""The identity of a file (as in rust/file.rs), and which of its changes annfeed made itself.
 
-A file that changed is stale. Where it was annfeed that wrote to it, all but the element that it wrote is as it was, and
-whoever knew the file before goes on with the new identity, and is told of an element that was replaced. Only who knew
-it then does so: who comes later takes the file as it is, also where it looks like one that was written over before, as
-a copy that was put back does.
+A file that changed is stale. If annfeed itself wrote to it, only one element has changed: a `KnownFile` of before
+goes on with the new identity, and refuses that element if it was replaced. A `KnownFile` that is made later takes the
+file as it is, even if it equals an earlier state, as a restored copy does.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ Identity = tuple[int, int, int, int]
 
 
 class Holder(Protocol):
-    """Something that keeps a file open with h5py, which would not let this process write to it."""
+    """An object that keeps a file open with h5py, so that this process cannot write to it."""
 
     def release(self, path: str) -> None:
-        """Close the file at ``path`` until it is read again; nothing reads meanwhile."""
+        """Close the file at ``path`` until it is read again; no thread reads meanwhile."""
 
 
-#: Those that must let go before a write.
+#: Objects that must close a file before a write.
 holders: WeakSet[Holder] = WeakSet()
 
-#: What each write of this process made of which file, in their order, and the element that it wrote.
+#: The writes of this process in their order: identity before and after, and the written element.
 _writes: list[tuple[Identity, Identity, str | None]] = []
 
 
 def file_identity(path: str) -> Identity | None:
-    """Return device, inode, size and time of the last change (ns) of the file at ``path``; None where there is none.
+    """Return device, inode, size and modification time (ns) of the file at ``path``; None if there is none.
 
     Examples
     --------
@@ -50,18 +49,18 @@ def file_identity(path: str) -> Identity | None:
 
 
 class KnownFile:
-    """A file as somebody knows it, with the changes that are our own.
+    """The identity of a file that an object has read, updated by annfeed's own writes.
 
-    Pickled it takes along what it became by now; the process that gets it has written nothing.
+    It pickles with the current identity; in the other process there are no writes yet.
 
     Parameters
     ----------
     path
         The file.
     identity
-        What it is; None where it is not known yet.
+        Its identity; None if unknown.
     n_writes
-        How many writes of our own there were before ``identity`` was found.
+        Number of annfeed's writes before ``identity`` was found.
 
     Examples
     --------
@@ -71,13 +70,13 @@ class KnownFile:
 
     def __init__(self, path: str, identity: Identity | None = None, n_writes: int | None = None) -> None:
         self.path = path
-        # One value, so that threads see all or nothing: the number of the last write of each element, too.
+        # One tuple, so that threads see a consistent state, with the number of the last write of each element.
         self._known: tuple[Identity | None, int, dict[str, int]]
         self._known = identity, len(_writes) if n_writes is None else n_writes, {}
 
     @classmethod
     def at(cls, path: str) -> KnownFile:
-        """Return the file that is at ``path`` at the moment.
+        """Return the file that is at ``path`` now.
 
         Examples
         --------
@@ -89,11 +88,11 @@ class KnownFile:
 
     @property
     def now(self) -> Identity | None:
-        """What the file is, unless somebody else changed it."""
+        """The identity that the file has now, if only annfeed changed it."""
         return self._up_to_date()[0]
 
     def is_replaced(self, elem: str, since: int = 0) -> bool:
-        """Whether annfeed replaced an element after it had made ``since`` writes, and the file was known then.
+        """Whether annfeed replaced an element in this file after its first ``since`` writes.
 
         Examples
         --------
@@ -103,13 +102,7 @@ class KnownFile:
         return self._up_to_date()[1].get(elem, -1) >= since
 
     def check_kept(self, elem: str, since: int = 0) -> None:
-        """Refuse an element that annfeed replaced.
-
-        Raises
-        ------
-        StaleFileError
-            If it did.
-        """
+        """Raise StaleFileError if annfeed replaced an element after its first ``since`` writes."""
         if self.is_replaced(elem, since):
             raise StaleFileError(
                 f"{self.path}: '{elem}' was replaced by write_obsm or write_obs with overwrite=True while a dataset "
@@ -130,17 +123,9 @@ class KnownFile:
         return identity, replaced
 
     def check(self, found: Identity | None = None) -> None:
-        """Refuse a file that somebody changed; one that is not known yet is whatever it is.
+        """Raise StaleFileError if the file has another identity than the known one; any file passes if none is known.
 
-        Parameters
-        ----------
-        found
-            What it is; None to look.
-
-        Raises
-        ------
-        StaleFileError
-            If it is not the file that is known.
+        ``found`` is its identity now; None to look it up.
         """
         with reading():
             if self.now is None or (file_identity(self.path) if found is None else found) == self.now:
@@ -154,7 +139,6 @@ class KnownFile:
         return {"path": self.path, "identity": identity, "replaced": list(replaced)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Know it as of now."""
         n_writes = len(_writes)
         self.path = state["path"]
         self._known = state["identity"], n_writes, dict.fromkeys(state["replaced"], 0)
@@ -162,16 +146,9 @@ class KnownFile:
 
 @contextmanager
 def own_write(path: str, elem: str) -> Iterator[None]:
-    """Note that the change which the file undergoes meanwhile leaves all but one element as it is.
+    """Write to a file in a block, and record that only ``elem`` changed (nothing, if the block raises).
 
-    Nothing of annfeed reads in this process meanwhile, and files that it has open with h5py are closed.
-
-    Parameters
-    ----------
-    path
-        The file.
-    elem
-        What is written, new or in place of another; an exception means that the old one is as it was.
+    No other thread of annfeed reads during the block, and files that annfeed has open with h5py are closed before.
     """
     with writing():
         for holder in list(holders):
@@ -184,7 +161,7 @@ def own_write(path: str, elem: str) -> Iterator[None]:
         finally:
             after = file_identity(path)
             if after is not None and after == before and written is not None:
-                # Within one tick of the file system's clock: the change must show.
+                # Within one tick of the file system's clock: the identity must change.
                 os.utime(path, ns=(os.stat(path).st_atime_ns, after[3] + 1))
                 after = file_identity(path)
             if before is not None and after is not None and before != after:
@@ -192,5 +169,5 @@ def own_write(path: str, elem: str) -> Iterator[None]:
 
 
 def n_own_writes() -> int:
-    """Return how many there were: worker processes of before do not know of those after."""
+    """Return the number of annfeed's writes in this process."""
     return len(_writes)

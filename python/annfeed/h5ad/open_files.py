@@ -1,7 +1,6 @@
-"""How many files this process keeps open: at most so many, the one that was read longest ago is closed first.
+"""The limit of open files, for all datasets of the process together: the file read longest ago is closed first.
 
-Only the count and the order, of all datasets of the process together; what opening and closing mean is the source's
-(sources/file.py).
+Only count and order are kept here; sources open and close their files.
 """
 
 from __future__ import annotations
@@ -12,32 +11,30 @@ from typing import Any, Protocol
 
 from annfeed.user_arrays import positive_int
 
-#: More are never of use: a window touches a few thousand rows.
+#: Most open files: a window has a few thousand rows, so more are of no use.
 _MOST = 4096
 
 
 class Closable(Protocol):
-    """What can be closed and opens itself again."""
+    """An object that can be closed, and opens itself again."""
 
     def set_aside(self) -> None:
         """Close it until it is read again."""
 
 
 class OpenFiles:
-    """A collection's word on how many files of collections may be open in a process: the smallest holds for all.
-
-    Pickled and unpickled, it holds in the process that gets it, which has opened nothing.
+    """The limit of open files of a dataset of several sources; the smallest limit holds for all of them in a process.
 
     Parameters
     ----------
     limit
-        So many at most; None for half of what the process may open (``ulimit -n``), as sockets and shared memory need
-        descriptors as well. No more than that are open whatever is said, files of datasets on one file included.
+        Most open files; None for half of ``ulimit -n``, because sockets and shared memory need descriptors, too. That
+        is also the limit for all files of all datasets.
 
     Raises
     ------
     TypeError
-        If it is no integer.
+        If it is not an integer.
     ValueError
         If it is below 1.
 
@@ -54,7 +51,7 @@ class OpenFiles:
 
     @property
     def limit(self) -> int:
-        """Files of collections that may be open as far as this one is concerned."""
+        """Most open files of datasets of several sources."""
         most = process_limit()
         return most if self._limit is None else min(self._limit, most)
 
@@ -63,22 +60,22 @@ class OpenFiles:
         _collections.add(self)
 
 
-# The sources that have a file open, the one read last at the end, and whether it is a collection's. A forked process
-# has the parent's descriptors, and their places here, too.
+# The sources that have a file open, the one read last at the end, with whether they belong to several. A forked process
+# inherits the descriptors and this record.
 _open: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
 _collections: weakref.WeakSet[OpenFiles] = weakref.WeakSet()
 
 
 def process_limit() -> int:
-    """Return how many files all datasets may have open together: half of what the process may open (``ulimit -n``)."""
+    """Return the limit for all datasets together, half of ``ulimit -n``."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return _MOST if soft == resource.RLIM_INFINITY else max(1, min(soft // 2, _MOST))
 
 
 def make_room(n_more: int = 1, *, for_a_moment: bool = False) -> None:
-    """Close what was read longest ago, so that ``n_more`` files can be opened within all limits.
+    """Close the files read longest ago, so that ``n_more`` files can be opened within all limits.
 
-    Files that are open ``for_a_moment``, to read names or obs, count only in what the process may open.
+    Files that are open ``for_a_moment``, to read names or obs, count only for the limit of the process.
     """
     _close_oldest(process_limit() - n_more, of_collections=False)
     if for_a_moment:
@@ -90,7 +87,7 @@ def make_room(n_more: int = 1, *, for_a_moment: bool = False) -> None:
 
 def use(source: Closable, collection: OpenFiles | None) -> None:
     """Count ``source`` as open, and as the one read last."""
-    # Several threads may read. Each step is atomic under the GIL; a lock could be held by another thread at a fork.
+    # Each step is atomic under the GIL; a lock could be held by another thread at a fork.
     _open.pop(source, None)
     _open[source] = collection is not None
 
@@ -113,5 +110,5 @@ def _retried(work: Any) -> list[Any]:
     while True:
         try:
             return list(work())
-        except RuntimeError:  # another thread was here meanwhile
+        except RuntimeError:  # another thread changed it meanwhile
             continue

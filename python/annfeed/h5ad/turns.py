@@ -1,7 +1,7 @@
-"""Reads and writes of this process take turns: nothing of annfeed reads a file while annfeed writes to one.
+"""A lock for annfeed's reads and writes in this process: many threads may read, or one may write.
 
-HDF5 does not open a file for writing that the same process has open, and whoever opens one in the middle of a write
-finds half of it. Any number of threads may read at a time. What other processes and other packages do is their own.
+HDF5 does not open a file for writing that the same process has open, and a file that is opened during a write is
+incomplete. Other processes and packages do not take part.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 
 class _Turns:
-    """Who reads and who writes, by thread; both may be nested in a thread."""
+    """The threads that read and the one that writes; a thread may nest both."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -25,7 +25,7 @@ class _Turns:
     def begin_read(self) -> int:
         thread = threading.get_ident()
         with self.changed:
-            # Whoever reads goes on; others let a waiting writer go first, so that it gets its turn.
+            # Threads that already read go on; others let a waiting writer go first.
             while self.writer != thread and thread not in self.readers and (self.writer or self.n_waiting):
                 self.changed.wait()
             self.readers[thread] = self.readers.get(thread, 0) + 1
@@ -59,7 +59,7 @@ class _Turns:
             self.changed.notify_all()
 
     def forget_other_threads(self) -> None:
-        """In a forked process, which has one thread."""
+        """Reset, in a forked process, which has only one thread."""
         thread = threading.get_ident()
         self.changed = threading.Condition()
         self.readers = {thread: self.readers[thread]} if thread in self.readers else {}
@@ -74,7 +74,7 @@ _waits_before_fork = False
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Let nothing of annfeed write in this process within the block; wait for the end of a write.
+    """Hold the lock for reading: wait for a write to end, and let none begin in the block.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def reading() -> Iterator[None]:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Let nothing of annfeed read or write in other threads of this process within the block; wait for those that do.
+    """Hold the lock for writing: wait for reads and writes of other threads, and let none begin in the block.
 
     Examples
     --------
@@ -106,9 +106,9 @@ def writing() -> Iterator[None]:
 
 
 def _wait_before_fork() -> None:
-    """From now on, let no process be forked in the middle of a write: it would have half of it, and may flush that.
+    """From now on, delay forks until a write has ended: the new process would have half of it, and might flush that.
 
-    Not earlier than now: h5py's own wait, for its lock, must come after this one, so that h5py must have been imported.
+    h5py must be imported before, so that its own wait for its lock comes after this one.
     """
     global _waits_before_fork
     if not _waits_before_fork:

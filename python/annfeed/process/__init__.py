@@ -1,4 +1,4 @@
-"""The process among others: its rank, its threads, what its container allows, and how it starts another.
+"""The process: its rank, its threads, the limits of its container, and how it starts others.
 
-Nothing here knows of rows or files of cells.
+Nothing here knows of datasets.
 """

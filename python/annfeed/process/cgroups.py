@@ -1,7 +1,4 @@
-"""What Linux' control groups leave to this process: the limits of containers, Slurm jobs and systemd units.
-
-Reads files of the kernel only. memory/budget.py uses the figures of memory, process/threads.py those of cores.
-"""
+"""Limits of memory and cores in Linux control groups: of containers, Slurm jobs and systemd units."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ ROOT, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 class _Memory(NamedTuple):
-    """Where a version of cgroups tells about memory."""
+    """Names of the files about memory in a version of cgroups."""
 
     folder: str
     controller: str
@@ -39,11 +36,10 @@ _CPU = (("", ""), ("cpu", "cpu"), ("cpu,cpuacct", "cpu"))
 
 
 def cgroup_free(root: Path = ROOT, membership: Path = MEMBERSHIP) -> list[int]:
-    """Return the bytes that each limit leaves, of the group of this process and of those around it; [] without limits.
+    """Return the free bytes under each memory limit of this process's group and its parents; [] without limits.
 
     Slurm and systemd put a process into a group far below the root; a container sees its own group as the root.
-
-    ``root`` is where the hierarchies of version 2 and 1 are mounted, ``membership`` the file that tells its groups.
+    ``root`` is where the hierarchies of version 2 and 1 are mounted, ``membership`` the file that lists its groups.
     """
     free = []
     for version in _MEMORY:
@@ -57,9 +53,9 @@ def cgroup_free(root: Path = ROOT, membership: Path = MEMBERSHIP) -> list[int]:
 
 
 def cgroup_cpus(root: Path = ROOT, membership: Path = MEMBERSHIP) -> list[float]:
-    """Return the cores' worth of time that each quota allows, of this process's group and those around it.
+    """Return the cores that each CPU quota of this process's group and its parents allows.
 
-    It is what ``docker run --cpus`` and Kubernetes' CPU limits set; the process's affinity does not show it.
+    ``docker run --cpus`` and CPU limits of Kubernetes set it; the process's affinity does not show it.
     """
     quotas = []
     for name, controller in _CPU:
@@ -78,14 +74,14 @@ def cgroup_cpus(root: Path = ROOT, membership: Path = MEMBERSHIP) -> list[float]
 
 
 def _folders(root: Path, controller: str, membership: Path) -> Iterator[Path]:
-    """The folders of this process's group in a hierarchy, and of the groups around it."""
+    """Yield the folders of this process's group in a hierarchy, and of its parents."""
     group = PurePosixPath(_groups(membership).get(controller, "/"))
     for around in (group, *group.parents):
         yield root / str(around).lstrip("/")
 
 
 def _groups(membership: Path) -> dict[str, str]:
-    """This process's group in each hierarchy, by controller; version 2 has the one without a name."""
+    """Return this process's group in each hierarchy, by controller; that of version 2 has no name."""
     try:
         lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
@@ -94,8 +90,8 @@ def _groups(membership: Path) -> dict[str, str]:
 
 
 def _reclaimable(stat: Path, keys: tuple[str, ...]) -> int:
-    # Pages of files that were read count as used, though the kernel gives them back: after the first epoch over a
-    # large file nothing would seem free.
+    # Cached pages of files count as used, but the kernel can reclaim them. Without this, nothing would seem free after
+    # an epoch over a large file.
     try:
         lines = [line.split() for line in stat.read_text().splitlines()]
         return sum(int(line[1]) for line in lines if line and line[0] in keys)

@@ -1,6 +1,7 @@
-"""Which rank this process is, and one seed for all ranks.
+"""The rank of this process, and a common seed for all ranks.
 
-torch.distributed where it runs, else RANK and WORLD_SIZE; never LOCAL_RANK, which repeats on every node.
+The rank comes from torch.distributed if it is initialised, else from RANK and WORLD_SIZE; never from LOCAL_RANK, which
+repeats on every node.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from annfeed.errors import AnnfeedWarning
 
 
 def rank_and_world() -> tuple[int, int]:
-    """Return the rank of this process and the number of ranks; (0, 1) for a process alone.
+    """Return the rank of this process and the number of ranks; (0, 1) for a single process.
 
-    RANK and WORLD_SIZE count together only: Lightning sets WORLD_SIZE in its processes before there is a group.
+    RANK and WORLD_SIZE are used only together: Lightning sets WORLD_SIZE before there is a process group.
 
     Raises
     ------
     ValueError
-        If RANK and WORLD_SIZE are no rank.
+        If not 0 <= RANK < WORLD_SIZE.
 
     Examples
     --------
@@ -40,17 +41,16 @@ def rank_and_world() -> tuple[int, int]:
 
 
 def known_rank_and_world() -> tuple[int, int]:
-    """Return the rank of this process and the number of ranks, where the environment does not leave them open.
+    """Return the rank of this process and the number of ranks, at the beginning of an epoch; raise if it is unknown.
 
-    Called when an epoch begins. WORLD_SIZE without RANK and without a process group means that somebody started several
-    processes and this one cannot know its share. Only Lightning's processes are let through: it gives them LOCAL_RANK,
-    NODE_RANK and WORLD_SIZE, and makes the group when training begins; before, each is a process alone. Tasks of one
-    Slurm job that nobody told their ranks are warned, once: they may all be meant to read everything.
+    The rank is unknown with WORLD_SIZE above 1 but with neither RANK nor a process group. Processes of Lightning, which
+    have NODE_RANK, are an exception: until Lightning makes the group, each counts as a single process. Tasks of a Slurm
+    job without ranks get one warning, because each may be meant to read everything.
 
     Raises
     ------
     ValueError
-        If the rank cannot be known.
+        If the rank is unknown.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def known_rank_and_world() -> tuple[int, int]:
 
 def _warn_of_slurm() -> None:
     global _warned_of_slurm
-    # srun says how many tasks its step has; what the batch script sees is the job.
+    # srun sets the number of tasks of its step; a batch script sees that of the job.
     name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in os.environ else "SLURM_NTASKS"
     tasks = os.environ.get(name, "1")
     if _warned_of_slurm or not tasks.isdigit() or int(tasks) < 2:
@@ -92,10 +92,9 @@ _warned_of_slurm = False
 
 
 def local_ranks() -> int:
-    """Return how many ranks run on this machine, as far as the environment tells: they share its cores and its memory.
+    """Return the number of ranks on this machine, which share its cores and memory; 1 if unknown.
 
-    Launchers like torchrun say it in LOCAL_WORLD_SIZE. Lightning does not; where its ranks meet at this machine's own
-    address, all of WORLD_SIZE are here.
+    Launchers like torchrun set LOCAL_WORLD_SIZE. Lightning does not; if its MASTER_ADDR is this machine, all ranks are.
 
     Examples
     --------
@@ -109,12 +108,12 @@ def local_ranks() -> int:
 
 
 def draw_seed(generator: torch.Generator | None, world: int) -> int:
-    """Draw a seed: one draw from ``generator`` or torch's global one, and rank 0's for all ranks.
+    """Draw a seed from ``generator`` or torch's global generator; all ranks get the draw of rank 0.
 
     Raises
     ------
     ValueError
-        If there are several ranks but no process group to tell them rank 0's draw.
+        If there are several ranks without a process group.
 
     Examples
     --------

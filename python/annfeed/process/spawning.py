@@ -1,9 +1,9 @@
-"""What a process that multiprocessing starts anew is given: through a file without a name, and not through its pipe.
+"""`ThroughFile`: objects go to spawned processes through a file without a name, and not through a pipe.
 
-CPython writes the pickle of what a process starts with into a pipe. It writes for ever where the process died before it
-read, and the pickle is larger than a pipe is (64 KiB): a dataset of many files is, and so is an AnnData in memory. What
-goes through a file waits for nobody. The process maps the file, so that arrays are in memory once for it, not twice.
-Which file that is, is told by a descriptor, so that it goes when the last process that has it ends, however it ends.
+CPython writes the pickle for a spawned process into a pipe. If the process dies before it reads, and the pickle is
+larger than the pipe (64 KiB), as those of many files or of an AnnData in memory, CPython waits for ever. A file does
+not block. The new process maps it, so that it has arrays in memory once, and gets a descriptor instead of a name, so
+that the file is gone when the last process with the descriptor ends.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
-#: Arrays begin at multiples of this, as wide loads like it.
+#: Arrays begin at multiples of this, for wide loads.
 _ALIGNED = 64
 
 _here = threading.local()
 
 
 class ThroughFile:
-    """What goes through a file to a process that is being spawned, in a pickle of a few hundred bytes.
+    """Base of classes whose objects, with all that they refer to, go to a spawned process through a file.
 
-    It goes as a whole, with all that it refers to. Anywhere else it pickles as it would without this.
+    Their pickle for that process has a few hundred bytes. Any other pickle is the usual one.
     """
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -43,7 +43,7 @@ class ThroughFile:
 
 
 def _packed(whole: Any, process: Any) -> tuple[Any, int]:
-    """Write ``whole`` into a file for ``process``; give the file and where its pickle begins, after the arrays."""
+    """Write ``whole`` into a file for ``process``; return the file and where its pickle begins, after the arrays."""
     descriptor = nameless_file("annfeed")
     head = io.BytesIO()
     arrays: list[pickle.PickleBuffer] = []
@@ -61,31 +61,30 @@ def _packed(whole: Any, process: Any) -> tuple[Any, int]:
 
 
 def sent(descriptor: int, process: Any) -> Any:
-    """Return what a file is pickled as for ``process``; its ``detach()`` there gives the descriptor.
+    """Return an object that pickles a file descriptor for ``process``; its ``detach()`` returns the descriptor there.
 
     Parameters
     ----------
     descriptor
-        The file's, and from now on the process'. CPython takes none twice: what goes to it more than once is to be
-        duplicated before.
+        The descriptor, which this function takes over. CPython takes each only once: duplicate it to send it again.
     process
-        What is being started, as ``get_spawning_popen`` tells.
+        The process being started, from ``get_spawning_popen``.
     """
-    # The process has its own when it has begun. One that never does leaves this one to be closed.
+    # The process has its own descriptor when it has started. If it never does, this one is closed here.
     weakref.finalize(process, os.close, descriptor)
     return reduction.DupFd(descriptor)
 
 
 def _unpacked(file: Any, start: int) -> Any:
     with open(file.detach(), "rb") as opened:
-        # Of its own: what is written to the arrays changes neither the file nor another process'.
+        # Private: writes to the arrays change neither the file nor other processes.
         memory = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY))
     head, spans = pickle.loads(memory[start:])
     return pickle.loads(head, buffers=[memory[first:last] for first, last in spans])
 
 
 def nameless_file(name: str) -> int:
-    """Return the descriptor of a new file without a name in any folder; ``name`` is for those who look at a process."""
+    """Return the descriptor of a new file without a name in a folder; ``name`` is shown in /proc."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name)
     with tempfile.TemporaryFile(prefix=name) as file:

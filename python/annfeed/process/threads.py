@@ -1,4 +1,4 @@
-"""How many threads reading may use in this process. It starts none."""
+"""The number of threads for reading in this process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from annfeed.process.cgroups import cgroup_cpus
 
 
 def reading_threads(threads: int | None) -> int:
-    """Return the threads that ``threads`` means here.
-
-    None is this process's share of the cores that `usable_cores` counts: they are divided among the ranks of the
-    machine, and a torch worker has one.
+    """Return ``threads``; for None the `usable_cores` divided by the ranks on the machine, or 1 in a torch worker.
 
     Examples
     --------
@@ -22,27 +19,24 @@ def reading_threads(threads: int | None) -> int:
     """
     if threads is not None:
         return threads
-    # Here, so that the cores can be counted without torch.
+    # Imported here, so that `usable_cores` does not need torch.
     import torch
 
     from annfeed.process.ranks import local_ranks
 
-    # Workers are there to use the cores; each with all of them would only get in the others' way.
+    # Workers use the cores together: one thread each.
     if torch.utils.data.get_worker_info() is not None:
         return 1
     return max(1, usable_cores() // local_ranks())
 
 
 def usable_cores() -> int:
-    """Return the cores that this process may use: of its affinity, and of its container's CPU quota where it is less.
-
-    A quota of 2.5 cores counts as 3.
-    """
+    """Return the cores that this process may use: its affinity, or its container's CPU quota, rounded up, if less."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([cores, *_quotas()]))
 
 
 @functools.cache
 def _quotas() -> list[int]:
-    # Once: it is asked for with every batch.
+    # Cached, because it is needed for every batch.
     return [math.ceil(quota) for quota in cgroup_cpus()]
