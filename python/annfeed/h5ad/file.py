@@ -20,13 +20,7 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 @contextmanager
 def open_h5py(path: str) -> Iterator[Any]:
-    """Open the file at ``path`` with h5py for reading, for a block in which annfeed does not write to files.
-
-    Raises
-    ------
-    OSError, FormatError
-        As `open_to_stay`.
-    """
+    """Open the file at ``path`` with h5py for reading, for a block in which annfeed does not write to files."""
     with reading(), open_to_stay(path) as file:
         yield file
 
@@ -35,13 +29,6 @@ def open_to_stay(path: str) -> Any:
     """Return the `h5py.File` at ``path``, open for reading; files that were read long ago may be closed for it.
 
     An object that keeps it open must close it before annfeed writes (`annfeed.h5ad.identity.holders`).
-
-    Raises
-    ------
-    OSError
-        If there is no such file, it is a folder, it may not be read, or another program has it open for writing.
-    FormatError
-        If it is empty, truncated, or not HDF5.
     """
     import h5py
 

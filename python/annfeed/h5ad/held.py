@@ -27,11 +27,6 @@ class HeldAnnData:
         In memory, backed, or a view.
     place
         Its name in messages.
-
-    Raises
-    ------
-    StaleDataError
-        If it is a view of an AnnData that has other cells now.
     """
 
     def __init__(self, adata: anndata.AnnData, place: str = "AnnData") -> None:
@@ -106,11 +101,6 @@ def positions_of(index: Any, names: pd.Index[Any], of_view: pd.Index[Any], what:
         Names in the AnnData, and in the view.
     what, place
         "cells" or "genes", and the name of the view, for messages.
-
-    Raises
-    ------
-    StaleDataError
-        If the names at these positions are no longer those of the view.
     """
     positions: Int64Array | None = None
     if isinstance(index, slice):

@@ -31,13 +31,6 @@ class OpenFiles:
         Most open files; None for half of ``ulimit -n``, because sockets and shared memory need descriptors, too. That
         is also the limit for all files of all datasets.
 
-    Raises
-    ------
-    TypeError
-        If it is not an integer.
-    ValueError
-        If it is below 1.
-
     Examples
     --------
     >>> OpenFiles(2).limit

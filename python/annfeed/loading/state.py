@@ -103,13 +103,7 @@ def as_state(position: Position, order: Mapping[str, Any], data: Mapping[str, An
 
 
 def as_position(state: Any, order: Mapping[str, Any], data: Mapping[str, Any], rank: int, what: str) -> Position:
-    """Return the place in a state, after comparing the state with the loader.
-
-    Raises
-    ------
-    ValueError
-        If it is not a state, or one of another order or other data; the message names all differences.
-    """
+    """Return the place in a state, after comparing the state with the loader."""
     keys = {"version", "epoch", "batch", "seed", "rank", "rows", "order", "data"}
     if not isinstance(state, Mapping) or not state.keys() >= {"version"}:
         raise ValueError(f"{what}: {_short(state)} is no state of a loader; pass what its state_dict() returned")

@@ -34,13 +34,6 @@ def find_weighting(
     weights, balance, temperature, replacement, n_samples
         As in `AnnDataset.get_optimized_dataloader`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If a value is not allowed, or options exclude each other or lack another.
-    KeyError
-        If there is no column ``balance``.
-
     Examples
     --------
     >>> import anndata, pandas as pd

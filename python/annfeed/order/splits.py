@@ -20,13 +20,6 @@ Float64Array = npt.NDArray[np.float64]
 def check_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     """Return the fractions as floats.
 
-    Raises
-    ------
-    TypeError
-        If they are not a mapping of names to numbers.
-    ValueError
-        If one is not above 0, or they do not sum to 1.
-
     Examples
     --------
     >>> check_fractions({"train": 0.9, "test": 0.1})
@@ -73,11 +66,6 @@ def split_rows(
         Integers [n_rows]; rows of one number are divided in proportion. Numbers below 0 are strata, too.
     seed
         0 <= seed < 2**64.
-
-    Raises
-    ------
-    ValueError
-        If a part would be empty.
 
     Examples
     --------

@@ -52,11 +52,6 @@ _TOGETHER = 4096
 class Weighted(Order):
     """Rows drawn by weight: single draws, or blocks of ``block_size`` draws of neighbouring rows.
 
-    Raises
-    ------
-    TypeError, ValueError
-        If ``block_size`` is not an integer or below 1, or the weights are for another number of rows.
-
     Examples
     --------
     >>> sorted(Weighted(Weighting([1.0, 0.0, 3.0])).stream(1, n_rows=3).take(0, 3).tolist())

@@ -43,14 +43,6 @@ class Weighting:
         Whether a row may come more than once. If not, rows with an expected count above 1 come once, and the others
         share the rest in proportion.
 
-    Raises
-    ------
-    TypeError
-        If weights are not real numbers.
-    ValueError
-        If weights are not as above, n_samples is below 1, or, without replacement, above the number of rows with a
-        weight above 0.
-
     Examples
     --------
     >>> weighting = Weighting([1.0, 0.0, 3.0])

@@ -20,11 +20,6 @@ def rank_and_world() -> tuple[int, int]:
 
     RANK and WORLD_SIZE are used only together: Lightning sets WORLD_SIZE before there is a process group.
 
-    Raises
-    ------
-    ValueError
-        If not 0 <= RANK < WORLD_SIZE.
-
     Examples
     --------
     >>> rank_and_world()
@@ -46,11 +41,6 @@ def known_rank_and_world() -> tuple[int, int]:
     The rank is unknown with WORLD_SIZE above 1 but with neither RANK nor a process group. Processes of Lightning, which
     have NODE_RANK, are an exception: until Lightning makes the group, each counts as a single process. Tasks of a Slurm
     job without ranks get one warning, because each may be meant to read everything.
-
-    Raises
-    ------
-    ValueError
-        If the rank is unknown.
 
     Examples
     --------
@@ -109,11 +99,6 @@ def local_ranks() -> int:
 
 def draw_seed(generator: torch.Generator | None, world: int) -> int:
     """Draw a seed from ``generator`` or torch's global generator; all ranks get the draw of rank 0.
-
-    Raises
-    ------
-    ValueError
-        If there are several ranks without a process group.
 
     Examples
     --------

@@ -37,13 +37,6 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         Return torch sparse tensors for sparse data.
     cache, threads
         As in `annfeed.AnnDataset`.
-
-    Raises
-    ------
-    ValueError
-        If the manager has no AnnData, or ``getitem_tensors`` is neither a list nor a dict.
-    KeyError
-        If a key is not registered.
     """
 
     def __init__(
@@ -69,15 +62,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         self._fields = self._fields_now()
 
     def at_epoch(self) -> RegistryDataset:
-        """Return a copy for an epoch; what is registered later does not change it.
-
-        Raises
-        ------
-        StaleDataError
-            If the AnnData has other cells or genes than when the dataset was made.
-        UnknownNameError
-            If registered data were deleted.
-        """
+        """Return a copy for an epoch; what is registered later does not change it."""
         if self.adata_manager is None:  # a copy for an epoch, or in another process
             return self
         self._same.check()
@@ -121,13 +106,6 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         ----------
         index
             One position or several, a slice, or a mask of the AnnData's length; negative positions count from the end.
-
-        Raises
-        ------
-        TypeError
-            If ``index`` is none of these.
-        IndexError
-            If a position is out of range.
         """
         adata = None if self.adata_manager is None else self.adata_manager.adata
         names = None if adata is None else lambda: adata.obs_names
@@ -165,7 +143,6 @@ class RowSubset(ThroughFile, Subset[Batch]):
         super().__init__(dataset, indices)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
-        """Return how many cells there are, of how many, and what a batch has of each."""
         keys = ", ".join(self.dataset.keys_and_dtypes)
         return f"{len(self.indices):,} of {len(self.dataset):,} cells, registered as {keys}"
 

@@ -38,13 +38,6 @@ def keys_and_dtypes(adata_manager: Any, asked: Any) -> dict[str, Any]:
         The manager; its ``data_registry`` is used.
     asked
         None for all registered keys, a list of keys, or ``{key: dtype}``.
-
-    Raises
-    ------
-    ValueError
-        If ``asked`` is something else.
-    KeyError
-        If a key is not registered.
     """
     registered = list(adata_manager.data_registry.keys())
     if asked is None:
@@ -84,13 +77,6 @@ def find_fields(
         Threads for opening.
     before
         Fields found before, whose open files are used again.
-
-    Raises
-    ------
-    TypeError
-        If a key holds something that has no rows.
-    FormatError
-        If a matrix has another number of rows than the AnnData.
     """
     cache_budget(cache)  # raises if it is wrong, also if nothing is on disk
     n_obs = adata_manager.adata.shape[0]

@@ -57,7 +57,6 @@ class UserBatches(Sampler[Any]):
             yield from rest if self._gives_batches else BatchSampler(rest, self.batch_size, self.drop_last)
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch; TypeError if the sampler has no length."""
         n = len(self.sampler)  # type: ignore[arg-type]
         if self._gives_batches is None and n:
             with _generators_kept(self.sampler):
@@ -88,11 +87,6 @@ class BatchDistributedSampler(DistributedSampler[Any]):
         Leave out the last positions that would make ranks unequal, instead of repeating the first ones.
     shuffle
         A new order in each epoch, set by `set_epoch`.
-
-    Raises
-    ------
-    ValueError
-        If there is no process group.
     """
 
     def __init__(
@@ -108,7 +102,6 @@ class BatchDistributedSampler(DistributedSampler[Any]):
         return iter(BatchSampler(super().__iter__(), self.batch_size, self.drop_last_batch))
 
     def __len__(self) -> int:
-        """Return the number of batches of this rank."""
         if self.drop_last_batch:
             return self.num_samples // self.batch_size
         return -(-self.num_samples // self.batch_size)

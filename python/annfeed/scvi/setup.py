@@ -30,13 +30,6 @@ class Registration:
         As in ``scvi.external.MRVI.setup_anndata``; None for none.
     unlabeled_category
         The label of unlabelled cells, as in ``scvi.model.SCANVI.setup_anndata``; None for none.
-
-    Raises
-    ------
-    UnsupportedError
-        If this scvi-tools cannot make such a model without an AnnData.
-    ValueError
-        If a key is given that the model's setup does not take.
     """
 
     def __init__(
@@ -193,11 +186,6 @@ def check_model(name: str) -> None:
     ----------
     name
         Name of the class; names that scvi-tools does not have are accepted.
-
-    Raises
-    ------
-    UnsupportedError
-        If the installed scvi-tools cannot.
 
     Examples
     --------
