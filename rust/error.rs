@@ -60,7 +60,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The file is not what it says it is.
+    /// The file is damaged, or contradicts itself.
     #[error("{place}: {found}. {remedy}")]
     Format {
         /// Where.
@@ -70,7 +70,7 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
-    /// Valid HDF5 outside the closed world of this crate; h5py can read it.
+    /// Valid HDF5 that this crate does not read; h5py can.
     #[error("{place}: {reason}")]
     Unsupported {
         /// Where.
@@ -83,7 +83,7 @@ pub enum Error {
     Missing {
         /// Where it was looked for.
         place: Place,
-        /// What there is instead.
+        /// The elements that exist.
         remedy: String,
     },
     /// The file changed after it was opened.
@@ -94,14 +94,14 @@ pub enum Error {
         /// What changed.
         change: String,
     },
-    /// A row was asked for that the matrix does not have.
+    /// The matrix does not have a requested row.
     #[error("{place}: row {row} is out of range for {n_rows} rows")]
     RowOutOfRange {
         /// Where.
         place: Place,
-        /// The row asked for.
+        /// The row.
         row: i64,
-        /// How many there are.
+        /// Rows of the matrix.
         n_rows: u64,
     },
     /// The matrix has to be held in memory and does not fit the budget.
@@ -109,7 +109,7 @@ pub enum Error {
     TooLarge {
         /// Where.
         place: Place,
-        /// Why it has to be held at all.
+        /// Why it has to be in memory.
         why: &'static str,
         /// Bytes needed.
         needed: u64,
@@ -118,7 +118,7 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
-    /// What the file asks for is more memory than there is.
+    /// The file needs more memory than is available.
     #[error(
         "{place}: {bytes} bytes of memory are needed at once, more than can be had. Read fewer rows (chunk_size=) or \
          columns (var_subset=) at a time; if that is not much, the file is damaged"
@@ -129,31 +129,31 @@ pub enum Error {
         /// Bytes needed.
         bytes: u64,
     },
-    /// A stored value cannot be held by the integer dtype asked for.
+    /// The integer dtype of a batch cannot hold a stored value.
     #[error("column {column} holds the value {value}, which {dtype} cannot hold. Ask for a floating dtype")]
     Inexact {
         /// Column of the matrix that was delivered.
         column: u64,
         /// The value as text.
         value: String,
-        /// Name of the dtype asked for.
+        /// Name of the dtype.
         dtype: &'static str,
     },
-    /// Rows that hold some columns only were read without the totals over all of them.
+    /// Rows with only some of the columns were read without the totals over all columns.
     #[error(
         "the totals over all genes, which NormalizeTotal needs, were not kept when these rows were read. Set the transform \
          before the epoch begins"
     )]
     NoTotals,
-    /// As the error inside, of a row of one of several matrices.
+    /// The error inside, for a row of one of several matrices.
     #[error("{place}: {error}")]
     OfPart {
-        /// Where that matrix lies.
+        /// Place of that matrix.
         place: String,
         /// What is wrong.
         error: Box<Error>,
     },
-    /// The caller's interrupt check said stop (Ctrl-C).
+    /// Interrupted (Ctrl-C).
     #[error("interrupted")]
     Interrupted,
 }

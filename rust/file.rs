@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Place, Result};
 
-/// What tells one file from another: device, inode, size and time of the last change.
+/// The identity of a file: device, inode, size and modification time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
     /// Device number.
@@ -50,7 +50,7 @@ impl DataFile {
     /// [`Error::Io`] where the operating system refuses.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io { file: path.display().to_string(), doing: "cannot open the file".into(), source };
-        // Before it is opened: opening a pipe waits for a writer.
+        // Before opening: to open a pipe would wait for a writer.
         if !std::fs::metadata(path).map_err(io)?.is_file() {
             let error = std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is not a regular file");
             return Err(io(error));
@@ -95,7 +95,7 @@ impl DataFile {
         self.bytes_decoded.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Refuses to go on with a file that was written to, truncated, replaced or removed since.
+    /// Checks that the file was not written to, truncated, replaced or removed.
     ///
     /// # Errors
     /// [`Error::Stale`].
@@ -115,7 +115,7 @@ impl DataFile {
         }
     }
 
-    /// Tells the system that `bytes` from `address` on are wanted soon. A hint: nothing depends on it.
+    /// Asks the system to read `bytes` from `address` on ahead of time; only a hint.
     pub(crate) fn advise(&self, address: u64, bytes: u64) {
         #[cfg(target_os = "linux")]
         let _ =

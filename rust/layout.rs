@@ -1,6 +1,4 @@
-//! Where a matrix lies in its file: plain data, made once at open, read by everything after it.
-//!
-//! Knows no libhdf5 and does no I/O.
+//! Where the arrays of a matrix are in its file: plain data, made once when the file is opened.
 
 use crate::dtype::NumType;
 use crate::filters::Pipeline;

@@ -24,7 +24,7 @@ mod rooms;
 mod rows;
 mod threads;
 
-/// The parts that `benches/` and `tests/rust/` call. Users have the Python package; nothing here is promised to anybody.
+/// The parts that `benches/` and `tests/rust/` call. This is no public interface: users have the Python package.
 pub mod internals {
     pub use crate::cache::Budget;
     pub use crate::dtype::Kind;

@@ -1,4 +1,4 @@
-//! The rooms of the core and their floors: a room uses rooms below its own only, and `h5` alone uses libhdf5.
+//! Tests that a room of the core uses only rooms on floors below its own, and that only `h5` uses libhdf5.
 
 use std::fs;
 use std::path::{Path, PathBuf};

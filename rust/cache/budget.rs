@@ -1,4 +1,4 @@
-//! How many bytes of decoded rows may be kept; caches can share one budget.
+//! `Budget`: most bytes of decoded rows that are kept; caches can share one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Budget {
     limit: AtomicU64,
     held: AtomicU64,
-    /// What the limit may become, where it is moved; `None` where it stays.
+    /// Upper bound of a limit that is moved; `None` for a fixed limit.
     most: Option<u64>,
 }
 
@@ -19,7 +19,7 @@ impl Budget {
         Arc::new(Self { limit: AtomicU64::new(limit), held: AtomicU64::new(0), most: None })
     }
 
-    /// A budget of nothing as yet, whose limit is moved, up to `most`, as other processes leave room.
+    /// A budget whose limit begins at 0 and is moved, up to `most`, as other processes leave room.
     #[must_use]
     pub(crate) fn movable(most: u64) -> Arc<Self> {
         Arc::new(Self { limit: AtomicU64::new(0), held: AtomicU64::new(0), most: Some(most) })
@@ -37,12 +37,12 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Moves the limit; what is held beyond it stays.
+    /// Sets the limit; rows that are held beyond it stay.
     pub(crate) fn move_limit(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Grows to the limit of `other`, unless either is moved from outside: such a limit grows by being moved alone.
+    /// Grows to the limit of `other`, unless one of them is moved from outside.
     pub(super) fn grow_to(&self, other: &Self) {
         if self.most.is_none() && other.most.is_none() {
             self.limit.fetch_max(other.limit(), Ordering::Relaxed);

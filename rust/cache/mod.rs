@@ -1,12 +1,12 @@
-//! Decoded rows that are kept: whole units (the rows that begin in one chunk, or one row of tiles), up to a budget.
+//! The cache of decoded rows: whole decode units (the rows that begin in one chunk, or one row of tiles), up to a budget.
 //!
-//! `read` reads through the cache. How rows are decoded is not known here: the caller of `read` says it.
+//! `read` reads through the cache; its caller passes the function that decodes rows.
 //!
-//! Nothing is evicted. Every epoch asks for each unit about equally often, and in exact random order each window asks for
-//! nearly all of them: a cache that evicts would throw away what the next window needs (least-recently-used scores no hit
-//! at all under such a cyclic scan), while one that keeps what it has is hit in proportion to its size.
+//! Nothing is evicted. Every epoch needs each unit about equally often, and in exact random order each window needs
+//! nearly all of them. Such a cyclic scan gives no hits with least-recently-used eviction, but without eviction hits in
+//! proportion to the size of the cache.
 //!
-//! One cache per file and element in a process, shared by all datasets on it (train and test are views of one file).
+//! There is one cache per file and element in a process, shared by all datasets on it.
 
 mod budget;
 pub(crate) mod read;
@@ -21,10 +21,10 @@ pub use budget::Budget;
 use crate::file::Identity;
 use crate::rows::{Counted, RowGroup};
 
-/// What tells one cache from another: the file, the element, and the columns kept.
+/// The key of a cache: the file, the element, and the columns.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey {
-    /// The file's path (two links to one inode are read alike, but a message names the path).
+    /// The file's path (also for links to one inode, because messages name it).
     pub(crate) path: PathBuf,
     /// The file's identity.
     pub(crate) identity: Identity,
@@ -72,7 +72,7 @@ impl RowCache {
 
     /// The cache of this process for `key`, made if there is none.
     ///
-    /// A cache with a budget of its own grows to the largest that any dataset asked for.
+    /// A cache with a budget of its own grows to the largest budget of its datasets.
     #[must_use]
     pub(crate) fn shared(key: CacheKey, budget: Arc<Budget>) -> Arc<Self> {
         let shared = with_caches(|caches| {
@@ -88,7 +88,7 @@ impl RowCache {
         shared.unwrap_or_else(|| Self::alone(budget))
     }
 
-    /// What is held of `units`, one answer each; counts hits and misses in rows.
+    /// The held rows of each of `units`; counts hits and misses in rows.
     pub(crate) fn look_up(&self, units: impl Iterator<Item = (u64, u64)>) -> Vec<Option<Held>> {
         let all = self.lock();
         let (mut hits, mut misses) = (0, 0);
@@ -160,7 +160,7 @@ struct Caches {
 
 static CACHES: Mutex<Option<Caches>> = Mutex::new(None);
 
-/// Runs `work` on this process's caches; `None` where the lock was held by a thread that a fork left behind.
+/// Runs `work` on this process's caches; `None` if a thread held the lock when this process was forked.
 fn with_caches<R>(work: impl FnOnce(&mut HashMap<CacheKey, Weak<RowCache>>) -> R) -> Option<R> {
     let mut guard = match CACHES.try_lock() {
         Ok(guard) => guard,
@@ -168,7 +168,7 @@ fn with_caches<R>(work: impl FnOnce(&mut HashMap<CacheKey, Weak<RowCache>>) -> R
         Err(TryLockError::WouldBlock) => return None,
     };
     let pid = std::process::id();
-    // What a fork inherited is not touched: its locks may be held by threads that do not exist here.
+    // Inherited caches of a forked process are not used: their locks may be held by threads that do not exist.
     if guard.as_ref().is_none_or(|caches| caches.pid != pid) {
         *guard = Some(Caches { pid, by_key: HashMap::new() });
     }

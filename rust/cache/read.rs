@@ -1,4 +1,4 @@
-//! Rows through a cache: what is held is taken from it, what can be held is decoded whole, the rest row by row (read-through).
+//! Read-through: held units come from the cache, units that fit are decoded whole and kept, other rows are decoded alone.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::{Held, RowCache};
 use crate::error::Result;
 use crate::rows::{DecodedRows, RowGroup};
 
-/// Ranges of the rows that were asked for, and the row group that holds each.
+/// Ranges of the requested rows, and the row group of each.
 pub(crate) type RowGroups = Vec<(Range<usize>, RowGroup)>;
 
 /// How a matrix is cut into units, and how its rows are decoded.
@@ -53,7 +53,7 @@ pub(crate) fn read(cache: &RowCache, units: &DecodeUnits, rows: &[u64], decoded:
     Ok(())
 }
 
-/// Decodes the rows that `rows_of` gives for each unit, and says where each unit's rows came to lie.
+/// Decodes the rows that `rows_of` gives for each unit; returns where each unit's rows are.
 fn decode(
     units: &DecodeUnits,
     wanted: &[usize],

@@ -1,8 +1,8 @@
 //! Deflate (HDF5 filter 1): a zlib stream.
 //!
-//! Whole streams are libdeflate's, two to three times as fast as zlib; two at a time are [`inflate`](super::inflate)'s, which is faster
-//! still, as are fronts, for libdeflate knows only whole buffers. What `inflate` refuses, or has no processor for, is
-//! decided by libdeflate (whole) and zlib-rs (fronts).
+//! libdeflate decodes whole streams; [`inflate`](super::inflate) decodes two streams at a time, and the beginnings of
+//! streams, which libdeflate cannot. If `inflate` refuses a stream or does not support the processor, libdeflate (whole
+//! streams) or zlib-rs (beginnings) decodes it.
 //!
 //! Bytes behind the end of the zlib stream are ignored, as HDF5 itself ignores them (`H5Zdeflate.c` stops at
 //! `Z_STREAM_END`).
@@ -34,15 +34,15 @@ impl Inflater {
         })
     }
 
-    /// Inflates two streams at a time; of each the number of bytes, or None where it has to be decoded alone.
+    /// Inflates two streams at a time; returns the number of bytes of each, or None if it has to be decoded alone.
     pub(super) fn decode_two(&mut self, jobs: [Job; 2]) -> [Option<usize>; 2] {
         self.pair().map_or([None; 2], |pair| pair.decode_two(jobs))
     }
 
-    /// Inflates the first `wanted` bytes of a stream into `out`, where there may be room behind them.
+    /// Inflates the first `wanted` bytes of a stream into `out`, which may be longer.
     ///
-    /// Returns the number of bytes, which is less than `wanted` only where the stream ends before. What lies behind the
-    /// prefix is not looked at, so neither the checksum nor the length of the stream is verified.
+    /// Returns the number of bytes, which is less than `wanted` only if the stream ends before. The rest of the stream is not
+    /// read, so neither its checksum nor its length is verified.
     pub(super) fn decode_prefix(&mut self, stored: &[u8], out: &mut [u8], wanted: usize) -> Result<usize, DecodeError> {
         let job = Job { stored, out: &mut *out, want: Want::Front(wanted) };
         match self.pair().and_then(|pair| pair.decode(job)) {

@@ -21,12 +21,12 @@ pub enum DecodeError {
     /// The Zstandard frame is damaged.
     #[error("zstd: {0}")]
     Zstd(String),
-    /// A stage gave another number of bytes than belongs there.
+    /// A filter gave another number of bytes than expected.
     #[error("found {found} bytes; expected {expected}")]
     Length {
-        /// Bytes that belong there.
+        /// Expected bytes.
         expected: usize,
-        /// Bytes that came.
+        /// Bytes found.
         found: Found,
     },
     /// The Fletcher-32 sum of the data is not the stored one.
@@ -55,7 +55,7 @@ pub enum DecodeError {
     },
 }
 
-/// A length found; some decoders stop at the end of the buffer and only know that there is more.
+/// A length found; some decoders stop at the end of the buffer and know only that there is more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
     /// This many bytes.

@@ -15,7 +15,7 @@ const MAX_CHUNK_BYTES: u64 = 1 << 32;
 /// Describes `dataset` (found at `place`, in the file of `root`, which has `file_size` bytes).
 pub(super) fn describe(root: &File, dataset: &Dataset, place: &Place, file_size: u64) -> Result<ArrayLayout> {
     let hdf5_failed = |doing: &str, e: &hdf5::Error| damaged(place, doing, e);
-    // By number and not by name: the name of an object behind an external link is that of the other file, too.
+    // By number and not by name: an object behind an external link has the name that it has in the other file.
     let number = |l: &hdf5::Location| l.loc_info().map_err(|e| hdf5_failed("its file", &e)).map(|info| info.fileno);
     if number(dataset)? != number(root)? {
         return Err(place.unsupported("it lies in another file (external link)"));
@@ -109,7 +109,7 @@ fn chunk_grid(
                     table[at] = Some(Chunk { address: info.addr, size: info.size, mask: info.filter_mask });
                     0
                 }
-                // A chunk wholly outside the shape is a left-over of a shrunk dataset; one off the grid is damage.
+                // A chunk wholly outside the shape is left from before the dataset was shrunk; a chunk off the grid is damage.
                 None if info.offset.iter().zip(&chunk).all(|(&o, &c)| o % c == 0) => 0,
                 None => {
                     misplaced = Some(info.offset.to_vec());
@@ -132,7 +132,7 @@ fn chunk_grid(
 fn filter_id(filter: &hdf5::filters::Filter) -> (i32, Vec<u32>) {
     match filter {
         hdf5::filters::Filter::User(id, values) => (*id, values.clone()),
-        // Only shuffle has a client value that matters here, and its default is the element size.
+        // Only shuffle has a client value that matters here; its default is the element size.
         other => (other.id(), Vec::new()),
     }
 }
@@ -149,7 +149,7 @@ fn position(offset: &[u64], chunk: &[u64], counts: &[u64]) -> Option<usize> {
     Some(at as usize)
 }
 
-/// One fill element in the stored byte order; zeros where the file defines none, as h5py gives.
+/// One fill element in the stored byte order; zeros if the file defines none, as in h5py.
 fn fill_bytes(plist: &hdf5::plist::DatasetCreate, datatype: &hdf5::Datatype, dtype: NumType) -> hdf5::Result<Vec<u8>> {
     let size = dtype.kind.size();
     let Some(value) = plist.get_fill_value(&datatype.to_descriptor()?)? else {

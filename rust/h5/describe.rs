@@ -1,6 +1,4 @@
-//! What a matrix looks like in its file, for people: also where only h5py reads it.
-//!
-//! No data are read, but for what [`super::open`] checks.
+//! Describes how a matrix is stored, also one that only h5py reads; reads no values except for the checks of [`super::open`].
 
 use std::path::Path;
 
@@ -17,7 +15,7 @@ use crate::filters::name_of;
 pub(crate) struct ArrayFacts {
     /// Path inside the file.
     pub(crate) name: String,
-    /// Type of an element, as numpy names it where it has a name.
+    /// Type of an element, by numpy's name if it has one.
     pub(crate) dtype: String,
     /// Bytes of an element.
     pub(crate) item_size: u64,
@@ -27,7 +25,7 @@ pub(crate) struct ArrayFacts {
     pub(crate) storage: &'static str,
     /// Elements of a chunk along each axis.
     pub(crate) chunk: Option<Vec<u64>>,
-    /// By name, first applied first.
+    /// Names of the filters, first applied first.
     pub(crate) filters: Vec<String>,
     /// Bytes on disk.
     pub(crate) stored_bytes: u64,
@@ -42,16 +40,16 @@ pub(crate) struct MatrixFacts {
     pub(crate) format: &'static str,
     /// Rows and columns.
     pub(crate) shape: [u64; 2],
-    /// The values first, then, of sparse ones, indices and indptr.
+    /// The values, then, for a sparse matrix, indices and indptr.
     pub(crate) arrays: Vec<ArrayFacts>,
-    /// Why h5py is left to read it, if it is.
+    /// Why h5py has to read it, if it has to.
     pub(crate) declined: Option<String>,
 }
 
 /// Describes the matrix `elem` of the file at `path`.
 ///
 /// # Errors
-/// As [`open`], but none for what h5py can read.
+/// As [`open`], except for matrices that h5py can read.
 pub(crate) fn describe(path: &Path, elem: &str) -> Result<MatrixFacts> {
     let declined = match open(path, elem) {
         Ok(_) => None,

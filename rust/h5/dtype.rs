@@ -9,7 +9,7 @@ use crate::dtype::{Kind, NumType};
 /// The type of a dataset.
 ///
 /// # Errors
-/// The reason why it is outside the closed world.
+/// The reason why this crate does not read it.
 pub(super) fn number_type(datatype: &Datatype) -> Result<NumType, String> {
     let describe = |e: &dyn std::fmt::Display| format!("the type is not a plain number ({e})");
     let descriptor = datatype.to_descriptor().map_err(|e| describe(&e))?;

@@ -1,6 +1,6 @@
 //! The only room that talks to libhdf5: a path and an element in, a [`crate::layout::MatrixLayout`] out, and the file closed.
 //!
-//! libhdf5 serialises every call under one process-wide lock, so nothing of it may outlive the opening.
+//! libhdf5 serialises all calls under one process-wide lock, so it is used only to open a file.
 
 mod array;
 pub(crate) mod describe;

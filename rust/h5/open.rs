@@ -15,14 +15,14 @@ use crate::error::{Error, Place, Result};
 use crate::layout::{ArrayLayout, MatrixLayout, SparseLayout};
 
 pub(super) const COPY_AGAIN: &str = "Copy or download the file again";
-/// Groups of one level that are searched for something to propose.
+/// Groups of one level that are searched for suggestions.
 const MAX_GROUPS: usize = 50;
 
 /// Finds the matrix `elem` ("X", "raw/X", "layers/counts", …) in the file at `path`.
 ///
 /// # Errors
-/// [`Error::Io`] where the file cannot be opened, [`Error::Format`] where it is not what it says it is,
-/// [`Error::Missing`] without such an element, [`Error::Unsupported`] where only h5py can read it.
+/// [`Error::Io`] if the file cannot be opened, [`Error::Format`] if it is damaged or not HDF5,
+/// [`Error::Missing`] without such an element, [`Error::Unsupported`] if only h5py can read it.
 pub fn open(path: &Path, elem: &str) -> Result<MatrixLayout> {
     let place = Place::new(path.display().to_string(), elem);
     let size = check_readable(path, &place)?;
@@ -39,7 +39,7 @@ pub fn open(path: &Path, elem: &str) -> Result<MatrixLayout> {
     }
 }
 
-/// Finds the array that lies at `name`, whatever it is part of.
+/// Finds the array at `name`.
 ///
 /// # Errors
 /// As [`open`].
@@ -53,12 +53,12 @@ pub(crate) fn open_array(path: &Path, name: &str) -> Result<ArrayLayout> {
     describe(&file, &dataset, &place, size)
 }
 
-/// The operating system's own view first: its errors are better than HDF5's.
+/// Checks that the operating system can read the file: its errors are clearer than those of HDF5.
 pub(super) fn check_readable(path: &Path, place: &Place) -> Result<u64> {
     let io = |doing: &str, source| Error::Io { file: place.file.clone(), doing: doing.into(), source };
     let meta = std::fs::metadata(path).map_err(|e| io("cannot open the file", e))?;
     if !meta.is_file() {
-        // Told before it is opened: opening a pipe waits for a writer.
+        // Before opening: to open a pipe would wait for a writer.
         let error = std::io::Error::new(std::io::ErrorKind::IsADirectory, "it is not a regular file");
         return Err(io("cannot open the file", error));
     }
@@ -69,7 +69,7 @@ pub(super) fn check_readable(path: &Path, place: &Place) -> Result<u64> {
 }
 
 pub(super) fn open_file(path: &Path, place: &Place) -> Result<File> {
-    // The wrapper takes names in UTF-8 only; a descriptor gives the file another one.
+    // The wrapper takes only names in UTF-8; a descriptor gives the file another name.
     let held = path.to_str().is_none().then(|| std::fs::File::open(path)).transpose();
     let held =
         held.map_err(|source| Error::Io { file: place.file.clone(), doing: "cannot open the file".into(), source })?;
@@ -98,7 +98,7 @@ enum Unopened {
 }
 
 impl Unopened {
-    /// From HDF5's own words: its error numbers do not tell these apart.
+    /// From the text of HDF5's message: its error numbers do not distinguish these.
     fn from_text(text: &str) -> Self {
         if text.contains("truncated") {
             Self::Truncated
@@ -116,7 +116,7 @@ pub(super) fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
     if exists(file, wanted) {
         return Ok(wanted.to_owned());
     }
-    // Before anndata 0.7, raw lay flat at the top, and obsm was one compound array.
+    // Before anndata 0.7, raw was not a group, and obsm was one compound array.
     if wanted == "raw/X" && exists(file, "raw.X") {
         return Ok("raw.X".to_owned());
     }
@@ -159,7 +159,7 @@ fn members(file: &File, group: &str) -> Vec<String> {
     names.iter().map(|name| valid(name.as_bytes())).collect()
 }
 
-/// The names of the fields of a compound array; none where `path` is something else.
+/// The names of the fields of a compound array; none if `path` is something else.
 fn fields(file: &File, path: &str) -> Vec<String> {
     let is_dataset = exists(file, path) && matches!(file.loc_type_by_name(path), Ok(LocationType::Dataset));
     let datatype = is_dataset.then(|| file.dataset(path).and_then(|d| d.dtype()?.to_descriptor()));
@@ -171,7 +171,7 @@ fn fields(file: &File, path: &str) -> Vec<String> {
     }
 }
 
-/// What could be meant: the matrices of this file, or, where there is no X at the top, those of nested objects within it.
+/// Suggestions: the matrices of this file, or, if it has no X, those of nested objects.
 fn matrices(file: &File) -> Vec<String> {
     let top = ["X", "raw/X", "raw.X"].iter().filter(|p| exists(file, p)).map(|p| (*p).to_owned());
     let nested = ["layers", "obsm"].iter().flat_map(|&group| {
@@ -180,7 +180,7 @@ fn matrices(file: &File) -> Vec<String> {
     });
     let mut found: Vec<String> = top.chain(nested).collect();
     let mut groups = if exists(file, "X") { Vec::new() } else { members(file, "/") };
-    // Breadth first, not far: hints need not be complete.
+    // Breadth first, two levels: suggestions need not be complete.
     for _ in 0..2 {
         let inner =
             |group: &String| members(file, group).into_iter().map(|m| format!("{group}/{m}")).collect::<Vec<_>>();
@@ -255,7 +255,7 @@ fn check_lengths(layout: &SparseLayout, rows_first: bool, place: &Place) -> Resu
         return Err(place.format(format!("data has {data} elements but indices has {indices}"), COPY_AGAIN));
     }
     let major = layout.shape[usize::from(!rows_first)];
-    // Some writers leave indptr empty when there is nothing to point at.
+    // Some programs write an empty indptr for an empty matrix.
     let expected = major.saturating_add(1);
     if layout.indptr.len() != expected && !(major == 0 && layout.indptr.is_empty()) {
         return Err(place.format(
@@ -279,12 +279,12 @@ pub(super) fn shape_attr(group: &Group, place: &Place) -> Result<[u64; 2]> {
     }
 }
 
-/// Text of a file as text: the wrapper takes any bytes for UTF-8.
+/// Bytes of a file as text: the wrapper does not check that they are UTF-8.
 fn valid(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A text attribute in any of the string types that writers use.
+/// A text attribute of any string type.
 pub(super) fn text_attr(location: &hdf5::Location, name: &str) -> Option<String> {
     fn first<T: hdf5::H5Type>(attr: &Attribute, bytes: fn(&T) -> &[u8]) -> Option<String> {
         attr.read_raw::<T>().ok()?.first().map(|text| valid(bytes(text)))

@@ -1,4 +1,4 @@
-//! Compressed columns, turned into rows at the first read and held: rows of a CSC matrix lie everywhere in the file.
+//! CSC: the first read converts the whole matrix to rows and keeps them, because a row is spread over the whole file.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,7 @@ impl CscMatrix {
     /// Reads and checks the indptr.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] where turning it into rows takes more than `budget` bytes; [`Error::Format`] where the file is
-    /// damaged.
+    /// [`Error::TooLarge`] if the conversion to rows takes more than `budget` bytes; [`Error::Format`] if the file is damaged.
     pub(crate) fn new(
         file: &DataFile,
         layout: SparseLayout,
@@ -40,7 +39,7 @@ impl CscMatrix {
     ) -> Result<Self> {
         let n_cols = layout.shape[1];
         let starts = read_indptr(file, &layout.indptr, layout.data.len(), n_cols)?;
-        // Only wanted columns are read; they are renamed on the way, so that rows come out sorted by their new names.
+        // Only wanted columns are read, in delivery order, so that rows are sorted by their new column numbers.
         let wanted: Vec<Option<u32>> =
             selection.map_or_else(|| (0..n_cols as u32).map(Some).collect(), |selection| selection.order().collect());
         let matrix = Self { layout, starts, wanted };
@@ -48,7 +47,7 @@ impl CscMatrix {
         Ok(matrix)
     }
 
-    /// The layout it was made from.
+    /// Its layout.
     #[must_use]
     pub(crate) fn layout(&self) -> &SparseLayout {
         &self.layout
@@ -60,7 +59,7 @@ impl CscMatrix {
         self.wanted.len()
     }
 
-    /// Elements that turning it into rows reads.
+    /// Elements that the conversion reads.
     #[must_use]
     pub(crate) fn elements(&self, selection: Option<&Selection>) -> u64 {
         let of_totals = if selection.is_some_and(|s| s.counted().is_some()) { self.layout.data.len() } else { 0 };
@@ -87,10 +86,10 @@ impl CscMatrix {
         })
     }
 
-    /// Reads all of it and turns it into rows, within `budget` bytes; counts the elements read in `done`.
+    /// Reads the matrix and converts it to rows, within `budget` bytes; counts the elements read in `done`.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] beyond the budget; [`Error::Format`] where the file is damaged.
+    /// [`Error::TooLarge`] beyond the budget; [`Error::Format`] if the file is damaged.
     pub(crate) fn rows(
         &self,
         file: &DataFile,
@@ -118,8 +117,8 @@ impl CscMatrix {
     }
 }
 
-/// Bytes that turning columns into rows takes: row indices and values while reading, each element's new place, and the
-/// transposed matrix; for a moment, all at once.
+/// Bytes that the conversion takes: row indices and values that were read, each element's new place, and the transposed
+/// matrix, all at once.
 #[must_use]
 pub(crate) fn memory_needed(elements: u64, value_size: u64, n_rows: u64) -> u64 {
     elements.saturating_mul(8 + 2 * (4 + value_size)).saturating_add(n_rows.saturating_mul(8))
@@ -161,7 +160,7 @@ fn read_wanted(
             rows: Columns::with_capacity(layout.shape[0], 0),
             values: Values::with_capacity(0),
         };
-        // Spans must run forward through the file, so columns out of order are read one group at a time (gaps come first).
+        // Spans must be in file order, so columns in another order are read one ascending group at a time (gaps come first).
         for group in wanted[job.clone()].chunk_by(|a, b| a < b) {
             let spans: Vec<Range<u64>> = group.iter().map(|&c| span(c)).collect();
             let lengths = spans.iter().map(|s| (s.end - s.start) as usize);
@@ -184,7 +183,7 @@ fn read_wanted(
     })
 }
 
-/// What each row sums to over the columns that count, added up from the first column to the last.
+/// The sum of each row over the columns that count, added from the first column to the last.
 fn read_totals(
     file: &DataFile,
     layout: &SparseLayout,
@@ -199,7 +198,7 @@ fn read_totals(
     let span = |column: &Option<u32>| column.map_or(0..0, |column| starts.span(u64::from(column)));
     let mut from = 0;
     while from < columns.len() {
-        // So much at once that all threads have work, and no more: the pieces are added up one after the other.
+        // As many elements at once as keep all threads busy: the pieces are added one after the other.
         let (mut to, mut elements) = (from, 0);
         while to < columns.len() && elements < JOB_ELEMENTS * workers.threads as u64 {
             let span = span(&columns[to]);
@@ -239,7 +238,7 @@ impl ColumnRun {
     }
 }
 
-/// Rows out of columns: count, then place (a counting sort, so each row's columns come out in order).
+/// Columns to rows by a counting sort, so each row's columns are in order.
 fn transpose(
     n_rows: usize,
     n_cols: u64,
@@ -255,7 +254,7 @@ fn transpose(
     }
     let mut next = offsets[..n_rows].to_vec();
     let total = offsets[n_rows];
-    // places[n]: where the n-th element, counted over all pieces, goes in the transposed matrix.
+    // places[n]: place in the transposed matrix of the n-th element of all pieces.
     let mut places = Vec::with_capacity(total);
     let mut columns = Columns::with_capacity(n_cols, total);
     with_columns!(&mut columns, c => c.resize(total, 0));

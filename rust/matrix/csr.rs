@@ -1,4 +1,4 @@
-//! Compressed rows: any sorted rows of the file as row groups, each job on its own, no job's chunk decoded by another.
+//! CSR: decodes sorted rows into row groups, in jobs that share no chunks.
 
 use std::ops::Range;
 
@@ -13,10 +13,10 @@ use crate::memory::reserve;
 use crate::rows::{Columns, FreeList, RowGroup, Selection, SumTooLarge, Values};
 use crate::threads::jobs::{Scratch, Workers};
 
-/// Elements that one job decodes at most, unless its rows share one chunk: short enough for Ctrl-C, long enough to amortise.
+/// Most elements of a job, unless its rows share one chunk: short enough for Ctrl-C, long enough to be worth a job.
 const MAX_JOB_ELEMENTS: u64 = 1 << 18;
 
-/// Smaller chunks are kept together, so that what a cache notes of a unit is little beside its rows.
+/// Smaller chunks are joined to one unit, so that the cache's record of a unit is small compared to its rows.
 const MIN_UNIT_ELEMENTS: u64 = 1 << 14;
 
 /// A CSR matrix on disk.
@@ -36,13 +36,13 @@ impl CsrMatrix {
         Ok(Self { layout, starts })
     }
 
-    /// The layout it was made from.
+    /// Its layout.
     #[must_use]
     pub(crate) fn layout(&self) -> &SparseLayout {
         &self.layout
     }
 
-    /// The unit in which a row is kept by a cache: the rows that begin in one chunk of the indices (or a few small ones).
+    /// The decode unit of a row: the rows that begin in one chunk of the indices (or in a few small ones).
     #[must_use]
     pub(crate) fn unit_of(&self, row: u64) -> u64 {
         self.starts.start(row) / self.unit_len()
@@ -71,10 +71,10 @@ impl CsrMatrix {
         free_list: Option<&FreeList>,
         workers: &Workers,
     ) -> Result<Vec<(Range<usize>, RowGroup)>> {
-        // Several jobs a thread even out; a cut costs one more prefix of a chunk. A unit is never cut.
+        // Several jobs per thread balance the load; each cut decodes one more prefix of a chunk. A unit is never cut.
         let even = rows.len().min(self.layout.data.len().div_ceil(self.unit_len()) as usize) / (workers.threads * 8);
         let most = (MAX_JOB_ELEMENTS / self.unit_len()).min(even as u64);
-        // An even number, for chunks are decoded in pairs.
+        // An even number, because chunks are decoded in pairs.
         let target = if most > 1 { most & !1 } else { most };
         let jobs = jobs(rows, |row| self.unit_of(row), target);
         let groups = workers
@@ -160,7 +160,7 @@ fn nth_element(spans: &[Range<u64>], mut n: u64) -> u64 {
     n
 }
 
-/// Reads an indptr whole and checks it against the number of elements there are.
+/// Reads a whole indptr and checks it against the number of elements.
 ///
 /// # Errors
 /// [`crate::error::Error::Format`] where it is not monotone, does not begin with 0, or points past the elements.
@@ -195,7 +195,7 @@ fn append_u64(out: &mut Vec<u64>, kind: Kind, bytes: &[u8]) {
     let signed = matches!(kind, Kind::I8 | Kind::I16 | Kind::I32 | Kind::I64);
     out.extend(bytes.chunks_exact(kind.size()).map(|raw| {
         let negative = signed && raw[raw.len() - 1] & 0x80 != 0;
-        // Sign extension makes a negative start huge, so that it is refused.
+        // Sign extension makes a negative start huge, so that the check fails.
         let mut wide = [if negative { 0xFF } else { 0 }; 8];
         wide[..raw.len()].copy_from_slice(raw);
         u64::from_le_bytes(wide)

@@ -1,7 +1,7 @@
 //! Two-dimensional arrays: rows out of one contiguous run, or out of tiles.
 //!
-//! A filtered tile is decoded whole for any row in it, so a job is one row of tiles; without filters only the wanted rows
-//! are read.
+//! Any row of a filtered tile needs the whole tile, so a job is one row of tiles; without filters only the wanted rows are
+//! read.
 
 use std::ops::Range;
 
@@ -15,7 +15,7 @@ use crate::memory::reserve;
 use crate::rows::{RowGroup, Selection, Totals, Values};
 use crate::threads::jobs::{Scratch, Workers};
 
-/// Bytes of rows that one job puts together, unless one row of tiles alone holds more.
+/// Most bytes of rows of a job, unless one row of tiles has more.
 const JOB_BYTES: u64 = 4 << 20;
 
 /// A dense matrix on disk.
@@ -31,7 +31,7 @@ impl DenseMatrix {
         Self { layout }
     }
 
-    /// The layout it was made from.
+    /// Its layout.
     #[must_use]
     pub(crate) fn layout(&self) -> &ArrayLayout {
         &self.layout
@@ -41,7 +41,7 @@ impl DenseMatrix {
         self.layout.shape[1] as usize
     }
 
-    /// The unit in which a row is kept by a cache: a row of tiles.
+    /// The decode unit of a row: a row of tiles.
     #[must_use]
     pub(crate) fn unit_of(&self, row: u64) -> u64 {
         row / self.layout.chunk_rows()
@@ -54,7 +54,7 @@ impl DenseMatrix {
         unit * rows..((unit + 1) * rows).min(self.layout.shape[0])
     }
 
-    /// Where row 0 lies, if all rows follow each other in the file as this machine writes numbers.
+    /// The address of row 0, if all rows follow each other in the file in this machine's byte order.
     #[must_use]
     pub(crate) fn direct_address(&self) -> Option<u64> {
         match &self.layout.storage {
@@ -107,7 +107,7 @@ impl DenseMatrix {
         Ok(jobs.into_iter().zip(row_groups).collect())
     }
 
-    /// Rows of one contiguous run, read to where they stay; `None` for types that are held as others.
+    /// Rows of one contiguous run, read straight into a row group; `None` for types without a vector of their own.
     fn read_whole_rows(&self, file: &DataFile, address: u64, rows: &[u64]) -> Option<Result<Values>> {
         let kind = self.layout.dtype.kind;
         let row_bytes = self.n_cols() * kind.size();
@@ -122,7 +122,7 @@ impl DenseMatrix {
         })
     }
 
-    /// Puts `rows` together in `scratch.rows`, little-endian, wanted columns only.
+    /// Copies `rows` to `scratch.rows`, little-endian, wanted columns only.
     ///
     /// # Errors
     /// As [`row_groups`](Self::row_groups).
@@ -174,7 +174,7 @@ impl DenseMatrix {
         Ok(())
     }
 
-    /// Appends rows of the fill value; where a selection has gaps, of zeros.
+    /// Appends rows of the fill value, with zeros for gaps of the selection.
     fn fill(&self, out: &mut Vec<u8>, n_rows: usize, selection: Option<&Selection>) {
         let (fill, size) = (&self.layout.fill, self.layout.dtype.kind.size());
         if fill.iter().all(|&b| b == 0) {
@@ -270,7 +270,7 @@ impl Tiles<'_> {
         Ok(())
     }
 
-    /// Reads only the runs of wanted rows, to where they lie in the tile.
+    /// Reads only the runs of wanted rows, to their places in the tile.
     fn read_plain(&self, tile_row: u64, tile: u64, chunk: &Chunk, rows: &[u64], scratch: &mut Scratch) -> Result<()> {
         let bytes = self.tile_bytes();
         if chunk.size != bytes as u64 {

@@ -1,6 +1,6 @@
-//! Rows that lie in the file just as a batch wants them: read into the batch, without a window in between.
+//! Direct read: rows that a batch needs exactly as they are stored are read straight into it.
 //!
-//! Only dense rows without filters, of the machine's byte order, all columns wanted, in the dtype of the file.
+//! These are dense rows without filters, in the machine's byte order, with all columns, in the dtype of the file.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use crate::error::{Place, Result};
 use crate::file::DataFile;
 use crate::threads::team::share_rows;
 
-/// More than this is not asked of the system ahead of time: it might push out what is needed sooner.
+/// Most bytes that the system is asked to read ahead: more might replace pages that are needed sooner.
 const MAX_ADVISED: u64 = 256 << 20;
 
-/// Rows of a dense matrix that stay in the file until a batch wants them.
+/// Rows of a dense matrix that are read straight into a batch.
 #[derive(Debug)]
 pub(crate) struct DirectRows {
     pub(super) file: Arc<DataFile>,
@@ -24,7 +24,7 @@ pub(crate) struct DirectRows {
 }
 
 impl DirectRows {
-    /// Rows there are.
+    /// Number of rows.
     #[must_use]
     pub(crate) fn n_rows(&self) -> usize {
         self.addresses.len()
@@ -46,7 +46,7 @@ impl DirectRows {
         self.n_cols * self.dtype.kind.size()
     }
 
-    /// Tells the system that these rows are wanted soon, so that a disk is read meanwhile.
+    /// Asks the system to read these rows ahead of time.
     pub(crate) fn advise(&self) {
         let bytes = self.row_bytes() as u64;
         if bytes.saturating_mul(self.addresses.len() as u64) <= MAX_ADVISED {
@@ -61,7 +61,7 @@ impl DirectRows {
     /// [`crate::error::Error::Stale`] where the file changed, [`crate::error::Error::Io`] where it cannot be read.
     ///
     /// # Panics
-    /// Where a position is out of range, or `out` is not of the rows' size.
+    /// If a position is out of range, or `out` has another size than the rows.
     pub(crate) fn read(&self, positions: &[i64], out: &mut [u8], threads: usize) -> Result<()> {
         assert_eq!(out.len(), positions.len() * self.row_bytes(), "out has the size of the rows");
         if out.is_empty() {
@@ -81,7 +81,7 @@ impl DirectRows {
         Ok(())
     }
 
-    /// Rows that follow each other in the file, together: the address of the first, and how many.
+    /// Runs of rows that follow each other in the file: the address of the first, and the number of rows.
     fn runs(&self, positions: impl IntoIterator<Item = usize>) -> impl Iterator<Item = (u64, usize)> {
         let bytes = self.row_bytes() as u64;
         let mut addresses = positions.into_iter().map(|p| self.addresses[p]).peekable();

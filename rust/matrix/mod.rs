@@ -1,7 +1,7 @@
 //! A matrix on disk: sorted rows in, [`DecodedRows`] out; or [`DirectRows`], which need no decoding.
 //!
 //! `plan` and `row_starts` are arithmetic; `spans` decodes one-dimensional arrays; `csr`, `csc` and `dense` are the formats.
-//! How a file is opened, what is kept and how threads share work lie in rooms below. Nothing here knows Python.
+//! Opening files, the cache and threads are in rooms below.
 
 pub(crate) mod csc;
 pub(crate) mod csr;
@@ -34,14 +34,14 @@ use direct::DirectRows;
 pub struct Matrix {
     file: Arc<DataFile>,
     opened: Arc<Opened>,
-    /// Only where decoding costs: rows that lie unfiltered in the file are in the page cache already.
+    /// Only for filtered matrices: unfiltered rows are in the page cache already.
     cache: Option<Arc<RowCache>>,
     free_list: Mutex<Weak<FreeList>>,
     budget: Arc<Budget>,
     columns: Converted,
 }
 
-/// The rows of a matrix that is stored by columns, once they were made.
+/// The rows of a CSC matrix, after the conversion.
 #[derive(Debug, Default)]
 struct Converted {
     rows: Mutex<Option<Arc<RowGroup>>>,
@@ -50,7 +50,7 @@ struct Converted {
 }
 
 impl Converted {
-    /// The rows, if they were made and no thread is at it (as one may be that a fork left behind).
+    /// The rows, if they were made and no thread holds the lock (as one may have at a fork).
     fn get(&self) -> Option<Arc<RowGroup>> {
         match self.rows.try_lock() {
             Ok(rows) => rows.clone(),
@@ -62,15 +62,15 @@ impl Converted {
 /// Which columns of a matrix are wanted.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
-    /// All, as they are.
+    /// All columns.
     All,
-    /// These, in this order, [`Selection::GAP`] for one that is not there.
+    /// These, in this order, with [`Selection::GAP`] for columns that the matrix lacks.
     Columns(&'a [i64]),
-    /// These, and beside them what rows sum to.
+    /// These, and the sums of rows.
     ColumnsAndTotals {
         /// As above.
         columns: &'a [i64],
-        /// The columns that are added up; `None` for all.
+        /// The columns of the sums; `None` for all.
         over: Option<&'a [i64]>,
     },
 }
@@ -79,7 +79,7 @@ impl Wanted<'_> {
     /// The selection among `n_cols` columns.
     ///
     /// # Errors
-    /// The first column that is not there or is asked for twice.
+    /// The first column that does not exist or is repeated.
     pub(crate) fn selection(self, n_cols: u64) -> std::result::Result<Option<Selection>, i64> {
         Ok(match self {
             Self::All => None,
@@ -92,7 +92,7 @@ impl Wanted<'_> {
     }
 }
 
-/// What opening found out; plain data, shared with reopened matrices.
+/// The facts of an opened matrix; plain data, shared with reopened matrices.
 #[derive(Debug)]
 struct Opened {
     elem: String,
@@ -113,14 +113,14 @@ enum Format {
 impl Matrix {
     /// Opens the matrix `elem` of the file at `path`, to read the `wanted` columns.
     ///
-    /// `budget` bounds what a CSC matrix may take in memory, and what is kept of decoded rows.
+    /// `budget` limits the memory of a CSC matrix, and of cached rows.
     ///
     /// # Errors
     /// See [`crate::h5::open`], [`CsrMatrix::new`], [`CscMatrix::new`]; [`Error::Format`] for columns that are not there.
     pub fn open(path: &Path, elem: &str, wanted: Wanted<'_>, budget: &Arc<Budget>) -> Result<Self> {
         let file = Arc::new(DataFile::open(path)?);
         let layout = crate::h5::open(path, elem)?;
-        // Between the two openings the path may have come to name another file.
+        // The path may have become another file between the two openings.
         file.check_unchanged()?;
         let shape = layout.shape();
         let place = Place::new(path.display().to_string(), elem);
@@ -145,21 +145,21 @@ impl Matrix {
         Ok(Self { file, opened, cache, free_list: Mutex::default(), budget, columns: Converted::default() })
     }
 
-    /// The same matrix through a file descriptor of its own, as a forked process should have. libhdf5 is not needed.
+    /// The same matrix with a new file descriptor, for a forked process. libhdf5 is not needed.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Stale`] where the path names another file now.
+    /// [`Error::Io`], or [`Error::Stale`] if the path is another file now.
     pub fn reopen(&self, budget: &Arc<Budget>) -> Result<Self> {
         self.file.check_unchanged()?;
         let file = Arc::new(DataFile::open(self.file.path())?);
-        // The cache of the process that was forked stays untouched: a thread that is not here may hold its lock.
+        // Not the cache of the parent process: its lock may be held by a thread that does not exist here.
         let cache = self.opened.cache(&file, budget);
         let columns = Converted { rows: Mutex::new(self.columns.get()), done: AtomicU64::new(0) };
         let (opened, budget) = (Arc::clone(&self.opened), Arc::clone(budget));
         Ok(Self { file, opened, cache, free_list: Mutex::default(), budget, columns })
     }
 
-    /// Elements that the first read turns into rows, and how many of them it has read; `None` where it need not.
+    /// Elements that the conversion to rows reads, and how many it has read; `None` if no conversion is needed.
     #[must_use]
     pub(crate) fn conversion(&self) -> Option<(u64, u64)> {
         match &self.opened.format {
@@ -170,10 +170,10 @@ impl Matrix {
         }
     }
 
-    /// Turns a matrix that is stored by columns into rows, unless that was done; other matrices need nothing.
+    /// Converts a CSC matrix to rows, unless that was done; does nothing for other matrices.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] beyond the budget, [`Error::Stale`] where the file changed, and what the readers give.
+    /// [`Error::TooLarge`] beyond the budget, [`Error::Stale`] if the file changed, and errors of reading.
     pub(crate) fn convert(&self, workers: &Workers) -> Result<()> {
         let Format::Csc(m) = &self.opened.format else { return Ok(()) };
         self.file.check_unchanged()?;
@@ -185,7 +185,7 @@ impl Matrix {
             match self.columns.rows.try_lock() {
                 Ok(rows) => break rows,
                 Err(TryLockError::Poisoned(poisoned)) => break poisoned.into_inner(),
-                // Another thread is at it.
+                // Another thread converts.
                 Err(TryLockError::WouldBlock) if (workers.interrupted)() => return Err(Error::Interrupted),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
             }
@@ -199,13 +199,13 @@ impl Matrix {
         Ok(Arc::clone(rows.insert(Arc::new(made))))
     }
 
-    /// The cache of decoded rows, where there is one.
+    /// The cache of decoded rows, if there is one.
     #[must_use]
     pub(crate) fn cache(&self) -> Option<&RowCache> {
         self.cache.as_deref()
     }
 
-    /// First row of each unit: the rows that are decoded together. `None` where any row can be read by itself.
+    /// First row of each decode unit; `None` if any row can be read by itself.
     #[must_use]
     pub(crate) fn unit_starts(&self) -> Option<Vec<u64>> {
         let mut starts = Vec::new();
@@ -227,13 +227,13 @@ impl Matrix {
         self.opened.shape
     }
 
-    /// The file it lies in.
+    /// Its file.
     #[must_use]
     pub(crate) fn file(&self) -> &DataFile {
         &self.file
     }
 
-    /// Where it lies, as the user said.
+    /// Its place, as the user gave it.
     #[must_use]
     pub fn elem(&self) -> &str {
         &self.opened.elem
@@ -261,13 +261,13 @@ impl Matrix {
         }
     }
 
-    /// The dtype of batches that are stored rows as they are; `None` where rows are to be decoded.
+    /// The dtype of batches that only copy stored rows; `None` if rows must be decoded.
     #[must_use]
     pub(crate) fn direct_dtype(&self) -> Option<&'static str> {
         self.direct_layout().map(|(layout, _)| layout.dtype.kind.name())
     }
 
-    /// The layout of rows that are stored as batches want them, and the address of the first.
+    /// The layout of rows that batches only copy, and the address of the first.
     fn direct_layout(&self) -> Option<(&crate::layout::ArrayLayout, u64)> {
         match &self.opened.format {
             Format::Dense(m) if self.opened.selection.is_none() => {
@@ -277,10 +277,10 @@ impl Matrix {
         }
     }
 
-    /// The rows as they are stored, where that is as batches want them; they must be sorted.
+    /// `rows` (sorted) for a direct read, if batches only copy them.
     ///
     /// # Errors
-    /// [`Error::RowOutOfRange`], and [`Error::Stale`] where the file changed.
+    /// [`Error::RowOutOfRange`], and [`Error::Stale`] if the file changed.
     pub(crate) fn direct(&self, rows: &[u64]) -> Result<Option<DirectRows>> {
         let Some((layout, address)) = self.direct_layout() else { return Ok(None) };
         self.check_rows(rows)?;
@@ -304,7 +304,7 @@ impl Matrix {
     /// Decodes `rows`, which must be sorted and distinct.
     ///
     /// # Errors
-    /// [`Error::RowOutOfRange`], [`Error::Stale`] where the file changed, and what the readers give.
+    /// [`Error::RowOutOfRange`], [`Error::Stale`] if the file changed, and errors of reading.
     pub fn read(&self, rows: &[u64], workers: &Workers) -> Result<DecodedRows> {
         self.check_rows(rows)?;
         self.file.check_unchanged()?;
@@ -312,7 +312,7 @@ impl Matrix {
         let selection = opened.selection.as_ref();
         let width = selection.map_or(opened.shape[1] as usize, Selection::width);
         let mut decoded = DecodedRows::new(width);
-        // What a cache keeps is as narrow and as tight as it can be: fresh memory.
+        // Cached rows are in new memory, without spare room.
         let free_list = self.cache.is_none().then(|| self.free_list());
         if let Some(free_list) = &free_list {
             decoded = decoded.with_free_list(Arc::clone(free_list));
@@ -324,7 +324,7 @@ impl Matrix {
                 return Ok(decoded);
             }
             Format::Empty(_) => {
-                // Without columns of its own, all that is wanted of it are gaps.
+                // A matrix without columns: all wanted columns are gaps.
                 let (n_cols, kind) = (opened.shape[1] as usize, crate::dtype::Kind::U8);
                 decoded.push_group(Arc::new(RowGroup::from_rows(kind, &[], rows.len(), n_cols, selection)));
             }
@@ -352,7 +352,7 @@ impl Matrix {
         Ok(decoded)
     }
 
-    /// The free list that the decoded rows of this matrix share, while there are any.
+    /// The free list that the decoded rows of this matrix share.
     fn free_list(&self) -> Arc<FreeList> {
         let mut shared = self.free_list.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {

@@ -1,12 +1,12 @@
 //! From rows to element spans, from spans to chunks, from chunks to reads: pure arithmetic, no I/O.
 //!
-//! Rows are sorted and distinct here, so everything that follows runs forward through the file.
+//! Rows are sorted and distinct here, so all reads are in file order.
 
 use std::ops::Range;
 
-/// Neighbouring reads closer than this are merged: a gap costs less to read than a second call.
+/// Reads with a smaller gap are merged: to read the gap costs less than a second call.
 const MAX_GAP: u64 = 64 << 10;
-/// A merged read is not longer than this, unless one chunk alone is.
+/// Most bytes of a merged read, unless one chunk is longer.
 const MAX_READ: u64 = 512 << 10;
 
 /// Sorted rows as runs of neighbours.
@@ -22,7 +22,7 @@ pub fn runs(rows: &[u64]) -> Vec<Range<u64>> {
     runs
 }
 
-/// Cuts sorted rows into jobs of about `target` chunks each, where a cut decodes nothing twice but a row's tail.
+/// Cuts sorted rows into jobs of about `target` chunks each; only the tail of a row is decoded twice at a cut.
 ///
 /// `first_chunk` gives the chunk in which a row begins. Rows that begin in one chunk stay in one job.
 #[must_use]

@@ -1,21 +1,21 @@
-//! Where each row begins among the elements of a sparse matrix: an indptr in four bytes a row.
+//! `RowStarts`: an indptr in four bytes per row.
 
 use std::ops::Range;
 
-/// Where each row begins among the elements: one base per [`RowStarts::GROUP`] rows, four bytes a row.
+/// The first element of each row: one base per [`RowStarts::GROUP`] rows, and four bytes per row.
 #[derive(Clone, Debug, Default)]
 pub struct RowStarts {
     n_rows: u64,
     bases: Vec<u64>,
     offsets: Vec<u32>,
-    /// Only where 256 rows hold 2³² elements or more, so that four bytes do not do.
+    /// Only if 256 rows have 2³² elements or more.
     wide: Vec<u64>,
 }
 
 impl RowStarts {
     const GROUP: usize = 256;
 
-    /// From an indptr that is monotone and starts at zero; otherwise the place where it is not.
+    /// From an indptr, which must be monotone and begin with zero.
     ///
     /// # Errors
     /// The first position that breaks the order.
@@ -28,7 +28,7 @@ impl RowStarts {
         }
         let n_rows = indptr.len().saturating_sub(1) as u64;
         let bases: Vec<u64> = indptr.iter().step_by(Self::GROUP).copied().collect();
-        // Exactly as much memory as is needed: there may be a hundred million rows.
+        // Exact capacity: there may be a hundred million rows.
         let mut offsets = Vec::with_capacity(indptr.len());
         for (group, &base) in indptr.chunks(Self::GROUP).zip(&bases) {
             for &start in group {
@@ -52,7 +52,7 @@ impl RowStarts {
         }
     }
 
-    /// The first row that begins at `element` or after it; the number of rows where none does.
+    /// The first row that begins at `element` or after it; the number of rows if there is none.
     #[must_use]
     pub(crate) fn first_row_from(&self, element: u64) -> u64 {
         let (mut low, mut high) = (0, self.n_rows);

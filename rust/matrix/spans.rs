@@ -1,6 +1,6 @@
-//! Spans of a one-dimensional array, decoded and handed on in order as little-endian bytes.
+//! Decodes spans of a one-dimensional array, in order, to little-endian bytes.
 //!
-//! Whole chunks are decoded once and only as far as they are wanted; unfiltered data is read span by span.
+//! Each chunk is decoded once, and only up to its last wanted element; unfiltered data are read span by span.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 use crate::memory::reserve;
 use crate::threads::jobs::Scratch;
 
-/// Bytes handed on at a time where there are no chunks to set the pace.
+/// Bytes that the sink gets at a time if there are no chunks.
 const STEP: u64 = 1 << 20;
 
 /// Receives consecutive little-endian elements.
@@ -22,7 +22,7 @@ pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 /// Reads `spans` (elements; sorted, not overlapping) of the one-dimensional `array`.
 ///
 /// # Errors
-/// Where the file cannot be read or a chunk cannot be decoded; and whatever `sink` gives.
+/// If the file cannot be read, a chunk cannot be decoded, or `sink` fails.
 pub(crate) fn read_spans(
     file: &DataFile,
     array: &ArrayLayout,
@@ -102,7 +102,7 @@ impl Chunks<'_> {
         let to_decode = || groups.iter().filter_map(|group| self.filtered(group[0].chunk));
         let extents: Vec<(u64, u64)> = to_decode().map(|chunk| (chunk.address, chunk.size)).collect();
         let mut stored = Stored { reads: reads(&extents), loaded: [None; 2], next: 0, latest: 0 };
-        // Chunks to be decoded, two by two; whatever else there is in between, one by one.
+        // Chunks to decode come in pairs, other chunks alone.
         let is_filtered = |group: &[Piece]| self.filtered(group[0].chunk).is_some();
         for run in groups.chunk_by(|a, b| is_filtered(a) && is_filtered(b)) {
             if is_filtered(run[0]) {
@@ -114,7 +114,7 @@ impl Chunks<'_> {
         Ok(())
     }
 
-    /// Hands on pieces of a chunk that is missing or stored as it is.
+    /// Copies pieces of a chunk that is missing or unfiltered to the sink.
     fn copy(&self, group: &[Piece], stored: &mut Stored, scratch: &mut Scratch, sink: &mut Sink<'_>) -> Result<()> {
         let (dtype, index) = (self.array.dtype, group[0].chunk);
         let Some(chunk) = self.grid.table.get(index as usize).copied().flatten() else {
@@ -124,7 +124,7 @@ impl Chunks<'_> {
         if chunk.size != expected {
             return Err(self.damaged(index, &chunk, &format!("{} bytes; expected {expected}", chunk.size)));
         }
-        // The buffer of merged reads is used for something else.
+        // The buffer of merged reads is overwritten.
         stored.loaded[0] = None;
         group.iter().try_for_each(|p| {
             let span = p.from..p.to;
@@ -132,7 +132,7 @@ impl Chunks<'_> {
         })
     }
 
-    /// Decodes one or two chunks as far as they are wanted, and hands on their pieces.
+    /// Decodes one or two chunks as far as needed, and copies their pieces to the sink.
     fn decode(
         &self,
         groups: &[&[Piece]],

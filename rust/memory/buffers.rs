@@ -1,7 +1,7 @@
 //! Recycled memory for batches: a new 15 MB batch costs more in page faults than in writing it.
 //!
-//! A buffer goes back to its pool when its last owner drops it, so a batch that is kept is not written over. The most recently
-//! freed one is handed out first: it may still be in the processor's cache.
+//! A buffer returns to its pool when its last owner drops it, so a batch that is kept is not overwritten. The most recently
+//! freed one is reused first: it may still be in the processor's cache.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -29,14 +29,14 @@ impl Default for BufferPool {
 impl BufferPool {
     /// Unused buffers kept; more than that are given back to the system.
     const MAX_FREE: usize = 16;
-    /// How often, and how long, a buffer in use is waited for: less than a new one costs in page faults.
+    /// How often, and how long, to wait for a buffer in use: less than the page faults of a new one take.
     const LOOKS: usize = 4;
     const MOMENT: Duration = Duration::from_micros(50);
 
     /// A buffer of at least `bytes` bytes, of unspecified content.
     ///
-    /// Where two are in use already, it waits a moment for one of them: a consumer that has just been handed a batch drops
-    /// the one before within microseconds, and two buffers may fit the processor's cache where three do not.
+    /// If two are in use, it waits briefly for one of them: a consumer that has just received a batch drops the one before
+    /// within microseconds, and two buffers may fit the processor's cache when three do not.
     ///
     /// # Errors
     /// Where the system has no memory.
@@ -59,20 +59,20 @@ impl BufferPool {
 
     fn recycled(&self, size: usize) -> Option<MmapRaw> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        // Dense batches of one loader are of one size, CSR batches of about one.
+        // Dense batches of a loader have one size, CSR batches similar sizes.
         free.iter().rposition(|map| (size..=size.saturating_mul(2)).contains(&map.len())).map(|at| free.remove(at))
     }
 }
 
 fn new_map(size: usize) -> io::Result<MmapRaw> {
     let map = MmapMut::map_anon(size)?;
-    // A hint: without huge pages it is slower, not wrong.
+    // A hint: without huge pages it is only slower.
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::HugePage);
     Ok(map.into())
 }
 
-/// Memory taken from a [`BufferPool`]; dropped, it goes back there, or to the system if the pool is gone.
+/// Memory of a [`BufferPool`]; when dropped, it returns there, or to the system if the pool is gone.
 #[derive(Debug)]
 pub(crate) struct Buffer {
     map: Option<MmapRaw>,
@@ -90,7 +90,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let (Some(map), Some(pool)) = (self.map.take(), self.pool.upgrade()) else { return };
-        // In a forked process the lock may be held by a thread that is not there: then the memory is simply unmapped.
+        // In a forked process the lock may be held by a thread that does not exist: then the memory is unmapped.
         if let Ok(mut free) = pool.try_lock()
             && free.len() < BufferPool::MAX_FREE
         {

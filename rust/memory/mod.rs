@@ -1,6 +1,6 @@
-//! Memory: recycled buffers for batches, and the question whether there is enough.
+//! Memory: recycled buffers for batches, and a check that a large allocation is possible.
 //!
-//! Decoded rows are not here: `rows` holds them, and recycles their memory itself.
+//! Decoded rows are in `rows`, which recycles their memory itself.
 
 pub(crate) mod buffers;
 pub(crate) mod reserve;

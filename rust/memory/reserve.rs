@@ -1,11 +1,11 @@
-//! Sizes that come from a file are tried before they are used: an allocation that fails would end the process.
+//! Checks allocations whose size comes from a file: one that fails would abort the process.
 
 use crate::error::{Error, Place, Result};
 
-/// Allocations up to this size are not tried.
+/// Allocations up to this size are not checked.
 const UNTRIED: u64 = 64 << 20;
 
-/// Whether `bytes` of memory can be had at once.
+/// Checks that `bytes` of memory can be allocated.
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] at the place that `place` gives.
@@ -15,7 +15,7 @@ pub(crate) fn check(bytes: u64, place: impl FnOnce() -> Place) -> Result<()> {
     }
     let mut probe: Vec<u8> = Vec::new();
     let granted = usize::try_from(bytes).is_ok_and(|n| probe.try_reserve_exact(n).is_ok());
-    // Or the compiler leaves out an allocation that nothing uses.
+    // Otherwise the compiler removes the unused allocation.
     std::hint::black_box(&probe);
     if granted { Ok(()) } else { Err(Error::OutOfMemory { place: place(), bytes }) }
 }

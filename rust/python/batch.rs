@@ -1,6 +1,6 @@
-//! Batches in the dtype that was asked for: the one place where the name of a dtype becomes a type.
+//! Turns the name of a dtype into a type, to write a batch of it.
 //!
-//! numpy has no bfloat16 and the bindings no float16: both travel as uint16 arrays of their bits.
+//! numpy has no bfloat16 and the bindings no float16: both are passed as uint16 arrays of their bits.
 
 use half::slice::HalfBitsSliceExt;
 use half::{bf16, f16};
@@ -15,11 +15,11 @@ use crate::rows::{Computed, Lost, RowOps, Target, What};
 /// Column and value of a number that was lost, and how.
 pub(super) type LostTuple = Option<(u64, String, &'static str)>;
 
-/// What is written into an array of any dtype.
+/// A batch to write into an array of any dtype.
 pub(super) trait Batch {
     /// Writes the values as they are.
     fn write<T: Target>(self, out: &mut [T]) -> PyResult<Option<Lost>>;
-    /// Writes them with `ops` done to them, in float32.
+    /// Writes them after `ops`, computed in float32.
     fn compute<T: Computed>(self, out: &mut [T], ops: &RowOps) -> PyResult<Option<Lost>>;
 }
 

@@ -1,4 +1,4 @@
-//! `Budget`: how many bytes of decoded rows readers may keep.
+//! `Budget`: most bytes of decoded rows that readers keep.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::cache;
 
-/// Bytes of decoded rows that may be kept; readers with one budget share it.
+/// Most bytes of decoded rows that are kept, shared by all readers with this budget.
 #[pyclass(frozen, module = "annfeed._core")]
 pub(crate) struct Budget {
     budget: Arc<cache::Budget>,
@@ -25,7 +25,7 @@ impl Budget {
         Self { budget: cache::Budget::new(limit) }
     }
 
-    /// A budget of nothing as yet, whose limit is moved, up to `most`, as other processes leave room.
+    /// A budget whose limit begins at 0 and is moved, up to `most`, as other processes leave room.
     #[staticmethod]
     fn movable(most: u64) -> Self {
         Self { budget: cache::Budget::movable(most) }
@@ -43,7 +43,7 @@ impl Budget {
         self.budget.held()
     }
 
-    /// Move the limit; what is held beyond it stays.
+    /// Set the limit; rows that are held beyond it stay.
     fn move_limit(&self, limit: u64) {
         self.budget.move_limit(limit);
     }

@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use super::gil::outside;
 use crate::memory::buffers;
 
-/// Memory for batches, recycled when the last array on it is gone.
+/// Memory for batches, reused when the last array on it is freed.
 #[pyclass(frozen, module = "annfeed._core")]
 pub(crate) struct BufferPool {
     pool: buffers::BufferPool,
@@ -29,7 +29,7 @@ impl BufferPool {
     }
 }
 
-/// Memory taken from a pool; it goes back there when nothing refers to it any more.
+/// Memory of a pool, returned to it when nothing refers to it.
 #[pyclass(frozen, module = "annfeed._core")]
 pub(crate) struct Buffer {
     buffer: buffers::Buffer,

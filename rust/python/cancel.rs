@@ -1,4 +1,4 @@
-//! `Cancel`, and how long work is told to stop: by it, by Ctrl-C, or because the interpreter ends.
+//! `Cancel`, and the ways to stop long work: by it, by Ctrl-C, or at the end of the interpreter.
 
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use super::gil::{is_ending, outside};
 use crate::error::{Error, Result};
 use crate::threads::jobs::Workers;
 
-/// How often a long read looks for Ctrl-C.
+/// How often a long read checks for Ctrl-C.
 const INTERRUPT_EVERY: Duration = Duration::from_millis(20);
 
-/// A wish to stop, for reads in threads that no signal reaches.
+/// Stops reads in threads that receive no signals.
 #[pyclass(frozen, module = "annfeed._core")]
 #[derive(Default)]
 pub(crate) struct Cancel {
@@ -29,7 +29,7 @@ impl Cancel {
         Self::default()
     }
 
-    /// Makes reads that were given this give up, now and later.
+    /// Stops the reads that have this, now and later.
     fn set(&self) {
         self.wanted.store(true, Ordering::Relaxed);
     }
@@ -38,8 +38,8 @@ impl Cancel {
 /// Called now and then while the GIL is held for signals.
 pub(super) type Report<'a> = &'a (dyn Fn(Python<'_>) -> PyResult<()> + Sync);
 
-/// Runs `work` without the GIL, looking for Ctrl-C and the interpreter's end now and then, and turns its error into an
-/// exception; that of the end is one that ends a thread without a word.
+/// Runs `work` without the GIL, checks for Ctrl-C and the end of the interpreter, and turns its error into an exception
+/// (at the end of the interpreter one that ends a thread without a message).
 pub(super) fn interruptible<R: Send>(
     py: Python<'_>,
     threads: usize,
@@ -47,7 +47,7 @@ pub(super) fn interruptible<R: Send>(
     report: Option<Report>,
     work: impl FnOnce(&Workers) -> Result<R> + Send,
 ) -> PyResult<R> {
-    // Once it ends, only the main thread goes on for sure, and nothing waits for it.
+    // While the interpreter ends, only the main thread goes on, and nothing waits for it.
     let may_be_called_off = !is_ending();
     let (result, signal) = outside(py, || {
         let last = Cell::new(Instant::now());

@@ -9,7 +9,7 @@ use crate::threads::team::follow_demand;
 
 /// Whether the consumer waits for the batch that a thread makes ahead.
 ///
-/// In a `with` block of that thread, batches are made on one core until the consumer waits, then on all of them.
+/// In a `with` block of that thread, batches are made on one core until the consumer waits, then on all.
 #[pyclass(frozen, module = "annfeed._core")]
 pub(crate) struct DemandFlag {
     awaited: Arc<AtomicBool>,
@@ -22,7 +22,7 @@ impl DemandFlag {
         Self { awaited: Arc::new(AtomicBool::new(true)) }
     }
 
-    /// Tells that the consumer waits, or no longer.
+    /// Sets whether the consumer waits.
     fn set(&self, awaited: bool) {
         self.awaited.store(awaited, Ordering::Relaxed);
     }

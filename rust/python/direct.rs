@@ -1,4 +1,4 @@
-//! `DirectRows`: rows that go from the file into a batch as they are.
+//! `DirectRows`: rows that are read from the file straight into a batch.
 
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::exceptions::{PyIndexError, PyValueError};
@@ -8,7 +8,7 @@ use super::errors::to_python;
 use super::gil::outside;
 use crate::matrix::direct;
 
-/// Rows of a matrix that stay in the file until a batch wants them.
+/// Rows of a matrix that are read from the file straight into a batch.
 #[pyclass(frozen, module = "annfeed._core")]
 pub(crate) struct DirectRows {
     rows: direct::DirectRows,
@@ -28,7 +28,7 @@ impl DirectRows {
         (self.rows.n_rows(), self.rows.n_cols())
     }
 
-    /// Bytes of memory held: the rows themselves are not.
+    /// Bytes of memory held, without the rows.
     #[getter]
     fn nbytes(&self) -> usize {
         self.rows.n_rows() * size_of::<u64>()

@@ -1,4 +1,4 @@
-//! Core errors as the exceptions that Python users expect (the classes of annfeed's own live in `annfeed.errors`).
+//! Errors of the core become Python exceptions (annfeed's own classes are in `annfeed.errors`).
 
 use std::io::{Error as IoError, ErrorKind};
 
@@ -10,7 +10,7 @@ use crate::error::Error;
 
 /// The exception for `error`.
 pub(super) fn to_python(py: Python<'_>, error: Error) -> PyErr {
-    // HDF5's own messages hold names out of the file, which the wrapper takes for UTF-8 as they are.
+    // HDF5's messages contain names from the file, which the wrapper does not check to be UTF-8.
     let text = String::from_utf8_lossy(error.to_string().as_bytes()).into_owned();
     let ours = |class: &str| match own_class(py, class) {
         Ok(class) => PyErr::from_type(class, text.clone()),

@@ -1,7 +1,7 @@
-//! Work outside the interpreter's lock, and the interpreter's end, which waits for it.
+//! Work without the GIL, and the end of the interpreter, which waits for it.
 //!
-//! While it ends, Python (before 3.14) kills every other thread that asks for the GIL, by unwinding its stack; of a thread
-//! in Rust that aborts the process. So the end calls off what is under way and waits for those threads to come back; what
+//! While it ends, Python (before 3.14) kills every other thread that takes the GIL, by unwinding its stack; in a thread
+//! that is in Rust this aborts the process. So annfeed stops running work at the end and waits for its threads; work that
 //! begins later keeps the GIL.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -9,23 +9,23 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 
-/// How often the end looks whether all are back.
+/// How often the end checks whether all threads are back.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Threads of process [`COUNTED_IN`] that work outside. All three change under the GIL only.
+/// Threads of process [`COUNTED_IN`] that work without the GIL. All three change only under the GIL.
 static OUTSIDE: AtomicUsize = AtomicUsize::new(0);
-/// A forked process has none of its parent's threads.
+/// A forked process does not have its parent's threads.
 static COUNTED_IN: AtomicU32 = AtomicU32::new(0);
 /// The process whose interpreter ends; 0 for none.
 static ENDING: AtomicU32 = AtomicU32::new(0);
 
-/// Whether the interpreter of this process is about to end, so that long work should be given up.
+/// Whether the interpreter of this process is ending, so that long work should stop.
 pub(super) fn is_ending() -> bool {
     let ending = ENDING.load(Ordering::Relaxed);
     ending != 0 && ending == std::process::id()
 }
 
-/// Does `work` without the GIL; with it, once the interpreter is about to end.
+/// Does `work` without the GIL, or with it while the interpreter is ending.
 pub(super) fn outside<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> T {
     if is_ending() {
         return work();
@@ -34,7 +34,7 @@ pub(super) fn outside<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) 
     py.detach(work)
 }
 
-/// Calls off what other threads do outside, and waits for them; called when Python's `atexit` does.
+/// Stops the work of other threads without the GIL, and waits for them; registered with `atexit`.
 #[pyfunction]
 pub(super) fn end(py: Python<'_>) {
     ENDING.store(std::process::id(), Ordering::Relaxed);
@@ -43,7 +43,7 @@ pub(super) fn end(py: Python<'_>) {
     }
 }
 
-/// A thread that is outside, made and dropped with the GIL held.
+/// A thread that works without the GIL; made and dropped with the GIL held.
 struct Counted {
     process: u32,
 }
@@ -61,7 +61,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        // Of a process that a signal handler forked in the middle of it, it is the parent's.
+        // In a process that a signal handler forked meanwhile, the count belongs to the parent.
         if self.process == std::process::id() && self.process == COUNTED_IN.load(Ordering::Relaxed) {
             OUTSIDE.fetch_sub(1, Ordering::Relaxed);
         }

@@ -1,4 +1,4 @@
-//! `RowOps`: steps that are done to rows while they are written.
+//! `RowOps`: steps on rows while they are written.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::rows::{self, ColumnScale};
 
-/// Scaling to a total (with `over_all`, of all columns of the matrix), log1p, centring and scaling, in this order.
+/// Normalising to a total (`over_all`: of all columns of the matrix), log1p and scaling, in this order.
 #[pyclass(frozen, module = "annfeed._core")]
 pub(crate) struct RowOps {
     pub(super) ops: rows::RowOps,
@@ -39,7 +39,7 @@ impl RowOps {
     }
 }
 
-/// Whether the steps are of as many columns as there are.
+/// Checks that the steps have as many columns as the rows.
 pub(super) fn ops_fit(ops: &rows::RowOps, n_cols: usize) -> PyResult<()> {
     match &ops.scale {
         Some(scale) if scale.mean.len() != n_cols => Err(PyValueError::new_err(format!(

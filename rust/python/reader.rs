@@ -18,7 +18,7 @@ use crate::h5::describe::describe;
 use crate::matrix::Matrix;
 use crate::matrix::csc::memory_needed;
 
-/// A matrix of an `.h5ad` file, open for reading sorted rows.
+/// A matrix of an `.h5ad` file, open to read sorted rows.
 #[pyclass(frozen, module = "annfeed._core")]
 pub(crate) struct Reader {
     matrix: Matrix,
@@ -48,7 +48,7 @@ impl Reader {
             .map(|matrix| Self { matrix })
     }
 
-    /// The same matrix through a file descriptor of its own, as a forked process should have.
+    /// The same matrix with a new file descriptor, for a forked process.
     #[pyo3(signature = (budget=None))]
     fn reopen(&self, py: Python<'_>, budget: Option<&Budget>) -> PyResult<Self> {
         let budget = Budget::of(budget);
@@ -100,20 +100,19 @@ impl Reader {
         self.matrix.cache().map_or((0, 0, 0), RowCache::stats)
     }
 
-    /// First row of each unit of rows that are decoded together (int64); None where any row can be read by itself.
+    /// First row of each decode unit (int64); None if any row can be read by itself.
     fn unit_starts<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray1<i64>>> {
         let starts = outside(py, || self.matrix.unit_starts())?;
         Some(starts.into_iter().map(|row| row as i64).collect::<Vec<_>>().into_pyarray(py))
     }
 
-    /// The dtype of dense batches that need no more than a copy of what is stored; None where they need more.
+    /// The dtype of dense batches that only copy stored rows; None if rows must be decoded.
     #[getter]
     fn direct_dtype(&self) -> Option<&'static str> {
         self.matrix.direct_dtype()
     }
 
-    /// `rows` (int64, sorted, distinct) as they are stored, for batches of `direct_dtype`. The system is told that they are
-    /// wanted soon.
+    /// `rows` (int64, sorted, distinct) for a direct read into batches of `direct_dtype`. The system is asked to read ahead.
     fn direct(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>) -> PyResult<DirectRows> {
         let rows = checked(&rows)?;
         let stored = outside(py, || {
@@ -129,14 +128,14 @@ impl Reader {
         stored.map(DirectRows::new).ok_or_else(declined)
     }
 
-    /// Elements that the first read turns into rows, as the matrix is stored by columns; None where it need not.
+    /// Elements that the conversion of a CSC matrix to rows reads; None if no conversion is needed.
     #[getter]
     fn unconverted(&self) -> Option<u64> {
         self.matrix.conversion().map(|(elements, _)| elements)
     }
 
-    /// Turns a matrix that is stored by columns into rows, unless that was done; `progress` is called now and then with the
-    /// number of elements read. Reading does it, too.
+    /// Converts a CSC matrix to rows, unless that was done; `progress` is called from time to time with the number of elements
+    /// read. `read` converts, too.
     #[pyo3(signature = (threads=1, cancel=None, progress=None))]
     fn convert(
         &self,
@@ -152,7 +151,7 @@ impl Reader {
         interruptible(py, threads, cancel, Some(&report), |workers| self.matrix.convert(workers))
     }
 
-    /// What the matrix `elem` looks like in the file at `path`, for people; no data are read.
+    /// Describes how the matrix `elem` is stored in the file at `path`; reads no values.
     #[staticmethod]
     fn describe<'py>(py: Python<'py>, path: PathBuf, elem: &str) -> PyResult<Bound<'py, PyDict>> {
         let facts = outside(py, || describe(&path, elem)).map_err(|e| to_python(py, e))?;

@@ -12,7 +12,7 @@ use crate::dtype::Kind;
 use crate::matrix::Wanted;
 use crate::rows::{self, Columns, Computed, CsrOut, Lost, Part, RowGroup, Selection, SumTooLarge, Target, Values};
 
-/// Decoded rows of a matrix; batches are any of them, in any order, as often as wanted.
+/// Decoded rows of a matrix, from which batches are copied in any order, with repeats.
 #[pyclass(frozen, module = "annfeed._core")]
 pub(crate) struct DecodedRows {
     decoded: rows::DecodedRows,
@@ -42,7 +42,7 @@ impl DecodedRows {
         }
     }
 
-    /// That `out` has the sizes that the rows need.
+    /// Checks that `out` has the sizes that the rows need.
     fn check_csr<T>(&self, positions: &[i64], out: &CsrOut<'_, T>) -> PyResult<()> {
         let (n_rows, nnz) = (positions.len(), out.indices.len());
         if out.indptr.len() != n_rows + 1 || out.data.len() != nnz || nnz != self.decoded.nnz(positions) {
@@ -90,12 +90,12 @@ impl DecodedRows {
         write_batch::<Ix2>(out, dtype, ops.map(|ops| &ops.ops), batch)
     }
 
-    /// Values that the rows at `positions` have as CSR.
+    /// Number of values of the rows at `positions` as CSR.
     fn nnz(&self, py: Python<'_>, positions: PyReadonlyArray1<'_, i64>) -> PyResult<usize> {
         let positions = positions.as_slice()?;
         self.check_positions(positions)?;
         let nnz = outside(py, || self.decoded.nnz(positions));
-        // Indices are 32 bits wide, as torch and MKL want them.
+        // 32-bit indices, for torch and MKL.
         i32::try_from(nnz)
             .map(|_| nnz)
             .map_err(|_| PyOverflowError::new_err("the batch has 2^31 values or more: ask for fewer rows at a time"))
@@ -123,7 +123,7 @@ impl DecodedRows {
         write_batch::<Ix1>(data, dtype, ops.map(|ops| &ops.ops), batch)
     }
 
-    /// What the rows at `positions` sum to over all columns of their matrix (float64).
+    /// Sums of the rows at `positions` over all columns of their matrix (float64).
     fn totals<'py>(
         &self,
         py: Python<'py>,
@@ -135,8 +135,8 @@ impl DecodedRows {
         Ok(totals.into_pyarray(py))
     }
 
-    /// The rows of several blocks of `n_cols` columns, one after the other: of each, those at some positions (None: all), and
-    /// where they lie, for errors.
+    /// Concatenates rows of several parts of `n_cols` columns: the decoded rows, positions in them (None: all), and their
+    /// place, for errors.
     #[staticmethod]
     fn concat(n_cols: usize, parts: Vec<PyPart<'_>>) -> PyResult<Self> {
         let mut found = Vec::with_capacity(parts.len());
@@ -154,9 +154,9 @@ impl DecodedRows {
         Ok(Self { decoded: rows::DecodedRows::concat(n_cols, found) })
     }
 
-    /// A block of CSR rows in memory; `indices` and `data` are the little-endian bytes of arrays of the named dtypes.
+    /// Rows of a CSR matrix in memory; `indices` and `data` are the little-endian bytes of arrays of the named dtypes.
     ///
-    /// With `totals`, what the rows sum to over all columns is kept beside the wanted ones.
+    /// With `totals`, sums of rows over all columns are kept, too.
     #[staticmethod]
     #[pyo3(signature = (n_cols, indptr, indices, index_dtype, data, dtype, columns=None, totals=false, total_over=None))]
     #[allow(clippy::too_many_arguments)]
@@ -201,9 +201,9 @@ impl DecodedRows {
         })
     }
 
-    /// A block of dense rows in memory; `data` holds the little-endian bytes of a row-major array of `dtype`.
+    /// Rows of a dense matrix in memory; `data` has the little-endian bytes of a row-major array of `dtype`.
     ///
-    /// With `totals`, what the rows sum to over all columns is kept beside the wanted ones.
+    /// With `totals`, sums of rows over all columns are kept, too.
     #[staticmethod]
     #[pyo3(signature = (n_rows, n_cols, data, dtype, columns=None, totals=false, total_over=None))]
     #[allow(clippy::too_many_arguments)]
@@ -251,7 +251,7 @@ fn selection(
         .map_err(|c| PyValueError::new_err(format!("column {c} is repeated or not one of {n_cols}")))
 }
 
-/// What is wanted of a matrix, as Python says it.
+/// The wanted columns, from Python's arguments.
 pub(super) fn wanted<'a>(columns: Option<&'a [i64]>, totals: bool, over: Option<&'a [i64]>) -> Wanted<'a> {
     match columns {
         None => Wanted::All,
@@ -264,7 +264,7 @@ fn kind(dtype: &str) -> PyResult<Kind> {
     Kind::from_name(dtype).ok_or_else(|| unknown_dtype(dtype))
 }
 
-/// Decoded rows, positions in them (None: all), and where they lie.
+/// Decoded rows, positions in them (None: all), and their place.
 type PyPart<'py> = (PyRef<'py, DecodedRows>, Option<PyReadonlyArray1<'py, i64>>, String);
 
 pub(super) fn unknown_dtype(name: &str) -> PyErr {

@@ -1,22 +1,21 @@
-//! From a stored number to the dtype asked for, and what is lost on the way.
+//! Converts stored numbers to the dtype of a batch, and finds what is lost.
 //!
-//! Four cases: exact by type; a float target that rounds a whole number, or is too narrow for any number of that size (both
-//! reported, so that the user is warned); an integer target that cannot hold the value (refused: a wrong number is worse
-//! than none).
+//! Four cases: always exact; a float target that rounds a whole number, or makes a number infinite (both reported, for a
+//! warning); an integer target that cannot hold the value (an error).
 
 use half::{bf16, f16};
 
 use super::{Lost, What};
 use crate::error::{Error, Result};
 
-/// What became of one value.
+/// What was lost of one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// Nothing was lost, or a fraction was rounded as everyone expects of floats.
+    /// Nothing, or a fraction was rounded.
     None,
-    /// A whole number came out as another number.
+    /// A whole number became another number.
     Rounded,
-    /// A finite number came out as infinity.
+    /// A finite number became infinite.
     TooLarge,
     /// The target cannot hold it.
     Impossible,
@@ -24,7 +23,7 @@ pub enum Loss {
 
 /// A conversion from a held type `V`.
 pub trait CastFrom<V>: Sized {
-    /// No value of this pair is ever lost, so that nothing needs to be checked.
+    /// Whether no value of this pair of types is ever lost, so that nothing needs to be checked.
     const EXACT: bool;
     /// The converted value.
     fn cast_from(value: V) -> Self;
@@ -47,7 +46,7 @@ pub trait Target:
     + Sync
     + 'static
 {
-    /// The name torch gives it.
+    /// Its name in torch.
     const NAME: &'static str;
 }
 
@@ -97,7 +96,7 @@ casts! { false, |from, to| if to as i128 == from as i128 { Loss::None } else { L
     u64 => f32, f64;
 }
 
-// Float to a narrower float: a rounded fraction is what everyone expects, a rounded count is not.
+// Float to a narrower float: a rounded fraction is expected, a rounded count is a loss.
 casts! { false, |from: f64, to| rounded(from, f64::from(to)); f64 => f32; }
 
 // Float to integer: only whole numbers in range.
@@ -136,7 +135,7 @@ fn rounded(from: f64, to: f64) -> Loss {
     }
 }
 
-/// Looks for what the conversion of these values (column, value) loses; free where the pair of types is exact.
+/// Finds what the conversion of these values (column, value) loses; does nothing for an exact pair of types.
 pub(super) fn check<V, T>(values: impl Iterator<Item = (u64, V)>, lost: &mut Option<Lost>) -> Result<()>
 where
     T: Target + CastFrom<V>,

@@ -84,7 +84,7 @@ impl Columns {
     /// Appends little-endian indices of an integer `kind`, all of which must lie below `n_cols`.
     ///
     /// # Errors
-    /// The offset within `bytes` (in elements) and the value of the first index that does not.
+    /// The offset within `bytes` (in elements) and the value of the first index that is not below it.
     pub(crate) fn append(&mut self, kind: Kind, bytes: &[u8], n_cols: u64) -> Result<(), (usize, i128)> {
         match kind {
             // The usual case, in 32 bits throughout so that it runs on vectors; a negative index is above any n_cols here.

@@ -6,20 +6,20 @@ use super::{DecodedRows, Lost, RowGroup, What};
 use crate::error::Result;
 use crate::rows::{with_columns, with_values};
 
-/// Where a batch goes, in the layout that torch and scipy take.
+/// The arrays of a CSR batch, in the layout of torch and scipy.
 #[derive(Debug)]
 pub struct CsrOut<'a, T> {
     /// Where each row begins; one more than there are rows.
     pub indptr: &'a mut [i32],
-    /// Column of each value: as many as [`DecodedRows::nnz`] says.
+    /// Column of each value; its length is [`DecodedRows::nnz`].
     pub indices: &'a mut [i32],
-    /// The values, as many.
+    /// The values, of the same length.
     pub data: &'a mut [T],
 }
 
 impl DecodedRows {
-    /// Values that the rows at `positions` have as CSR: zeros of dense rows are left out, stored zeros of sparse rows are
-    /// kept, as scipy does.
+    /// Number of values of the rows at `positions` as CSR: zeros of dense rows are left out, stored zeros of sparse rows are
+    /// kept, as in scipy.
     ///
     /// # Panics
     /// Where a position is out of range.
@@ -30,8 +30,8 @@ impl DecodedRows {
 
     /// Writes the rows at `positions` as CSR, and tells what was lost on the way.
     ///
-    /// All positions must be rows that are held, and `out` of the sizes that [`DecodedRows::nnz`] gives, below 2³¹. One thread
-    /// does it: the copy runs at memory speed, beside the threads that decode the next window.
+    /// All positions must be in range, and `out` of the sizes that [`DecodedRows::nnz`] gives, below 2³¹. One thread does it,
+    /// at memory speed, beside the threads that decode the next window.
     ///
     /// # Errors
     /// [`crate::error::Error::Inexact`] where an integer dtype cannot hold a value.

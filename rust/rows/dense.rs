@@ -1,4 +1,4 @@
-//! Decoded rows into a dense batch: each byte of it written once, by as many threads as allowed.
+//! Decoded rows into a dense batch: each byte is written once, by several threads.
 
 use super::cast::{Target, check};
 use super::ops::{Computed, RowOps, Table};
@@ -131,7 +131,7 @@ impl DecodedRows {
     }
 }
 
-/// What a thread keeps from row to row.
+/// Memory that a thread uses for all of its rows.
 #[derive(Default)]
 struct Scratch {
     values: Vec<f32>,

@@ -1,8 +1,7 @@
-//! Memory of row groups that are gone, for the next ones: fresh memory costs page faults, a third of what a row group costs
-//! to fill.
+//! A free list: memory of dropped row groups for the next ones. New memory costs page faults.
 //!
-//! The windows of one matrix share the list: windows that are read one after the other alternate between the memory of
-//! two, and it is freed with the last of them.
+//! The windows of one matrix share the list: consecutive windows alternate between two allocations, which are freed with
+//! the last window.
 
 use std::sync::{Mutex, TryLockError};
 
@@ -19,7 +18,7 @@ pub(crate) struct FreeList {
 #[derive(Debug, Default)]
 struct FreeParts {
     parts: Vec<Part>,
-    /// Elements that were wanted last.
+    /// Elements that were requested last.
     wanted: usize,
 }
 
@@ -30,7 +29,7 @@ impl FreeList {
     #[must_use]
     pub(crate) fn take(&self, n_cols: u64, capacity: usize) -> Part {
         self.with(|state| state.best_for(capacity)).flatten().unwrap_or_else(|| {
-            // Jobs are of about one size: a little more makes the memory fit the next.
+            // Jobs have similar sizes: with some more room the memory fits the next one.
             let room = capacity + capacity / 8;
             (Columns::with_capacity(n_cols, room), Values::with_capacity(room))
         })
@@ -42,7 +41,7 @@ impl FreeList {
         columns.clear();
         values.clear();
         let part = (columns, values);
-        // What is much too small comes from the small windows at the start of an epoch, and would not be used again.
+        // Memory that is much too small comes from the small windows at the start of an epoch, and would not be used again.
         self.with(|state| {
             if room_in(&part) >= state.wanted / 2 {
                 state.parts.push(part);
@@ -50,7 +49,7 @@ impl FreeList {
         });
     }
 
-    /// `None` where another thread is at it, or was in the process that this one was forked from.
+    /// `None` while another thread holds the lock, or if one did when this process was forked.
     fn with<R>(&self, work: impl FnOnce(&mut FreeParts) -> R) -> Option<R> {
         match self.state.try_lock() {
             Ok(mut state) => Some(work(&mut state)),
@@ -61,7 +60,7 @@ impl FreeList {
 }
 
 impl FreeParts {
-    /// The smallest part that is large enough. Where none is, the largest goes, so that a larger one can come in its place.
+    /// The smallest part that is large enough. If none is, the largest is dropped, to make room for a larger one.
     fn best_for(&mut self, capacity: usize) -> Option<Part> {
         self.wanted = capacity;
         let rank = |part| match room_in(part) {

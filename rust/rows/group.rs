@@ -1,4 +1,4 @@
-//! A row group: some rows of a matrix, decoded, narrow, ready to be copied into batches. Never changed once made.
+//! A row group: some decoded rows of a matrix in narrow types, to be copied into batches. It never changes.
 
 use super::{Columns, Selection, Totals, Values};
 use crate::dtype::Kind;
@@ -22,7 +22,7 @@ pub enum RowGroup {
     Dense {
         /// Values in a row.
         n_cols: usize,
-        /// Rows in the row group (told apart for matrices without columns).
+        /// Rows in the row group (needed for matrices without columns).
         n_rows: usize,
         /// Row-major.
         values: Values,
@@ -52,7 +52,7 @@ impl RowGroup {
         }
     }
 
-    /// Gives back memory that is not used, before the row group is kept for long.
+    /// Frees unused memory, before the row group is cached.
     pub(crate) fn shrink(&mut self) {
         match self {
             Self::Sparse { offsets, columns, values, .. } => {
@@ -75,8 +75,8 @@ impl RowGroup {
 
     /// A sparse row group from rows as they are stored: columns in any order, perhaps repeated.
     ///
-    /// `offsets` ends at the length of both vectors. Repeated columns are summed in storage order and in `kind`, the type
-    /// that the values are stored as: floats as scipy rounds them, and of bool, true and true are true.
+    /// `offsets` ends at the length of both vectors. Repeated columns are summed in storage order and in `kind`, the stored
+    /// type: floats as in scipy, bool as a logical or.
     ///
     /// # Errors
     /// [`SumTooLarge`] where an integer `kind` does not hold a sum (scipy would wrap it).
@@ -91,7 +91,6 @@ impl RowGroup {
         let mut totals = Totals::OfValues;
         if let Some(selection) = selection {
             if let Some(counted) = selection.counted() {
-                // true and true are true, not two.
                 if kind == Kind::Bool && !is_canonical(&rows.0, &rows.1) {
                     rows = sort_and_sum(&rows.0, &rows.1, &rows.2, kind)?;
                 }
@@ -181,12 +180,12 @@ impl SumTooLarge {
         )
     }
 
-    /// What to do about it, for messages.
+    /// The remedy, for messages.
     pub(crate) const REMEDY: &str = "Write the matrix with a wider dtype, or with its repeated columns summed";
 }
 
 fn is_canonical(offsets: &[usize], columns: &Columns) -> bool {
-    // Without an early exit within a row the comparison runs over many columns at once.
+    // Without an early exit within a row, the comparison is vectorised.
     #[allow(clippy::needless_bitwise_bool)]
     let canonical = with_columns!(columns, c => offsets.windows(2).all(|w| {
         let row = &c[w[0]..w[1]];

@@ -33,22 +33,22 @@ pub use totals::Totals;
 pub use values::Values;
 pub(crate) use values::with_values;
 
-/// Where one of the rows lies.
+/// The place of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct RowPlace {
     group: u32,
     row: u32,
 }
 
-/// Rows of a matrix, decoded; batches are any of them, in any order, as often as wanted.
+/// Decoded rows of a matrix, from which batches are copied in any order, with repeats.
 #[derive(Clone, Debug)]
 pub struct DecodedRows {
     n_cols: usize,
     groups: Vec<Arc<RowGroup>>,
     rows: Vec<RowPlace>,
-    /// Of several matrices: the first row group of each, and where the matrix lies.
+    /// For several matrices: the first row group and the place of each.
     places: Vec<(u32, String)>,
-    /// Where the memory of its row groups goes.
+    /// Receives the memory of its row groups.
     free_list: Option<Arc<FreeList>>,
 }
 
@@ -59,30 +59,30 @@ pub(crate) struct Part<'a> {
     pub(crate) rows: &'a DecodedRows,
     /// Positions among them, in any order, repeats allowed; `None` for all.
     pub(crate) positions: Option<&'a [i64]>,
-    /// Where their matrix lies, for errors.
+    /// Place of their matrix, for errors.
     pub(crate) place: &'a str,
 }
 
 impl Drop for DecodedRows {
     fn drop(&mut self) {
         let Some(free_list) = &self.free_list else { return };
-        // Row groups of a cache, and of other decoded rows, stay where they are.
+        // Only row groups that neither a cache nor other decoded rows use.
         self.groups.drain(..).filter_map(Arc::into_inner).for_each(|group| free_list.keep(group));
     }
 }
 
-/// What became of a value that a batch's dtype does not hold; the later the worse.
+/// What became of a value that a batch's dtype cannot hold, from harmless to severe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// A stored whole number was rounded.
     Rounded,
     /// A stored number became infinite.
     TooLarge,
-    /// A number became infinite (or none at all) after what was done to its row.
+    /// A number became infinite (or NaN) after the steps on its row.
     TooLargeAfterOps,
 }
 
-/// A value that a batch's dtype does not hold.
+/// A value that a batch's dtype cannot hold.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lost {
     /// Column of the batch.
@@ -107,7 +107,7 @@ impl DecodedRows {
         Self { n_cols, groups: Vec::new(), rows: Vec::new(), places: Vec::new(), free_list: None }
     }
 
-    /// The same; the memory of row groups that nothing else uses goes to `free_list`.
+    /// As [`Self::new`]; the memory of row groups that nothing else uses goes to `free_list`.
     #[must_use]
     pub(crate) fn with_free_list(mut self, free_list: Arc<FreeList>) -> Self {
         self.free_list = Some(free_list);
@@ -134,7 +134,7 @@ impl DecodedRows {
         all
     }
 
-    /// The error, with the matrix that the row at `position` is of, where there are several.
+    /// The error, with the place of the row's matrix if there are several.
     fn named(&self, position: i64, error: Error) -> Error {
         let group = self.rows[position as usize].group;
         match self.places.iter().rfind(|(first, _)| *first <= group) {
@@ -174,10 +174,10 @@ impl DecodedRows {
         self.groups.iter().map(|b| b.bytes()).sum::<usize>() + self.rows.capacity() * size_of::<RowPlace>()
     }
 
-    /// What the rows at `positions` sum to over all columns of their matrix.
+    /// The sums of the rows at `positions` over all columns of their matrix.
     ///
     /// # Errors
-    /// [`Error::NoTotals`] where that was not kept.
+    /// [`Error::NoTotals`] if they were not kept.
     ///
     /// # Panics
     /// Where a position is out of range.
@@ -197,7 +197,7 @@ impl DecodedRows {
         positions.iter().map(of_row).collect()
     }
 
-    /// The total of a row that was kept beside it; `None` where it is the sum of the values held.
+    /// The total of a row that was kept; `None` if it is the sum of its values.
     fn kept_total(group: &RowGroup, row: usize) -> Result<Option<f64>> {
         match group.totals() {
             Totals::OfValues => Ok(None),

@@ -1,6 +1,6 @@
-//! What can be done to a row while it is written: scale to a total, log1p, centre and scale.
+//! Steps on a row while it is written: normalise to a total, log1p, centre and scale.
 //!
-//! Done here it costs one pass over the stored values (a twentieth of a row), not one over the batch for each step.
+//! Here they cost one pass over the stored values, instead of one over the batch for each step.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::totals::sum;
 
 /// A held number, as the arithmetic here takes it.
 pub(crate) trait Number: Copy {
-    /// Exact for all but huge integers, which no float32 step could tell apart.
+    /// Exact except for huge integers, which are equal in float32 anyway.
     fn wide(self) -> f64;
 }
 
@@ -29,9 +29,9 @@ numbers!(u8, u16, i32, i64, u64, f32, f64);
 /// Steps in the order in which they are done, in float32.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RowOps {
-    /// Multiply each row by this over its total (rows whose total is zero stay).
+    /// Multiply each row by this divided by its total (rows with a total of zero stay).
     pub(crate) target_sum: Option<f64>,
-    /// The total is over all columns of the matrix, not over those that are delivered.
+    /// Whether the total is over all columns of the matrix, not only over delivered ones.
     pub(crate) over_all: bool,
     /// ln(1 + x).
     pub(crate) log1p: bool,
@@ -41,7 +41,7 @@ pub(crate) struct RowOps {
 
 /// A dtype that computed rows are rounded to, once.
 pub(crate) trait Computed: Target {
-    /// From here on, rounding gives infinity.
+    /// The least number that is rounded to infinity.
     const LIMIT: f32;
 
     /// Where a row is computed: in place for float32, else in `scratch`.
@@ -110,7 +110,7 @@ impl RowOps {
             if self.log1p { scaled.ln_1p() } else { scaled }
         };
         if size_of::<V>() <= 2 && self.log1p {
-            // Counts of a row take few values, and ln_1p costs more than all the rest of a row.
+            // Counts of a row have few distinct values, and ln_1p costs more than all the rest.
             table.begin();
             out.extend(values.iter().map(|&v| table.get(v.wide() as usize, || step(v.wide() as f32))));
         } else {
@@ -139,7 +139,7 @@ impl RowOps {
     }
 }
 
-/// The place of the first finite number whose result is beyond ±`limit`; looks at all, so that it runs on vectors.
+/// The place of the first finite number whose result is beyond ±`limit`; without an early exit, to be vectorised.
 fn first_beyond(results: impl Iterator<Item = (bool, f32)>, limit: f32) -> Option<usize> {
     let place = |(place, (was_finite, x)): (u32, (bool, f32))| {
         if was_finite && x.abs() >= limit { place } else { u32::MAX }

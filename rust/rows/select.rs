@@ -1,4 +1,4 @@
-//! Which columns of a matrix are delivered, and in which order.
+//! `Selection`: the columns of a matrix that are delivered, in their order.
 
 use super::Counted;
 

@@ -1,6 +1,6 @@
-//! What the values of a row sum to over all columns of its matrix, beside a selection of them.
+//! Sums of rows over all columns of their matrix, beside a selection of columns.
 //!
-//! Scaling to a total comes before the choice of genes (scanpy's order), so the totals of what is left out have to be kept.
+//! Rows are normalised before genes are selected, as in scanpy, so the totals need values that are left out.
 
 use super::ops::Number;
 use super::{Columns, Values};
@@ -62,7 +62,7 @@ fn position(column: impl Into<u32>) -> usize {
     column.into() as usize
 }
 
-/// In the order of storage, in float64: every place that adds up a row comes to the same bits.
+/// In storage order and in float64, so that every sum of a row has the same bits.
 pub(super) fn sum<V: Number>(values: impl Iterator<Item = V>) -> f64 {
     values.map(Number::wide).sum()
 }
@@ -70,11 +70,11 @@ pub(super) fn sum<V: Number>(values: impl Iterator<Item = V>) -> f64 {
 /// The totals of a row group's rows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Totals {
-    /// The sums of the values that the row group holds: it has all columns.
+    /// The sums of the row group's values: it has all columns.
     OfValues,
-    /// Also of columns that the row group does not hold.
+    /// Sums that include columns that the row group does not have.
     Kept(Vec<f64>),
-    /// The row group does not hold all columns, and no totals were asked for when it was read.
+    /// The row group does not have all columns, and was read without totals.
     Unknown,
 }
 

@@ -1,7 +1,7 @@
 //! Stored numbers, kept as narrow as they fit without losing a bit.
 //!
-//! Counts written as float32 fit in one byte: a decoded window then takes a quarter of the memory and of the bandwidth.
-//! What does not fit widens the whole vector to the next type of its promotion order.
+//! Counts written as float32 fit in one byte, a quarter of the memory. A value that does not fit widens the whole vector
+//! to the next type of its promotion order.
 
 use half::f16;
 
@@ -38,7 +38,7 @@ macro_rules! with_values {
 pub(crate) use with_values;
 
 impl Values {
-    /// No numbers yet, with room for `capacity` bytes-wide ones.
+    /// No numbers, with room for `capacity` of one byte.
     #[must_use]
     pub(crate) fn with_capacity(capacity: usize) -> Self {
         Self::U8(Vec::with_capacity(capacity))
@@ -68,7 +68,7 @@ impl Values {
         with_values!(self, v => v.capacity())
     }
 
-    /// Forgets all numbers; the next are held as widely.
+    /// Removes all numbers; the next are at least as wide.
     pub(crate) fn clear(&mut self) {
         with_values!(self, v => v.clear());
     }
@@ -171,7 +171,7 @@ impl Values {
     }
 
     fn append_as<S: Source>(&mut self, bytes: &[u8]) {
-        // A few values tell soonest that a type is too narrow: fractions need no pass over all of them to be found out.
+        // Try a few values first: most types that are too narrow, for example for fractions, fail there.
         let probe = if self.is_empty() { bytes.len().min(PROBE * S::SIZE) } else { 0 };
         let (sample, rest) = bytes.split_at(probe);
         while !self.try_append::<S>(sample) {
@@ -182,7 +182,7 @@ impl Values {
         }
     }
 
-    /// Appends all of `bytes`, or nothing where a value does not fit.
+    /// Appends all of `bytes`, or nothing if a value does not fit.
     fn try_append<S: Source>(&mut self, bytes: &[u8]) -> bool {
         match self {
             Self::U8(v) => extend(v, bytes, S::to_u8),
@@ -197,8 +197,7 @@ impl Values {
 
     /// Numbers of `kind` as they are, `len` of them, filled by `read` with their little-endian bytes.
     ///
-    /// For a target that is written whole in one go: no narrower type is looked for. `None` for kinds that are not held as
-    /// they are stored.
+    /// No narrower type is looked for. `None` for kinds that have no vector of their own.
     ///
     /// # Errors
     /// What `read` gives.
@@ -227,7 +226,7 @@ impl Values {
         })
     }
 
-    /// To the next width. The last of a promotion order holds every number of its source, so there always is a next one.
+    /// To the next width. The last one of a promotion order holds every number of its source.
     fn widen(&mut self, widths: &[Width]) {
         let at = widths.iter().position(|r| *r == self.width());
         let next = widths[at.map_or(0, |i| (i + 1).min(widths.len() - 1))];
@@ -270,7 +269,7 @@ impl Values {
     }
 }
 
-/// Values looked at before a whole piece is tried.
+/// Values that are tried before a whole piece.
 const PROBE: usize = 64;
 
 fn element_size<T>(_: &[T]) -> usize {

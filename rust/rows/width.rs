@@ -1,4 +1,4 @@
-//! From a stored number to a narrower one, where nothing is lost: which types are tried, and in which order.
+//! Promotion orders: the narrower types that are tried for each stored type, and exact conversions to them.
 
 use half::f16;
 

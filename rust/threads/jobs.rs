@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::error::{Error, Result};
 use crate::filters::{Decoder, Encoder};
 
-/// What a thread keeps from job to job.
+/// Memory and (de)compressors that a thread uses for all of its jobs.
 #[derive(Default)]
 pub(crate) struct Scratch {
     /// Decompressors.
@@ -17,18 +17,18 @@ pub(crate) struct Scratch {
     pub(crate) stored: Vec<u8>,
     /// One decoded chunk.
     pub(crate) chunk: Vec<u8>,
-    /// The same two for a second chunk that is decoded along with it.
+    /// The same for a second chunk that is decoded together with the first.
     pub(crate) second: (Vec<u8>, Vec<u8>),
     /// Rows put together from tiles.
     pub(crate) rows: Vec<u8>,
 }
 
-/// How a call may use the machine, and how it is told to stop.
+/// The threads of a call, and its check for interrupts.
 #[derive(Clone, Copy)]
 pub struct Workers<'a> {
     /// Threads, the calling one included.
     pub threads: usize,
-    /// Asked before the first job and between jobs, on the calling thread only: whether to give up.
+    /// Whether to stop; called before the first job and between jobs, only on the calling thread.
     pub interrupted: &'a dyn Fn() -> bool,
 }
 
@@ -44,7 +44,7 @@ impl Workers<'_> {
         jobs: &[J],
         work: impl Fn(&mut Scratch, &J) -> Result<R> + Sync,
     ) -> Result<Vec<R>> {
-        // Asked here too: the other threads may do all jobs before this one has done its first.
+        // Also here: the other threads may do all jobs before this one does any.
         let mut interrupted = (self.interrupted)();
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(interrupted);
@@ -82,7 +82,7 @@ impl Workers<'_> {
         }
         let mut done = Vec::with_capacity(jobs.len());
         for result in results {
-            // Without a result it was not begun, because a later job failed first: find that error.
+            // A job without a result was not begun, because a later job failed: find that error.
             if let Some(result) = result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
                 done.push(result?);
             }

@@ -1,7 +1,7 @@
-//! A thread team that helps one caller again and again: a batch takes less time to make than a thread takes to start.
+//! A thread team that stays with its caller, because making a batch takes less time than starting a thread.
 //!
-//! Each calling thread has helpers of its own, from its first shared work until it ends. They join work that is under way;
-//! the caller does not wait for a helper that wakes up too late. A thread that makes batches ahead works alone until the
+//! Each calling thread has its own helpers, from its first shared work until it ends. They join running work; the caller
+//! does not wait for a helper that wakes up too late. A thread that makes batches ahead works alone until the
 //! consumer waits for its batch ([`follow_demand`]), so that it does not compete with the consumer for cores. After a fork
 //! the child has no helpers, and starts its own.
 
@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Lets this thread work alone as long as `awaited` is false. With `None`, the default, its helpers join at once.
+/// Makes this thread work alone while `awaited` is false. With `None`, the default, its helpers join at once.
 pub(crate) fn follow_demand(awaited: Option<Arc<AtomicBool>>) {
     DEMAND.set(awaited);
 }
@@ -46,10 +46,10 @@ pub(crate) fn share<P: Send, R: Send>(
     done.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Bytes of a piece of rows: enough to be worth sharing, few enough for threads to end together.
+/// Bytes of a piece of rows: large enough to be worth sharing, small enough that threads end at about the same time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// As [`share`], of the rows at `positions` and their places in `out`, which are `row_len` elements each (not none).
+/// As [`share`], for the rows at `positions` and their places in `out`, of `row_len` elements each (at least one).
 ///
 /// # Panics
 /// Where `work` does.
@@ -82,19 +82,19 @@ fn with_team<R>(n_helpers: usize, work: impl FnOnce(&Team) -> R) -> R {
     result
 }
 
-/// Does the next piece of some work; false where nothing is left.
+/// Does the next piece of some work; returns false if nothing is left.
 type Step<'a> = dyn Fn() -> bool + Sync + 'a;
 
-/// Work that helpers may still come to. Its lifetime is [`Team::run`]'s, which returns only when none is at it.
+/// Work that helpers may still join. It lives as long as [`Team::run`], which returns only when no helper is at it.
 #[derive(Clone, Copy)]
 struct Task(&'static Step<'static>);
 
 #[derive(Default)]
 struct TeamState {
     task: Option<Task>,
-    /// How many tasks there were: a helper comes to each once.
+    /// Number of tasks so far: a helper joins each once.
     n_tasks: u64,
-    /// Helpers that may still come to the task.
+    /// Helpers that may still join the task.
     n_wanted: usize,
     at_work: usize,
     panic: Option<Box<dyn Any + Send>>,
@@ -117,7 +117,7 @@ struct Team {
 impl Team {
     fn new(n_helpers: usize) -> Self {
         let shared = Arc::new(Shared::default());
-        // Where the system gives no more threads, fewer help.
+        // If the system cannot start more threads, there are fewer helpers.
         let started = (0..n_helpers).map_while(|_| {
             let shared = Arc::clone(&shared);
             std::thread::Builder::new().name("annfeed-helper".into()).spawn(move || shared.help()).ok()
@@ -130,9 +130,9 @@ impl Team {
         self.process == std::process::id()
     }
 
-    /// Goes through `step` here, and on at most `n_helpers` helpers once the work is waited for; returns when no thread is at it.
+    /// Runs `step` here, and on at most `n_helpers` helpers once the consumer waits; returns when no thread is at it.
     fn run<'a>(&self, n_helpers: usize, step: &'a Step<'a>) {
-        /// Takes the task back, also where it panicked.
+        /// Removes the task, also after a panic.
         struct Recall<'a>(&'a Shared);
         impl Drop for Recall<'_> {
             fn drop(&mut self) {
@@ -170,7 +170,7 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        // In a forked child a helper that is not there may hold the lock for ever.
+        // In a forked child the lock may be held by a helper that does not exist there.
         if self.is_of_this_process() {
             lock(&self.shared.state).over = true;
             self.shared.begun.notify_all();
@@ -179,7 +179,7 @@ impl Drop for Team {
 }
 
 impl Shared {
-    /// What a helper does all its life.
+    /// The loop of a helper.
     fn help(&self) {
         let mut seen = 0;
         let mut state = lock(&self.state);

@@ -102,7 +102,7 @@ def find_foreign(path: str) -> Foreign | None:
 
 @contextmanager
 def recognised(path: str) -> Iterator[None]:
-    """Turn an OSError, ValueError or KeyError in the block into UnsupportedError if the kind of the file is recognised."""
+    """Turn an OSError, ValueError or KeyError in the block into UnsupportedError, for files of recognised kinds."""
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
