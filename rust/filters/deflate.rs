@@ -51,6 +51,11 @@ impl Inflater {
         }
     }
 
+    /// Whether most of a stream is had sooner by decoding all of it, which libdeflate does.
+    pub(super) fn is_better_whole(&mut self, stored: &[u8]) -> bool {
+        self.pair().is_none() || Pair::is_slower(stored)
+    }
+
     fn pair(&mut self) -> Option<&mut Pair> {
         self.pair.get_or_init(Pair::new);
         self.pair.get_mut()?.as_mut()

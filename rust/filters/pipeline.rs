@@ -185,7 +185,11 @@ impl Pipeline {
         chunk_len: usize,
         Front { stored, mask, wanted, out }: Front,
     ) -> Result<usize, DecodeError> {
-        if self.streams_prefix(mask) && wanted + PREFIX_ROOM <= chunk_len {
+        let has_room = wanted + PREFIX_ROOM <= chunk_len;
+        let is_cut = self
+            .streamable(mask)
+            .is_some_and(|codec| has_room && is_cheaper_cut(codec, decoder, stored, chunk_len, wanted));
+        if is_cut {
             out.resize(wanted + PREFIX_ROOM, 0);
             self.decode_prefix(decoder, stored, mask, chunk_len, out, wanted)?;
             Ok(wanted)
@@ -208,7 +212,9 @@ impl Pipeline {
         let mut lengths = [None; 2];
         if fronts.iter().all(|front| self.is_only_deflate(front.mask)) {
             let wants = fronts.each_ref().map(|front| {
-                if is_worth_cutting(Codec::Deflate, chunk_len, front.wanted) {
+                let Front { stored, wanted, .. } = *front;
+                let is_worth = is_worth_cutting(Codec::Deflate, chunk_len, wanted);
+                if is_worth && is_cheaper_cut(Codec::Deflate, decoder, stored, chunk_len, wanted) {
                     Want::Front(front.wanted)
                 } else {
                     Want::Whole(chunk_len)
@@ -371,6 +377,12 @@ fn is_worth_cutting(codec: Codec, chunk_len: usize, wanted: usize) -> bool {
         // A little is not worth the checksum.
         Codec::Deflate => wanted + PREFIX_ROOM.max(chunk_len / 16) <= chunk_len,
     }
+}
+
+/// Whether more than half of a chunk is had for less than the whole: not of streams at which libdeflate is twice as fast, and
+/// libdeflate knows only whole ones.
+fn is_cheaper_cut(codec: Codec, decoder: &mut Decoder, stored: &[u8], chunk_len: usize, wanted: usize) -> bool {
+    !matches!(codec, Codec::Deflate) || wanted <= chunk_len / 2 || !decoder.inflater.is_better_whole(stored)
 }
 
 /// The first `len` bytes of a scratch buffer; their values are left over from earlier chunks.

@@ -48,6 +48,14 @@ pub(crate) mod encode {
         encoder.finish().unwrap()
     }
 
+    pub(crate) fn libdeflate(data: &[u8]) -> Vec<u8> {
+        let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
+        let mut stored = vec![0; compressor.zlib_compress_bound(data.len())];
+        let len = compressor.zlib_compress(data, &mut stored).unwrap();
+        stored.truncate(len);
+        stored
+    }
+
     pub(crate) fn zstd(data: &[u8]) -> Vec<u8> {
         ::zstd::bulk::compress(data, 3).unwrap()
     }
@@ -331,6 +339,34 @@ fn a_prefix_is_covered_by_the_outer_checksum() {
 fn a_decoder_goes_to_another_thread() {
     fn is_send<T: Send>() {}
     is_send::<Decoder>();
+}
+
+/// libdeflate is twice as fast at long runs, and knows only whole chunks.
+#[test]
+fn most_of_a_chunk_of_runs_is_decoded_whole() {
+    let mut state = 1_u32;
+    let mut noise = |below: u32| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 16) % below
+    };
+    let indices: Vec<u8> = (0..10_000).flat_map(|i| (30 * i + noise(30)).to_le_bytes()).collect();
+    let runs: Vec<u8> =
+        (0..10_000).flat_map(|_| if noise(40) == 0 { noise(7) as f32 } else { 0.0 }.to_le_bytes()).collect();
+    let pipeline = Pipeline::new(vec![Filter::Deflate]);
+    let has_fast_path = inflate::Pair::new().is_some();
+    for (data, share, is_cut) in
+        [(&runs, 4, true), (&indices, 4, true), (&runs, 7, false), (&indices, 7, has_fast_path)]
+    {
+        let stored = encode::libdeflate(data);
+        let (len, wanted) = (data.len(), data.len() / 10 * share);
+        let expected = if is_cut { wanted } else { len };
+        let mut outs = [Vec::new(), Vec::new(), Vec::new()];
+        let [alone, one, two] = outs.each_mut().map(|out| Front { stored: &stored, mask: 0, wanted, out });
+        let decoder = &mut Decoder::new();
+        assert_eq!(pipeline.decode_front(decoder, len, alone), Ok(expected));
+        assert_eq!(pipeline.decode_two_fronts(decoder, len, [one, two]), [Ok(expected), Ok(expected)]);
+        assert!(outs.iter().all(|out| out[..wanted] == data[..wanted]));
+    }
 }
 
 proptest! {

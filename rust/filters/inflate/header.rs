@@ -65,9 +65,26 @@ fn copy_stored(stream: &mut Stream, bit: usize) {
     }
 }
 
-/// The codes of a dynamic block; None where they are not to be had.
+/// Whether the first block of a stream is one that libdeflate decodes faster.
+pub(super) fn is_slower(stream: &Stream) -> bool {
+    let mut bits = stream.bits();
+    bits.take(1);
+    bits.take(2) == 2 && read_lengths(&mut bits).is_some_and(|(literals, _)| is_slower_here(&literals))
+}
+
+/// Builds the tables of a dynamic block; None where it is to be refused.
 #[inline(always)]
 fn read_codes(bits: &mut Bits, tables: &mut Tables, choosy: bool) -> Option<()> {
+    let (literals, distances) = read_lengths(bits)?;
+    if choosy && is_slower_here(&literals) {
+        return None;
+    }
+    tables.build(&literals, &distances).then_some(())
+}
+
+/// The lengths of the codewords of a dynamic block: of literals and lengths, and of distances.
+#[inline(always)]
+fn read_lengths(bits: &mut Bits) -> Option<([u8; 288], [u8; 32])> {
     let literals = bits.take(5) + 257;
     let distances = bits.take(5) + 1;
     let stored = bits.take(4) + 4;
@@ -107,10 +124,7 @@ fn read_codes(bits: &mut Bits, tables: &mut Tables, choosy: bool) -> Option<()> 
     let (mut for_literals, mut for_distances) = ([0; 288], [0; 32]);
     for_literals[..literals].copy_from_slice(&lengths[..literals]);
     for_distances[..distances].copy_from_slice(&lengths[literals..total]);
-    if choosy && is_slower_here(&for_literals) {
-        return None;
-    }
-    tables.build(&for_literals, &for_distances).then_some(())
+    Some((for_literals, for_distances))
 }
 
 /// Whether libdeflate is faster: it takes several literals at a time, and is better at copying long matches.

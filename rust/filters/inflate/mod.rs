@@ -143,6 +143,11 @@ impl Pair {
         }
     }
 
+    /// Whether libdeflate decodes a stream like this one faster, as far as its first block tells.
+    pub(crate) fn is_slower(stored: &[u8]) -> bool {
+        header::is_slower(&Stream::new(stored, &mut [], Want::Front(0), false))
+    }
+
     /// Brings a stream to where it has a budget, and says whether it has one; if not, it is done or refused.
     fn attend(&mut self, which: usize, stream: &mut Stream) -> bool {
         match self.path {

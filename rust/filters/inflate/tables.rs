@@ -143,7 +143,7 @@ impl Tables {
         if !can_end || !self.literals.assign(literals, Lone::One) || !self.far.assign(distances, Lone::OneOrNone) {
             return false;
         }
-        self.pairs = share(&literals[..alphabet::END]) >= PAIRS_SHARE;
+        self.pairs = has_pairs(literals);
         if self.pairs {
             self.index_distances::<true>();
             self.index_pairs();
@@ -156,21 +156,22 @@ impl Tables {
 
     #[inline(always)]
     fn index_distances<const PAIRS: bool>(&mut self) {
-        let entries = self.far.by_length(DISTANCE_BITS).flat_map(|(bits, symbols, codewords)| {
-            symbols.iter().zip(codewords).filter_map(move |(&symbol, &codeword)| {
-                let (nearest, extra) = alphabet::distance(usize::from(symbol))?;
+        let mut entries = Entries::<Distance, 32>::none(Distance::LEAVE);
+        for (bits, symbols, codewords) in self.far.by_length(DISTANCE_BITS) {
+            for (&symbol, &codeword) in symbols.iter().zip(codewords) {
+                let Some((nearest, extra)) = alphabet::distance(usize::from(symbol)) else { continue };
                 // The largest distance of symbol 6 is 12.
                 let period = if !PAIRS && symbol < 7 { Distance::PERIOD } else { 0 };
-                Some((codeword, bits, Distance::new(bits + extra, bits as u8 | period, nearest as i16)))
-            })
-        });
-        enter(&mut self.distances[HALF..], 6, Distance::LEAVE, entries);
+                entries.add(codeword, bits, Distance::new(bits + extra, bits as u8 | period, nearest as i16));
+            }
+        }
+        entries.fill(&mut self.distances[HALF..], 6);
     }
 
     #[inline(always)]
     fn index_runs(&mut self) {
         let table = &mut self.tokens[..1 << RUNS_BITS];
-        enter_lengths(table, &self.literals, RUNS_BITS, RUNS_LONGEST, Token::MATCH | Token::ASIDE);
+        index_lengths(table, &self.literals, RUNS_BITS, RUNS_LONGEST, Token::MATCH | Token::ASIDE);
         for (bits, symbols, codewords) in self.literals.by_length(RUNS_BITS) {
             for (&symbol, &codeword) in symbols.iter().zip(codewords) {
                 if symbol >= alphabet::END as u16 {
@@ -183,30 +184,59 @@ impl Tables {
 
     #[inline(always)]
     fn index_pairs(&mut self) {
-        let table = &mut self.tokens;
-        enter_lengths(table, &self.literals, PAIRS_BITS, PAIRS_LONGEST, Token::MATCH);
-        // Literals, each with the length codeword behind it where both fit. What may come behind is the same for all
-        // literals of a length: so far the table holds nothing but lengths, and literals fill other places of it.
-        let mut behind = [Token::NOTHING; 1 << (PAIRS_BITS - 1)];
+        index_lengths(&mut self.tokens, &self.literals, PAIRS_BITS, PAIRS_LONGEST, Token::MATCH);
         for (bits, symbols, codewords) in self.literals.by_length(PAIRS_BITS) {
-            if symbols.first().is_none_or(|&symbol| symbol >= alphabet::END as u16) {
-                continue;
+            // The steps between places are known to the compiler.
+            let index = match bits {
+                1 => index_literals::<1>,
+                2 => index_literals::<2>,
+                3 => index_literals::<3>,
+                4 => index_literals::<4>,
+                5 => index_literals::<5>,
+                6 => index_literals::<6>,
+                7 => index_literals::<7>,
+                8 => index_literals::<8>,
+                9 => index_literals::<9>,
+                10 => index_literals::<10>,
+                11 => index_literals::<11>,
+                _ => index_literals::<PAIRS_BITS>,
+            };
+            index(&mut self.tokens, symbols, codewords);
+        }
+    }
+}
+
+/// Enters the literals of `BITS` bits, which come first, each with the length codeword behind it where both fit.
+///
+/// What may come behind is the same for all literals of a length: so far the table holds nothing but lengths and shorter
+/// literals, and literals fill other places of it.
+fn index_literals<const BITS: u32>(table: &mut [Token; 1 << PAIRS_BITS], symbols: &[u16], codewords: &[u16]) {
+    /// Places that are filled at a time: all of a literal's, but for the shortest.
+    const SOME: usize = 64;
+    let behind = 1 << (PAIRS_BITS - BITS);
+    for first in (0..behind).step_by(SOME) {
+        let mut tokens = [Token::NOTHING; SOME];
+        for (token, next) in tokens.iter_mut().zip(&table[first..behind]) {
+            *token = next.behind_literal(BITS);
+        }
+        for (&symbol, &codeword) in symbols.iter().zip(codewords) {
+            if symbol >= alphabet::END as u16 {
+                break;
             }
-            let behind = &mut behind[..1 << (PAIRS_BITS - bits)];
-            for (token, next) in behind.iter_mut().zip(table.iter()) {
-                *token = next.behind_literal(bits);
-            }
-            for (&symbol, &codeword) in symbols.iter().zip(codewords) {
-                if symbol >= alphabet::END as u16 {
-                    break;
-                }
-                let places = table[usize::from(codeword)..].iter_mut().step_by(1 << bits);
-                for (place, token) in places.zip(behind.iter()) {
-                    *place = token.with_literal(symbol);
-                }
+            let low = usize::from(codeword) & ((1 << BITS) - 1);
+            for (step, token) in tokens.iter().enumerate().take(behind) {
+                table[low | (first + step) << BITS] = token.with_literal(symbol);
             }
         }
     }
+}
+
+/// Whether tables have pairs: enough literals, and few long matches, which often overlap themselves.
+#[inline(always)]
+fn has_pairs(literals: &[u8; 288]) -> bool {
+    /// The symbol of 9 bytes: two neighbours of 4 bytes, and one more.
+    const LONG: usize = 263;
+    share(&literals[..alphabet::END]) >= WHOLE_SHARE / 4 && share(&literals[LONG..]) < WHOLE_SHARE / 16 * 3
 }
 
 /// How much of the room of a code these lengths take, which is about how often their symbols come; of [`WHOLE_SHARE`].
@@ -217,45 +247,69 @@ pub(super) fn share(lengths: &[u8]) -> u32 {
 
 pub(super) const WHOLE_SHARE: u32 = 1 << 15;
 
-/// From this share of literals on, tables have pairs: column indices have 0.33 to 0.5, counts 0.02 to 0.15.
-const PAIRS_SHARE: u32 = WHOLE_SHARE / 4;
-
 /// Fills a table with nothing but the length symbols, with each value of their added bits, as far as that fits the index.
 #[inline(always)]
-fn enter_lengths<const N: usize>(table: &mut [Token], code: &Code<N>, index: u32, longest: usize, tail: u16) {
-    let entries = code.by_length(index).flat_map(move |(bits, symbols, codewords)| {
-        let lengths =
-            symbols.iter().zip(codewords).rev().take_while(|&(&symbol, _)| usize::from(symbol) > alphabet::END);
-        let lengths = lengths.filter_map(|(&symbol, &codeword)| {
-            let (shortest, extra) = alphabet::length(usize::from(symbol))?;
-            Some((shortest, extra, codeword))
-        });
-        lengths.filter(move |&(_, extra, _)| bits + extra <= index).flat_map(move |(shortest, extra, codeword)| {
-            (0..1_u16 << extra).take_while(move |&added| shortest + usize::from(added) <= longest).map(move |added| {
-                let length = shortest + usize::from(added);
-                (codeword | added << bits, bits + extra, Token::new(bits + extra, length as i8, tail))
-            })
-        })
-    });
-    enter(table, 8, Token::NOTHING, entries);
+fn index_lengths<const N: usize>(table: &mut [Token], code: &Code<N>, index: u32, longest: usize, tail: u16) {
+    let mut entries = Entries::<Token, { RUNS_LONGEST + 1 }>::none(Token::NOTHING);
+    for (bits, symbols, codewords) in code.by_length(index) {
+        for (&symbol, &codeword) in symbols.iter().zip(codewords).rev() {
+            if symbol <= alphabet::END as u16 {
+                break;
+            }
+            let Some((shortest, extra)) = alphabet::length(usize::from(symbol)) else { continue };
+            if bits + extra > index {
+                continue;
+            }
+            for (added, length) in (0..1 << extra).zip(shortest..=longest) {
+                let token = Token::new(bits + extra, length as i8, tail);
+                entries.add(codeword | added << bits, bits + extra, token);
+            }
+        }
+    }
+    entries.fill(table, 8);
 }
 
-/// Fills a table with `nothing`, but for entries: each wherever the lowest `bits` of the index are `low`.
-///
-/// Those with few bits are entered into the first 2^`short` places, and these are copied to the others; then the longer ones.
-#[inline(always)]
-fn enter<T: Copy>(table: &mut [T], short: u32, nothing: T, entries: impl Iterator<Item = (u16, u32, T)> + Clone) {
-    let first = 1 << short;
-    table[..first].fill(nothing);
-    let (few, many) =
-        (entries.clone().filter(|&(_, bits, _)| bits <= short), entries.filter(|&(_, bits, _)| bits > short));
-    few.for_each(|(low, bits, entry)| every(&mut table[..first], low, bits, entry));
-    let mut ready = first;
-    while ready < table.len() {
-        table.copy_within(..ready, ready);
-        ready *= 2;
+/// What a table is filled with: each entry goes wherever the lowest bits of the index are as they should be.
+struct Entries<T, const N: usize> {
+    /// The lowest bits, how many they are, and what is to be found there.
+    all: [(u16, u32, T); N],
+    count: usize,
+    nothing: T,
+}
+
+impl<T: Copy, const N: usize> Entries<T, N> {
+    #[inline(always)]
+    fn none(nothing: T) -> Self {
+        Self { all: [(0, 0, nothing); N], count: 0, nothing }
     }
-    many.for_each(|(low, bits, entry)| every(table, low, bits, entry));
+
+    #[inline(always)]
+    fn add(&mut self, low: u16, bits: u32, entry: T) {
+        self.all[self.count] = (low, bits, entry);
+        self.count += 1;
+    }
+
+    /// Those with few bits go into the first 2^`short` places, and these are copied to the others; then the longer ones.
+    #[inline(always)]
+    fn fill(&self, table: &mut [T], short: u32) {
+        let (first, entries) = (1 << short, &self.all[..self.count]);
+        table[..first].fill(self.nothing);
+        for &(low, bits, entry) in entries {
+            if bits <= short {
+                every(&mut table[..first], low, bits, entry);
+            }
+        }
+        let mut ready = first;
+        while ready < table.len() {
+            table.copy_within(..ready, ready);
+            ready *= 2;
+        }
+        for &(low, bits, entry) in entries {
+            if bits > short {
+                every(table, low, bits, entry);
+            }
+        }
+    }
 }
 
 /// Enters `entry` wherever the lowest `bits` of the index are `low`.
