@@ -64,7 +64,7 @@ impl Converted {
 pub enum Wanted<'a> {
     /// All columns.
     All,
-    /// These, in this order, with [`Selection::GAP`] for columns that the matrix lacks.
+    /// These, in this order, with [`Selection::MISSING`] for columns that the matrix lacks.
     Columns(&'a [i64]),
     /// These, and the sums of rows.
     ColumnsAndTotals {

@@ -180,7 +180,7 @@ impl Reader {
         Ok(dict)
     }
 
-    /// Decodes `rows` (int64, sorted, distinct) into a block; once `cancel` is set, it gives up with `KeyboardInterrupt`.
+    /// Decodes `rows` (int64, sorted, distinct); once `cancel` is set, it gives up with `KeyboardInterrupt`.
     #[pyo3(signature = (rows, threads=1, cancel=None))]
     fn read(
         &self,

@@ -27,7 +27,7 @@ impl DecodedRows {
         match self.decoded.first_out_of_range(positions) {
             None => Ok(()),
             Some(p) => Err(PyIndexError::new_err(format!(
-                "position {p} is out of range for a block of {} rows",
+                "position {p} is out of range for {} decoded rows",
                 self.decoded.n_rows()
             ))),
         }
@@ -144,7 +144,7 @@ impl DecodedRows {
             if rows.decoded.n_cols() != n_cols {
                 let other = rows.decoded.n_cols();
                 return Err(PyValueError::new_err(format!(
-                    "{place}: found a block of {other} columns; expected {n_cols}"
+                    "{place}: found decoded rows of {other} columns; expected {n_cols}"
                 )));
             }
             let positions = positions.as_ref().map(|p| p.as_slice()).transpose()?;

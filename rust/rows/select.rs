@@ -17,15 +17,15 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// A wanted column that the matrix does not have: all zero.
-    pub(crate) const GAP: i64 = -1;
+    pub(crate) const MISSING: i64 = -1;
 
-    /// Columns `order` of a matrix of `n_cols`, all distinct and in range or [`Selection::GAP`], else the first that is not.
+    /// Columns `order` of a matrix of `n_cols`, all distinct and in range or [`Selection::MISSING`], else the first that is not.
     ///
     /// # Errors
     /// The offending column.
     pub(crate) fn new(order: &[i64], n_cols: u64) -> Result<Self, i64> {
         let mut place = vec![NONE; n_cols as usize];
-        for (to, &from) in order.iter().enumerate().filter(|(_, from)| **from != Self::GAP) {
+        for (to, &from) in order.iter().enumerate().filter(|(_, from)| **from != Self::MISSING) {
             match usize::try_from(from).ok().and_then(|from| place.get_mut(from)) {
                 Some(slot) if *slot == NONE => *slot = to as u32,
                 _ => return Err(from),
