@@ -3,6 +3,7 @@
 # of each Python: `make test PYTHON=python3.13` uses .venv/3.13.
 
 SHELL := /bin/bash
+comma := ,
 # The first interpreter that is new enough.
 ifndef PYTHON
 PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -18,6 +19,8 @@ PROFILE := usual
 SECONDS_OF_FUZZING := 3600
 CORPUS_OF_FUZZING := corpus/inflate
 EXECUTIONS_OF_MIRI := 100
+# Miri has the instructions of the fast path, if it is told that the processor has them.
+MIRI_FEATURES := $(if $(filter x86_64,$(shell uname -m)),-Ctarget-feature=+avx2$(comma)+bmi1$(comma)+bmi2$(comma)+lzcnt$(comma)+popcnt)
 PYTEST := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
@@ -63,8 +66,9 @@ fuzz: ## Fuzz the inflater against libdeflate and zlib-rs (cargo-fuzz and a nigh
 		--fuzz-dir . --release --no-trace-compares --disable-branch-folding=false inflate $(CORPUS_OF_FUZZING) -- \
 		-max_total_time=$(SECONDS_OF_FUZZING) -max_len=2048 -entropic=0 -detect_leaks=0
 
-miri: ## The inflater's twin in safe code under Miri (a nightly Rust with it; EXECUTIONS_OF_MIRI=100)
-	cd fuzz && RUSTFLAGS="--cfg fuzzing" cargo +nightly miri run --example miri $(EXECUTIONS_OF_MIRI)
+miri: ## The inflater's fast path and its twin in safe code under Miri (a nightly Rust with it; EXECUTIONS_OF_MIRI=100)
+	cd fuzz && MIRIFLAGS=-Zmiri-permissive-provenance RUSTFLAGS="--cfg fuzzing $(MIRI_FEATURES)" \
+		cargo +nightly miri run --example miri $(EXECUTIONS_OF_MIRI)
 
 types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the built module
 	mypy

@@ -16,6 +16,8 @@ use random::Random;
 
 /// Bytes of choices in front of the streams.
 const CHOICES: usize = 8;
+/// Bits of the first choice that say that the twin decodes.
+pub const TWIN: u8 = 0xE0;
 /// Most bytes of a stream.
 pub const MOST_STORED: usize = 4096;
 /// Most bytes that a stream is made to decode to, most of the time.
@@ -45,7 +47,7 @@ impl<'a> Case<'a> {
 
     /// Once in eight times the twin decodes instead of the fast path.
     pub fn is_for_twin(&self) -> bool {
-        self.choices[0] >> 5 == 7
+        self.choices[0] & TWIN == TWIN
     }
 
     /// Output lies at the end of its memory, not at the start.
