@@ -87,6 +87,7 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 	python -m pytest benches --benchmark-only
 	python benches/quality.py
 	python benches/first_batch.py
+	python benches/storage.py
 	python benches/training.py
 	python benches/memory.py
 	python benches/scvi_loader.py

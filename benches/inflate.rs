@@ -42,7 +42,7 @@ fn main() -> Result<(), Failure> {
         Chunks::made_up("made-up values", values, zlib)?.run(rounds)?;
     }
     for path in &arguments {
-        let arrays = match annfeed::internals::open(Path::new(path), "X")? {
+        let arrays = match annfeed::internals::layout(Path::new(path), "X")? {
             MatrixLayout::Csr(csr) => vec![("indices", csr.indices), ("values", csr.data)],
             MatrixLayout::Csc(csc) => vec![("indices", csc.indices), ("values", csc.data)],
             MatrixLayout::Dense(dense) => vec![("dense", dense)],

@@ -80,7 +80,9 @@ struct Chunks {
 
 impl Matrix {
     fn open(path: &Path) -> Result<Self, Failure> {
-        let MatrixLayout::Csr(layout) = annfeed::internals::open(path, "X")? else { return Err("X is not CSR".into()) };
+        let MatrixLayout::Csr(layout) = annfeed::internals::layout(path, "X")? else {
+            return Err("X is not CSR".into());
+        };
         if (layout.data.dtype.kind, layout.indices.dtype.kind) != (Kind::F32, Kind::I32) {
             return Err("X is not of float32 and int32".into());
         }

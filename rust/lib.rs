@@ -29,8 +29,9 @@ pub mod internals {
     pub use crate::cache::Budget;
     pub use crate::dtype::Kind;
     pub use crate::error::{Error, Result};
+    pub use crate::file::{Asked, ByteSource, DEFAULT_DEPTH, Identity};
     pub use crate::filters::{Bitshuffle, BlockCodec, Decoder, Filter, Front, Pipeline};
-    pub use crate::h5::open;
+    pub use crate::h5::layout;
     pub use crate::layout::{ArrayLayout, Chunk, MatrixLayout, Storage};
     pub use crate::matrix::plan;
     pub use crate::matrix::row_starts::RowStarts;

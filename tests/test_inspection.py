@@ -243,10 +243,12 @@ def test_no_such_element(path: Path) -> None:
 def test_the_command(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(path)]) == 0
     assert capsys.readouterr().out.strip() == str(inspect_file(path))
-    assert main(["bench", str(path), "--seconds", "0.2", "--window", "1000"]) == 0
-    out = capsys.readouterr().out
-    rows = [line.split("  ")[0] for line in out.splitlines()[1:-1]]
-    assert rows == ["file order", "block_size='auto'", "block_size=16", "exact random"]
+    for cold, pages in ((["--cold", "--io-depth", "4"], "the file's pages dropped"), ([], "page cache as it was")):
+        assert main(["bench", str(path), "--seconds", "0.2", "--window", "1000", *cold]) == 0
+        out = capsys.readouterr().out
+        rows = [line.split("  ")[0] for line in out.splitlines()[1:-1]]
+        assert rows == ["file order", "block_size='auto'", "block_size=16", "exact random"]
+        assert pages in out.splitlines()[-1]
 
 
 def test_the_command_tells_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

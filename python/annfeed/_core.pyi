@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "Asked",
     "Budget",
     "Buffer",
     "BufferPool",
@@ -62,6 +63,10 @@ class Cancel:
     def set(self) -> None: ...
 
 @final
+class Asked:
+    """Bytes that a reader was asked for; they are read while this is kept."""
+
+@final
 class DemandFlag:
     """Whether the consumer waits for the batch that a thread makes ahead.
 
@@ -102,6 +107,7 @@ class Reader:
         total_over: _Int64 | None = None,
         budget: Budget | None = None,
         threads: int = 1,
+        io_depth: int | None = None,
     ) -> Reader: ...
     @property
     def shape(self) -> tuple[int, int]: ...
@@ -112,7 +118,9 @@ class Reader:
     @property
     def identity(self) -> tuple[int, int, int, int]: ...
     @property
-    def bytes_read(self) -> int: ...
+    def read_stats(self) -> tuple[int, int, int, int]: ...
+    @property
+    def waits(self) -> bool: ...
     @property
     def bytes_decoded(self) -> int: ...
     @property
@@ -129,6 +137,7 @@ class Reader:
     def unit_starts(self) -> _Int64 | None: ...
     def reopen(self, budget: Budget | None = None) -> Reader: ...
     def read(self, rows: _Int64, threads: int = 1, cancel: Cancel | None = None) -> DecodedRows: ...
+    def ask(self, rows: _Int64, threads: int = 1) -> Asked | None: ...
     def direct(self, rows: _Int64) -> DirectRows: ...
 
 @final

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from annfeed._core import __version__
 from annfeed.inspection import inspect_file
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--batch-size", type=int, default=128, help="rows of a batch (default: 128)")
     bench.add_argument("--seconds", type=float, default=5.0, help="seconds for each order (default: 5)")
     bench.add_argument("--cache", default="0", help="memory for decoded rows: bytes, '4GiB' or 'auto' (default: 0)")
+    bench.add_argument("--cold", action="store_true", help="drop the file from the page cache before each order")
+    bench.add_argument("--io-depth", default="auto", help="reads in flight on slow storage, or 'auto' (default: auto)")
     bench.add_argument("--output", choices=("dense", "csr"), default="dense", help="kind of batches (default: dense)")
     return parser
 
@@ -84,7 +86,8 @@ def _bench(options: argparse.Namespace) -> None:
     from annfeed.dataset import AnnDataset
 
     cache: str | int = int(options.cache) if options.cache.isdigit() else options.cache
-    print(f"{'order':<20}{'cells/s':>12}{'first batch':>14}{'decoded GB':>12}{'cells':>10}")
+    depth: int | Literal["auto"] = "auto" if options.io_depth == "auto" else int(options.io_depth)
+    print(f"{'order':<20}{'cells/s':>12}{'first batch':>14}{'decoded GB':>12}{'waited':>10}{'cells':>10}")
     orders: dict[str, dict[str, Any]] = {
         "file order": {"shuffle": False},
         "block_size='auto'": {"block_size": "auto"},
@@ -92,21 +95,51 @@ def _bench(options: argparse.Namespace) -> None:
         "exact random": {},
     }
     for name, order in orders.items():
+        if options.cold:
+            drop_pages(options.file)
         dataset = AnnDataset(
             options.file,
             elem=options.elem,
             obs_columns=[],
             chunk_size=options.window,
             cache=cache,
+            io_depth=depth,
             output=options.output,
         )
         with dataset:
             loader = dataset.get_optimized_dataloader(options.batch_size, seed=0, **order)
             cells, first, taken = _run(loader, options.seconds)
-            decoded = dataset.stats()["bytes_decoded"] / 1e9
-        print(f"{name:<20}{cells / taken:>12,.0f}{first:>12.2f} s{decoded:>12.2f}{cells:>10,}", flush=True)
+            stats = dataset.stats()
+        decoded, waited = stats["bytes_decoded"] / 1e9, stats["waited_us"] / 1e6
+        shown = f"{cells / taken:>12,.0f}{first:>12.2f} s{decoded:>12.2f}{waited:>8.2f} s{cells:>10,}"
+        print(f"{name:<20}{shown}", flush=True)
     where = f"window {options.window:,}, batch {options.batch_size}, {options.output}, cache {options.cache}"
-    print(f"({where}, page cache as it was)")
+    pages = "the file's pages dropped from the page cache before each order" if options.cold else "page cache as it was"
+    print(f"({where}, io depth {depth}, {pages})")
+
+
+def drop_pages(path: str) -> None:
+    """Drop a file from the page cache, so that it is read from its disk; pages that somebody else has mapped stay.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or the system cannot do it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     drop_pages(file.name)
+    """
+    if not hasattr(os, "posix_fadvise"):
+        raise OSError(f"--cold needs posix_fadvise, which {sys.platform} has not. Leave it out")
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)  # what was not written yet cannot be dropped
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
 
 
 def _rewrite(options: argparse.Namespace) -> None:

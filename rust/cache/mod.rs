@@ -104,6 +104,11 @@ impl RowCache {
         found
     }
 
+    /// Whether a unit is held; counts nothing.
+    pub(crate) fn holds(&self, unit: u64) -> bool {
+        self.lock().held.contains_key(&unit)
+    }
+
     /// How many of the units, given by their numbers of rows, are worth decoding whole because they can be kept.
     pub(crate) fn room_for(&self, unit_rows: impl Iterator<Item = u64>, guess_per_row: u64) -> usize {
         let all = self.lock();

@@ -3,17 +3,20 @@
 use hdf5::plist::dataset_create::{ChunkOpts, Layout};
 use hdf5::{Dataset, File};
 
+use super::btree;
 use super::dtype::number_type;
 use crate::dtype::{Kind, NumType};
 use crate::error::{Error, Place, Result};
+use crate::file::DataFile;
 use crate::filters::Pipeline;
 use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 
 /// Largest decoded chunk: HDF5's own limit before 2.0 (spec IV.A.2.i stores 32 bits).
 const MAX_CHUNK_BYTES: u64 = 1 << 32;
 
-/// Describes `dataset` (found at `place`, in the file of `root`, which has `file_size` bytes).
-pub(super) fn describe(root: &File, dataset: &Dataset, place: &Place, file_size: u64) -> Result<ArrayLayout> {
+/// Describes `dataset` (found at `place` in `root`, which is `file`).
+pub(super) fn describe(root: &File, dataset: &Dataset, place: &Place, file: &DataFile) -> Result<ArrayLayout> {
+    let file_size = file.identity().size;
     let hdf5_failed = |doing: &str, e: &hdf5::Error| damaged(place, doing, e);
     // By number and not by name: an object behind an external link has the name that it has in the other file.
     let number = |l: &hdf5::Location| l.loc_info().map_err(|e| hdf5_failed("its file", &e)).map(|info| info.fileno);
@@ -45,7 +48,7 @@ pub(super) fn describe(root: &File, dataset: &Dataset, place: &Place, file_size:
                 .get_chunk()
                 .map_err(|e| hdf5_failed("the chunk shape", &e))?
                 .ok_or_else(|| place.format("it is chunked but has no chunk shape", "The file is damaged"))?;
-            Storage::Chunked(chunk_grid(dataset, place, &shape, &chunk, size, &plist, file_size)?)
+            Storage::Chunked(chunk_grid(dataset, place, &shape, &chunk, size, &plist, file)?)
         }
         Layout::Compact => return Err(place.unsupported("compact layout")),
         Layout::Virtual => return Err(place.unsupported("virtual layout")),
@@ -80,8 +83,9 @@ fn chunk_grid(
     chunk: &[usize],
     size: u64,
     plist: &hdf5::plist::DatasetCreate,
-    file_size: u64,
+    file: &DataFile,
 ) -> Result<ChunkGrid> {
+    let file_size = file.identity().size;
     let chunk: Vec<u64> = chunk.iter().map(|&n| n as u64).collect();
     let chunk_bytes = checked_product(&chunk, size).filter(|&b| (1..=MAX_CHUNK_BYTES).contains(&b));
     let Some(chunk_bytes) = chunk_bytes.filter(|_| chunk.len() == shape.len()) else {
@@ -102,22 +106,28 @@ fn chunk_grid(
     };
     let mut table = vec![None; total as usize];
     let mut misplaced: Option<Vec<u64>> = None;
-    dataset
-        .chunks_visit(|info| {
-            match position(info.offset, &chunk, &counts) {
-                Some(at) => {
-                    table[at] = Some(Chunk { address: info.addr, size: info.size, mask: info.filter_mask });
-                    0
-                }
-                // A chunk wholly outside the shape is left from before the dataset was shrunk; a chunk off the grid is damage.
-                None if info.offset.iter().zip(&chunk).all(|(&o, &c)| o % c == 0) => 0,
-                None => {
-                    misplaced = Some(info.offset.to_vec());
-                    1
-                }
-            }
-        })
-        .map_err(|e| damaged(place, "the chunk index", &e))?;
+    let mut put = |offset: &[u64], found: Chunk| match position(offset, &chunk, &counts) {
+        Some(at) => {
+            table[at] = Some(found);
+            0
+        }
+        // A chunk wholly outside the shape is a left-over of a shrunk dataset; one off the grid is damage.
+        None if offset.iter().zip(&chunk).all(|(&o, &c)| o % c == 0) => 0,
+        None => {
+            misplaced = Some(offset.to_vec());
+            1
+        }
+    };
+    match address_of(dataset).and_then(|address| btree::chunks(file, address, shape.len(), place)) {
+        Some(entries) => entries.iter().for_each(|(offset, chunk)| {
+            put(offset, *chunk);
+        }),
+        None => dataset
+            .chunks_visit(|info| {
+                put(info.offset, Chunk { address: info.addr, size: info.size, mask: info.filter_mask })
+            })
+            .map_err(|e| damaged(place, "the chunk index", &e))?,
+    }
     if let Some(offset) = misplaced {
         return Err(place.format(format!("a chunk at {offset:?}, off the grid of {chunk:?}"), "The file is damaged"));
     }
@@ -127,6 +137,15 @@ fn chunk_grid(
         }
     }
     Ok(ChunkGrid { chunk, counts, table, pipeline, plain_edges })
+}
+
+/// The address of an object's header.
+pub(super) fn address_of(dataset: &Dataset) -> Option<u64> {
+    // The wrapper keeps it to itself, but shows it: sixteen bytes, of which the first eight are the address.
+    let shown = format!("{:?}", dataset.loc_info().ok()?.token);
+    let bytes = shown.split_once('[')?.1.split_once(']')?.0.split(", ").map(str::parse);
+    let bytes: Vec<u8> = bytes.collect::<std::result::Result<_, _>>().ok()?;
+    bytes.first_chunk().map(|address| u64::from_le_bytes(*address))
 }
 
 fn filter_id(filter: &hdf5::filters::Filter) -> (i32, Vec<u32>) {

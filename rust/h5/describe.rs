@@ -1,4 +1,4 @@
-//! Describes how a matrix is stored, also one that only h5py reads; reads no values except for the checks of [`super::open`].
+//! Describes how a matrix is stored, also one that only h5py reads; reads no values except for the checks of [`super::layout`].
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use hdf5::plist::dataset_create::Layout;
 use hdf5::{Dataset, LocationType};
 
 use super::dtype::number_type;
-use super::open::{COPY_AGAIN, check_readable, locate, open, open_file, shape_attr, text_attr};
+use super::open::{COPY_AGAIN, check_readable, layout, locate, open_file, shape_attr, text_attr};
 use crate::error::{Error, Place, Result};
 use crate::filters::name_of;
 
@@ -49,9 +49,9 @@ pub(crate) struct MatrixFacts {
 /// Describes the matrix `elem` of the file at `path`.
 ///
 /// # Errors
-/// As [`open`], except for matrices that h5py can read.
+/// As [`layout`], except for matrices that h5py can read.
 pub(crate) fn describe(path: &Path, elem: &str) -> Result<MatrixFacts> {
-    let declined = match open(path, elem) {
+    let declined = match layout(path, elem) {
         Ok(_) => None,
         Err(Error::Unsupported { place, reason }) => Some(format!("'{}': {reason}", place.object)),
         Err(other) => return Err(other),

@@ -3,9 +3,10 @@
 //! libhdf5 serialises all calls under one process-wide lock, so it is used only to open a file.
 
 mod array;
+mod btree;
 pub(crate) mod describe;
 mod dtype;
 mod open;
 
-pub use open::open;
-pub(crate) use open::open_array;
+pub use open::layout;
+pub(crate) use open::{open, open_array};

@@ -12,20 +12,22 @@ use hdf5::{Attribute, File, Group, LocationType};
 
 use super::array::describe;
 use crate::error::{Error, Place, Result};
+use crate::file::{DEFAULT_DEPTH, DataFile};
 use crate::layout::{ArrayLayout, MatrixLayout, SparseLayout};
 
 pub(super) const COPY_AGAIN: &str = "Copy or download the file again";
 /// Groups of one level that are searched for suggestions.
 const MAX_GROUPS: usize = 50;
 
-/// Finds the matrix `elem` ("X", "raw/X", "layers/counts", …) in the file at `path`.
+/// Finds the matrix `elem` ("X", "raw/X", "layers/counts", …) in `source`, which libhdf5 opens by its path.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be opened, [`Error::Format`] if it is damaged or not HDF5,
 /// [`Error::Missing`] without such an element, [`Error::Unsupported`] if only h5py can read it.
-pub fn open(path: &Path, elem: &str) -> Result<MatrixLayout> {
+pub(crate) fn open(source: &DataFile, elem: &str) -> Result<MatrixLayout> {
+    let path = source.path();
     let place = Place::new(path.display().to_string(), elem);
-    let size = check_readable(path, &place)?;
+    check_readable(path, &place)?;
     let file = open_file(path, &place)?;
     let found = locate(&file, elem, &place)?;
     let place = place.at(found.clone());
@@ -33,28 +35,37 @@ pub fn open(path: &Path, elem: &str) -> Result<MatrixLayout> {
         .loc_type_by_name(&found)
         .map_err(|e| place.format(format!("HDF5 cannot follow the link ({e})"), COPY_AGAIN))?;
     match kind {
-        LocationType::Dataset => dense(&file, &found, &place, size),
-        LocationType::Group => sparse(&file, &found, &place, size),
+        LocationType::Dataset => dense(&file, &found, &place, source),
+        LocationType::Group => sparse(&file, &found, &place, source),
         _ => Err(place.format("it is neither a group nor a dataset", "Name an element that holds a matrix")),
     }
 }
 
-/// Finds the array at `name`.
+/// Finds the array at `name` of `source`.
 ///
 /// # Errors
 /// As [`open`].
-pub(crate) fn open_array(path: &Path, name: &str) -> Result<ArrayLayout> {
+pub(crate) fn open_array(source: &DataFile, name: &str) -> Result<ArrayLayout> {
+    let path = source.path();
     let place = Place::new(path.display().to_string(), name);
-    let size = check_readable(path, &place)?;
+    check_readable(path, &place)?;
     let file = open_file(path, &place)?;
     let dataset = file.dataset(name);
     let dataset = dataset
         .map_err(|e| place.format(format!("HDF5 cannot open the dataset ({e})"), "Name an array of this file"))?;
-    describe(&file, &dataset, &place, size)
+    describe(&file, &dataset, &place, source)
+}
+
+/// As [`open`], of the local file at `path`.
+///
+/// # Errors
+/// As [`open`].
+pub fn layout(path: &Path, elem: &str) -> Result<MatrixLayout> {
+    open(&DataFile::open(path, DEFAULT_DEPTH)?, elem)
 }
 
 /// Checks that the operating system can read the file: its errors are clearer than those of HDF5.
-pub(super) fn check_readable(path: &Path, place: &Place) -> Result<u64> {
+pub(super) fn check_readable(path: &Path, place: &Place) -> Result<()> {
     let io = |doing: &str, source| Error::Io { file: place.file.clone(), doing: doing.into(), source };
     let meta = std::fs::metadata(path).map_err(|e| io("cannot open the file", e))?;
     if !meta.is_file() {
@@ -65,7 +76,7 @@ pub(super) fn check_readable(path: &Path, place: &Place) -> Result<u64> {
     let mut file = std::fs::File::open(path).map_err(|e| io("cannot open the file", e))?;
     file.read_exact(&mut [0u8; 1])
         .map_err(|_| place.at("/").format("the file is empty, not HDF5", "Give the path of an .h5ad file"))?;
-    Ok(meta.len())
+    Ok(())
 }
 
 pub(super) fn open_file(path: &Path, place: &Place) -> Result<File> {
@@ -192,13 +203,13 @@ fn matrices(file: &File) -> Vec<String> {
     found
 }
 
-fn dense(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLayout> {
+fn dense(file: &File, path: &str, place: &Place, source: &DataFile) -> Result<MatrixLayout> {
     let dataset =
         file.dataset(path).map_err(|e| place.format(format!("HDF5 cannot open the dataset ({e})"), COPY_AGAIN))?;
     if let Some(encoding) = text_attr(&dataset, "encoding-type").filter(|t| t != "array") {
         return Err(not_a_matrix(place, &encoding));
     }
-    let array = describe(file, &dataset, place, size)?;
+    let array = describe(file, &dataset, place, source)?;
     if array.shape.len() != 2 {
         return Err(place.format(
             format!("an array of shape {:?}; expected a matrix of rows and columns", array.shape),
@@ -215,7 +226,7 @@ fn not_a_matrix(place: &Place, encoding: &str) -> Error {
     )
 }
 
-fn sparse(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLayout> {
+fn sparse(file: &File, path: &str, place: &Place, source: &DataFile) -> Result<MatrixLayout> {
     let group = file.group(path).map_err(|e| place.format(format!("HDF5 cannot open the group ({e})"), COPY_AGAIN))?;
     let encoding = text_attr(&group, "encoding-type").or_else(|| text_attr(&group, "h5sparse_format"));
     let rows_first = match encoding.as_deref() {
@@ -235,7 +246,7 @@ fn sparse(file: &File, path: &str, place: &Place, size: u64) -> Result<MatrixLay
         let dataset = group
             .dataset(name)
             .map_err(|e| place.format(format!("the dataset cannot be opened ({e})"), "Write the file again"))?;
-        let array = describe(file, &dataset, &place, size)?;
+        let array = describe(file, &dataset, &place, source)?;
         if array.shape.len() != 1 {
             return Err(place.format(format!("shape {:?}; expected one axis", array.shape), COPY_AGAIN));
         }

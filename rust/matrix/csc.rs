@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::csr::{read_columns, read_indptr};
 use super::row_starts::RowStarts;
-use super::spans::read_spans;
+use super::spans::{extents_of, read_spans};
 use crate::dtype::Kind;
 use crate::error::{Error, Place, Result};
 use crate::file::DataFile;
@@ -153,6 +153,18 @@ fn read_wanted(
     }
     jobs.push(from..wanted.len());
     let kind = layout.data.dtype.kind;
+    // Spans must run forward through the file, so columns out of order are read one group at a time (gaps come first).
+    let groups = |job: &Range<usize>| wanted[job.clone()].chunk_by(|a, b| a < b);
+    let spans_of = |group: &[Option<u32>]| group.iter().map(|&c| span(c)).collect::<Vec<Range<u64>>>();
+    let file = file.fetched(None, || {
+        let mut extents = Vec::new();
+        for group in jobs.iter().flat_map(groups) {
+            let spans = spans_of(group);
+            extents_of(&layout.indices, &spans, &mut extents);
+            extents_of(&layout.data, &spans, &mut extents);
+        }
+        extents
+    });
     workers.run(&jobs, |scratch, job| {
         let mut piece = ColumnRun {
             columns: job.start as u32..job.end as u32,
@@ -160,20 +172,19 @@ fn read_wanted(
             rows: Columns::with_capacity(layout.shape[0], 0),
             values: Values::with_capacity(0),
         };
-        // Spans must be in file order, so columns in another order are read one ascending group at a time (gaps come first).
-        for group in wanted[job.clone()].chunk_by(|a, b| a < b) {
-            let spans: Vec<Range<u64>> = group.iter().map(|&c| span(c)).collect();
+        for group in groups(job) {
+            let spans = spans_of(group);
             let lengths = spans.iter().map(|s| (s.end - s.start) as usize);
             piece.lengths.extend(lengths.clone());
             let total = lengths.sum();
             let rows = Columns::with_capacity(layout.shape[0], total);
-            let rows = read_columns(file, &layout.indices, &spans, rows, layout.shape[0], scratch)?;
+            let rows = read_columns(&file, &layout.indices, &spans, rows, layout.shape[0], scratch)?;
             match (&mut piece.rows, rows) {
                 (Columns::U16(all), Columns::U16(new)) => all.extend(new),
                 (Columns::U32(all), Columns::U32(new)) => all.extend(new),
                 (all, new) => (0..new.len()).for_each(|i| all.push(new.get(i))),
             }
-            read_spans(file, &layout.data, &spans, scratch, &mut |bytes| {
+            read_spans(&file, &layout.data, &spans, scratch, &mut |bytes| {
                 piece.values.append(kind, bytes);
                 Ok(())
             })?;

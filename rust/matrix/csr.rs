@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use super::plan::{jobs, runs};
 use super::row_starts::RowStarts;
-use super::spans::read_spans;
+use super::spans::{extents_of, read_spans};
 use crate::dtype::Kind;
 use crate::error::{Place, Result};
-use crate::file::DataFile;
+use crate::file::{DataFile, Extent, Fetched};
 use crate::layout::{ArrayLayout, SparseLayout};
 use crate::memory::reserve;
 use crate::rows::{Columns, FreeList, RowGroup, Selection, SumTooLarge, Values};
@@ -59,24 +59,44 @@ impl CsrMatrix {
         chunk * MIN_UNIT_ELEMENTS.div_ceil(chunk)
     }
 
+    /// How `rows` are cut into jobs for so many threads.
+    fn jobs(&self, rows: &[u64], threads: usize) -> Vec<Range<usize>> {
+        // Several jobs a thread even out; a cut costs one more prefix of a chunk. A unit is never cut.
+        let even = rows.len().min(self.layout.data.len().div_ceil(self.unit_len()) as usize) / (threads * 8);
+        let most = (MAX_JOB_ELEMENTS / self.unit_len()).min(even as u64);
+        // An even number, for chunks are decoded in pairs.
+        let target = if most > 1 { most & !1 } else { most };
+        jobs(rows, |row| self.unit_of(row), target)
+    }
+
+    /// What of the file is read to decode `rows`, in the order of the jobs.
+    pub(crate) fn extents(&self, rows: &[u64], threads: usize) -> Vec<Extent> {
+        let mut extents = Vec::new();
+        for job in self.jobs(rows, threads) {
+            let spans = self.spans(&rows[job]);
+            extents_of(&self.layout.indices, &spans, &mut extents);
+            extents_of(&self.layout.data, &spans, &mut extents);
+        }
+        extents
+    }
+
+    fn spans(&self, rows: &[u64]) -> Vec<Range<u64>> {
+        runs(rows).into_iter().map(|run| self.starts.start(run.start)..self.starts.start(run.end)).collect()
+    }
+
     /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a row group for each, in memory from `free_list`.
     ///
     /// # Errors
     /// Where the file cannot be read, a chunk is damaged, or a column index is out of range.
     pub(crate) fn row_groups(
         &self,
-        file: &DataFile,
+        file: &Fetched<'_>,
         rows: &[u64],
         selection: Option<&Selection>,
         free_list: Option<&FreeList>,
         workers: &Workers,
     ) -> Result<Vec<(Range<usize>, RowGroup)>> {
-        // Several jobs per thread balance the load; each cut decodes one more prefix of a chunk. A unit is never cut.
-        let even = rows.len().min(self.layout.data.len().div_ceil(self.unit_len()) as usize) / (workers.threads * 8);
-        let most = (MAX_JOB_ELEMENTS / self.unit_len()).min(even as u64);
-        // An even number, because chunks are decoded in pairs.
-        let target = if most > 1 { most & !1 } else { most };
-        let jobs = jobs(rows, |row| self.unit_of(row), target);
+        let jobs = self.jobs(rows, workers.threads);
         let groups = workers
             .run(&jobs, |scratch, job| self.row_group(file, &rows[job.clone()], selection, free_list, scratch))?;
         Ok(jobs.into_iter().zip(groups).collect())
@@ -84,14 +104,13 @@ impl CsrMatrix {
 
     fn row_group(
         &self,
-        file: &DataFile,
+        file: &Fetched<'_>,
         rows: &[u64],
         selection: Option<&Selection>,
         free_list: Option<&FreeList>,
         scratch: &mut Scratch,
     ) -> Result<RowGroup> {
-        let spans: Vec<Range<u64>> =
-            runs(rows).into_iter().map(|run| self.starts.start(run.start)..self.starts.start(run.end)).collect();
+        let spans = self.spans(rows);
         let mut offsets = Vec::with_capacity(rows.len() + 1);
         let mut total = 0usize;
         offsets.push(0);
@@ -126,7 +145,7 @@ impl CsrMatrix {
 /// # Errors
 /// Where the file cannot be read, a chunk is damaged, or an index is out of range.
 pub(crate) fn read_columns(
-    file: &DataFile,
+    file: &Fetched<'_>,
     indices: &ArrayLayout,
     spans: &[Range<u64>],
     mut columns: Columns,
@@ -173,7 +192,10 @@ pub(crate) fn read_indptr(file: &DataFile, indptr: &ArrayLayout, elements: u64, 
     let mut starts: Vec<u64> = Vec::with_capacity(indptr.len() as usize);
     let kind = indptr.dtype.kind;
     let whole = 0..indptr.len();
-    read_spans(file, indptr, std::slice::from_ref(&whole), &mut Scratch::default(), &mut |bytes| {
+    let whole = std::slice::from_ref(&whole);
+    let mut extents = Vec::new();
+    extents_of(indptr, whole, &mut extents);
+    read_spans(&file.fetched(None, || extents), indptr, whole, &mut Scratch::default(), &mut |bytes| {
         append_u64(&mut starts, kind, bytes);
         Ok(())
     })?;

@@ -5,10 +5,10 @@
 
 use std::ops::Range;
 
-use super::plan::{jobs, reads, runs};
+use super::plan::{Read, jobs, reads, runs};
 use super::spans::{damaged_chunk, to_little_endian};
 use crate::error::{Place, Result};
-use crate::file::DataFile;
+use crate::file::{Extent, Fetched};
 use crate::filters::Front;
 use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 use crate::memory::reserve;
@@ -65,22 +65,52 @@ impl DenseMatrix {
         }
     }
 
+    fn jobs(&self, rows: &[u64]) -> Vec<Range<usize>> {
+        let row_bytes = (self.n_cols() * self.layout.dtype.kind.size()).max(1) as u64;
+        let by_rows = (JOB_BYTES / row_bytes).max(1);
+        let job_rows = if self.layout.is_filtered() { self.layout.chunk_rows() } else { by_rows };
+        jobs(rows, |row| row / job_rows, 1)
+    }
+
+    /// What of the file is read to decode `rows`, in the order of the jobs.
+    pub(crate) fn extents(&self, rows: &[u64], selection: Option<&Selection>) -> Vec<Extent> {
+        let mut extents = Vec::new();
+        // Totals need all columns.
+        let selection = selection.filter(|s| s.counted().is_none());
+        self.jobs(rows).into_iter().for_each(|job| self.extents_of(&rows[job], selection, &mut extents));
+        extents
+    }
+
+    /// Adds to `extents` what is read for the rows of one job.
+    pub(crate) fn extents_of(&self, rows: &[u64], selection: Option<&Selection>, extents: &mut Vec<Extent>) {
+        match &self.layout.storage {
+            Storage::Unallocated => {}
+            Storage::Contiguous(address) => {
+                let row_bytes = (self.n_cols() * self.layout.dtype.kind.size()) as u64;
+                let extent = |run: Range<u64>| (address + run.start * row_bytes, (run.end - run.start) * row_bytes);
+                extents.extend(runs(rows).into_iter().map(extent));
+            }
+            Storage::Chunked(grid) => {
+                let tiles = Tiling { layout: &self.layout, grid, selection };
+                let same = |a: &u64, b: &u64| a / grid.chunk[0] == b / grid.chunk[0];
+                rows.chunk_by(same).for_each(|tile_row| tiles.extents(tile_row, extents));
+            }
+        }
+    }
+
     /// Decodes `rows` (sorted, distinct, in range): ranges of them, and a row group for each.
     ///
     /// # Errors
     /// Where the file cannot be read or a chunk is damaged.
     pub(crate) fn row_groups(
         &self,
-        file: &DataFile,
+        file: &Fetched<'_>,
         rows: &[u64],
         selection: Option<&Selection>,
         workers: &Workers,
     ) -> Result<Vec<(Range<usize>, RowGroup)>> {
         let width = selection.map_or(self.n_cols(), Selection::width);
-        let row_bytes = (self.n_cols() * self.layout.dtype.kind.size()).max(1) as u64;
-        let by_rows = (JOB_BYTES / row_bytes).max(1);
-        let job_rows = if self.layout.is_filtered() { self.layout.chunk_rows() } else { by_rows };
-        let jobs = jobs(rows, |row| row / job_rows, 1);
+        let jobs = self.jobs(rows);
         let row_groups = workers.run(&jobs, |scratch, job| {
             let rows = &rows[job.clone()];
             if let (Some(address), None) = (self.direct_address(), selection)
@@ -108,14 +138,14 @@ impl DenseMatrix {
     }
 
     /// Rows of one contiguous run, read straight into a row group; `None` for types without a vector of their own.
-    fn read_whole_rows(&self, file: &DataFile, address: u64, rows: &[u64]) -> Option<Result<Values>> {
+    fn read_whole_rows(&self, file: &Fetched<'_>, address: u64, rows: &[u64]) -> Option<Result<Values>> {
         let kind = self.layout.dtype.kind;
         let row_bytes = self.n_cols() * kind.size();
         let place = Place::new(file.path().display().to_string(), self.layout.name.clone());
         Values::filled_by(kind, rows.len() * self.n_cols(), |mut out| {
             for run in runs(rows) {
                 let (now, rest) = out.split_at_mut((run.end - run.start) as usize * row_bytes);
-                file.read_at(now, address + run.start * row_bytes as u64, &place)?;
+                file.read_into(now, address + run.start * row_bytes as u64, &place)?;
                 out = rest;
             }
             Ok(())
@@ -128,7 +158,7 @@ impl DenseMatrix {
     /// As [`row_groups`](Self::row_groups).
     pub(crate) fn assemble(
         &self,
-        file: &DataFile,
+        file: &Fetched<'_>,
         rows: &[u64],
         selection: Option<&Selection>,
         scratch: &mut Scratch,
@@ -149,7 +179,7 @@ impl DenseMatrix {
                     let target = if selection.is_none() { &mut scratch.rows } else { &mut scratch.chunk };
                     let at = if selection.is_none() { target.len() } else { 0 };
                     target.resize(at + bytes, 0);
-                    file.read_at(&mut target[at..], from, &place)?;
+                    file.read_into(&mut target[at..], from, &place)?;
                     if let Some(selection) = selection {
                         for row in scratch.chunk.chunks_exact(row_bytes.max(1)) {
                             for column in selection.order() {
@@ -162,7 +192,8 @@ impl DenseMatrix {
             }
             Storage::Chunked(grid) => {
                 self.fill(&mut scratch.rows, rows.len(), selection);
-                let tiles = Tiles { file, layout: &self.layout, grid, place: &place, selection, width };
+                let tiling = Tiling { layout: &self.layout, grid, selection };
+                let tiles = Tiles { file, tiling, place: &place, width };
                 let mut at = 0;
                 for tile_row in rows.chunk_by(|a, b| a / grid.chunk[0] == b / grid.chunk[0]) {
                     tiles.row(tile_row, at, scratch)?;
@@ -190,46 +221,44 @@ impl DenseMatrix {
     }
 }
 
-/// The tiles of one row of tiles.
-struct Tiles<'a> {
-    file: &'a DataFile,
+/// A tile's number in its row of tiles, and where it is stored.
+type Tile = (u64, Chunk);
+
+/// How an array is cut into tiles, and which of them are wanted.
+#[derive(Clone, Copy)]
+struct Tiling<'a> {
     layout: &'a ArrayLayout,
     grid: &'a ChunkGrid,
-    place: &'a Place,
     selection: Option<&'a Selection>,
-    width: usize,
 }
 
-impl Tiles<'_> {
-    /// Copies `rows`, all of one row of tiles, to the rows of `scratch.rows` from `at` on.
-    fn row(&self, rows: &[u64], at: usize, scratch: &mut Scratch) -> Result<()> {
-        let tile_row = rows[0] / self.grid.chunk[0];
+impl Tiling<'_> {
+    /// The wanted tiles of a row of tiles that are stored: those to be decoded, and those that lie there as they are.
+    fn wanted(&self, tile_row: u64) -> (Vec<Tile>, Vec<Tile>) {
         let per_row = self.grid.counts[1];
-        reserve::check(self.tile_bytes() as u64, || self.place.clone())?;
-        let wanted: Vec<(u64, Chunk)> = (0..per_row)
+        (0..per_row)
             .filter(|&t| self.is_wanted(t))
             .filter_map(|t| self.grid.table[(tile_row * per_row + t) as usize].map(|c| (t, c)))
-            .collect();
-        let filtered: Vec<&(u64, Chunk)> = wanted.iter().filter(|(t, _)| !self.is_plain(tile_row, *t)).collect();
-        let extents: Vec<(u64, u64)> = filtered.iter().map(|(_, c)| (c.address, c.size)).collect();
-        for read in reads(&extents) {
-            let mut stored = std::mem::take(&mut scratch.stored);
-            reserve::check(read.len, || self.place.clone())?;
-            stored.resize(read.len as usize, 0);
-            self.file.read_at(&mut stored, read.address, self.place)?;
-            for &&(tile, chunk) in &filtered[read.extents.clone()] {
-                let from = (chunk.address - read.address) as usize;
-                let stored = &stored[from..from + chunk.size as usize];
-                self.decode((tile_row, tile), rows[rows.len() - 1], &chunk, stored, scratch)?;
-                self.copy(tile_row, tile, rows, at, scratch);
-            }
-            scratch.stored = stored;
+            .partition(|(t, _)| !self.is_plain(tile_row, *t))
+    }
+
+    /// What is read for `rows`, all of one row of tiles.
+    fn extents(&self, rows: &[u64], extents: &mut Vec<Extent>) {
+        let tile_row = rows[0] / self.grid.chunk[0];
+        let (filtered, plain) = self.wanted(tile_row);
+        extents.extend(tile_reads(&filtered).iter().map(|read| (read.address, read.len)));
+        for (_, chunk) in plain {
+            let rows = self.plain_rows(tile_row, rows);
+            extents.extend(rows.map(|at| (chunk.address + at.start as u64, (at.end - at.start) as u64)));
         }
-        for (tile, chunk) in wanted.iter().filter(|(t, _)| self.is_plain(tile_row, *t)) {
-            self.read_plain(tile_row, *tile, chunk, rows, scratch)?;
-            self.copy(tile_row, *tile, rows, at, scratch);
-        }
-        Ok(())
+    }
+
+    /// Where runs of wanted rows lie in a tile that is stored as it is, in bytes.
+    fn plain_rows(&self, tile_row: u64, rows: &[u64]) -> impl Iterator<Item = Range<usize>> {
+        let row_bytes = self.grid.chunk[1] as usize * self.layout.dtype.kind.size();
+        let first = tile_row * self.grid.chunk[0];
+        let place = move |row: u64| (row - first) as usize * row_bytes;
+        runs(rows).into_iter().map(move |run| place(run.start)..place(run.end))
     }
 
     fn columns(&self, tile: u64) -> Range<u64> {
@@ -249,6 +278,44 @@ impl Tiles<'_> {
     fn tile_bytes(&self) -> usize {
         (self.grid.chunk[0] * self.grid.chunk[1]) as usize * self.layout.dtype.kind.size()
     }
+}
+
+fn tile_reads(tiles: &[Tile]) -> Vec<Read> {
+    reads(&tiles.iter().map(|(_, c)| (c.address, c.size)).collect::<Vec<_>>())
+}
+
+/// The tiles of one row of tiles.
+struct Tiles<'a> {
+    file: &'a Fetched<'a>,
+    tiling: Tiling<'a>,
+    place: &'a Place,
+    width: usize,
+}
+
+impl Tiles<'_> {
+    /// Copies `rows`, all of one row of tiles, to the rows of `scratch.rows` from `at` on.
+    fn row(&self, rows: &[u64], at: usize, scratch: &mut Scratch) -> Result<()> {
+        let tile_row = rows[0] / self.tiling.grid.chunk[0];
+        reserve::check(self.tiling.tile_bytes() as u64, || self.place.clone())?;
+        let (filtered, plain) = self.tiling.wanted(tile_row);
+        for read in tile_reads(&filtered) {
+            let mut stored = std::mem::take(&mut scratch.stored);
+            reserve::check(read.len, || self.place.clone())?;
+            self.file.read(&mut stored, read.address, read.len, self.place)?;
+            for &(tile, chunk) in &filtered[read.extents.clone()] {
+                let from = (chunk.address - read.address) as usize;
+                let stored = &stored[from..from + chunk.size as usize];
+                self.decode((tile_row, tile), rows[rows.len() - 1], &chunk, stored, scratch)?;
+                self.copy(tile_row, tile, rows, at, scratch);
+            }
+            scratch.stored = stored;
+        }
+        for (tile, chunk) in &plain {
+            self.read_plain(tile_row, *tile, chunk, rows, scratch)?;
+            self.copy(tile_row, *tile, rows, at, scratch);
+        }
+        Ok(())
+    }
 
     /// Decodes the rows of a tile up to row `last` of the matrix into `scratch.chunk`.
     fn decode(
@@ -259,11 +326,12 @@ impl Tiles<'_> {
         stored: &[u8],
         scratch: &mut Scratch,
     ) -> Result<()> {
-        let len = self.tile_bytes();
-        let wanted = len / self.grid.chunk[0] as usize * (last - tile_row * self.grid.chunk[0] + 1) as usize;
+        let len = self.tiling.tile_bytes();
+        let wanted =
+            len / self.tiling.grid.chunk[0] as usize * (last - tile_row * self.tiling.grid.chunk[0] + 1) as usize;
         let Scratch { decoder, chunk: out, .. } = scratch;
         let front = Front { stored, mask: chunk.mask, wanted, out };
-        let decoded = self.grid.pipeline.decode_front(decoder, len, front);
+        let decoded = self.tiling.grid.pipeline.decode_front(decoder, len, front);
         let decoded =
             decoded.map_err(|e| damaged_chunk(self.place, &tile_name(tile_row, tile), chunk, &e.to_string()))?;
         self.file.count_decoded(decoded);
@@ -272,31 +340,28 @@ impl Tiles<'_> {
 
     /// Reads only the runs of wanted rows, to their places in the tile.
     fn read_plain(&self, tile_row: u64, tile: u64, chunk: &Chunk, rows: &[u64], scratch: &mut Scratch) -> Result<()> {
-        let bytes = self.tile_bytes();
+        let bytes = self.tiling.tile_bytes();
         if chunk.size != bytes as u64 {
             let reason = format!("{} bytes; expected {bytes}", chunk.size);
             return Err(damaged_chunk(self.place, &tile_name(tile_row, tile), chunk, &reason));
         }
         scratch.chunk.resize(bytes, 0);
-        let row_bytes = self.grid.chunk[1] as usize * self.layout.dtype.kind.size();
-        for run in runs(rows) {
-            let first = (run.start - tile_row * self.grid.chunk[0]) as usize * row_bytes;
-            let last = (run.end - tile_row * self.grid.chunk[0]) as usize * row_bytes;
-            self.file.read_at(&mut scratch.chunk[first..last], chunk.address + first as u64, self.place)?;
-        }
-        Ok(())
+        self.tiling.plain_rows(tile_row, rows).try_for_each(|at| {
+            let address = chunk.address + at.start as u64;
+            self.file.read_into(&mut scratch.chunk[at], address, self.place)
+        })
     }
 
     /// From the tile in `scratch.chunk` to its place in `scratch.rows`.
     fn copy(&self, tile_row: u64, tile: u64, rows: &[u64], at: usize, scratch: &mut Scratch) {
-        let size = self.layout.dtype.kind.size();
-        let (columns, chunk_cols) = (self.columns(tile), self.grid.chunk[1] as usize);
-        let wanted: Option<Vec<(usize, usize)>> = self.selection.map(|s| {
+        let size = self.tiling.layout.dtype.kind.size();
+        let (columns, chunk_cols) = (self.tiling.columns(tile), self.tiling.grid.chunk[1] as usize);
+        let wanted: Option<Vec<(usize, usize)>> = self.tiling.selection.map(|s| {
             let places = columns.clone().enumerate();
             places.filter_map(|(from, c)| s.place(c as u32).map(|to| (from * size, to as usize * size))).collect()
         });
         for (i, &row) in rows.iter().enumerate() {
-            let from = (row - tile_row * self.grid.chunk[0]) as usize * chunk_cols * size;
+            let from = (row - tile_row * self.tiling.grid.chunk[0]) as usize * chunk_cols * size;
             let to = (at + i) * self.width * size;
             if let Some(pairs) = &wanted {
                 for &(a, b) in pairs {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::dtype::NumType;
 use crate::error::{Place, Result};
-use crate::file::DataFile;
-use crate::threads::team::share_rows;
+use crate::file::{DataFile, Fetched};
+use crate::threads::team::{rows_of_piece, share_rows};
 
 /// Most bytes that the system is asked to read ahead: more might replace pages that are needed sooner.
 const MAX_ADVISED: u64 = 256 << 20;
@@ -68,17 +68,25 @@ impl DirectRows {
             return Ok(());
         }
         self.file.check_unchanged()?;
-        let read = |rows: &[i64], out: &mut [u8]| self.read_piece(rows, out);
+        let file = self.file.fetched(None, || {
+            let runs = positions.chunks(rows_of_piece(self.row_bytes())).flat_map(|piece| self.runs_at(piece));
+            runs.map(|(address, rows)| (address, (rows * self.row_bytes()) as u64)).collect()
+        });
+        let read = |rows: &[i64], out: &mut [u8]| self.read_piece(&file, rows, out);
         share_rows(threads, positions, out, self.row_bytes(), read).into_iter().collect()
     }
 
-    fn read_piece(&self, positions: &[i64], mut out: &mut [u8]) -> Result<()> {
-        for (address, rows) in self.runs(positions.iter().map(|&p| p as usize)) {
+    fn read_piece(&self, file: &Fetched<'_>, positions: &[i64], mut out: &mut [u8]) -> Result<()> {
+        for (address, rows) in self.runs_at(positions) {
             let (now, rest) = out.split_at_mut(rows * self.row_bytes());
-            self.file.read_at(now, address, &self.place)?;
+            file.read_into(now, address, &self.place)?;
             out = rest;
         }
         Ok(())
+    }
+
+    fn runs_at(&self, positions: &[i64]) -> impl Iterator<Item = (u64, usize)> {
+        self.runs(positions.iter().map(|&p| p as usize))
     }
 
     /// Runs of rows that follow each other in the file: the address of the first, and the number of rows.

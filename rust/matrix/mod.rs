@@ -1,8 +1,9 @@
 //! A matrix on disk: sorted rows in, [`DecodedRows`] out; or [`DirectRows`], which need no decoding.
 //!
-//! `plan` and `row_starts` are arithmetic; `spans` decodes one-dimensional arrays; `csr`, `csc` and `dense` are the formats.
-//! Opening files, the cache and threads are in rooms below.
+//! `plan` and `row_starts` are arithmetic; `spans` decodes one-dimensional arrays; `csr`, `csc` and `dense` are the formats, two
+//! of them by rows (`by_rows`). Opening files, the cache and threads are in rooms below.
 
+pub(crate) mod by_rows;
 pub(crate) mod csc;
 pub(crate) mod csr;
 pub(crate) mod dense;
@@ -10,24 +11,27 @@ pub(crate) mod direct;
 pub mod plan;
 pub(crate) mod row_starts;
 pub(crate) mod spans;
+mod wanted;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
-use crate::cache::read::{self, DecodeUnits};
+use crate::cache::read;
 use crate::cache::{Budget, CacheKey, RowCache};
 use crate::error::{Error, Place, Result};
-use crate::file::DataFile;
+use crate::file::{Asked, ByteSource, DataFile};
 use crate::layout::MatrixLayout;
 use crate::memory::reserve;
-use crate::rows::{Counted, DecodedRows, FreeList, RowGroup, Selection};
+use crate::rows::{DecodedRows, FreeList, RowGroup, Selection};
 use crate::threads::jobs::Workers;
+use by_rows::ByRows;
 use csc::CscMatrix;
 use csr::CsrMatrix;
 use dense::DenseMatrix;
 use direct::DirectRows;
+pub use wanted::Wanted;
 
 /// A matrix in an open file.
 #[derive(Debug)]
@@ -59,39 +63,6 @@ impl Converted {
     }
 }
 
-/// Which columns of a matrix are wanted.
-#[derive(Clone, Copy, Debug)]
-pub enum Wanted<'a> {
-    /// All columns.
-    All,
-    /// These, in this order, with [`Selection::MISSING`] for columns that the matrix lacks.
-    Columns(&'a [i64]),
-    /// These, and the sums of rows.
-    ColumnsAndTotals {
-        /// As above.
-        columns: &'a [i64],
-        /// The columns of the sums; `None` for all.
-        over: Option<&'a [i64]>,
-    },
-}
-
-impl Wanted<'_> {
-    /// The selection among `n_cols` columns.
-    ///
-    /// # Errors
-    /// The first column that does not exist or is repeated.
-    pub(crate) fn selection(self, n_cols: u64) -> std::result::Result<Option<Selection>, i64> {
-        Ok(match self {
-            Self::All => None,
-            Self::Columns(columns) => Some(Selection::new(columns, n_cols)?),
-            Self::ColumnsAndTotals { columns, over } => {
-                let counted = over.map_or(Ok(Counted::ALL), |over| Counted::new(over, n_cols))?;
-                Some(Selection::new(columns, n_cols)?.with_totals(counted))
-            }
-        })
-    }
-}
-
 /// The facts of an opened matrix; plain data, shared with reopened matrices.
 #[derive(Debug)]
 struct Opened {
@@ -103,9 +74,8 @@ struct Opened {
 
 #[derive(Debug)]
 enum Format {
-    Csr(CsrMatrix),
+    Rows(ByRows),
     Csc(CscMatrix),
-    Dense(DenseMatrix),
     /// No rows or no columns: nothing to read.
     Empty(MatrixLayout),
 }
@@ -113,17 +83,37 @@ enum Format {
 impl Matrix {
     /// Opens the matrix `elem` of the file at `path`, to read the `wanted` columns.
     ///
-    /// `budget` limits the memory of a CSC matrix, and of cached rows.
+    /// `budget` bounds what a CSC matrix may take in memory, and what is kept of decoded rows. `io_depth` reads are in flight
+    /// where they are waited for; with 0, every thread reads what it decodes.
     ///
     /// # Errors
     /// See [`crate::h5::open`], [`CsrMatrix::new`], [`CscMatrix::new`]; [`Error::Format`] for columns that are not there.
-    pub fn open(path: &Path, elem: &str, wanted: Wanted<'_>, budget: &Arc<Budget>) -> Result<Self> {
-        let file = Arc::new(DataFile::open(path)?);
-        let layout = crate::h5::open(path, elem)?;
-        // The path may have become another file between the two openings.
+    pub fn open(path: &Path, elem: &str, wanted: Wanted<'_>, budget: &Arc<Budget>, io_depth: usize) -> Result<Self> {
+        Self::in_file(DataFile::open(path, io_depth)?, elem, wanted, budget)
+    }
+
+    /// As `open`, of the file that `source` reads; its layout is found at its path.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_from(
+        source: Box<dyn ByteSource>,
+        elem: &str,
+        wanted: Wanted<'_>,
+        budget: &Arc<Budget>,
+        io_depth: usize,
+    ) -> Result<Self> {
+        Self::in_file(DataFile::of(source, io_depth), elem, wanted, budget)
+    }
+
+    fn in_file(file: DataFile, elem: &str, wanted: Wanted<'_>, budget: &Arc<Budget>) -> Result<Self> {
+        let file = Arc::new(file);
+        let layout = crate::h5::open(&file, elem)?;
+        file.count_anew();
+        // Between the two openings the path may have come to name another file.
         file.check_unchanged()?;
         let shape = layout.shape();
-        let place = Place::new(path.display().to_string(), elem);
+        let place = Place::new(file.path().display().to_string(), elem);
         if !matches!(wanted, Wanted::All) {
             reserve::check(shape[1].saturating_mul(5), || place.clone())?;
         }
@@ -135,9 +125,9 @@ impl Matrix {
         })?;
         let format = match layout {
             layout if shape.contains(&0) => Format::Empty(layout),
-            MatrixLayout::Csr(layout) => Format::Csr(CsrMatrix::new(&file, layout)?),
+            MatrixLayout::Csr(layout) => Format::Rows(ByRows::Csr(Box::new(CsrMatrix::new(&file, layout)?))),
             MatrixLayout::Csc(layout) => Format::Csc(CscMatrix::new(&file, layout, selection.as_ref(), budget.most())?),
-            MatrixLayout::Dense(layout) => Format::Dense(DenseMatrix::new(layout)),
+            MatrixLayout::Dense(layout) => Format::Rows(ByRows::Dense(Box::new(DenseMatrix::new(layout)))),
         };
         let opened = Arc::new(Opened { elem: elem.to_owned(), shape, selection, format });
         let cache = opened.cache(&file, budget);
@@ -151,8 +141,8 @@ impl Matrix {
     /// [`Error::Io`], or [`Error::Stale`] if the path is another file now.
     pub fn reopen(&self, budget: &Arc<Budget>) -> Result<Self> {
         self.file.check_unchanged()?;
-        let file = Arc::new(DataFile::open(self.file.path())?);
-        // Not the cache of the parent process: its lock may be held by a thread that does not exist here.
+        let file = Arc::new(DataFile::open(self.file.path(), self.file.depth())?);
+        // The cache of the process that was forked stays untouched: a thread that is not here may hold its lock.
         let cache = self.opened.cache(&file, budget);
         let columns = Converted { rows: Mutex::new(self.columns.get()), done: AtomicU64::new(0) };
         let (opened, budget) = (Arc::clone(&self.opened), Arc::clone(budget));
@@ -208,17 +198,10 @@ impl Matrix {
     /// First row of each decode unit; `None` if any row can be read by itself.
     #[must_use]
     pub(crate) fn unit_starts(&self) -> Option<Vec<u64>> {
-        let mut starts = Vec::new();
-        let mut row = 0;
-        while row < self.opened.shape[0] {
-            starts.push(row);
-            row = match &self.opened.format {
-                Format::Csr(m) if m.layout().is_filtered() => m.unit_rows(m.unit_of(row)).end,
-                Format::Dense(m) if m.layout().is_filtered() => m.unit_rows(m.unit_of(row)).end,
-                _ => return None,
-            };
+        match &self.opened.format {
+            Format::Rows(m) => m.unit_starts(self.opened.shape[0]),
+            _ => None,
         }
-        Some(starts)
     }
 
     /// Rows and columns in the file.
@@ -243,9 +226,8 @@ impl Matrix {
     #[must_use]
     pub fn format(&self) -> &'static str {
         match &self.opened.format {
-            Format::Csr(_) => "csr",
+            Format::Rows(m) => m.format(),
             Format::Csc(_) => "csc",
-            Format::Dense(_) => "dense",
             Format::Empty(layout) => layout.format(),
         }
     }
@@ -254,9 +236,8 @@ impl Matrix {
     #[must_use]
     pub(crate) fn values(&self) -> &crate::layout::ArrayLayout {
         match &self.opened.format {
-            Format::Csr(m) => &m.layout().data,
+            Format::Rows(m) => m.values(),
             Format::Csc(m) => &m.layout().data,
-            Format::Dense(m) => m.layout(),
             Format::Empty(layout) => layout.values(),
         }
     }
@@ -270,8 +251,8 @@ impl Matrix {
     /// The layout of rows that batches only copy, and the address of the first.
     fn direct_layout(&self) -> Option<(&crate::layout::ArrayLayout, u64)> {
         match &self.opened.format {
-            Format::Dense(m) if self.opened.selection.is_none() => {
-                m.direct_address().map(|address| (m.layout(), address))
+            Format::Rows(m) if self.opened.selection.is_none() => {
+                m.direct_address().map(|address| (m.values(), address))
             }
             _ => None,
         }
@@ -328,31 +309,44 @@ impl Matrix {
                 let (n_cols, kind) = (opened.shape[1] as usize, crate::dtype::Kind::U8);
                 decoded.push_group(Arc::new(RowGroup::from_rows(kind, &[], rows.len(), n_cols, selection)));
             }
-            Format::Csr(m) => self.read_units(
-                &DecodeUnits {
-                    unit_of: &|row| m.unit_of(row),
-                    unit_rows: &|unit| m.unit_rows(unit),
-                    decode: &|rows| m.row_groups(&self.file, rows, selection, free_list.as_deref(), workers),
-                    guess_per_row: 16 + m.layout().data.len() / opened.shape[0] * 4,
-                },
-                rows,
-                &mut decoded,
-            )?,
-            Format::Dense(m) => self.read_units(
-                &DecodeUnits {
-                    unit_of: &|row| m.unit_of(row),
-                    unit_rows: &|unit| m.unit_rows(unit),
-                    decode: &|rows| m.row_groups(&self.file, rows, selection, workers),
-                    guess_per_row: (width * m.layout().dtype.kind.size()) as u64,
-                },
-                rows,
-                &mut decoded,
-            )?,
+            Format::Rows(m) => {
+                let before = self.file.asked_for(rows);
+                let free_list = free_list.as_deref();
+                let decode =
+                    |rows: &[u64]| m.row_groups(&self.file, rows, before.clone(), selection, free_list, workers);
+                match &self.cache {
+                    Some(cache) => read::read(cache, &m.units(opened.shape[0], width), &decode, rows, &mut decoded)?,
+                    None => decode(rows)?.into_iter().for_each(|(_, group)| decoded.push_group(Arc::new(group))),
+                }
+            }
         }
         Ok(decoded)
     }
 
-    /// The free list that the decoded rows of this matrix share.
+    /// Asks for the bytes of `rows` (sorted and distinct), which so many threads will decode later: by [`Matrix::read`], while
+    /// what this gives is held. `None` where reads are not waited for.
+    ///
+    /// # Errors
+    /// [`Error::RowOutOfRange`].
+    pub fn ask(&self, rows: &[u64], threads: usize) -> Result<Option<Arc<Asked>>> {
+        self.check_rows(rows)?;
+        let opened = &*self.opened;
+        let Format::Rows(m) = &opened.format else { return Ok(None) };
+        let selection = opened.selection.as_ref();
+        Ok(self.file.ask(rows, || {
+            let extents = |rows: &[u64]| m.extents(rows, selection, threads);
+            let width = selection.map_or(opened.shape[1] as usize, Selection::width);
+            match &self.cache {
+                Some(cache) => {
+                    let missing = read::missing(cache, &m.units(opened.shape[0], width), rows);
+                    missing.iter().flat_map(|rows| extents(rows)).collect()
+                }
+                None => extents(rows),
+            }
+        }))
+    }
+
+    /// The free list that the decoded rows of this matrix share, while there are any.
     fn free_list(&self) -> Arc<FreeList> {
         let mut shared = self.free_list.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
@@ -361,23 +355,12 @@ impl Matrix {
             new
         })
     }
-
-    fn read_units(&self, units: &DecodeUnits, rows: &[u64], decoded: &mut DecodedRows) -> Result<()> {
-        if let Some(cache) = &self.cache {
-            return read::read(cache, units, rows, decoded);
-        }
-        for (_, group) in (units.decode)(rows)? {
-            decoded.push_group(Arc::new(group));
-        }
-        Ok(())
-    }
 }
 
 impl Opened {
     fn cache(&self, file: &DataFile, budget: &Arc<Budget>) -> Option<Arc<RowCache>> {
         let filtered = match &self.format {
-            Format::Csr(m) => m.layout().is_filtered(),
-            Format::Dense(m) => m.layout().is_filtered(),
+            Format::Rows(m) => m.is_filtered(),
             Format::Csc(_) | Format::Empty(_) => false,
         };
         let key = || CacheKey {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::plan::{Piece, Read, pieces, reads};
 use crate::dtype::NumType;
 use crate::error::{Place, Result};
-use crate::file::DataFile;
+use crate::file::{Extent, Fetched};
 use crate::filters::Front;
 use crate::layout::{ArrayLayout, Chunk, ChunkGrid, Storage};
 use crate::memory::reserve;
@@ -24,7 +24,7 @@ pub(crate) type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 /// # Errors
 /// If the file cannot be read, a chunk cannot be decoded, or `sink` fails.
 pub(crate) fn read_spans(
-    file: &DataFile,
+    file: &Fetched<'_>,
     array: &ArrayLayout,
     spans: &[Range<u64>],
     scratch: &mut Scratch,
@@ -39,6 +39,24 @@ pub(crate) fn read_spans(
         Storage::Chunked(grid) => {
             let pieces = pieces(spans, grid.chunk[0]);
             Chunks { file, array, grid, place: &place }.read(&pieces, scratch, sink)
+        }
+    }
+}
+
+/// Adds to `extents` what [`read_spans`] reads for these spans.
+pub(crate) fn extents_of(array: &ArrayLayout, spans: &[Range<u64>], extents: &mut Vec<Extent>) {
+    let size = array.dtype.kind.size() as u64;
+    match &array.storage {
+        Storage::Unallocated => {}
+        Storage::Contiguous(address) => extents.extend(spans.iter().flat_map(|span| steps(*address, size, span))),
+        Storage::Chunked(grid) => {
+            let pieces = pieces(spans, grid.chunk[0]);
+            let groups: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.chunk == b.chunk).collect();
+            extents.extend(filtered_reads(array, grid, &groups).iter().map(|read| (read.address, read.len)));
+            for group in groups.iter().filter(|group| filtered(array, grid, group[0].chunk).is_none()) {
+                let Some(chunk) = grid.table.get(group[0].chunk as usize).copied().flatten() else { continue };
+                extents.extend(group.iter().flat_map(|p| steps(chunk.address, size, &(p.from..p.to))));
+            }
         }
     }
 }
@@ -59,8 +77,14 @@ fn fill(element: &[u8], dtype: NumType, n: u64, sink: &mut Sink<'_>) -> Result<(
     Ok(())
 }
 
+/// What is read at a time of elements of `size` bytes, of which the first lies at `address`.
+fn steps(address: u64, size: u64, span: &Range<u64>) -> impl Iterator<Item = Extent> + use<> {
+    let (from, end) = (address + span.start * size, address + span.end * size);
+    (from..end).step_by(STEP as usize).map(move |at| (at, STEP.min(end - at)))
+}
+
 fn read_plain(
-    file: &DataFile,
+    file: &Fetched<'_>,
     dtype: NumType,
     address: u64,
     span: &Range<u64>,
@@ -68,17 +92,11 @@ fn read_plain(
     buffer: &mut Vec<u8>,
     sink: &mut Sink<'_>,
 ) -> Result<()> {
-    let size = dtype.kind.size() as u64;
-    let (mut at, end) = (address + span.start * size, address + span.end * size);
-    while at < end {
-        let now = (end - at).min(STEP);
-        buffer.resize(now as usize, 0);
-        file.read_at(buffer, at, place)?;
+    steps(address, dtype.kind.size() as u64, span).try_for_each(|(at, len)| {
+        file.read(buffer, at, len, place)?;
         to_little_endian(buffer, dtype);
-        sink(buffer)?;
-        at += now;
-    }
-    Ok(())
+        sink(buffer)
+    })
 }
 
 /// Turns stored elements into little-endian ones.
@@ -90,7 +108,7 @@ pub(crate) fn to_little_endian(bytes: &mut [u8], dtype: NumType) {
 
 /// Consecutive chunks of one array.
 struct Chunks<'a> {
-    file: &'a DataFile,
+    file: &'a Fetched<'a>,
     array: &'a ArrayLayout,
     grid: &'a ChunkGrid,
     place: &'a Place,
@@ -99,9 +117,8 @@ struct Chunks<'a> {
 impl Chunks<'_> {
     fn read(&self, pieces: &[Piece], scratch: &mut Scratch, sink: &mut Sink<'_>) -> Result<()> {
         let groups: Vec<&[Piece]> = pieces.chunk_by(|a, b| a.chunk == b.chunk).collect();
-        let to_decode = || groups.iter().filter_map(|group| self.filtered(group[0].chunk));
-        let extents: Vec<(u64, u64)> = to_decode().map(|chunk| (chunk.address, chunk.size)).collect();
-        let mut stored = Stored { reads: reads(&extents), loaded: [None; 2], next: 0, latest: 0 };
+        let reads = filtered_reads(self.array, self.grid, &groups);
+        let mut stored = Stored { reads, loaded: [None; 2], next: 0, latest: 0 };
         // Chunks to decode come in pairs, other chunks alone.
         let is_filtered = |group: &[Piece]| self.filtered(group[0].chunk).is_some();
         for run in groups.chunk_by(|a, b| is_filtered(a) && is_filtered(b)) {
@@ -178,17 +195,27 @@ impl Chunks<'_> {
         Ok(())
     }
 
-    /// The chunk, if it is allocated and has to be decoded.
     fn filtered(&self, index: u64) -> Option<Chunk> {
-        let chunk = self.grid.table.get(index as usize).copied().flatten()?;
-        let is_edge = (index + 1) * self.grid.chunk[0] > self.array.shape[0];
-        let plain = self.grid.pipeline.is_empty() || (self.grid.plain_edges && is_edge);
-        (!plain).then_some(chunk)
+        filtered(self.array, self.grid, index)
     }
 
     fn damaged(&self, index: u64, chunk: &Chunk, reason: &str) -> crate::error::Error {
         damaged_chunk(self.place, &format!("chunk {index}"), chunk, reason)
     }
+}
+
+/// The chunk, if it is allocated and has to be decoded.
+fn filtered(array: &ArrayLayout, grid: &ChunkGrid, index: u64) -> Option<Chunk> {
+    let chunk = grid.table.get(index as usize).copied().flatten()?;
+    let is_edge = (index + 1) * grid.chunk[0] > array.shape[0];
+    let plain = grid.pipeline.is_empty() || (grid.plain_edges && is_edge);
+    (!plain).then_some(chunk)
+}
+
+/// The reads that cover those chunks of `groups` that have to be decoded.
+fn filtered_reads(array: &ArrayLayout, grid: &ChunkGrid, groups: &[&[Piece]]) -> Vec<Read> {
+    let to_decode = groups.iter().filter_map(|group| filtered(array, grid, group[0].chunk));
+    reads(&to_decode.map(|chunk| (chunk.address, chunk.size)).collect::<Vec<_>>())
 }
 
 /// Bytes of chunks as stored, read a few chunks at a time into two buffers: two chunks that are decoded together may come
@@ -208,7 +235,7 @@ impl Stored {
     fn locate(
         &mut self,
         chunk: &Chunk,
-        file: &DataFile,
+        file: &Fetched<'_>,
         place: &Place,
         scratch: &mut Scratch,
     ) -> Result<(usize, usize)> {
@@ -220,8 +247,7 @@ impl Stored {
             self.loaded[self.latest] = None;
             let buffer = if self.latest == 0 { &mut scratch.stored } else { &mut scratch.second.0 };
             reserve::check(bytes.len, || place.clone())?;
-            buffer.resize(bytes.len as usize, 0);
-            file.read_at(buffer, bytes.address, place)?;
+            file.read(buffer, bytes.address, bytes.len, place)?;
             self.loaded[self.latest] = Some(read);
         }
         Ok((self.latest, (chunk.address - bytes.address) as usize))

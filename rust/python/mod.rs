@@ -5,6 +5,7 @@
 // pyo3 hands arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
+mod asked;
 mod batch;
 mod budget;
 mod buffers;
@@ -23,6 +24,8 @@ use pyo3::prelude::pymodule;
 /// Reads row batches from `.h5ad` matrices without the GIL; used by `annfeed.sources.file`.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::asked::Asked;
     #[pymodule_export]
     use super::budget::Budget;
     #[pymodule_export]

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use super::asked::Asked;
 use super::budget::Budget;
 use super::cancel::{Cancel, interruptible};
 use super::direct::DirectRows;
@@ -14,6 +15,7 @@ use super::errors::to_python;
 use super::gil::outside;
 use super::rows::{DecodedRows, wanted};
 use crate::cache::RowCache;
+use crate::file::DEFAULT_DEPTH;
 use crate::h5::describe::describe;
 use crate::matrix::Matrix;
 use crate::matrix::csc::memory_needed;
@@ -27,7 +29,7 @@ pub(crate) struct Reader {
 #[pymethods]
 impl Reader {
     #[new]
-    #[pyo3(signature = (path, elem, *, columns=None, totals=false, total_over=None, budget=None, threads=1))]
+    #[pyo3(signature = (path, elem, *, columns=None, totals=false, total_over=None, budget=None, threads=1, io_depth=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         py: Python<'_>,
@@ -38,13 +40,15 @@ impl Reader {
         total_over: Option<PyReadonlyArray1<'_, i64>>,
         budget: Option<&Budget>,
         threads: usize,
+        io_depth: Option<usize>,
     ) -> PyResult<Self> {
         let budget = Budget::of(budget);
         let owned =
             |array: Option<PyReadonlyArray1<'_, i64>>| array.map(|a| a.as_slice().map(<[i64]>::to_vec)).transpose();
         let (columns, over) = (owned(columns)?, owned(total_over)?);
         let wanted = wanted(columns.as_deref(), totals, over.as_deref());
-        interruptible(py, threads, None, None, |_| Matrix::open(&path, elem, wanted, &budget))
+        let io_depth = io_depth.unwrap_or(DEFAULT_DEPTH);
+        interruptible(py, threads, None, None, |_| Matrix::open(&path, elem, wanted, &budget, io_depth))
             .map(|matrix| Self { matrix })
     }
 
@@ -82,10 +86,18 @@ impl Reader {
         (id.device, id.inode, id.size, id.modified_ns)
     }
 
-    /// Bytes read from the file so far.
+    /// Bytes read from the file so far, those of them that were read ahead, how often threads that decode waited for bytes, and
+    /// for how many microseconds.
     #[getter]
-    fn bytes_read(&self) -> u64 {
-        self.matrix.file().bytes_read()
+    fn read_stats(&self) -> (u64, u64, u64, u64) {
+        let stats = self.matrix.file().read_stats();
+        (stats.bytes, stats.ahead, stats.waits, stats.waited.as_micros() as u64)
+    }
+
+    /// Whether reads are waited for, so that bytes are worth asking for before they are wanted.
+    #[getter]
+    fn waits(&self) -> bool {
+        self.matrix.file().waits()
     }
 
     /// Bytes that came out of filters so far.
@@ -180,7 +192,16 @@ impl Reader {
         Ok(dict)
     }
 
-    /// Decodes `rows` (int64, sorted, distinct); once `cancel` is set, it gives up with `KeyboardInterrupt`.
+    /// Asks for the bytes of `rows` (int64, sorted, distinct), which `read` will decode with so many threads: while what this
+    /// returns is kept, they are read. None where reads are not waited for.
+    #[pyo3(signature = (rows, threads=1))]
+    fn ask(&self, py: Python<'_>, rows: PyReadonlyArray1<'_, i64>, threads: usize) -> PyResult<Option<Asked>> {
+        let rows = checked(&rows)?;
+        let asked = outside(py, || self.matrix.ask(rows, threads.max(1))).map_err(|e| to_python(py, e))?;
+        Ok(asked.map(Asked::new))
+    }
+
+    /// Decodes `rows` (int64, sorted, distinct) into a block; once `cancel` is set, it gives up with `KeyboardInterrupt`.
     #[pyo3(signature = (rows, threads=1, cancel=None))]
     fn read(
         &self,

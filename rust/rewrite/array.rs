@@ -6,11 +6,11 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::dtype::NumType;
 use crate::error::Result;
-use crate::file::DataFile;
+use crate::file::{DEFAULT_DEPTH, DataFile, Fetched};
 use crate::h5::open_array;
 use crate::layout::{ArrayLayout, Storage};
 use crate::matrix::dense::DenseMatrix;
-use crate::matrix::spans::{read_spans, to_little_endian};
+use crate::matrix::spans::{extents_of, read_spans, to_little_endian};
 use crate::threads::jobs::{Scratch, Workers};
 
 /// Bytes that one job reads, at least: chunks are inflated two at a time.
@@ -33,8 +33,8 @@ impl StoredArray {
     /// # Errors
     /// Where the file or the array cannot be read by this crate.
     pub(crate) fn open(path: &Path, name: &str) -> Result<Self> {
-        let file = DataFile::open(path)?;
-        let layout = open_array(path, name)?;
+        let file = DataFile::open(path, DEFAULT_DEPTH)?;
+        let layout = open_array(&file, name)?;
         file.check_unchanged()?;
         let kind = match layout.shape.len() {
             1 => Axes::One(layout),
@@ -91,19 +91,29 @@ impl StoredArray {
             jobs.push((at..end, Mutex::new(now)));
             (at, rest) = (end, later);
         }
+        let file = self.file.fetched(None, || {
+            let mut extents = Vec::new();
+            for (range, _) in &jobs {
+                match &self.kind {
+                    Axes::One(layout) => extents_of(layout, std::slice::from_ref(range), &mut extents),
+                    Axes::Two(matrix) => matrix.extents_of(&range.clone().collect::<Vec<_>>(), None, &mut extents),
+                }
+            }
+            extents
+        });
         workers.run(&jobs, |scratch, (range, out)| {
             let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-            self.read_job(range.clone(), &mut out, scratch)
+            self.read_job(&file, range.clone(), &mut out, scratch)
         })?;
         Ok(())
     }
 
-    fn read_job(&self, range: Range<u64>, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
+    fn read_job(&self, file: &Fetched<'_>, range: Range<u64>, out: &mut [u8], scratch: &mut Scratch) -> Result<()> {
         match &self.kind {
             Axes::One(layout) => {
                 let mut at = 0;
                 #[allow(clippy::single_range_in_vec_init)]
-                read_spans(&self.file, layout, &[range], scratch, &mut |bytes| {
+                read_spans(file, layout, &[range], scratch, &mut |bytes| {
                     out[at..at + bytes.len()].copy_from_slice(bytes);
                     at += bytes.len();
                     Ok(())
@@ -111,7 +121,7 @@ impl StoredArray {
             }
             Axes::Two(matrix) => {
                 let rows: Vec<u64> = range.collect();
-                matrix.assemble(&self.file, &rows, None, scratch)?;
+                matrix.assemble(file, &rows, None, scratch)?;
                 out.copy_from_slice(&scratch.rows);
             }
         }

@@ -49,6 +49,11 @@ pub(crate) fn share<P: Send, R: Send>(
 /// Bytes of a piece of rows: large enough to be worth sharing, small enough that threads end at about the same time.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Rows of so many bytes that are one piece.
+pub(crate) fn rows_of_piece(row_bytes: usize) -> usize {
+    (PIECE_BYTES / row_bytes.max(1)).max(1)
+}
+
 /// As [`share`], for the rows at `positions` and their places in `out`, of `row_len` elements each (at least one).
 ///
 /// # Panics
@@ -60,7 +65,7 @@ pub(crate) fn share_rows<T: Send, R: Send>(
     row_len: usize,
     work: impl Fn(&[i64], &mut [T]) -> R + Sync,
 ) -> Vec<R> {
-    let rows = (PIECE_BYTES / (row_len * size_of::<T>()).max(1)).max(1);
+    let rows = rows_of_piece(row_len * size_of::<T>());
     share(threads, positions.chunks(rows).zip(out.chunks_mut(rows * row_len)), |(rows, out)| work(rows, out))
 }
 

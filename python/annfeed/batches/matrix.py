@@ -80,6 +80,12 @@ class Matrix:
         distinct, slots = self._distinct(rows)
         return self.source.read_or_leave(distinct, threads, dtype_name(as_stored)), slots
 
+    def ask(self, rows: Int64Array, threads: int, as_stored: torch.dtype | None = None) -> object:
+        """Ask for the bytes of what `load` will read with the same arguments: they come while the result is kept."""
+        if as_stored is not None and isinstance(self.source, FileSource) and self.source.leaves(dtype_name(as_stored)):
+            return None
+        return self.source.ask(lambda: self._distinct(rows)[0], threads)
+
     def _distinct(self, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
         wanted = rows if self.rows is None else self.rows[rows]
         distinct, slots = np.unique(wanted, return_inverse=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed._core import RowOps
 from annfeed.arrays import Int64Array, digest_of
 from annfeed.batches.items import Batch, Collate, Items, apply_transform
 from annfeed.batches.keys import INDEX, IS_PADDING
@@ -234,15 +235,25 @@ class RowReader(ThroughFile):
 
     def read(self, rows: Int64Array) -> dict[str, WindowRows]:
         """Read ``rows`` of every matrix together."""
-        steps, threads = self._steps(), reading_threads(self.threads)
+        threads = reading_threads(self.threads)
         found: dict[str, WindowRows] = {}
         for key, matrix in self.matrices.items():
-            ops, dtype = (steps.ops, steps.dtype) if key == "X" else (None, self.dtype)
-            as_stored = dtype if self.output == "dense" and ops is None else None
+            ops, dtype, as_stored = self._made(key)
             block, slots = matrix.load(rows, threads, as_stored)
             tensor = partial(matrix.tensors.tensor, output=self.output, dtype=dtype, threads=threads, ops=ops)
             found[key] = WindowRows(block, slots, tensor)
         return found
+
+    def ask(self, positions: Int64Array) -> object:
+        """Ask for the bytes of the rows at ``positions`` for a later `load`; they come while the result is kept."""
+        rows, threads = self.rows_of_obs(positions), reading_threads(self.threads)
+        return [matrix.ask(rows, threads, self._made(key)[2]) for key, matrix in self.matrices.items()]
+
+    def _made(self, key: str) -> tuple[RowOps | None, torch.dtype, torch.dtype | None]:
+        """How the tensors of a matrix are made: by which operations, of which dtype, of which if left in the file."""
+        steps = self._steps()
+        ops, dtype = (steps.ops, steps.dtype) if key == "X" else (None, self.dtype)
+        return ops, dtype, dtype if self.output == "dense" and ops is None else None
 
     def postprocess(self, batch: Batch, collate_fn: Any = None) -> Any:
         """Return a batch of a window after transform and collate function; a user's sees a sequence of items."""

@@ -18,7 +18,7 @@ from annfeed.loading.loader import WindowLoader
 from annfeed.memory.budget import cache_budget
 from annfeed.order.blocks import log
 from annfeed.order.shards import Uneven
-from annfeed.process.threads import reading_threads
+from annfeed.process.threads import reading_threads, reads_in_flight
 from annfeed.sources.file import FileSource
 from annfeed.transforms.base import Transform, check_transform, needs_totals, steps_of
 from annfeed.user_arrays import positive_int
@@ -71,6 +71,10 @@ class AnnDataset(RowDataset):
     threads
         Threads for reading. None: the cores available to the process (affinity, CPU quota of the container), divided by
         the number of ranks on the machine; 1 in a torch worker.
+    io_depth
+        Reads in flight on slow storage (network mounts, cold disks), in threads that only wait. There the bytes of a
+        window are read ahead of decoding, and those of the next window too. "auto": 32. More reads help if each takes
+        long; 0 reads nothing ahead. Bytes in the page cache are never read ahead.
     strict
         Raise UnsupportedError where h5py would have to read the file, instead of a warning.
     return_index
@@ -137,6 +141,7 @@ class AnnDataset(RowDataset):
         dtype: torch.dtype = torch.float32,
         cache: str | int = "auto",
         threads: int | None = None,
+        io_depth: int | Literal["auto"] = "auto",
         strict: bool = False,
         return_index: bool = False,
         join: Literal["inner", "outer"] = "inner",
@@ -170,6 +175,7 @@ class AnnDataset(RowDataset):
             Joining(join=join, label=label, keys=keys, index_unique=index_unique, max_open_files=max_open_files),
             cache=cache,
             threads=reading_threads(options["threads"]),
+            io_depth=reads_in_flight(io_depth),
             strict=strict,
             totals=any(map(needs_totals, steps_of(transform))),
         )

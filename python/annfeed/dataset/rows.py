@@ -332,8 +332,9 @@ class RowDataset(ThroughFile, Dataset[Item]):
         """Return counts of what was read so far in this process.
 
         ``opens``: times a file was opened. ``bytes_read``, ``bytes_decoded``: bytes of chunks before and after
-        decompression. ``cache_hits``, ``cache_misses``: rows. ``cache_bytes``: bytes that the cache of these matrices
-        holds now.
+        decompression. ``bytes_ahead``: those read ahead of decoding. ``waits``: times that a
+        decoding thread waited for bytes. ``waited_us``: microseconds waited, summed over threads. ``cache_hits``,
+        ``cache_misses``: rows. ``cache_bytes``: bytes that the cache of these matrices holds now.
 
         Examples
         --------

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 from annfeed.errors import FormatError, StaleFileError
 from annfeed.h5ad.open_files import make_room
+from annfeed.h5ad.slow_file import slow_file
 from annfeed.h5ad.turns import reading
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -20,9 +22,98 @@ _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 @contextmanager
 def open_h5py(path: str) -> Iterator[Any]:
-    """Open the file at ``path`` with h5py for reading, for a block in which annfeed does not write to files."""
-    with reading(), open_to_stay(path) as file:
-        yield file
+    """Give the `h5py.File` at ``path``, open for reading within the block, in which annfeed writes to no file.
+
+    Raises
+    ------
+    OSError, FormatError
+        As `open_to_stay` does.
+    """
+    with reading():
+        kept: _Kept | None = getattr(_here, "kept", None)
+        absolute = os.path.abspath(path)
+        may_keep = kept is not None and (kept.path == absolute or not kept.n_users)
+        with kept.used(path, absolute) if kept is not None and may_keep else _opened(path) as file:
+            yield file
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """The `h5py.File` at ``path``, where reads take long in blocks."""
+    import h5py
+
+    slow = slow_file(path)
+    if slow is None:
+        with open_to_stay(path) as file:
+            yield file
+        return
+    with slow:
+        try:
+            file = h5py.File(slow, "r")
+        except OSError:
+            file = open_to_stay(path)  # which says what is wrong with it
+        with file:
+            yield file
+
+
+@contextmanager
+def opened_once() -> Iterator[None]:
+    """Let `open_h5py` open a file once in this thread within the block, however much is looked up in it.
+
+    Each opening takes some twenty reads, one after the other, which a network file system lets wait for each. A file is
+    closed when another one is looked at, and at the end of the block, in which annfeed writes to no file.
+
+    Examples
+    --------
+    >>> import h5py, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, opened_once():
+    ...     h5py.File(f"{folder}/empty.h5", "w").close()
+    ...     with open_h5py(f"{folder}/empty.h5") as first:
+    ...         pass
+    ...     with open_h5py(f"{folder}/empty.h5") as second:
+    ...         first is second
+    True
+    """
+    if getattr(_here, "kept", None) is not None:
+        yield
+        return
+    with reading():
+        kept = _here.kept = _Kept()
+        try:
+            yield
+        finally:
+            _here.kept = None
+            kept.close()
+
+
+class _Kept:
+    """The file that was looked at last."""
+
+    def __init__(self) -> None:
+        self.path: str | None = None
+        self.n_users = 0
+        self._opened = ExitStack()
+        self._file: Any = None
+
+    @contextmanager
+    def used(self, path: str, absolute: str) -> Iterator[Any]:
+        if self.path != absolute:
+            self.close()
+            self._opened = ExitStack()
+            self._file, self.path = self._opened.enter_context(_opened(path)), absolute
+        self.n_users += 1
+        try:
+            yield self._file
+        finally:
+            self.n_users -= 1
+
+    def close(self) -> None:
+        self._file = self.path = None
+        self._opened.close()
+
+
+#: What this thread keeps open.
+_here = threading.local()
 
 
 def open_to_stay(path: str) -> Any:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError
 from annfeed.h5ad.elem import Elem, parse_elems
+from annfeed.h5ad.file import opened_once
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.open_files import OpenFiles
 from annfeed.inputs.genes import Join, join_names, place_columns
@@ -92,6 +93,7 @@ class Opened:
     origin: Origin
 
 
+@opened_once()
 def open_sources(
     sources: Any,
     elem: str | Mapping[str, str],
@@ -101,6 +103,7 @@ def open_sources(
     *,
     cache: str | int,
     threads: int,
+    io_depth: int | None,
     strict: bool,
     totals: bool = False,
 ) -> Opened:
@@ -108,7 +111,9 @@ def open_sources(
     elems = parse_elems(elem)
     first = next(iter(elems.values()))
     subsets = subsets_by_key(var_subset, elems)
-    opener = partial(FileSource, cache=SharedBudget(cache), threads=threads, strict=strict, totals=totals)
+    opener = partial(
+        FileSource, cache=SharedBudget(cache), threads=threads, io_depth=io_depth, strict=strict, totals=totals
+    )
     open_files = OpenFiles(joining.max_open_files)
     several = find_sources(sources, joining.keys)
     if several is None and joining.label is None:

@@ -31,6 +31,9 @@ class Loads(Protocol):
     def load(self, positions: Int64Array, /) -> Loaded:
         """Read the rows at ``positions`` (any order, repeats allowed) together."""
 
+    def ask(self, positions: Int64Array, /) -> object:
+        """Ask for the bytes of the rows at ``positions`` for a later `load`; they come while the result is kept."""
+
 
 #: Seconds between two looks of a waiting thread at whether it should stop.
 _LOOK = 0.05
@@ -82,7 +85,7 @@ def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Gen
         return
     plan = _Plan(windows)
     with (
-        _Stage(lambda: _read(dataset, iter(plan)), 1) as read,
+        _Stage(lambda: _read_asked(dataset, plan), 1) as read,
         _Stage(lambda: _batches(iter(read)), n_batches) as made,
         plan,
     ):
@@ -101,6 +104,23 @@ def _read(dataset: Loads, windows: Iterator[Window]) -> Iterator[tuple[Window, L
         yield window, dataset.load(window.positions)
 
 
+def _read_asked(dataset: Loads, plan: _Plan) -> Iterator[tuple[Window, Loaded]]:
+    """As `_read`, the bytes of the next window being read while this one is decoded, where they would be waited for."""
+    asked: list[object] = []
+    try:
+        for window in plan:
+            if not asked:
+                asked.append(dataset.ask(window.positions))
+            following = plan.following()
+            if following is not None:
+                asked.append(dataset.ask(following.positions))
+            loaded = dataset.load(window.positions)
+            del asked[0]
+            yield window, loaded
+    finally:
+        asked.clear()  # now: the traceback of an error would hold their bytes, which others may want
+
+
 def _batches(loaded: Iterator[tuple[Window, Loaded]]) -> Iterator[Batch]:
     for window, rows in loaded:
         yield from batches_of(window, rows)
@@ -111,7 +131,7 @@ class _Plan:
 
     def __init__(self, windows: Iterator[Window]) -> None:
         self._windows = windows
-        self._drawn: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._drawn = _Drawn()
         self._left: deque[int] = deque()
         self._stop = threading.Event()
 
@@ -126,6 +146,10 @@ class _Plan:
     def __iter__(self) -> Iterator[Window]:
         """Yield them, in the reading thread."""
         return _taken(self._drawn, self._stop)
+
+    def following(self) -> Window | None:
+        """Return the window that comes next, if it was drawn; in the reading thread."""
+        return self._drawn.following()
 
     def delivered(self) -> None:
         """Count a batch; after the last one of a window, draw another window."""
@@ -145,6 +169,22 @@ class _Plan:
         else:
             self._left.append(window.n_batches)
             self._drawn.put(("result", window))
+
+
+class _Drawn(queue.SimpleQueue[tuple[str, Any]]):
+    """Windows in a queue from which one thread takes, which can see the next one before it takes it."""
+
+    def __init__(self) -> None:
+        self._seen: tuple[str, Any] | None = None
+
+    def get(self, block: bool = True, timeout: float | None = None) -> tuple[str, Any]:
+        seen, self._seen = self._seen, None
+        return super().get(block, timeout) if seen is None else seen
+
+    def following(self) -> Window | None:
+        if self._seen is None and not self.empty():
+            self._seen = super().get()
+        return self._seen[1] if self._seen is not None and self._seen[0] == "result" else None
 
 
 class _Stage:

@@ -1,12 +1,17 @@
-"""The number of threads for reading in this process."""
+"""The number of threads for reading in this process, and of reads in flight."""
 
 from __future__ import annotations
 
 import functools
 import math
+import operator
 import os
+from typing import Any
 
 from annfeed.process.cgroups import cgroup_cpus
+
+#: Each read in flight is a thread, which sleeps while it waits.
+MOST_IO_DEPTH = 1024
 
 
 def reading_threads(threads: int | None) -> int:
@@ -28,6 +33,30 @@ def reading_threads(threads: int | None) -> int:
     if torch.utils.data.get_worker_info() is not None:
         return 1
     return max(1, usable_cores() // local_ranks())
+
+
+def reads_in_flight(io_depth: Any) -> int | None:
+    """Return the reads in flight that ``io_depth`` means; None where the core decides.
+
+    Raises
+    ------
+    TypeError
+        If it is neither "auto" nor a whole number.
+    ValueError
+        If it is below 0.
+
+    Examples
+    --------
+    >>> reads_in_flight(64), reads_in_flight("auto")
+    (64, None)
+    """
+    if isinstance(io_depth, str) and io_depth == "auto":
+        return None
+    if isinstance(io_depth, bool) or not hasattr(io_depth, "__index__"):
+        raise TypeError(f"io_depth is {io_depth!r}; expected 'auto' or a number of reads")
+    if not 0 <= (depth := operator.index(io_depth)) <= MOST_IO_DEPTH:
+        raise ValueError(f"io_depth is {depth}; expected 0 to {MOST_IO_DEPTH}, or 'auto'")
+    return depth
 
 
 def usable_cores() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ class StreamedCounts:
     window
         Rows read together.
     **options
-        ``cache`` and ``threads`` of `annfeed.AnnDataLoader`.
+        ``cache``, ``threads`` and ``io_depth`` of `annfeed.AnnDataLoader`.
     """
 
     def __init__(self, manager: Any, key: str, window: int, **options: Any) -> None:
@@ -172,13 +172,21 @@ class ManagesCounts:
     ----------
     model
         The model.
-    window, cache, threads
+    window, cache, threads, io_depth
         As in `annfeed.AnnDataLoader`.
     """
 
-    def __init__(self, model: Any, *, window: int, cache: str | int, threads: int | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        window: int,
+        cache: str | int,
+        threads: int | None,
+        io_depth: int | Literal["auto"] = "auto",
+    ) -> None:
         self._model = model
-        self._options: dict[str, Any] = {"window": window, "cache": cache, "threads": threads}
+        self._options: dict[str, Any] = {"window": window, "cache": cache, "threads": threads, "io_depth": io_depth}
 
     def __call__(self, adata: Any, required: bool = False) -> Any:
         """Return the manager of an AnnData."""

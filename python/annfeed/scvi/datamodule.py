@@ -59,7 +59,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         file does not fit the cache.
     seed
         Seed of the order; None draws one from torch's global generator (``scvi.settings.seed``) in each epoch.
-    window, cache, threads
+    window, cache, threads, io_depth
         As in `annfeed.AnnDataLoader`.
     model_name
         Class name of the model: "SCVI", "SCANVI"; with scvi-tools 1.5 also "LinearSCVI", "PEAKVI" and "MRVI".
@@ -116,6 +116,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         window: int = 16384,
         cache: str | int = "auto",
         threads: int | None = None,
+        io_depth: int | Literal["auto"] = "auto",
         model_name: str = "SCVI",
         **loader_kwargs: Any,
     ) -> None:
@@ -137,6 +138,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             chunk_size=positive_int("window", window),
             cache=cache,
             threads=threads,
+            io_depth=io_depth,
         )
         obs = pd.concat([find_obs(path, elem, list(keys)).frame() for path in paths])
         self.var_names, self.obs_names = self._cells.var_names, obs.index

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
 import torch
@@ -18,7 +18,7 @@ from annfeed.batches.window import LoadedWindow
 from annfeed.dataset import AnnDataset
 from annfeed.inputs.selection import row_indices
 from annfeed.process.spawning import ThroughFile
-from annfeed.process.threads import reading_threads
+from annfeed.process.threads import reading_threads, reads_in_flight
 from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
 from annfeed.scvi.same_cells import SameCells
@@ -35,7 +35,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         Keys of a batch: None for all, a list, or ``{key: numpy dtype}``.
     load_sparse_tensor
         Return torch sparse tensors for sparse data.
-    cache, threads
+    cache, threads, io_depth
         As in `annfeed.AnnDataset`.
     """
 
@@ -47,6 +47,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         *,
         cache: str | int = "auto",
         threads: int | None = None,
+        io_depth: int | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
         if adata_manager.adata is None:
@@ -54,7 +55,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         self.adata_manager = adata_manager
         self.keys_and_dtypes = keys_and_dtypes(adata_manager, getitem_tensors)
         self.load_sparse_tensor = load_sparse_tensor
-        self.threads = threads
+        self.threads, self._io_depth = threads, reads_in_flight(io_depth)
         self._n_obs = int(adata_manager.adata.shape[0])
         self.cache = cache
         self._same = SameCells(adata_manager.adata)
@@ -78,6 +79,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
             as_tensor=self.load_sparse_tensor,
             cache=self.cache,
             threads=reading_threads(self.threads),
+            io_depth=self._io_depth,
             before=self._fields,
         )
 
@@ -120,6 +122,12 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
             lambda: {key: field.read(rows, threads) for key, field in fields.items()}, lambda start, stop: {}
         )
 
+    def ask(self, rows: Int64Array) -> object:
+        """Ask for the bytes of ``rows`` for a later `load`; they come while the result is kept."""
+        threads = reading_threads(self.threads)
+        streamed = (field for field in self._fields.values() if isinstance(field, StreamedField))
+        return [field.matrix.ask(rows, threads) for field in streamed]
+
     def __getstate__(self) -> dict[str, Any]:
         # A worker needs only the fields; a backed AnnData does not pickle.
         return {**self.__dict__, "adata_manager": None, "_same": None}
@@ -161,6 +169,10 @@ class RowSubset(ThroughFile, Subset[Batch]):
     def load(self, positions: Int64Array) -> LoadedWindow:
         """Read the rows at ``positions`` together, as a window."""
         return self.dataset.load(self.indices[positions])
+
+    def ask(self, positions: Int64Array) -> object:
+        """Ask for the bytes of the rows at ``positions`` for a later `load`; they come while the result is kept."""
+        return self.dataset.ask(self.indices[positions])
 
 
 class CellReader(RowReader):

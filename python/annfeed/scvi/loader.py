@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,8 @@ class AnnDataLoader(DataLoader[Any]):
     threads
         Threads for reading. None: the cores available to the process (affinity, CPU quota of the container), divided by
         the number of ranks on the machine; 1 in a torch worker.
+    io_depth
+        Reads in flight on slow storage, as in `annfeed.AnnDataset`.
     **kwargs
         Any other keyword of ``torch.utils.data.DataLoader``. ``num_workers`` and ``persistent_workers`` default to
         ``scvi.settings``.
@@ -119,6 +121,7 @@ class AnnDataLoader(DataLoader[Any]):
         window: int = 16384,
         cache: str | int = "auto",
         threads: int | None = None,
+        io_depth: int | Literal["auto"] = "auto",
         _registered: RegistryDataset | None = None,  # that of another loader over the same AnnData, to share its files
         **kwargs: Any,
     ) -> None:
@@ -131,7 +134,14 @@ class AnnDataLoader(DataLoader[Any]):
         registered = (
             _registered
             if _registered is not None
-            else RegistryDataset(adata_manager, data_and_attributes, load_sparse_tensor, cache=cache, threads=threads)
+            else RegistryDataset(
+                adata_manager,
+                data_and_attributes,
+                load_sparse_tensor,
+                cache=cache,
+                threads=threads,
+                io_depth=io_depth,
+            )
         )
         self.indices = row_indices(indices, len(registered), lambda: adata_manager.adata.obs_names)
         dataset = RowSubset(registered, self.indices)

@@ -59,6 +59,7 @@ def find_fields(
     as_tensor: bool,
     cache: str | int,
     threads: int,
+    io_depth: int | None,
     before: Mapping[str, Field],
 ) -> dict[str, Field]:
     """Return the current fields of the keys, in order; matrices on disk are opened, not read.
@@ -73,8 +74,8 @@ def find_fields(
         Return sparse tensors for sparse data.
     cache
         Bytes of decoded rows to keep in memory, as in `annfeed.AnnDataset`.
-    threads
-        Threads for opening.
+    threads, io_depth
+        Threads for opening, and reads in flight, as `annfeed.sources.file.FileSource` takes them.
     before
         Fields found before, whose open files are used again.
     """
@@ -89,7 +90,7 @@ def find_fields(
         if isinstance(known, StreamedField) and _is_in(known.matrix.source, value):
             fields[key] = known
             continue
-        streamed = _on_disk(key, value, cache, threads)
+        streamed = _on_disk(key, value, cache, threads, io_depth)
         if streamed is not None:
             source, stored, sparse = streamed
             n_rows, n_vars = source.shape
@@ -139,7 +140,9 @@ def _in_memory(key: str, value: Any, dtype: Any, as_tensor: bool) -> Field:
     )
 
 
-def _on_disk(key: str, value: Any, cache: str | int, threads: int) -> tuple[RowSource, npt.DTypeLike, bool] | None:
+def _on_disk(
+    key: str, value: Any, cache: str | int, threads: int, io_depth: int | None
+) -> tuple[RowSource, npt.DTypeLike, bool] | None:
     """Return the source of a matrix on disk, its dtype there, and whether it is sparse; None for one in memory."""
     import h5py
     from anndata.abc import CSCDataset, CSRDataset
@@ -148,7 +151,7 @@ def _on_disk(key: str, value: Any, cache: str | int, threads: int) -> tuple[RowS
     place = _place(value)
     if place is not None and os.path.exists(place[0]):
         check_not_replaced((value.group if sparse else value).file)
-        source = _open(*place, cache, threads)
+        source = _open(*place, cache, threads, io_depth)
         return source, source.reader.dtype, sparse
     if sparse or isinstance(value, h5py.Dataset) or hasattr(value, "compute"):
         return MemorySource(value, name=f"registry key {key!r}", lazy=True), value.dtype, sparse
@@ -176,13 +179,13 @@ def _is_in(source: RowSource, value: Any) -> bool:
     return (source.path, source.elem) == (os.path.abspath(place[0]), place[1])
 
 
-def _open(path: str, elem: str, cache: str | int, threads: int) -> FileSource:
+def _open(path: str, elem: str, cache: str | int, threads: int, io_depth: int | None) -> FileSource:
     """Return the source of a matrix, which all loaders of this process share while the file is the same."""
     found = os.stat(path)
-    key = (os.getpid(), path, elem, cache, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    key = (os.getpid(), path, elem, cache, io_depth, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
     source = _opened.get(key)
-    if source is None or source.identity != key[4:]:  # annfeed changed the file, and it was restored
-        source = _opened[key] = FileSource(path, elem, cache=cache, threads=threads)
+    if source is None or source.identity != key[5:]:  # annfeed changed the file, and it was restored
+        source = _opened[key] = FileSource(path, elem, cache=cache, threads=threads, io_depth=io_depth)
     return source
 
 

@@ -7,9 +7,10 @@ models and saved models do not change.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from annfeed.memory.budget import cache_budget
+from annfeed.process.threads import reads_in_flight
 from annfeed.scvi.counts import ManagesCounts, stock
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.semisupervised import SemiSupervisedDataLoader
@@ -26,16 +27,25 @@ class MakesLoaders:
     window: int
     cache: str | int
     threads: int | None
+    io_depth: int | Literal["auto"]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return a loader."""
-        options = {"window": self.window, "cache": self.cache, "threads": self.threads, **kwargs}
+        options = {"window": self.window, "cache": self.cache, "threads": self.threads}
+        options |= {"io_depth": self.io_depth, **kwargs}
         if args:
             return self.kind(stock(args[0]), *args[1:], **options)
         return self.kind(**options)
 
 
-def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads: int | None = None) -> Model:
+def use(
+    model: Model,
+    *,
+    window: int = 16384,
+    cache: str | int = "auto",
+    threads: int | None = None,
+    io_depth: int | Literal["auto"] = "auto",
+) -> Model:
     """Make a model of scvi-tools train and infer with annfeed's loaders; a backed AnnData is then read from disk.
 
     This changes only this model object: call it again for a model that is made from it (``load``, ``load_query_data``,
@@ -46,7 +56,7 @@ def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads
     model
         A model made from an AnnData that was set up, in memory or backed. (A model that was made from a registry needs
         a data module instead: `annfeed.scvi.SCVIDataModule`.)
-    window, cache, threads
+    window, cache, threads, io_depth
         As in `annfeed.AnnDataLoader`.
 
     Returns
@@ -58,7 +68,7 @@ def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads
     TypeError
         If it is not a model of scvi-tools, it makes its loaders in a way of its own, or a number is not an integer.
     ValueError
-        If ``window`` or ``threads`` is below 1.
+        If ``window`` or ``threads`` is below 1, or ``io_depth`` below 0.
 
     Examples
     --------
@@ -77,7 +87,8 @@ def use(model: Model, *, window: int = 16384, cache: str | int = "auto", threads
     cache_budget(cache)
     positive_int("window", window)
     positive_int("threads", 1 if threads is None else threads)
-    options = {"window": window, "cache": cache, "threads": threads}
+    reads_in_flight(io_depth)
+    options = {"window": window, "cache": cache, "threads": threads, "io_depth": io_depth}
     target: Any = model
     splitter = _splitter(target, options)
     target._data_loader_cls = MakesLoaders(AnnDataLoader, **options)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ Nothing in this room knows torch, the order of an epoch, or obs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -16,7 +16,10 @@ from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError
 
 #: What `RowSource.stats` counts.
-STATS = ("opens", "bytes_read", "bytes_decoded", "cache_hits", "cache_misses", "cache_bytes")
+STATS = (
+    *("opens", "bytes_read", "bytes_ahead", "waits", "waited_us", "bytes_decoded"),
+    *("cache_hits", "cache_misses", "cache_bytes"),
+)
 
 #: Column and value of a number that a dtype does not hold, and how it was lost (`DecodedRows.dense` says how).
 Lost = tuple[int, str, str]
@@ -52,6 +55,13 @@ class RowSource(Protocol):
 
     def read(self, rows: Int64Array, threads: int) -> DecodedRows:
         """Decode the wanted columns of ``rows`` (sorted, distinct)."""
+
+    def ask(self, rows: Callable[[], Int64Array], threads: int) -> object:
+        """Ask for the bytes of the rows that ``rows`` gives for a later `read`; they come while the result is kept.
+
+        Nothing is done where reads are not waited for.
+        """
+        return None
 
     def unit_starts(self) -> Int64Array | None:
         """First row of each unit of rows that are decoded together; None where any row can be read by itself."""

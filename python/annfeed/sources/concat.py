@@ -8,8 +8,9 @@ matrix alone would be left in its file: files then need not stay open together (
 from __future__ import annotations
 
 import copy
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ from annfeed.order.blocks import LEAST_ROWS
 from annfeed.sources.base import RowSource, sum_stats
 from annfeed.sources.columns import MISSING, ColumnMap
 from annfeed.user_arrays import as_text
+
+_NO_ROWS: Int64Array = np.empty(0, np.int64)
 
 
 class Member(Protocol):
@@ -106,17 +109,33 @@ class ConcatSource(RowSource):
         return mask
 
     def read(self, rows: Int64Array, threads: int) -> DecodedRows:
-        bounds = np.searchsorted(rows, self.offsets)
         found: list[tuple[DecodedRows, Int64Array | None, str]] = []
-        for i in np.flatnonzero(np.diff(bounds)).tolist():
-            matrix, slots = self.matrices[i], None
-            wanted = rows[bounds[i] : bounds[i + 1]] - self.offsets[i]
-            if matrix.rows is not None:  # of a view: in any order, and maybe twice, in what it is a view of
-                wanted, slots = np.unique(matrix.rows[wanted], return_inverse=True)
-                slots = slots.astype(np.int64, copy=False)
-            place = as_text(os.fsencode(matrix.source.place))  # the core's text has no bytes that are no UTF-8
-            found.append((matrix.source.read(wanted, threads), slots, place))
+        for i, wanted, slots in self._by_part(rows):
+            source = self.matrices[i].source
+            place = as_text(os.fsencode(source.place))  # the core's text has no bytes that are no UTF-8
+            found.append((source.read(wanted, threads), slots, place))
         return DecodedRows.concat(self._n_vars, found)
+
+    def ask(self, rows: Callable[[], Int64Array], threads: int) -> object:
+        """Ask for the bytes of rows of the files that are open and slow."""
+        wanted = functools.cache(lambda: {i: of_part for i, of_part, _ in self._by_part(rows())})
+
+        def of(i: int) -> Callable[[], Int64Array]:
+            return lambda: wanted().get(i, _NO_ROWS)
+
+        return [part.source.ask(of(i), threads) for i, part in enumerate(self.matrices)]
+
+    def _by_part(self, rows: Int64Array) -> Iterator[tuple[int, Int64Array, Int64Array | None]]:
+        """The rows that are wanted of each part, by number, and, where it is a view, the slot of each among them."""
+        bounds = np.searchsorted(rows, self.offsets)
+        for i in np.flatnonzero(np.diff(bounds)).tolist():
+            slots = None
+            wanted = rows[bounds[i] : bounds[i + 1]] - self.offsets[i]
+            of_view = self.matrices[i].rows
+            if of_view is not None:  # in any order, and maybe twice, in what it is a view of
+                wanted, slots = np.unique(of_view[wanted], return_inverse=True)
+                slots = slots.astype(np.int64, copy=False)
+            yield i, wanted, slots
 
     def unit_starts(self) -> Int64Array | None:
         units = [matrix.unit_starts() for matrix in self.matrices]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from annfeed._core import DecodedRows, DirectRows, Reader
@@ -17,6 +18,8 @@ from annfeed.sources import cancel
 from annfeed.sources.base import STATS, RowSource, Wanted
 from annfeed.sources.h5py_fallback import H5pyMatrix
 
+#: Bytes read, those read ahead, waits, microseconds waited, bytes decoded.
+_NOTHING = (0, 0, 0, 0, 0)
 #: Seconds after which a progress bar shows.
 _PATIENCE = 2.0
 
@@ -38,6 +41,8 @@ class FileSource(RowSource):
         budget shared with other sources.
     threads, strict
         Threads for opening, and whether to raise UnsupportedError where h5py would be needed.
+    io_depth
+        Reads in flight where they are waited for; 0 for none ahead of decoding, None for the core's own number.
     shape
         Rows and columns, where they are known: the file is then opened at the first read. None opens it now.
     open_files
@@ -56,6 +61,7 @@ class FileSource(RowSource):
         cache: str | int | SharedBudget = 0,
         threads: int = 1,
         strict: bool = False,
+        io_depth: int | None = None,
         shape: tuple[int, int] | None = None,
         open_files: OpenFiles | None = None,
     ) -> None:
@@ -66,13 +72,14 @@ class FileSource(RowSource):
         self._budget = cache if isinstance(cache, SharedBudget) else SharedBudget(cache)
         self._open_files = open_files
         self._strict = strict
+        self._io_depth = io_depth
         self._warned = False
         self._reader: Reader | H5pyMatrix | None = None
         self._pid = os.getpid()
         self._closed = False
         self._n_opens = 0
-        # Read and decoded before the file was closed for a while.
-        self._counted = (0, 0)
+        # What was read and decoded before the file was closed for a while.
+        self._counted: tuple[int, ...] = _NOTHING
         # The one that the matrix was opened from, or would have been.
         self._file = KnownFile(self.path) if shape is None else KnownFile.at(self.path)
         self._shape = shape
@@ -117,7 +124,7 @@ class FileSource(RowSource):
             self.set_aside()  # it was opened before we wrote to the file
             reader = None
         if self._pid != os.getpid():
-            self._n_opens, self._counted = 0, (0, 0)
+            self._n_opens, self._counted = 0, _NOTHING
             if reader is not None:
                 # Forked: the parsed layout is shared memory, the descriptor should be ours.
                 self._file.check()
@@ -142,6 +149,20 @@ class FileSource(RowSource):
                 return reader.direct(rows)
             return self._decoded(reader, rows, threads)
 
+    def leaves(self, dtype: str) -> bool:
+        """Whether `read_or_leave` leaves rows in the file, if that is open."""
+        reader = self._reader
+        return isinstance(reader, Reader) and reader.direct_dtype == dtype
+
+    def ask(self, rows: Callable[[], Int64Array], threads: int) -> object:
+        with reading():
+            reader = self._reader
+            if not isinstance(reader, Reader) or not reader.waits or self._pid != os.getpid() or self._closed:
+                return None
+            if reader.identity != self._file.now:
+                return None  # it was opened before we wrote to the file
+            return reader.ask(rows(), threads)
+
     def _decoded(self, reader: Reader | H5pyMatrix, rows: Int64Array, threads: int) -> DecodedRows:
         self._budget.make_room()
         _convert(reader, threads)
@@ -163,11 +184,8 @@ class FileSource(RowSource):
         reader = self._reader
         if self._pid != os.getpid():
             return dict.fromkeys(STATS, 0)
-        n_read, n_decoded = self._counted
-        if reader is None:
-            return dict(zip(STATS, (self._n_opens, n_read, n_decoded, 0, 0, 0), strict=True))
-        n_read, n_decoded = n_read + reader.bytes_read, n_decoded + reader.bytes_decoded
-        return dict(zip(STATS, (self._n_opens, n_read, n_decoded, *reader.cache_stats), strict=True))
+        counted, cached = _added(self._counted, reader), (0, 0, 0) if reader is None else reader.cache_stats
+        return dict(zip(STATS, (self._n_opens, *counted, *cached), strict=True))
 
     def check_unchanged(self) -> None:
         """Raise StaleFileError if the file is no longer the one that the matrix was found in."""
@@ -177,7 +195,7 @@ class FileSource(RowSource):
         """Close the file until the next read; layout, row pointers and cached rows go with it."""
         reader, self._reader = self._reader, None
         if reader is not None and self._pid == os.getpid():
-            self._counted = self._counted[0] + reader.bytes_read, self._counted[1] + reader.bytes_decoded
+            self._counted = _added(self._counted, reader)
 
     def close(self) -> None:
         """Close the file; reading again is an error."""
@@ -195,7 +213,7 @@ class FileSource(RowSource):
         budget, wanted = self._budget.of_process(), self._wanted
         n_writes = n_own_writes()
         make_room()
-        options: dict[str, Any] = {**wanted._asdict(), "budget": budget, "threads": threads}
+        options: dict[str, Any] = {**wanted._asdict(), "budget": budget, "threads": threads, "io_depth": self._io_depth}
         try:
             try:
                 reader = Reader(self.path, self.elem, **options)
@@ -232,7 +250,13 @@ class FileSource(RowSource):
         return reader
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_n_opens": 0, "_counted": (0, 0)}
+        return {**self.__dict__, "_reader": None, "_n_opens": 0, "_counted": _NOTHING}
+
+
+def _added(counted: tuple[int, ...], reader: Reader | H5pyMatrix | None) -> tuple[int, ...]:
+    """What was counted, with what an open reader counts."""
+    now = () if reader is None else (*reader.read_stats, reader.bytes_decoded)
+    return tuple(before + more for before, more in zip(counted, now or _NOTHING, strict=True))
 
 
 def _convert(reader: Reader | H5pyMatrix, threads: int) -> None:

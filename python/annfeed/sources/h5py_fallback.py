@@ -55,9 +55,9 @@ class H5pyMatrix:
         self.dtype = str(self._data.dtype)
 
     @property
-    def bytes_read(self) -> int:
+    def read_stats(self) -> tuple[int, int, int, int]:
         """Not counted: h5py does not tell."""
-        return 0
+        return 0, 0, 0, 0
 
     @property
     def bytes_decoded(self) -> int:
