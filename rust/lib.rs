@@ -1,7 +1,7 @@
 //! The core of annfeed: sorted row batches out of `.h5ad` files, decoded on threads, into the caller's memory.
 //!
 //! Data goes one way: `h5` finds the matrix, `matrix` plans, reads and decodes (through `filters`), `rows` holds what was
-//! decoded and writes batches. `rewrite` has what writes a file again. The Python bindings are the feature `python`.
+//! decoded and writes batches, `cache` keeps it for later. `rewrite` has what writes a file again. The Python bindings are the feature `python`.
 
 #![cfg_attr(not(test), warn(unused_crate_dependencies))]
 // Much of the core is called by the bindings only; with them, dead code is an error.

@@ -1,4 +1,5 @@
-//! A dataset's filters one after the other, whole chunks and prefixes of them.
+//! A dataset's filters one after the other: found by their numbers in HDF5, applied to whole chunks, to the fronts of
+//! chunks, or to two chunks at a time.
 
 use super::bitshuffle::{self, Bitshuffle};
 use super::error::{DecodeError, Found, check_length};

@@ -1,4 +1,4 @@
-"""A torch Dataset over rows that are open: its items, parts of it, what lies beside the rows, what reading them costs.
+"""`RowDataset`: items, subsets, splits, obs and inspection of an open dataset.
 
 How it is opened, and its loaders, are in dataset/anndataset.py; how rows become batches is in batches/reader.py.
 """

@@ -1,4 +1,4 @@
-"""Facts of one .h5ad file or AnnData: what it is, where its elements are, whether it is still the same.
+"""Facts of one .h5ad file or AnnData: its elements, whether it is still the same; who may read, write and keep it open.
 
 Rows of matrices are read in sources/, columns of obs in obs/.
 """

@@ -1,4 +1,4 @@
-"""Many sources as one: their rows one after the other, their genes matched by name, their obs united.
+"""`open_sources`: all that a dataset opens. Several sources become one: rows in sequence, genes by name, obs united.
 
 It reads names, shapes and headers, no row and no obs value; each file is opened for that and closed again. Which files
 they are is found in inputs/paths.py, which genes in inputs/genes.py; rows are read by sources/concat.py, obs by

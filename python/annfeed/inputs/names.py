@@ -1,4 +1,4 @@
-"""Names of columns as a matrix has them: functions that give them when asked, and that pickle in a partial."""
+"""Names of the columns of a matrix, made when they are asked for."""
 
 from __future__ import annotations
 

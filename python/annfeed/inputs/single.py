@@ -37,8 +37,8 @@ from annfeed.sources.frame import FrameFileSource, FrameRows, frame_columns
 from annfeed.sources.memory import MemorySource
 from annfeed.user_arrays import near_matches
 
-#: HDF5 filters that the core decodes beside those of every HDF5: LZF, LZ4, Zstandard.
-_DECODED = (32000, 32004, 32015)
+#: HDF5 filters that the core decodes beside those of every HDF5: LZF, Blosc, LZ4, bitshuffle, Zstandard.
+_DECODED = (32000, 32001, 32004, 32008, 32015)
 
 
 def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""How much memory decoded rows may take: what users write, and what "auto" means on this machine.
+"""How much memory decoded rows may take: what users write, what "auto" means on this machine, and leases of it.
 
-Arithmetic only; the rows are held by the Rust core.
+The processes that share "auto" keep account in memory/ledger.py; the rows are held by the Rust core.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""What the processes of a tree hold together: a small file without a name that they share, with a record of each.
+"""Accounts of cache="auto": what a process and those that it started hold together.
 
+They share a small file without a name, with a record of each process.
 A process leases bytes before it holds them. Forked processes inherit the file; spawned ones get it with what they are
 given. What a process leased that has ended is free again.
 """

@@ -1,4 +1,4 @@
-"""Columns beside the matrix: of one file or object, and of several joined.
+"""The obs of one file, AnnData or DataFrame, or of several: columns are read, converted and looked up by row.
 
-Which rows are asked for is decided elsewhere.
+Which rows come when is decided in order/; matrices are read in sources/.
 """

@@ -1,4 +1,4 @@
-"""What obs columns come from, as one interface: a file (obs/file.py), memory (obs/memory.py), several (obs/concat.py).
+"""`ObsSource`, what obs columns come from: a file (obs/file.py), memory (obs/memory.py), several (obs/concat.py).
 
 Nothing is converted here.
 """

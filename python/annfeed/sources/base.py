@@ -1,4 +1,4 @@
-"""What rows come from: sorted, distinct rows in, decoded rows out, whatever the matrix is stored as.
+"""`RowSource`, what rows come from: sorted, distinct rows in, decoded rows out, however the matrix is stored.
 
 Nothing in this room knows torch, the order of an epoch, or obs.
 """
