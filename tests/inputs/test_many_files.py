@@ -239,6 +239,21 @@ def test_genes_that_a_file_has_twice_are_named(tmp_path: Path) -> None:
             AnnDataset([adatas[0], tmp_path / "twice.h5ad"], join=join)
 
 
+@pytest.mark.parametrize("join", ["inner", "outer"])
+def test_genes_that_are_alike_in_all_files_need_not_be_distinct_or_sorted(tmp_path: Path, join: Any) -> None:
+    """many-files.md: neither a ValueError nor another order, where all files have the same genes in the same order."""
+    adatas = [anndata.AnnData(np.arange(i, i + 6.0).reshape(2, 3), var=pd.DataFrame(index=list("bab"))) for i in (0, 9)]
+    adatas[1].write_h5ad(tmp_path / "x.h5ad")
+    dataset = AnnDataset([adatas[0], tmp_path / "x.h5ad"], join=join)
+    assert dataset.var_names.tolist() == ["b", "a", "b"]
+    assert np.array_equal(np.stack([item["X"] for item in dataset[:]]), np.vstack([adata.X for adata in adatas]))
+    for adata in adatas:
+        adata.var_names = list("cab")
+    adatas[1].write_h5ad(tmp_path / "x.h5ad")
+    wanted = anndata.concat(adatas, join=join).var_names.tolist()
+    assert AnnDataset([adatas[0], tmp_path / "x.h5ad"], join=join).var_names.tolist() == wanted == list("cab")
+
+
 def test_files_with_no_gene_in_common(tmp_path: Path) -> None:
     adatas = [anndata.AnnData(np.eye(2), var=pd.DataFrame(index=list(names))) for names in ("ab", "cd")]
     with pytest.raises(ValueError, match=r"no gene is in all 2 files: AnnData '0': 'var' has 'a', 'b', AnnData '1'"):

@@ -1,4 +1,4 @@
-"""`rewrite`: the same AnnData in a new file, compressed so that it is read faster."""
+"""`rewrite`: the same AnnData in a new file, compressed to read faster."""
 
 from __future__ import annotations
 
@@ -31,42 +31,41 @@ def rewrite(
     threads: int | None = None,
     progress: bool = True,
 ) -> None:
-    """Write an .h5ad file again, its matrices over cells compressed so that they are read faster, all else as it is.
+    """Write a copy of an .h5ad file whose matrices over cells are compressed to read faster.
 
-    These are X, raw/X, and what is in layers, obsm and obsp; in the modalities of a MuData, too. Types and values stay.
-    Memory is bounded, whatever the size of the file. What was written is read back, and the digest of each row is
-    compared, before the new file gets its name: an error, a full disk or Ctrl-C leave the source and no half file.
+    These are X, raw/X, layers, obsm and obsp, also in the modalities of a MuData; their types and values do not change.
+    Everything else is copied. Memory is bounded for any size of file. Before the new file gets its name, it is read
+    back, and a digest of each row is compared. After an error or Ctrl-C there is no new file; the source is only read.
 
     Parameters
     ----------
     source
-        The file; it is only read.
+        Path of the file.
     target
-        The new file.
+        Path of the new file.
     codec
-        "zstd"; "bitshuffle" (LZ4 behind a transposition of bits) and "lz4", which decode faster and compress less;
-        "gzip" and "lzf" for readers without plug-ins. The first three need hdf5plugin where h5py, anndata or scanpy
-        read the file; annfeed needs none.
+        "zstd"; "bitshuffle" (with LZ4) and "lz4", which decode faster and compress less; "gzip" and "lzf", which every
+        HDF5 reader or h5py has. annfeed reads them all; h5py, anndata and scanpy need hdf5plugin for the first three.
     level
-        Of "zstd" (1 to 22) and "gzip" (1 to 9). None: 1 and 4.
+        Level of "zstd" (1 to 22) or "gzip" (1 to 9). None: 1 and 4.
     chunk_rows
-        Rows of a chunk, on average; None: few, chosen by their length.
+        Mean rows of a chunk; None chooses a small number by the length of rows.
     overwrite
-        Replace a file that is there.
+        Whether to replace an existing file at ``target``.
     threads
         Threads that decode and compress; None: the cores of the process.
     progress
-        Show a progress bar, in a terminal.
+        Whether to show a progress bar in a terminal.
 
     Raises
     ------
     OSError
-        If a file cannot be read or written; FileExistsError if there is one at ``target``; `StaleFileError` if the
-        source changes meanwhile.
+        If a file cannot be read or written; FileExistsError if ``target`` exists; `StaleFileError` if the source
+        changes meanwhile.
     FormatError
-        If the source is no .h5ad file, or is damaged.
+        If the source is damaged or not an .h5ad file.
     ValueError
-        If there is no such codec or level.
+        If the codec or the level is unknown.
 
     Examples
     --------
