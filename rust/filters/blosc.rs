@@ -129,7 +129,7 @@ fn decode_splits(
     Ok(())
 }
 
-/// Expands a stream of BloscLZ (`blosclz.c`) into the front of `out`; returns the number of bytes.
+/// Expands a stream of `BloscLZ` (`blosclz.c`) into the front of `out`; returns the number of bytes.
 ///
 /// A control byte below 32 is followed by that many literals and one more. Above, its top three bits less one are a length
 /// (6: more in the next bytes, up to one that is not 255) and the rest, with the byte behind, a distance; at the farthest

@@ -12,7 +12,7 @@ use crate::threads::jobs::Workers;
 const JOB: usize = 1 << 16;
 /// The fraction of the golden ratio, odd: places come to lie far apart.
 const PLACE: u64 = 0x9e37_79b9_7f4a_7c15;
-/// The multiplier of `fmix64` (MurmurHash3).
+/// The multiplier of `fmix64` (`MurmurHash3`).
 const MIX: u64 = 0xff51_afd7_ed55_8ccd;
 
 /// Rows of an array whose elements lie one row after the other.
