@@ -1,4 +1,4 @@
-"""The identity of a file (as in rust/file.rs), and which of its changes annfeed made itself.
+"""The identity of a file (as in rust/file/), and which of its changes annfeed made itself.
 
 A file that changed is stale. If annfeed itself wrote to it, only one element has changed: a `KnownFile` of before
 goes on with the new identity, and refuses that element if it was replaced. A `KnownFile` that is made later takes the
