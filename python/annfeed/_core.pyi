@@ -20,6 +20,8 @@ __all__ = [
     "RowOps",
     "StoredArray",
     "__version__",
+    "gather_items",
+    "order_by_key",
     "row_digests",
 ]
 
@@ -219,7 +221,10 @@ class ChunkEncoder:
         cls, filters: list[tuple[int, tuple[int, ...]]], item_size: int, level: int, chunk_bytes: int
     ) -> ChunkEncoder: ...
     def encode(self, data: _Bytes, threads: int = 1, cancel: Cancel | None = None) -> list[tuple[bytes, int]]: ...
+    def decode(self, stored: bytes, mask: int, out: _Bytes) -> None: ...
 
+def order_by_key(keys: _Int64, n_keys: int) -> _Int64: ...
+def gather_items(items: _Bytes, starts: _Int64, order: _Int64) -> _Bytes: ...
 def row_digests(
     starts: _Int64,
     first: int,

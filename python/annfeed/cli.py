@@ -63,7 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     rewrite.add_argument("source", metavar="IN", help="an .h5ad file")
     rewrite.add_argument("target", metavar="OUT", help="the new file")
     rewrite.add_argument("--codec", default="zstd", help="zstd, bitshuffle, lz4, gzip or lzf (default: zstd)")
-    rewrite.add_argument("--level", type=int, help="level of zstd (1 to 22, default: 1) or gzip (1 to 9, default: 4)")
+    rewrite.add_argument(
+        "--rows", choices=("kept", "shuffled"), default="kept", help="shuffled: in a random order (default: kept)"
+    )
+    rewrite.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
+    rewrite.add_argument("--level", type=int, help="level of zstd (1 to 22, default: 3) or gzip (1 to 9, default: 4)")
     rewrite.add_argument("--chunk-rows", type=int, help="mean rows of a chunk (default: by the length of rows)")
     rewrite.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     rewrite.add_argument("--threads", type=int, help="threads that decode and compress (default: all cores)")
@@ -149,6 +153,8 @@ def _rewrite(options: argparse.Namespace) -> None:
         options.source,
         options.target,
         codec=options.codec,
+        rows=options.rows,
+        seed=options.seed,
         level=options.level,
         chunk_rows=options.chunk_rows,
         overwrite=options.overwrite,

@@ -41,7 +41,7 @@ mod _core {
     #[pymodule_export]
     use super::reader::Reader;
     #[pymodule_export]
-    use super::rewrite::{ChunkEncoder, StoredArray, row_digests};
+    use super::rewrite::{ChunkEncoder, StoredArray, gather_items, order_by_key, row_digests};
     #[pymodule_export]
     use super::rows::DecodedRows;
     use pyo3::prelude::*;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use numpy::{PyReadonlyArray1, PyReadwriteArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -10,10 +10,11 @@ use pyo3::types::PyBytes;
 use super::cancel::{Cancel, interruptible};
 use super::errors::to_python;
 use super::gil::outside;
-use crate::filters::Pipeline;
+use crate::filters::{Decoder, Pipeline};
 use crate::rewrite::array;
 use crate::rewrite::chunks::encode;
 use crate::rewrite::digest::Rows;
+use crate::rewrite::sorting;
 
 /// An array of a file, read stretch by stretch as it is stored.
 #[pyclass(frozen, module = "annfeed._core")]
@@ -92,6 +93,45 @@ impl ChunkEncoder {
         })?;
         Ok(chunks.into_iter().map(|(bytes, mask)| (PyBytes::new(py, &bytes), mask)).collect())
     }
+
+    /// Decodes what `encode` gave of one chunk into `out`.
+    fn decode(&self, py: Python<'_>, stored: &[u8], mask: u32, mut out: PyReadwriteArray1<'_, u8>) -> PyResult<()> {
+        let out = out.as_slice_mut()?;
+        outside(py, || self.pipeline.decode(&mut Decoder::new(), stored, mask, out))
+            .map_err(|error| PyValueError::new_err(error.to_string()))
+    }
+}
+
+/// The numbers of items by their keys (int64, 0 to `n_keys` - 1), equal keys in the order of the items.
+#[pyfunction]
+pub(super) fn order_by_key<'py>(
+    py: Python<'py>,
+    keys: PyReadonlyArray1<'py, i64>,
+    n_keys: usize,
+) -> PyResult<Bound<'py, PyArray1<i64>>> {
+    let keys = keys.as_slice()?;
+    if keys.iter().any(|&key| key < 0 || key as usize >= n_keys) {
+        return Err(PyValueError::new_err(format!("found a key out of range; expected 0 to {n_keys} - 1")));
+    }
+    Ok(outside(py, || sorting::by_key(keys, n_keys)).into_pyarray(py))
+}
+
+/// The bytes of the items at `order`, one after the other; item i is the bytes `starts[i]` to `starts[i + 1]`.
+#[pyfunction]
+pub(super) fn gather_items<'py>(
+    py: Python<'py>,
+    items: PyReadonlyArray1<'py, u8>,
+    starts: PyReadonlyArray1<'py, i64>,
+    order: PyReadonlyArray1<'py, i64>,
+) -> PyResult<Bound<'py, PyArray1<u8>>> {
+    let (items, starts, order) = (items.as_slice()?, starts.as_slice()?, order.as_slice()?);
+    let rises = starts.is_sorted() && starts.first() == Some(&0) && starts.last() == Some(&(items.len() as i64));
+    if !rises || order.iter().any(|&item| item < 0 || item as usize + 1 >= starts.len()) {
+        return Err(PyValueError::new_err(
+            "found items out of range; expected starts that rise to the end of the bytes",
+        ));
+    }
+    Ok(outside(py, || sorting::gather(items, starts, order)).into_pyarray(py))
 }
 
 /// Adds to `digests` (uint64, one a row) what `elements`, the bytes of those from number `first` on, say of their rows.

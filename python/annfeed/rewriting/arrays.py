@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from annfeed._core import ChunkEncoder, StoredArray
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
-from annfeed.rewriting.codecs import Codec
+from annfeed.rewriting.layout import Job
 
 #: The bytes of elements as they are stored.
 Bytes = npt.NDArray[np.uint8]
@@ -36,11 +37,14 @@ class ArrayReader:
         self.place = f"{path}: '{dataset.name.lstrip('/')}'"
         self._threads = threads
         self._stored: StoredArray | None = None
-        try:
+        with suppress(UnsupportedError):
             self._stored = StoredArray(path, dataset.name)
-        except UnsupportedError as error:
-            self.declined = error
         self._held: tuple[int, Bytes] = (0, np.empty(0, np.uint8))
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether elements are given as they lie in the file."""
+        return self._stored is not None
 
     @property
     def step_bytes(self) -> int:
@@ -91,45 +95,73 @@ class ArrayWriter:
     parent, name
         Where it goes, in a file that is open with h5py.
     like
-        The array whose type, axes and attributes it gets.
+        The array whose type and axes it gets.
     shape
         Its shape.
     chunk_rows
         Elements of a chunk along the first axis; a chunk holds all of the others.
-    codec
+    job
         How chunks are compressed.
-    threads
-        Threads that compress.
+    dtype
+        Another type than that of ``like``; None for its own.
     """
 
     def __init__(
-        self, parent: Any, name: str, like: Any, shape: tuple[int, ...], chunk_rows: int, codec: Codec, threads: int
+        self,
+        parent: Any,
+        name: str,
+        like: ArrayReader,
+        shape: tuple[int, ...],
+        chunk_rows: int,
+        job: Job,
+        dtype: np.dtype[Any] | None = None,
     ) -> None:
         import h5py
 
-        item_size = like.dtype.itemsize
+        own = like.dtype if dtype is None else dtype
         chunk = (min(chunk_rows, shape[0]), *shape[1:])
-        self.chunk_rows = chunk[0]
-        self._threads = threads
+        self._chunk_rows, self._threads = chunk[0], job.threads
         self._next, self._n_axes = 0, len(shape)
-        filters = codec.filters(item_size)
+        self._rest = np.empty(0, np.uint8)
+        filters = job.codec.filters(own.itemsize)
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plist.set_chunk(chunk)
         for number, values in filters:
             _set_filter(plist, number, values)
-        axes = tuple(
-            h5py.h5s.UNLIMITED if most is None else max(most, n) for most, n in zip(like.maxshape, shape, strict=True)
-        )
-        space = h5py.h5s.create_simple(shape, axes)
-        created = h5py.h5d.create(parent.id, name.encode(), like.id.get_type(), space, plist)
-        self.dataset = h5py.Dataset(created)
-        self._encoder = ChunkEncoder(filters, item_size, codec.level, math.prod(chunk) * item_size)
+        old = like.dataset
+        # An axis that can grow still can.
+        axes = [
+            h5py.h5s.UNLIMITED if most is None else new if most == was else max(most, new)
+            for most, was, new in zip(old.maxshape, old.shape, shape, strict=True)
+        ]
+        # As it lies in the file, if its bytes were taken as they lie there.
+        datatype = old.id.get_type() if own is like.dtype and like.is_stored else h5py.h5t.py_create(own, logical=True)
+        space = h5py.h5s.create_simple(shape, tuple(axes))
+        self.dataset = h5py.Dataset(h5py.h5d.create(parent.id, name.encode(), datatype, space, plist))
+        self._chunk_bytes = math.prod(chunk) * own.itemsize
+        self._encoder = ChunkEncoder(filters, own.itemsize, job.codec.level, self._chunk_bytes)
+
+    @property
+    def chunk_rows(self) -> int:
+        """Elements of a chunk along the first axis."""
+        return int(self._chunk_rows)
 
     def add(self, elements: Bytes) -> None:
-        """Write the bytes of the next elements: of whole chunks, or of all that is left."""
+        """Write the bytes of the next elements; those that fill no chunk wait for the next."""
+        if len(self._rest):
+            elements = np.concatenate([self._rest, elements])
+        whole_chunks = len(elements) // self._chunk_bytes * self._chunk_bytes
+        self._write(elements[:whole_chunks])
+        self._rest = elements[whole_chunks:].copy()
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._write(self._rest)
+
+    def _write(self, elements: Bytes) -> None:
         for stored, mask in self._encoder.encode(elements, self._threads):
             self.dataset.id.write_direct_chunk((self._next, *[0] * (self._n_axes - 1)), stored, mask)
-            self._next += self.chunk_rows
+            self._next += self._chunk_rows
 
 
 def _set_filter(plist: Any, number: int, values: tuple[int, ...]) -> None:

@@ -61,7 +61,7 @@ class Codec:
         Examples
         --------
         >>> find_codec("zstd").filters(4)
-        [(2, (4,)), (32015, (1,))]
+        [(2, (4,)), (32015, (3,))]
         """
         if self.number == _BITSHUFFLE:
             # Version 0.5 of the filter, the default block, LZ4 (2).
@@ -74,7 +74,7 @@ class Codec:
 _CODECS = {
     codec.name: codec
     for codec in (
-        Codec("zstd", _ZSTD, (1, 22), 1),
+        Codec("zstd", _ZSTD, (1, 22), 3),
         Codec("bitshuffle", _BITSHUFFLE, shuffles=True),
         Codec("lz4", _LZ4),
         Codec("gzip", _GZIP, (1, 9), 4),

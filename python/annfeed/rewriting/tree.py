@@ -9,6 +9,7 @@ import numpy as np
 
 from annfeed.h5ad.file import text_of
 
+_NEIGHBOURS = ("uns/neighbors/connectivities", "uns/neighbors/distances")
 _FORMATS = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}
 
 
@@ -21,7 +22,31 @@ def matrices(file: Any) -> Iterator[str]:
         names = [f"{prefix}{name}" for name in ("X", "raw/X", "raw.X") if f"{prefix}{name}" in file]
         for group in ("layers", "obsm", "obsp"):
             names += [f"{prefix}{group}/{name}" for name in _members(file, f"{prefix}{group}")]
+        # Where anndata before 0.7 had obsp.
+        names += [name for name in _NEIGHBOURS if not prefix and name in file and sparse_format(file[name])]
         yield from (name for name in names if _is_matrix(file[name]))
+
+
+def n_cells(file: Any) -> int:
+    """Return the number of cells."""
+    obs = file["obs"]
+    if not hasattr(obs, "keys"):
+        return len(obs)
+    index = text_of(obs.attrs["_index"]) if "_index" in obs.attrs else next(iter(obs))
+    names = obs[index]
+    return len(names["values"] if hasattr(names, "keys") else names)
+
+
+def cells_beside(file: Any, written: list[str]) -> Iterator[str]:
+    """Return what else has a row for each cell, beside matrices that are ``written``: obs, and the rest of obsm.
+
+    Sparse matrices without a value have no rows to move.
+    """
+    yield "obs"
+    if "obsm" in file and not hasattr(file["obsm"], "keys"):  # one compound array, before anndata 0.7
+        yield "obsm"
+    names = [f"{group}/{name}" for group in ("layers", "obsm", "obsp") for name in _members(file, group)]
+    yield from (name for name in names if name not in written and sparse_format(file[name]) is None)
 
 
 def sparse_format(node: Any) -> str | None:

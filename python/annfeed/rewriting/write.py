@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from annfeed.errors import StaleFileError
+import numpy as np
+
+from annfeed.arrays import Int64Array
+from annfeed.errors import StaleFileError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.identity import file_identity
+from annfeed.order.permutation import shuffled
+from annfeed.order.random import derive_key
 from annfeed.process.threads import usable_cores
+from annfeed.rewriting.cells import write_cells
 from annfeed.rewriting.codecs import find_codec
-from annfeed.rewriting.matrix import Digests, Job, check_matrix, size_of, write_matrix
+from annfeed.rewriting.layout import Job
+from annfeed.rewriting.matrix import Digests, digests_of, size_of, write_matrix
+from annfeed.rewriting.sorting import digests_of_sorted, write_sorted
 from annfeed.rewriting.target import new_file
-from annfeed.rewriting.tree import copy_tree, matrices, point_anew
+from annfeed.rewriting.tree import cells_beside, copy_tree, matrices, n_cells, point_anew, sparse_format
 from annfeed.user_arrays import positive_int
 
 
@@ -25,6 +34,8 @@ def rewrite(
     target: str | bytes | os.PathLike[str],
     *,
     codec: str = "zstd",
+    rows: Literal["kept", "shuffled"] = "kept",
+    seed: int = 0,
     level: int | None = None,
     chunk_rows: int | None = None,
     overwrite: bool = False,
@@ -33,9 +44,10 @@ def rewrite(
 ) -> None:
     """Write a copy of an .h5ad file whose matrices over cells are compressed to read faster.
 
-    These are X, raw/X, layers, obsm and obsp, also in the modalities of a MuData; their types and values do not change.
-    Everything else is copied. Memory is bounded for any size of file. Before the new file gets its name, it is read
-    back, and a digest of each row is compared. After an error or Ctrl-C there is no new file; the source is only read.
+    These are X, raw/X, layers, obsm and obsp, also in the modalities of a MuData; their types and values do not change,
+    and a matrix that is stored by columns (CSC) is stored by rows (CSR). Everything else is copied. Memory is bounded
+    for any size of file. Before the new file gets its name, it is read back, and a digest of each row is compared.
+    After an error, a full disk or Ctrl-C there is no new file; the source is only read.
 
     Parameters
     ----------
@@ -44,10 +56,15 @@ def rewrite(
     target
         Path of the new file.
     codec
-        "zstd"; "bitshuffle" (with LZ4) and "lz4", which decode faster and compress less; "gzip" and "lzf", which every
-        HDF5 reader or h5py has. annfeed reads them all; h5py, anndata and scanpy need hdf5plugin for the first three.
+        "zstd"; "bitshuffle" (with LZ4) and "lz4", which compress less; "gzip" and "lzf", which every HDF5 reader or h5py
+        has. annfeed reads them all; h5py, anndata and scanpy need hdf5plugin for the first three.
+    rows
+        "kept" keeps their order. "shuffled" puts them into a random order, so that reading one after the other is
+        random; obs, obsm, obsp, layers and raw go along.
+    seed
+        Seed of the random order.
     level
-        Level of "zstd" (1 to 22) or "gzip" (1 to 9). None: 1 and 4.
+        Level of "zstd" (1 to 22) or "gzip" (1 to 9). None: 3 and 4.
     chunk_rows
         Mean rows of a chunk; None chooses a small number by the length of rows.
     overwrite
@@ -65,7 +82,8 @@ def rewrite(
     FormatError
         If the source is damaged or not an .h5ad file.
     ValueError
-        If the codec or the level is unknown.
+        If the codec, the level or ``rows`` is unknown; `UnsupportedError` if rows cannot be shuffled: those of a MuData,
+        or with awkward arrays in obsm.
 
     Examples
     --------
@@ -77,6 +95,8 @@ def rewrite(
     [0.0, 0.0, 1.0]
     """
     found = find_codec(codec).at(level)
+    if rows not in ("kept", "shuffled"):
+        raise ValueError(f"rows is {rows!r}; expected 'kept' or 'shuffled'")
     if chunk_rows is not None:
         positive_int("chunk_rows", chunk_rows, " or None")
     if threads is not None:
@@ -89,43 +109,83 @@ def rewrite(
     with recognised(path), open_h5py(path) as file:
         before = file_identity(path)
         places = list(matrices(file))
+        order = None if rows == "kept" else _order(path, file, seed)
         total = sum(size_of(file[place]) for place in places)
         with new_file(new, overwrite) as unfinished, _bar(2 * total, progress) as count:
-            job = Job(found, chunk_rows, threads or usable_cores(), count)
+            folder = os.path.dirname(os.path.abspath(new))
+            job = Job(found, chunk_rows, threads or usable_cores(), count, folder)
             with _told(new):
-                digests = _write(path, file, unfinished, places, job)
-            _check(unfinished, digests, job)
+                written = _write(path, file, unfinished, places, order, job)
+            _check(unfinished, written, job)
             if file_identity(path) != before:
                 raise StaleFileError(f"{path}: the file changed while it was written again. Begin again")
 
 
-def _write(path: str, file: Any, unfinished: str, places: list[str], job: Job) -> dict[str, Digests]:
+def _order(path: str, file: Any, seed: int) -> Int64Array:
+    """The old row of each new one."""
+    if "mod" in file or "obs" not in file:
+        found = "a MuData file" if "mod" in file else "a file without obs"
+        raise UnsupportedError(
+            f"{path} is {found}, whose rows are not shuffled; expected an AnnData at the top of the file. Write it to "
+            "a file of its own first"
+        )
+    return shuffled(n_cells(file), derive_key(seed, 0))
+
+
+#: Digests of rows, and whether they are those of `write_sorted`.
+_Written = dict[str, tuple[Digests, bool]]
+
+
+def _write(path: str, file: Any, unfinished: str, places: list[str], order: Int64Array | None, job: Job) -> _Written:
     """Write all of the file; return the digests of the rows of each matrix."""
     import h5py
 
-    digests: dict[str, Digests] = {}
+    written: _Written = {}
+    new_places = None if order is None else np.argsort(order)
 
-    def writer(place: str) -> Callable[[Any, str], None]:
-        def write(parent: Any, name: str) -> None:
-            digests[place] = write_matrix(path, file[place], parent, name, job)
+    def write(place: str, parent: Any, name: str) -> None:
+        node = file[place]
+        sort = new_places is not None or sparse_format(node) == "csc"
+        if sort:
+            square = place.startswith(("obsp/", "uns/"))
+            digests = write_sorted(path, node, parent, name, job, new_places, both_axes=square and order is not None)
+        else:
+            digests = write_matrix(path, node, parent, name, job)
+        written[place] = digests, sort
 
-        return write
-
+    writers: dict[str, Callable[[Any, str], None]] = {place: functools.partial(write, place) for place in places}
+    if order is not None:
+        for place in cells_beside(file, places):
+            writers[place] = functools.partial(_write_cells, file[place], order, path)
     block = file.userblock_size
-    order = bool(file.id.get_create_plist().get_link_creation_order())
-    with h5py.File(unfinished, "x", userblock_size=block or None, track_order=order) as new:
-        copy_tree(file, new, {place: writer(place) for place in places})
+    tracked = bool(file.id.get_create_plist().get_link_creation_order())
+    with h5py.File(unfinished, "x", userblock_size=block or None, track_order=tracked) as new:
+        copy_tree(file, new, writers)
         point_anew(file, new)
     if block:
         with open(path, "rb") as old, open(unfinished, "rb+") as made:
             made.write(old.read(block))
-    return digests
+    return written
 
 
-def _check(unfinished: str, digests: dict[str, Digests], job: Job) -> None:
+def _write_cells(node: Any, order: Int64Array, path: str, parent: Any, name: str) -> None:
+    write_cells(node, parent, name, order, path)
+
+
+def _check(unfinished: str, written: _Written, job: Job) -> None:
+    """Read all matrices back and compare the digest of each row."""
     with open_h5py(unfinished) as file:
-        for place, expected in digests.items():
-            check_matrix(unfinished, file[place], expected, job)
+        for place, (expected, is_sorted) in written.items():
+            read = digests_of_sorted if is_sorted else digests_of
+            found = read(unfinished, file[place], len(expected), job)
+            if not np.array_equal(found, expected):
+                row = int(np.flatnonzero(found != expected)[0])
+                raise OSError(
+                    errno.EIO,
+                    f"row {row} of '{place}' reads otherwise than it was written. The disk or the memory of this "
+                    "machine is at fault; the new file was removed",
+                    unfinished,
+                )
 
 
 @contextlib.contextmanager
