@@ -1,9 +1,10 @@
 """Saved states of loaders, and the rows that came before and after: what a version of annfeed keeps to.
 
-    python tests/golden/make_states.py > tests/golden/states-VERSION.json
+    python tests/golden/make_states.py [CASE ...] > tests/golden/states-VERSION.json
 
 Run with that version installed. `test_golden_states.py` loads them with the annfeed of the checkout. States of another
-version are made with cases of its own: a case that is here keeps its name and its meaning for ever.
+version are made with cases of its own: a case that is here keeps its name and its meaning for ever. Where the order
+of a case changed, its later states are in a file named after the change (0.1-spread: blocks that are spread).
 """
 
 from __future__ import annotations
@@ -135,7 +136,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)
-        for case, make in CASES.items():
+        for case in sys.argv[1:] or CASES:
+            make = CASES[case]
             torch.manual_seed(3)
             with rank_of(case):
                 loader, column = make(folder), column_of(case)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy.typing as npt
 
 from annfeed.order.epoch import EpochPlan
-from annfeed.order.orders import Blocks, FileOrder, Given, Order, Shuffled
+from annfeed.order.orders import SPREAD, Blocks, FileOrder, Given, Order, Shuffled
 from annfeed.order.weighted import Weighted
 from annfeed.order.weights import Weighting
 
@@ -19,16 +19,17 @@ def epoch_plan(
     block_starts: npt.ArrayLike | None = None,
     weighting: Weighting | None = None,
     positions: npt.NDArray[Any] | None = None,
+    block_order: int = SPREAD,
     **cut: Any,
 ) -> EpochPlan:
     """Return the plan of an epoch whose order is told by one of these keywords."""
-    order: Order = Shuffled(block_size) if shuffle else FileOrder()
+    order: Order = Shuffled(block_size, block_order) if shuffle else FileOrder()
     if positions is not None:
         order = Given(positions)
     elif weighting is not None:
         order = Weighted(weighting, block_size)
     elif block_starts is not None and shuffle:
-        order = Blocks(block_starts)
+        order = Blocks(block_starts, block_order)
     return EpochPlan(order=order, **cut)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,8 +78,8 @@ class GivenSampler:
         for sampler in self._with_epochs():
             sampler.set_epoch(epoch)
 
-    def resume(self, place: Position) -> None:
-        """Continue from ``place`` in the next epoch."""
+    def resume(self, place: Position, order: Mapping[str, Any]) -> None:
+        """Continue from ``place`` in the next epoch; the order is the sampler's own."""
         self._n_begun = place.epoch
         self.set_epoch(place.epoch)
         self.progress.load(place)
@@ -90,7 +91,7 @@ class GivenSampler:
         self._n_begun += 1
         return begun(self.progress, self._plan(), number, None, (seed, self._n_begun, rank_and_world()[0]))
 
-    def order(self) -> dict[str, Any]:
+    def order(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what determines the order, for a saved state."""
         return self._plan().state() | {"seed": self._seed, "world": rank_and_world()[1]}
 

@@ -17,7 +17,7 @@ from annfeed.loading.in_words import loader_in_words
 from annfeed.loading.loader_workers import LoaderWorkers
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
-from annfeed.loading.state import as_position, as_state
+from annfeed.loading.state import as_position, as_state, order_of
 from annfeed.loading.weights import find_weighting
 from annfeed.order.shards import Uneven
 from annfeed.order.windows import Window, integer
@@ -237,8 +237,10 @@ class WindowLoader(DataLoader[Any]):
         [1, 2, 3]
         """
         self._check_in_order()
+        what = repr(self.dataset)
+        saved = order_of(state_dict, what)
         data, rank = self._rows.reader.fingerprint(), rank_and_world()[0]
-        self._epochs.resume(as_position(state_dict, self._epochs.order(), data, rank, repr(self.dataset)))
+        self._epochs.resume(as_position(state_dict, self._epochs.order(saved), data, rank, what), saved)
 
     def _epoch(self) -> Iterator[Any]:
         reads = self._rows.reader.at_epoch(self.return_index)

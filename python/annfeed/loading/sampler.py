@@ -5,7 +5,7 @@ It counts epochs and finds seed and rank. The order is computed in order/epoch.p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,8 +147,9 @@ class PlanSampler(DistributedSampler[int]):
         self.epoch = epoch
         self.progress.set_epoch(epoch)
 
-    def resume(self, place: Position) -> None:
-        """Continue from ``place`` in the next epoch."""
+    def resume(self, place: Position, order: Mapping[str, Any]) -> None:
+        """Continue from ``place`` in the next epoch, with the block order of the saved state."""
+        self._plan = self._plan_as_saved(order)
         self.set_epoch(place.epoch)
         self.progress.load(place)
 
@@ -159,11 +160,12 @@ class PlanSampler(DistributedSampler[int]):
         whole._plan = replace(self._plan, drop_last=False, uneven="keep")
         return whole
 
-    def order(self) -> dict[str, Any]:
-        """Return what determines the order, for a saved state."""
+    def order(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return what determines the order, for a saved state; with ``saved``, with the block order of that state."""
+        plan = self._plan if saved is None else self._plan_as_saved(saved)
         given = {} if self._given is None else {"order": self._name_of_given()}
         here = {"block_size": self._block_size, "seed": self._seed, "world": rank_and_world()[1]}
-        return self._plan.state() | here | given
+        return plan.state() | here | given
 
     def in_words(self) -> str:
         """Return a description of the order."""
@@ -194,6 +196,9 @@ class PlanSampler(DistributedSampler[int]):
         plan = replace(self._plan_of(self.epoch), seed=seed, epoch=self.epoch, rank=rank, world=world)
         self.epoch += 1
         return plan
+
+    def _plan_as_saved(self, order: Mapping[str, Any]) -> EpochPlan:
+        return replace(self._plan, order=self._plan.order.as_saved(order))
 
     def _plan_of(self, epoch: int | None) -> EpochPlan:
         """Return the plan with a user's positions of ``epoch``; with None, of the last epoch that was computed."""

@@ -102,8 +102,14 @@ def as_state(position: Position, order: Mapping[str, Any], data: Mapping[str, An
     return {**place, "rank": rank, "rows": position.digest, "order": dict(order), "data": dict(data)}
 
 
-def as_position(state: Any, order: Mapping[str, Any], data: Mapping[str, Any], rank: int, what: str) -> Position:
-    """Return the place in a state, after comparing the state with the loader."""
+def order_of(state: Any, what: str) -> Mapping[str, Any]:
+    """Return the part of a state that determines the order.
+
+    Raises
+    ------
+    ValueError
+        If it is not a state of a loader.
+    """
     keys = {"version", "epoch", "batch", "seed", "rank", "rows", "order", "data"}
     if not isinstance(state, Mapping) or not state.keys() >= {"version"}:
         raise ValueError(f"{what}: {_short(state)} is no state of a loader; pass what its state_dict() returned")
@@ -112,6 +118,20 @@ def as_position(state: Any, order: Mapping[str, Any], data: Mapping[str, Any], r
             f"{what}: the state has version {state['version']} and keys {sorted(map(str, state))}; expected "
             f"version {VERSION}. Load it with the annfeed that saved it"
         )
+    order: Mapping[str, Any] = state["order"]
+    return order
+
+
+def as_position(
+    state: Mapping[str, Any], order: Mapping[str, Any], data: Mapping[str, Any], rank: int, what: str
+) -> Position:
+    """Return the place in a state, after comparing the state with the loader.
+
+    Raises
+    ------
+    ValueError
+        If it is a state of another order or other data; the message names all differences.
+    """
     found = [
         f"{name} is {here.get(name)!r}, the state has {there.get(name)!r}"
         for here, there in ((order, state["order"]), (data, state["data"]))

@@ -34,7 +34,8 @@ class EpochPlan:
     batch_size
         Rows of a batch. At most one batch of a rank is shorter, its last.
     window
-        Rows read together, rounded down to whole batches, at least one batch.
+        Rows read together, rounded down to whole batches, at least one batch. Orders that are spread have windows of
+        equal size instead of a short last one.
     order
         Order of the positions: see `order/orders.py`.
     seed
@@ -92,8 +93,8 @@ class EpochPlan:
         if self.uneven not in get_args(Uneven):
             raise ValueError(f'uneven is {self.uneven!r}; expected "pad", "drop" or "keep"')
         self._set("n_stream", self.order.length(self.n_rows))
-        self._set("_warm_up", WarmUp(self.batch_size, self.window, self.first_window))
         self._set("_shard", self.shard(self.rank, self.world))
+        self._set("_warm_up", self._warm_up_of(self._shard))
 
     def __len__(self) -> int:
         """Number of batches that this rank delivers."""
@@ -204,6 +205,10 @@ class EpochPlan:
         offsets = np.append(np.arange(0, len(positions), self.batch_size, dtype=np.int64), len(positions))
         return Window(index, begin // self.batch_size, positions, offsets, end - own_end if self.world > 1 else None)
 
+    def _warm_up_of(self, shard: Shard) -> WarmUp:
+        n_rows = shard.n_delivered if self.order.is_spread else None
+        return WarmUp(self.batch_size, self.window, self.first_window, n_rows)
+
     def _padding(self) -> Int64Array:
         # Ranks that pad take different rows, none of their own, because they come after the ranks with one row more.
         place = (self.rank - self.n_stream % self.world) % self.n_stream
@@ -212,7 +217,9 @@ class EpochPlan:
     @cached_property
     def _stream(self) -> Stream:
         # Not needed for the length of a plan.
-        return self.order.stream(derive_key(self.seed, self.epoch, EpochStream.ORDER), self.n_rows)
+        key = derive_key(self.seed, self.epoch, EpochStream.ORDER)
+        # All ranks share one stream, so rank 0 determines how it is spread.
+        return self.order.stream(key, self.n_rows, self._warm_up_of(self.shard(0, self.world)).rows)
 
     @cached_property
     def _proof(self) -> str | None:

@@ -5,14 +5,16 @@ drawn by weight is in order/weighted.py.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from annfeed.arrays import Int64Array, digest_of
 from annfeed.order.permutation import EqualBlocks, GivenBlocks, Permutation, Stream
+from annfeed.order.spread import Spread
 from annfeed.order.windows import integer
 
 
@@ -24,17 +26,29 @@ class Order(ABC):
         """Whether the rows of a window are shuffled among themselves, so that the window size changes the order."""
         return False
 
+    @property
+    def is_spread(self) -> bool:
+        """Whether each window has blocks from all parts of the dataset; if so, there is no short last window."""
+        return False
+
     def length(self, n_rows: int) -> int:
         """Return the length of the stream for ``n_rows``; ValueError if the order is for another number of rows."""
         return n_rows
 
     @abstractmethod
-    def stream(self, key: int, n_rows: int) -> Stream:
-        """Return the stream of the epoch with this key, equal for equal keys; ``n_rows`` is at least 1."""
+    def stream(self, key: int, n_rows: int, window: int) -> Stream:
+        """Return the stream of the epoch with this key, equal for equal keys.
+
+        ``n_rows`` is at least 1; ``window`` is the number of rows of a full window.
+        """
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """Return what determines the order, for saved states, with the keys of `STATE`."""
+
+    def as_saved(self, state: Mapping[str, Any]) -> Self:
+        """Return this order with the version of ``state``, the order in a saved state."""
+        return self
 
     def proof(self) -> str | None:
         """Return a digest of the positions that a user gave for the epoch; None if the key determines the stream."""
@@ -44,6 +58,9 @@ class Order(ABC):
 #: Default entries of an order in saved states. Names and values are those of version 0.1.
 STATE = {"shuffle": True, "block_size": 1, "weighting": None, "positions": None, "block_starts": None}
 
+#: Versions of the order of blocks: permuted over the dataset (states without "block_order"), or spread evenly.
+PERMUTED, SPREAD = 1, 2
+
 
 @dataclass(frozen=True)
 class FileOrder(Order):
@@ -51,11 +68,11 @@ class FileOrder(Order):
 
     Examples
     --------
-    >>> FileOrder().stream(0, n_rows=5).take(2, 5).tolist()
+    >>> FileOrder().stream(0, n_rows=5, window=2).take(2, 5).tolist()
     [2, 3, 4]
     """
 
-    def stream(self, key: int, n_rows: int) -> Stream:
+    def stream(self, key: int, n_rows: int, window: int) -> Stream:
         return self
 
     def take(self, start: int, stop: int) -> Int64Array:
@@ -69,7 +86,8 @@ class FileOrder(Order):
 class Shuffled(Order):
     """All rows in pseudo-random order: single rows, or blocks of ``block_size`` neighbours.
 
-    Blocks are permuted over the whole dataset; then the rows of each window are shuffled among themselves.
+    Blocks are spread, so that each window has blocks from all parts of the dataset; then the rows of each window are
+    shuffled among themselves.
 
     Raises
     ------
@@ -78,11 +96,12 @@ class Shuffled(Order):
 
     Examples
     --------
-    >>> Shuffled(block_size=2).stream(0, n_rows=5).take(0, 5).tolist()
+    >>> Shuffled(block_size=2).stream(0, n_rows=8, window=4).take(0, 8).tolist()
     [4, 2, 3, 0, 1]
     """
 
     block_size: int = 1
+    block_order: int = SPREAD
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "block_size", integer("block_size", self.block_size, 1))
@@ -91,16 +110,27 @@ class Shuffled(Order):
     def in_windows(self) -> bool:
         return self.block_size > 1
 
-    def stream(self, key: int, n_rows: int) -> Stream:
-        return EqualBlocks(n_rows, self.block_size, key) if self.in_windows else Permutation(n_rows, key)
+    @property
+    def is_spread(self) -> bool:
+        return self.in_windows and self.block_order == SPREAD
+
+    def stream(self, key: int, n_rows: int, window: int) -> Stream:
+        if not self.in_windows:
+            return Permutation(n_rows, key)
+        n_blocks, n_together = -(-n_rows // self.block_size), -(-window // self.block_size)
+        spread = Spread(n_blocks, n_together, key) if self.is_spread else None
+        return EqualBlocks(n_rows, self.block_size, key, spread)
 
     def state(self) -> dict[str, Any]:
-        return {"block_size": self.block_size}
+        return {"block_size": self.block_size, **_version(self)}
+
+    def as_saved(self, state: Mapping[str, Any]) -> Self:
+        return replace(self, block_order=_block_order(state)) if self.in_windows else self
 
 
 @dataclass(frozen=True, eq=False)
 class Blocks(Order):
-    """Blocks with given borders in pseudo-random order; the rows of each window are shuffled among themselves.
+    """Blocks with given borders, spread as those of `Shuffled`; the rows of each window are shuffled among themselves.
 
     Parameters
     ----------
@@ -114,25 +144,36 @@ class Blocks(Order):
 
     Examples
     --------
-    >>> Blocks([0, 1, 4]).stream(0, n_rows=5).take(0, 5).tolist()
+    >>> Blocks([0, 1, 4]).stream(0, n_rows=5, window=2).take(0, 5).tolist()
     [4, 1, 2, 3, 0]
     """
 
     starts: npt.ArrayLike
+    block_order: int = SPREAD
 
     @property
     def in_windows(self) -> bool:
         return True
 
+    @property
+    def is_spread(self) -> bool:
+        return self.block_order == SPREAD
+
     def length(self, n_rows: int) -> int:
         _checked_starts(self.starts, n_rows)
         return n_rows
 
-    def stream(self, key: int, n_rows: int) -> Stream:
-        return GivenBlocks(n_rows, _checked_starts(self.starts, n_rows), key)
+    def stream(self, key: int, n_rows: int, window: int) -> Stream:
+        starts = _checked_starts(self.starts, n_rows)
+        n_together = -(-window * len(starts) // n_rows)
+        spread = Spread(len(starts), n_together, key, held=True) if self.is_spread else None
+        return GivenBlocks(n_rows, starts, key, spread)
 
     def state(self) -> dict[str, Any]:
-        return {"block_starts": digest_of(np.asarray(self.starts))}
+        return {"block_starts": digest_of(np.asarray(self.starts)), **_version(self)}
+
+    def as_saved(self, state: Mapping[str, Any]) -> Self:
+        return replace(self, block_order=_block_order(state))
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +191,7 @@ class Given(Order):
     def length(self, n_rows: int) -> int:
         return len(self.positions)
 
-    def stream(self, key: int, n_rows: int) -> Stream:
+    def stream(self, key: int, n_rows: int, window: int) -> Stream:
         return self
 
     def take(self, start: int, stop: int) -> Int64Array:
@@ -161,6 +202,16 @@ class Given(Order):
 
     def proof(self) -> str | None:
         return digest_of(self.positions)
+
+
+def _version(order: Shuffled | Blocks) -> dict[str, int]:
+    # States of blocks that are permuted are those of version 0.1, which had no such name.
+    return {"block_order": order.block_order} if order.is_spread else {}
+
+
+def _block_order(state: Mapping[str, Any]) -> int:
+    # Another one than these is left to the comparison, which finds it different.
+    return PERMUTED if state.get("block_order", PERMUTED) == PERMUTED else SPREAD
 
 
 def _checked_starts(starts: npt.ArrayLike, n_rows: int) -> Int64Array:

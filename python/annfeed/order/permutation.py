@@ -228,6 +228,8 @@ class GivenBlocks:
         int64 [n_blocks], first row of each block: 0, then strictly increasing, below n_rows.
     key
         Integer in 0 .. 2**64 - 1.
+    blocks
+        The order of the blocks, a bijection of their numbers; None for that of their hashes under ``key``.
 
     Examples
     --------
@@ -235,8 +237,9 @@ class GivenBlocks:
     [4, 1, 2, 3, 0]
     """
 
-    def __init__(self, n_rows: int, starts: Int64Array, key: int) -> None:
-        order = shuffled(len(starts), key)  # a table, because starts are one anyway
+    def __init__(self, n_rows: int, starts: Int64Array, key: int, blocks: Bijection | None = None) -> None:
+        # A table, because starts are one anyway.
+        order = shuffled(len(starts), key) if blocks is None else blocks.forward(np.arange(len(starts)))
         lengths = np.diff(starts, append=n_rows)[order]
         self._first_rows = starts[order]
         self._ends = np.cumsum(lengths)

@@ -34,6 +34,15 @@ class DrawStream(IntEnum):
     RUNS = 3
 
 
+class SpreadStream(IntEnum):
+    """Streams of the key of an epoch's order, where blocks are spread."""
+
+    TURN = 0
+    STRETCHES = 1
+    BLOCKS = 2
+    BORDERS = 3
+
+
 class SplitStream(IntEnum):
     """Streams of the seed of a split."""
 

@@ -54,7 +54,7 @@ class Weighted(Order):
 
     Examples
     --------
-    >>> sorted(Weighted(Weighting([1.0, 0.0, 3.0])).stream(1, n_rows=3).take(0, 3).tolist())
+    >>> sorted(Weighted(Weighting([1.0, 0.0, 3.0])).stream(1, n_rows=3, window=3).take(0, 3).tolist())
     [0, 2, 2]
     """
 
@@ -73,7 +73,7 @@ class Weighted(Order):
             raise ValueError(f"weights are of {self.weighting.n_rows} rows; expected {n_rows}, one for each row")
         return self.weighting.n_samples
 
-    def stream(self, key: int, n_rows: int) -> Stream:
+    def stream(self, key: int, n_rows: int, window: int) -> Stream:
         return WeightedStream(self.weighting, key, self.block_size)
 
     def state(self) -> dict[str, Any]:

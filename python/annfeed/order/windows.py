@@ -64,25 +64,56 @@ class Window:
 
 
 class WarmUp:
-    """The first row of each window. Windows are whole batches, and double up to `window` rows."""
+    """The first row of each window. Windows are whole batches, and double up to `window` rows.
 
-    def __init__(self, batch_size: int, window: int, first_window: int) -> None:
-        self._full = max(window // batch_size, 1) * batch_size
-        self._first = min(max(first_window // batch_size, 1) * batch_size, self._full)
-        self._n_small = (-(-self._full // self._first) - 1).bit_length()
-        self._small_rows = self._first * ((1 << self._n_small) - 1)
+    Parameters
+    ----------
+    batch_size, window, first_window
+        As in `annfeed.order.epoch.EpochPlan`.
+    n_rows
+        Rows of the epoch, for windows of equal size after the small first ones, to within one batch: no window at the
+        end is short. None: all windows have `window` rows, and the last one has the remaining rows.
+
+    Examples
+    --------
+    >>> [WarmUp(1, window=40, first_window=10).start(index) for index in range(5)]
+    [0, 10, 30, 70, 110]
+    >>> [WarmUp(1, window=40, first_window=10, n_rows=120).start(index) for index in range(6)]
+    [0, 10, 30, 60, 90, 120]
+    """
+
+    def __init__(self, batch_size: int, window: int, first_window: int, n_rows: int | None = None) -> None:
+        whole = max(window // batch_size, 1)
+        first = min(max(first_window // batch_size, 1), whole)
+        n_small = (-(-whole // first) - 1).bit_length()
+        # After the small windows, each has batches / windows batches, rounded up or down.
+        batches, windows = whole, 1
+        if n_rows is not None:
+            n_batches = max(1, -(-n_rows // batch_size))
+            while n_small and n_batches - first * ((1 << n_small) - 1) < min(first << n_small, whole):
+                n_small -= 1
+            batches = n_batches - first * ((1 << n_small) - 1)
+            windows = -(-batches // whole)
+        self._batch_size, self._first, self._n_small = batch_size, first, n_small
+        self._n_first, self._batches, self._windows = first * ((1 << n_small) - 1), batches, windows
+
+    @property
+    def rows(self) -> int:
+        """Rows of a window after the small ones; the maximum, if they differ."""
+        return -(-self._batches // self._windows) * self._batch_size
 
     def start(self, index: int) -> int:
         """Return the first row of window `index`."""
         if index <= self._n_small:
-            return self._first * ((1 << index) - 1)
-        return self._small_rows + (index - self._n_small) * self._full
+            return self._first * ((1 << index) - 1) * self._batch_size
+        return (self._n_first + (index - self._n_small) * self._batches // self._windows) * self._batch_size
 
     def window_at(self, row: int) -> int:
-        """Return the index of the window that contains `row`."""
-        if row < self._small_rows:
-            return (row // self._first + 1).bit_length() - 1
-        return self._n_small + (row - self._small_rows) // self._full
+        """Index of the window that holds `row`."""
+        batch = row // self._batch_size
+        if batch < self._n_first:
+            return (batch // self._first + 1).bit_length() - 1
+        return self._n_small + ((batch - self._n_first + 1) * self._windows - 1) // self._batches
 
 
 def joined(index: int, first_batch: int, batches: list[Int64Array], n_padding: int | None = None) -> Window:
