@@ -28,7 +28,7 @@ from make_atlas import FOLDER, SIZES, make_atlas
 from quality import LABELS, entropy
 from settings import LARGE_ROWS, SMALL_WINDOW, WINDOW
 
-BATCH, HIDDEN, RATE = 128, 128, 1e-3
+BATCH, HIDDEN, RATE = 128, 64, 1e-3
 #: The orders, by name: what the loader is told, and whether blocks come as before they were spread.
 ORDERS: dict[str, tuple[dict[str, Any], bool]] = {
     "exact random": ({"block_size": 1}, False),
@@ -40,7 +40,7 @@ MODELS = ["linear", "neural"]
 
 
 class Data:
-    """Cells to learn from and cells to test on, as CSR in memory: log-normalised counts of the most variable genes."""
+    """Cells to learn from and cells to test on, in memory: log-normalised, scaled counts of the most variable genes."""
 
     def __init__(self, path: Path, n_train: int, n_test: int, n_genes: int) -> None:
         from annfeed import AnnDataset
@@ -54,16 +54,13 @@ class Data:
             sample = _matrix(whole, test[: 1 << 12])
             variance = np.asarray(sample.power(2).mean(0)).ravel() - np.asarray(sample.mean(0)).ravel() ** 2
             genes = np.sort(np.argsort(-variance)[:n_genes])
-            self._x = _matrix(whole, self.train, genes)
-            self.test = torch.from_numpy(_matrix(whole, test, genes).toarray())
+            x, x_test = (torch.from_numpy(_matrix(whole, rows, genes).toarray()) for rows in (self.train, test))
             codes = {label: pd.factorize(whole.obs[label])[0] for label in LABELS}
+        scale = x.std(0).clip(1e-3)
+        #: float32 [cells, genes]
+        self.x, self.x_test = (x - x.mean(0)) / scale, (x_test - x.mean(0)) / scale
         self.codes = {label: codes[label][self.train] for label in LABELS}
         self.test_codes = {label: torch.from_numpy(codes[label][test]) for label in LABELS}
-        self.n_genes = len(genes)
-
-    def batch(self, positions: np.ndarray) -> torch.Tensor:
-        """The cells at these positions, dense."""
-        return torch.from_numpy(self._x[positions].toarray())
 
 
 def _matrix(dataset: Any, rows: np.ndarray, genes: np.ndarray | slice = slice(None)) -> sp.csr_matrix:
@@ -107,22 +104,23 @@ def accuracies(data: Data, batches: list[np.ndarray], seed: int) -> dict[tuple[s
     models = {}
     for label in LABELS:
         n_classes = int(data.codes[label].max()) + 1
-        models["linear", label] = torch.nn.Linear(data.n_genes, n_classes)
+        models["linear", label] = torch.nn.Linear(data.x.shape[1], n_classes)
         models["neural", label] = torch.nn.Sequential(
-            torch.nn.Linear(data.n_genes, HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, n_classes)
+            torch.nn.Linear(data.x.shape[1], HIDDEN), torch.nn.ReLU(), torch.nn.Linear(HIDDEN, n_classes)
         )
     # Adam treats each number by itself: models are trained as if each were alone.
     optimizer = torch.optim.Adam([p for model in models.values() for p in model.parameters()], RATE, fused=True)
     codes = {label: torch.from_numpy(data.codes[label]) for label in LABELS}
     for positions in batches:
-        x, at = data.batch(positions), torch.from_numpy(positions)
+        at = torch.from_numpy(positions)
+        x = data.x[at]
         losses = [torch.nn.functional.cross_entropy(model(x), codes[key[1]][at]) for key, model in models.items()]
         optimizer.zero_grad()
         torch.stack(losses).sum().backward()
         optimizer.step()
     with torch.no_grad():
         return {
-            key: float((model(data.test).argmax(1) == data.test_codes[key[1]]).float().mean())
+            key: float((model(data.x_test).argmax(1) == data.test_codes[key[1]]).float().mean())
             for key, model in models.items()
         }
 
@@ -157,7 +155,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, help="rows read together; default 16,384, or 2,048 on small files")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--train", type=int, default=100_000, help="cells to learn from; at most 4 of 5")
-    parser.add_argument("--genes", type=int, default=2_000, help="so many of the most variable ones")
+    parser.add_argument("--genes", type=int, default=500, help="so many of the most variable ones")
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
     given = parser.parse_args()
     torch.set_num_threads(1)

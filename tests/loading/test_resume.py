@@ -67,7 +67,10 @@ ORDERS_OF_0_1 = [
     ({"shuffle": False, "block_size": 16}, {"shuffle": False, "block_size": 16}),
     ({"block_size": 16}, {"block_size": 16, "chunk_size": 8, "block_order": 2}),
     ({"order": every_third}, {"order": "every_third"}),
-    ({"order": every_third, "block_size": 16}, {"order": "every_third", "block_size": 16, "chunk_size": 8}),
+    (
+        {"order": every_third, "block_size": 16},
+        {"order": "every_third", "block_size": 16, "chunk_size": 8, "block_order": 2},
+    ),
     ({"order": every_third, "block_size": "auto", "shuffle": False}, {"order": "every_third", "shuffle": False}),
 ]
 

@@ -50,6 +50,30 @@ def test_the_window_counts_where_rows_are_shuffled_in_it(path: Path) -> None:
         loader_on(path, chunk_size=16, block_size=3).load_state_dict(state)
 
 
+def test_a_state_of_an_earlier_block_order_goes_on_in_that_order(path: Path) -> None:
+    block_size = 3
+    new = loader_on(path, block_size=block_size)
+    _, state = stop_after(new, 3)
+    assert state["order"].pop("block_order") == 2
+    old = loader_on(path, block_size=block_size)
+    old.load_state_dict(state)
+    rest, after = rows_of(old), rows_of(old)
+    again = loader_on(path, block_size=block_size)
+    again.load_state_dict({**state, "batch": 0})
+    before, same = stop_after(again, 3)
+    assert same == state
+    assert sorted(row for batch in before + rest for row in batch) == list(range(39))
+    assert before + rest != rows_of(loader_on(path, block_size=block_size))
+    assert sorted(row for batch in after for row in batch) == list(range(39))
+    # The loader itself goes on in the order of the state that it loaded last.
+    assert "block_order" not in old.state_dict()["order"]
+    old.load_state_dict(loader_on(path, block_size=block_size).state_dict())
+    assert rows_of(old) == rows_of(loader_on(path, block_size=block_size))
+    state["order"]["block_order"] = 3
+    with pytest.raises(ValueError, match="block_order is 2, the state has 3"):
+        old.load_state_dict(state)
+
+
 def test_another_file_is_refused_and_the_same_cells_elsewhere_are_not(path: Path, tmp_path: Path) -> None:
     _, state = stop_after(loader_on(path), 3)
     rest = rows_of(loader_on(path))[3:]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.support.orders import epoch_plan
 
 from annfeed.order.epoch import EpochPlan
+from annfeed.order.orders import PERMUTED, SPREAD
 from annfeed.order.random import hashes
 from annfeed.order.weights import Weighting
 
@@ -43,8 +44,11 @@ EXACT = [
     ({"batch_size": 3, "window": 8, "first_window": 1}, [[1, 9, 0], [8, 4, 6, 7, 2, 3], [5]]),
     ({"epoch": 1}, [[6, 3], [1, 5, 4, 0], [8, 2, 7, 9]]),
     ({"seed": 2**64 - 1}, [[0, 6], [4, 2, 1, 7], [9, 3, 8, 5]]),
-    ({"block_size": 4}, [[5, 4], [0, 1, 7, 6], [2, 3, 9, 8]]),
-    ({"block_starts": [0, 1, 5, 8]}, [[2, 1], [0, 5, 4, 3], [6, 7, 9, 8]]),
+    ({"block_size": 4}, [[5, 4], [8, 9, 7, 6], [0, 1, 3, 2]]),
+    ({"block_starts": [0, 1, 5, 8]}, [[9, 8], [6, 7, 5, 0], [1, 2, 4, 3]]),
+    # As in states without "block_order".
+    ({"block_size": 4, "block_order": PERMUTED}, [[5, 4], [0, 1, 7, 6], [2, 3, 9, 8]]),
+    ({"block_starts": [0, 1, 5, 8], "block_order": PERMUTED}, [[2, 1], [0, 5, 4, 3], [6, 7, 9, 8]]),
     ({"weighting": WEIGHTING}, [[5, 2], [2, 5, 5, 7], [5, 1]]),
     ({"weighting": WEIGHTING, "block_size": 2}, [[7, 1], [5, 5, 5, 5], [2, 2]]),
     ({"weighting": WITHOUT_REPLACEMENT}, [[9, 8], [5, 4]]),
@@ -52,7 +56,11 @@ EXACT = [
 ]
 EXACT_RANKS = [
     ({"world": 3}, [[[1, 9], [0, 8]], [[4, 6], [7]], [[2, 3], [5]]]),
-    ({"world": 3, "block_size": 2, "first_window": 4}, [[[1, 3, 0, 2]], [[8, 9, 4]], [[6, 5, 7]]]),
+    ({"world": 3, "block_size": 2, "first_window": 4}, [[[9, 7, 8, 6]], [[2, 3, 0]], [[4, 1, 5]]]),
+    (
+        {"world": 3, "block_size": 2, "first_window": 4, "block_order": PERMUTED},
+        [[[1, 3, 0, 2]], [[8, 9, 4]], [[6, 5, 7]]],
+    ),
     ({"world": 3, "batch_size": 3, "uneven": "pad"}, [[[1, 9, 0], [8]], [[4, 6, 7], [1]], [[2, 3, 5], [9]]]),
     ({"world": 3, "batch_size": 3, "uneven": "drop"}, [[[1, 9, 0]], [[4, 6, 7]], [[2, 3, 5]]]),
     ({"world": 3, "shuffle": False, "batch_size": 3}, [[[0, 1, 2], [3]], [[4, 5, 6], [0]], [[7, 8, 9], [1]]]),
@@ -79,8 +87,9 @@ def test_exact_order_of_a_large_file() -> None:
     assert rows.n_windows == 16_666_668
     assert rows.window_at(5).positions.tolist() == [72275616, 32964905, 56634920, 7251346, 47323009, 43329200]
     assert rows.window_at(16_666_667).positions.tolist() == [99643719, 41360834, 86910125, 71953654]
-    blocks = epoch_plan(n_rows=100_000_000, batch_size=4, window=8, block_size=16)
-    assert blocks.window_at(5).positions.tolist() == [564920, 564923, 564924, 564925, 564921, 564922, 564927, 564926]
+    for version, first in ((PERMUTED, 564920), (SPREAD, 73825896)):
+        blocks = epoch_plan(n_rows=100_000_000, batch_size=4, window=8, block_size=16, block_order=version)
+        assert (blocks.window_at(5).positions - first).tolist() == [0, 3, 4, 5, 1, 2, 7, 6]
 
 
 def test_hashes_are_splitmix64() -> None:
@@ -121,6 +130,11 @@ def test_windows_ramp_from_first_window_up_to_window() -> None:
     assert sizes(window=500, first_window=200)[:4] == [200, 400, 500, 500]
     assert sizes(window=6000, first_window=1)[:4] == [100, 200, 400, 800]
     assert sizes(window=6000, first_window=10**6) == [6000, 6000, 6000, 2000]
+    # No short window at the end of an order that is spread.
+    assert sizes(window=6050, block_size=16) == [1000, 2000, 4000, 4300, 4300, 4400]
+    assert sizes(window=6000, first_window=10**6, block_size=16) == [5000, 5000, 5000, 5000]
+    assert sizes(window=6000, block_size=16, n_rows=3500) == [1000, 2500]
+    assert sizes(window=6000, block_size=16, n_rows=3500, block_order=PERMUTED) == [1000, 2000, 500]
 
 
 def test_batches_are_the_cut_of_a_window() -> None:
@@ -143,6 +157,7 @@ def plan_fields(draw: st.DrawFn) -> dict[str, Any]:
         "first_window": draw(st.integers(1, 60)),
         "shuffle": draw(st.booleans()),
         "block_size": draw(st.sampled_from([1, 1, 2, 3, 7, 200])),
+        "block_order": draw(st.sampled_from([PERMUTED, SPREAD])),
         "seed": draw(st.sampled_from([0, 1, 2**64 - 1])),
         "epoch": draw(st.integers(0, 3)),
         "world": draw(st.integers(1, 5)),

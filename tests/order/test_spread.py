@@ -11,6 +11,7 @@ from tests.support.orders import epoch_plan
 
 from annfeed.order.orders import PERMUTED, SPREAD
 from annfeed.order.spread import HeldPermutations, SmallPermutations, Spread, scrambled
+from annfeed.order.windows import WarmUp
 
 KEYS = st.integers(0, 2**64 - 1)
 KINDS = [SmallPermutations, HeldPermutations]
@@ -76,12 +77,12 @@ def assert_even(counts: np.ndarray, n_draws: int) -> None:
 
 
 @pytest.mark.parametrize("held", [False, True])
-@pytest.mark.parametrize(("n", "n_stretches"), [(7, 3), (13, 4), (6, 6), (9, 1), (40, 16)])
+@pytest.mark.parametrize(("n", "n_stretches"), [(7, 3), (6, 6), (9, 1), (40, 16)])
 def test_every_block_is_equally_likely_at_every_place(n: int, n_stretches: int, held: bool) -> None:
     counts = np.zeros((n, n))
-    for key in range(700):
+    for key in range(400):
         counts[np.arange(n), Spread(n, n_stretches, key, held=held).forward(np.arange(n))] += 1
-    assert_even(counts, 700)
+    assert_even(counts, 400)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -107,6 +108,25 @@ def test_small_permutations_are_bijections(kind: Any, sizes: list[int], key: int
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 20), st.integers(1, 400), st.integers(1, 200), st.integers(1, 3000))
+def test_no_window_at_the_end_is_short(batch_size: int, window: int, first_window: int, n_rows: int) -> None:
+    def starts(n: int | None) -> list[int]:
+        cut, found = WarmUp(batch_size, window, first_window, n), [0]
+        while found[-1] < n_rows:
+            found.append(cut.start(len(found)))
+            middle = (found[-2] + found[-1]) // 2
+            assert cut.window_at(found[-2]) == cut.window_at(middle) == cut.window_at(found[-1] - 1) == len(found) - 2
+        return found
+
+    sizes = np.diff(starts(n_rows))
+    assert sizes.sum() - n_rows == -n_rows % batch_size
+    assert (sizes % batch_size == 0).all() and sizes.max() <= max(batch_size, window)
+    # Half of the largest or more, but for the rounding to whole batches; and the first one stays small.
+    assert sizes[-1] > sizes.max() / 2 - batch_size
+    assert sizes[0] <= 3 * max(batch_size, first_window)
+    assert len(sizes) <= len(starts(None)) - 1
 
 
 def test_a_window_has_a_block_of_each_stretch_wherever_a_rank_begins() -> None:
@@ -143,16 +163,12 @@ def test_shares_of_a_sorted_class_drift_no_more_than_in_random_order(how: Any, w
     classes = np.sort(random.choice(30, 100_000, p=random.dirichlet(np.full(30, 3.0))))
 
     def of(**order: Any) -> float:
-        plans = [
-            epoch_plan(n_rows=100_000, batch_size=100, window=6_000, world=world, rank=rank, seed=1, **order)
-            for rank in range(world)
-        ]
-        return class_drift(
-            [w.positions for plan in plans for w in plan.windows() if len(w.positions) == 6_000], classes
-        )
+        cut = {"n_rows": 100_000, "batch_size": 100, "window": 6_000, "world": world, "seed": 1}
+        windows = [w.positions for rank in range(world) for w in epoch_plan(rank=rank, **cut, **order).windows()]
+        return class_drift([rows for rows in windows if len(rows) > 5_000], classes)
 
     exact = of()
-    assert of(**how) < 1.1 * exact
+    assert of(**how) < 1.25 * exact
     assert of(**how, block_order=PERMUTED) > 2 * exact
 
 
@@ -168,18 +184,22 @@ def test_windows_of_a_regular_pattern_have_its_shares() -> None:
 
 
 @pytest.mark.parametrize("how", [{"block_size": 16}, {"block_starts": np.arange(0, 9_000, 16)}])
-def test_neighbours_and_partners_change_from_epoch_to_epoch(how: dict[str, Any]) -> None:
-    """Two blocks share a window as often as in a random order, but for neighbours, which do so a little less."""
-    together = np.zeros((563, 563))
-    for epoch in range(300):
+def test_any_two_blocks_share_a_window_as_often_as_in_random_order(how: dict[str, Any]) -> None:
+    """So neighbours are decoded together as often, too."""
+    n_blocks, n_epochs = 563, 100
+    windows = []
+    for epoch in range(n_epochs):
         plan = epoch_plan(n_rows=9_000, batch_size=50, window=1_500, first_window=1_500, epoch=epoch, **how)
-        for window in plan.windows():
-            blocks = np.unique(window.positions // 16)
-            together[np.ix_(blocks, blocks)] += 1
-    far = [together[i, (i + distance) % 563] for distance in range(20, 543, 7) for i in range(563)]
-    # Six windows: one time in six, or a little more, as a block at a border is in two windows.
-    assert 45 < np.mean(far) < 60
-    assert np.min(far) > 15 and np.max(far) < 100
+        windows += [np.bincount(window.positions // 16, minlength=n_blocks) > 0 for window in plan.windows()]
+    held = np.array(windows, dtype=np.float32)
+    together = held.T @ held
+    # A block at the border of a window is in both.
+    by_chance = len(windows) * (held.sum() / held.size) ** 2
+    assert len(windows) == 6 * n_epochs
+    for distance in (1, *range(20, 280, 13)):
+        found = [together[i, (i + distance) % n_blocks] for i in range(n_blocks)]
+        assert np.mean(found) == pytest.approx(by_chance, rel=0.1)
+        assert max(found) < by_chance + 7 * np.sqrt(by_chance)
 
 
 def test_orders_of_both_versions_are_other_orders() -> None:

@@ -97,7 +97,7 @@ class Shuffled(Order):
     Examples
     --------
     >>> Shuffled(block_size=2).stream(0, n_rows=8, window=4).take(0, 8).tolist()
-    [4, 2, 3, 0, 1]
+    [0, 1, 2, 3, 6, 7, 4, 5]
     """
 
     block_size: int = 1
@@ -145,7 +145,7 @@ class Blocks(Order):
     Examples
     --------
     >>> Blocks([0, 1, 4]).stream(0, n_rows=5, window=2).take(0, 5).tolist()
-    [4, 1, 2, 3, 0]
+    [0, 4, 1, 2, 3]
     """
 
     starts: npt.ArrayLike
@@ -182,7 +182,7 @@ class Given(Order):
 
     Examples
     --------
-    >>> Given(np.array([7, 3, 7])).stream(0, n_rows=9).take(1, 3).tolist()
+    >>> Given(np.array([7, 3, 7])).stream(0, n_rows=9, window=2).take(1, 3).tolist()
     [3, 7]
     """
 
