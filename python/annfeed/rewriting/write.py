@@ -56,8 +56,8 @@ def rewrite(
     target
         Path of the new file.
     codec
-        "zstd"; "bitshuffle" (with LZ4) and "lz4", which compress less; "gzip" and "lzf", which every HDF5 reader or h5py
-        has. annfeed reads them all; h5py, anndata and scanpy need hdf5plugin for the first three.
+        "zstd"; "bitshuffle" (with LZ4) and "lz4", which compress less; "gzip" and "lzf", which every HDF5 reader or
+        h5py has. annfeed reads them all; h5py, anndata and scanpy need hdf5plugin for the first three.
     rows
         "kept" keeps their order. "shuffled" puts them into a random order, so that reading one after the other is
         random; obs, obsm, obsp, layers and raw go along.
@@ -82,8 +82,8 @@ def rewrite(
     FormatError
         If the source is damaged or not an .h5ad file.
     ValueError
-        If the codec, the level or ``rows`` is unknown; `UnsupportedError` if rows cannot be shuffled: those of a MuData,
-        or with awkward arrays in obsm.
+        If the codec, the level or ``rows`` is unknown; `UnsupportedError` if rows cannot be shuffled: those of a
+        MuData, or with awkward arrays in obsm.
 
     Examples
     --------
