@@ -17,8 +17,8 @@ from yardsticks import Limit
 BATCHES = 4
 
 
-def check(contender: Contender, settings: Settings) -> int:
-    """Compare the contender's first batches with the file; return how many rows were compared.
+def check(contender: Contender, settings: Settings, file: Path | None = None) -> int:
+    """Compare the contender's first batches with the file, or with another one; return how many rows were compared.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def check(contender: Contender, settings: Settings) -> int:
         return contender.check(settings)
     contender.prepare(settings)
     contender.open(settings, with_rows=True)
-    path = contender.path(settings)
+    path = file or contender.path(settings)
     columns = contender.columns(n_vars_of(path))
     given: list[np.ndarray] = []
     for x, rows in islice(contender.epoch(), BATCHES):

@@ -20,6 +20,7 @@ import pandas as pd
 import quality
 import rates
 import scvi_loader
+import storage
 import training
 from keep import MACHINES, heading
 from make_atlas import FOLDER
@@ -29,6 +30,7 @@ from page import PAGE, headings, with_sections
 TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     "results": rates.table,
     "first batch": first_batch.table,
+    "storage": storage.table,
     "training": training.table,
     "gpu": gpu.table,
     "memory": memory.table,

@@ -66,7 +66,7 @@ def main() -> None:
         for contender in contenders:
             for name, there in storages.items():
                 if name != "cold":
-                    check(contender, there)
+                    check(contender, there, settings.file)  # h5py would take minutes on a slow mount
         for turn in range(given.rounds):
             for contender in contenders:
                 for name, there in storages.items():
