@@ -19,7 +19,7 @@ from annfeed import AnnDataset
 from annfeed.batches.reader import RowReader
 from annfeed.batches.window import LoadedWindow
 from annfeed.loading.slices import slices
-from annfeed.loading.weights import find_weighting
+from annfeed.loading.weighting import find_weighting
 from annfeed.order.weighted import WeightedStream
 from annfeed.order.weights import Weighting
 from tests.support.orders import epoch_plan

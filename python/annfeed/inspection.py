@@ -19,7 +19,7 @@ from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.turns import reading
-from annfeed.order.blocks import LEAST_BLOCKS, LEAST_ROWS
+from annfeed.order.auto_blocks import LEAST_BLOCKS, LEAST_ROWS
 from annfeed.user_arrays import positive_int
 
 #: Decoded bytes of a chunk above which a warning is given: each row of it needs the whole chunk.

@@ -20,7 +20,7 @@ from tests.support.processes import run
 from torch.utils.data import DataLoader, Dataset
 
 from annfeed import AnnDataset, Transform
-from annfeed.memory import shared as shared_memory
+from annfeed.memory import shared_batches as shared_memory
 from annfeed.memory import transport as handover
 
 N, WIDTH, BATCH = 64, 20_000, 8

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 
 from annfeed import AnnDataset
-from annfeed.order.blocks import LEAST_BLOCKS, LEAST_ROWS, auto_blocks, units_of_positions
+from annfeed.order.auto_blocks import LEAST_BLOCKS, LEAST_ROWS, auto_blocks, units_of_positions
 
 
 @pytest.mark.parametrize(

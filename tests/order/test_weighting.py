@@ -16,7 +16,7 @@ from tests.support.orders import epoch_plan
 from tests.support.toys import FORMS, flat, hand_over, rows_of, toy
 
 from annfeed import AnnDataset
-from annfeed.loading.weights import class_weights
+from annfeed.loading.weighting import class_weights
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.permutation import EvenMix
 from annfeed.order.weighted import WeightedStream, interleaved

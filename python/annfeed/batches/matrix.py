@@ -13,7 +13,7 @@ import torch
 from annfeed._core import DecodedRows, DirectRows
 from annfeed.arrays import Int64Array, digest_of
 from annfeed.batches.tensors import TensorMaker, dtype_name
-from annfeed.order.blocks import units_of_positions
+from annfeed.order.auto_blocks import units_of_positions
 from annfeed.sources.base import RowSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.memory import MemorySource

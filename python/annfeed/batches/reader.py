@@ -17,9 +17,9 @@ from annfeed.batches.items import Batch, Collate, Items, apply_transform
 from annfeed.batches.keys import INDEX, IS_PADDING
 from annfeed.batches.matrix import Matrix
 from annfeed.batches.window import ROW_TOTALS, LoadedWindow, WindowRows
-from annfeed.obs.columns import ObsColumns
+from annfeed.obs.converted import ObsColumns
 from annfeed.obs.labels import label_codes
-from annfeed.order.blocks import units_of_positions
+from annfeed.order.auto_blocks import units_of_positions
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads
 from annfeed.sources.concat import ConcatSource

@@ -16,7 +16,7 @@ from annfeed.dataset.rows import RowDataset
 from annfeed.inputs.selection import row_subset
 from annfeed.loading.loader import WindowLoader
 from annfeed.memory.budget import cache_budget
-from annfeed.order.blocks import log
+from annfeed.order.auto_blocks import log
 from annfeed.order.shards import Uneven
 from annfeed.process.threads import reading_threads, reads_in_flight
 from annfeed.sources.file import FileSource

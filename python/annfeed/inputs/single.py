@@ -23,9 +23,9 @@ from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import missing_filters, open_h5py, raw_place, text_of
-from annfeed.h5ad.held import HeldAnnData, source_of
+from annfeed.h5ad.held_anndata import HeldAnnData, source_of
 from annfeed.h5ad.identity import KnownFile
-from annfeed.inputs.held import HeldFrame, HeldMatrix
+from annfeed.inputs.held_matrix import HeldFrame, HeldMatrix
 from annfeed.inputs.names import numbered, picked
 from annfeed.inputs.paths import AnnDataOrPath
 from annfeed.inputs.selection import column_subset

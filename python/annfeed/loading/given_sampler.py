@@ -14,7 +14,7 @@ from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.process.ranks import draw_seed, rank_and_world
 
 if TYPE_CHECKING:
-    from annfeed.loading.rows import Rows
+    from annfeed.loading.protocols import Rows
 
 
 class GivenSampler:

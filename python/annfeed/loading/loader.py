@@ -11,21 +11,21 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from annfeed.batches.items import LoaderCollate
+from annfeed.loading.description import loader_in_words
 from annfeed.loading.given_sampler import GivenSampler, predict_all
 from annfeed.loading.hf_accelerate import Prepared, asked_by
-from annfeed.loading.in_words import loader_in_words
-from annfeed.loading.loader_workers import LoaderWorkers
+from annfeed.loading.kept_workers import LoaderWorkers
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.state import as_position, as_state, order_of
-from annfeed.loading.weights import find_weighting
+from annfeed.loading.weighting import find_weighting
 from annfeed.order.shards import Uneven
 from annfeed.order.windows import Window, integer
 from annfeed.process.ranks import rank_and_world
 from annfeed.user_arrays import positive_int
 
 if TYPE_CHECKING:
-    from annfeed.loading.rows import Reads, Rows
+    from annfeed.loading.protocols import Reads, Rows
 
 
 class WindowLoader(DataLoader[Any]):

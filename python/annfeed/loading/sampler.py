@@ -17,7 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 from annfeed.arrays import Int64Array
 from annfeed.loading.epochs import Epoch, begun
 from annfeed.loading.state import Position, Progress
-from annfeed.order.blocks import auto_blocks, describe, log
+from annfeed.order.auto_blocks import auto_blocks, describe, log
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.orders import Blocks, FileOrder, Given, Order, Shuffled
 from annfeed.order.shards import Uneven
@@ -27,7 +27,7 @@ from annfeed.process.ranks import draw_seed, known_rank_and_world, rank_and_worl
 from annfeed.user_arrays import as_array
 
 if TYPE_CHECKING:
-    from annfeed.loading.rows import Rows
+    from annfeed.loading.protocols import Rows
 
 
 class PlanSampler(DistributedSampler[int]):

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from annfeed.batches.window import batches_of
 from annfeed.loading.readahead import check_not_forked
-from annfeed.loading.workers import begin_with_workers
+from annfeed.loading.worker_processes import begin_with_workers
 from annfeed.memory.transport import sendable
 from annfeed.order.windows import Window
 from annfeed.process.spawning import ThroughFile

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from annfeed._core import BufferPool
-from annfeed.memory.shared import shared_pool
+from annfeed.memory.shared_batches import shared_pool
 
 #: Below this, torch's own allocator recycles well enough.
 _SMALL = 1 << 18

@@ -2,8 +2,8 @@
 
 torch alone copies each tensor into shared memory made for it, and both processes pay for its pages anew: for a batch of
 15 MB that is several times what making it costs. Here a worker makes batches in shared memory that goes round
-(memory/shared.py), and sends where in it they lie. What does not lie there (small values, what a transform made anew)
-travels as usual.
+(memory/shared_batches.py), and sends where in it they lie. What does not lie there (small values, what a transform made
+anew) travels as usual.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from annfeed.memory.shared import Bytes, Name, received, segment_at
+from annfeed.memory.shared_batches import Bytes, Name, received, segment_at
 from annfeed.memory.sparse import compressed
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from annfeed.arrays import Int64Array
-from annfeed.h5ad.held import HeldAnnData
+from annfeed.h5ad.held_anndata import HeldAnnData
 from annfeed.obs.base import Name, ObsSource, Read, as_text
 
 

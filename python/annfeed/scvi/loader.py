@@ -18,10 +18,10 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler
 
 from annfeed.inputs.selection import as_positions, row_indices
-from annfeed.loading.in_words import loader_in_words
+from annfeed.loading.description import loader_in_words
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.slices import SliceBatches, SliceOrder
-from annfeed.loading.workers import begin_with_workers, worker_loader
+from annfeed.loading.worker_processes import begin_with_workers, worker_loader
 from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.order.windows import Window
 from annfeed.process.ranks import draw_seed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from annfeed.h5ad.held import unchanged
+from annfeed.h5ad.held_anndata import unchanged
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
-from annfeed.order.blocks import LEAST_ROWS
+from annfeed.order.auto_blocks import LEAST_ROWS
 from annfeed.sources.base import RowSource, sum_stats
 from annfeed.sources.columns import MISSING, ColumnMap
 from annfeed.user_arrays import as_text

@@ -11,7 +11,7 @@ from annfeed.inputs.selection import numbers_of_rows
 from annfeed.order.weights import Weighting
 
 if TYPE_CHECKING:
-    from annfeed.loading.rows import Rows
+    from annfeed.loading.protocols import Rows
 
 #: Rows counted together.
 _CHUNK = 1 << 20

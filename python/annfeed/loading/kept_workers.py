@@ -12,12 +12,12 @@ from torch.utils.data import DataLoader
 
 from annfeed.h5ad.identity import n_own_writes
 from annfeed.loading.slices import SliceBatches, SliceOrder, batches_from
-from annfeed.loading.workers import worker_loader
+from annfeed.loading.worker_processes import worker_loader
 from annfeed.order.windows import Window
 
 if TYPE_CHECKING:
     from annfeed.batches.items import Batch
-    from annfeed.loading.rows import Reader, Reads
+    from annfeed.loading.protocols import Reader, Reads
     from annfeed.transforms.base import Transform
 
 

@@ -20,7 +20,7 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import StaleDataError, UnknownNameError
 from annfeed.h5ad.file import check_not_replaced
-from annfeed.h5ad.held import AGAIN, HeldAnnData, positions_of, same, source_of, unchanged
+from annfeed.h5ad.held_anndata import AGAIN, HeldAnnData, positions_of, same, source_of, unchanged
 from annfeed.h5ad.identity import file_identity
 from annfeed.inputs.names import numbered, picked
 from annfeed.sources.columns import MISSING
