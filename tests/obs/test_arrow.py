@@ -74,10 +74,10 @@ def test_joined_with_the_plain_one_and_with_none(name, join):
     column, plain = COLUMNS[name]
     frames = [{name: column}, {name: plain}] + [{"other": plain}] * (join == "outer")
     parts = [ObsTable.from_frame(pd.DataFrame(frame)) for frame in frames]
-    joined = ObsTable.joined(parts[:2], ["a", "b"], join)
+    joined = ObsTable.concat(parts[:2], ["a", "b"], join)
     if join == "outer":
         with pytest.warns(UserWarning, match="missing values there"):
-            joined = ObsTable.joined(parts, ["a", "b", "c"], join)
+            joined = ObsTable.concat(parts, ["a", "b", "c"], join)
     found = joined.take(range(joined.n_rows))[f"obs_{name}"]
     if isinstance(found, torch.Tensor):
         found = ["nan" if number != number else float(number) for number in found.tolist()]
