@@ -240,9 +240,8 @@ impl Pipeline {
 
     /// Decodes at least the first `wanted` bytes of a chunk of `chunk_len` bytes into `out`.
     ///
-    /// `out` holds from `wanted` to `chunk_len` bytes; those behind `wanted` are unspecified. Where
-    /// [`streams_prefix`](Self::streams_prefix) holds, what lies behind the prefix is not verified, except by
-    /// fletcher32 over the stored bytes.
+    /// `out` holds from `wanted` to `chunk_len` bytes; those behind `wanted` are unspecified. Where the prefix is had from
+    /// the front, what lies behind it is not verified, except by fletcher32 over the stored bytes.
     ///
     /// # Errors
     /// [`DecodeError`] as for [`decode`](Self::decode), and `Length` where `wanted` does not fit `out` or the chunk.
@@ -276,8 +275,8 @@ impl Pipeline {
         }
     }
 
-    /// Whether [`decode_prefix`](Self::decode_prefix) is cheaper than [`decode`](Self::decode) for chunks with this mask.
-    #[must_use]
+    /// Whether a prefix of chunks with this mask is had from the front.
+    #[cfg(test)]
     pub(crate) fn streams_prefix(&self, mask: u32) -> bool {
         self.streamable(mask).is_some()
     }

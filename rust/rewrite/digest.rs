@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_row_may_come_in_parts() {
-        let elements: Vec<u8> = (0..400_000_u32).map(|i| (i * i >> 5) as u8).collect();
+        let elements: Vec<u8> = (0..400_000_u32).map(|i| (i.wrapping_mul(i) >> 5) as u8).collect();
         for size in [1, 2, 4, 8] {
             let n = (400_000 / size) as i64;
             let starts = [0, 0, 10, 11, 11, n / 2, n - 1, n, n];

@@ -95,7 +95,11 @@ impl Distance {
     const fn new(bits: u32, codeword: u8, nearest: i16) -> Self {
         Self(bits | (codeword as u32) << 8 | (nearest as u16 as u32) << 16)
     }
+}
 
+/// The parts, for the twin in safe code.
+#[cfg(any(test, fuzzing))]
+impl Distance {
     pub(super) const fn bits(self) -> u32 {
         self.0 & 0xFF
     }
