@@ -255,6 +255,7 @@ OF_DATASET: dict[str, str | tuple[Callable[..., Any], str, dict[str, Any], dict[
     "label": (seen, "two", {"obs_columns": None}, {"label": "source"}),
     "keys": (seen, "two", {"obs_columns": None, "label": "source"}, {"keys": ["a", "b"]}),
     "index_unique": (names, "two", {}, {"index_unique": "-"}),
+    "io_depth": "sources/test_read_ahead::test_bytes_of_cold_files_are_read_ahead_and_counted",
     "max_open_files": "inputs/test_many_files_open::test_no_more_files_are_open_than_allowed",
 }
 

@@ -209,6 +209,7 @@ SCRIPT = """
 import os, resource, signal, sys
 import annfeed.rewriting.write as write
 how, source, new = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 if how == "full":
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
 else:

@@ -129,7 +129,11 @@ class AnnDataLoader(DataLoader[Any]):
             raise ValueError("sampler and distributed_sampler=True exclude each other: pass one of them")
         if sampler is not None and shuffle:
             raise ValueError("sampler and shuffle=True exclude each other: the sampler alone decides on the order")
-        batch_size, window = positive_int("batch_size", batch_size), positive_int("window", window)
+        try:
+            batch_size = positive_int("batch_size", batch_size)
+        except TypeError as error:  # torch and the stock class have one class for both
+            raise ValueError(str(error)) from None
+        window = positive_int("window", window)
         threads = None if threads is None else positive_int("threads", threads, " or None")
         registered = (
             _registered
