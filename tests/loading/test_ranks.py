@@ -424,7 +424,7 @@ class Worker(Transform):
         return {**data_dict, "worker": [-1 if info is None else info.id] * len(data_dict["X"])}
 
 
-#: seed, epoch, rank of 2, block_size: the batches of 12 rows in windows of 4 at most; of 2 workers, one makes every other window.
+#: seed, epoch, rank of 2, block_size: the batches of 12 rows in windows of 4 at most; workers take windows in turn.
 EXACT: list[tuple[tuple[int, int, int, int], list[list[int]]]] = [
     ((0, 0, 0, 1), [[1, 9], [0, 8], [4, 6]]),
     ((0, 0, 1, 1), [[7, 10], [2, 3], [5, 11]]),
