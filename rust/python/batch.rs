@@ -9,7 +9,7 @@ use numpy::ndarray::Dimension;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
-use super::rows::unknown_dtype;
+use super::errors::unknown_dtype;
 use crate::rows::{Computed, Lost, RowOps, Target, What};
 
 /// Column and value of a number that was lost, and how.

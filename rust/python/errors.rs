@@ -2,11 +2,18 @@
 
 use std::io::{Error as IoError, ErrorKind};
 
-use pyo3::exceptions::{PyIndexError, PyKeyboardInterrupt, PyMemoryError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyKeyboardInterrupt, PyMemoryError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use crate::error::Error;
+
+/// The exception for a dtype that batches cannot have.
+pub(super) fn unknown_dtype(name: &str) -> PyErr {
+    PyTypeError::new_err(format!(
+        "dtype {name} is not supported; expected float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64"
+    ))
+}
 
 /// The exception for `error`.
 pub(super) fn to_python(py: Python<'_>, error: Error) -> PyErr {

@@ -1,11 +1,11 @@
 //! `DecodedRows`: decoded rows, and batches of them as numpy arrays.
 
 use numpy::{IntoPyArray, Ix1, Ix2, PyArray1, PyReadonlyArray1, PyReadwriteArray1};
-use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 
 use super::batch::{Batch, LostTuple, write_batch};
-use super::errors::to_python;
+use super::errors::{to_python, unknown_dtype};
 use super::gil::outside;
 use super::ops::{RowOps, ops_fit};
 use crate::dtype::Kind;
@@ -266,12 +266,6 @@ fn kind(dtype: &str) -> PyResult<Kind> {
 
 /// Decoded rows, positions in them (None: all), and their place.
 type PyPart<'py> = (PyRef<'py, DecodedRows>, Option<PyReadonlyArray1<'py, i64>>, String);
-
-pub(super) fn unknown_dtype(name: &str) -> PyErr {
-    PyTypeError::new_err(format!(
-        "dtype {name} is not supported; expected float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64"
-    ))
-}
 
 /// Rows that go into a dense batch.
 struct DenseBatch<'a, 'py> {

@@ -9,6 +9,7 @@ mod csr;
 mod dense;
 mod free_list;
 mod group;
+mod number;
 mod ops;
 mod select;
 mod totals;
@@ -26,7 +27,8 @@ pub use csr::CsrOut;
 pub(crate) use free_list::FreeList;
 pub use group::RowGroup;
 pub(crate) use group::SumTooLarge;
-pub(crate) use ops::{ColumnScale, Computed, Number, RowOps};
+pub(crate) use number::Number;
+pub(crate) use ops::{ColumnScale, Computed, RowOps};
 pub(crate) use select::Selection;
 pub(crate) use totals::Counted;
 pub use totals::Totals;
@@ -187,10 +189,10 @@ impl DecodedRows {
             Ok(match group {
                 _ if let Some(total) = Self::kept_total(group, row).map_err(|e| self.named(position, e))? => total,
                 RowGroup::Sparse { offsets, values, .. } => {
-                    with_values!(values, v => totals::sum(v[offsets[row]..offsets[row + 1]].iter().copied()))
+                    with_values!(values, v => number::sum(v[offsets[row]..offsets[row + 1]].iter().copied()))
                 }
                 RowGroup::Dense { n_cols, values, .. } => {
-                    with_values!(values, v => totals::sum(v[row * n_cols..(row + 1) * n_cols].iter().copied()))
+                    with_values!(values, v => number::sum(v[row * n_cols..(row + 1) * n_cols].iter().copied()))
                 }
             })
         };

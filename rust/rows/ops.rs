@@ -7,24 +7,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use super::cast::{CastFrom as _, Target};
-use super::totals::sum;
-
-/// A held number, as the arithmetic here takes it.
-pub(crate) trait Number: Copy {
-    /// Exact except for huge integers, which are equal in float32 anyway.
-    fn wide(self) -> f64;
-}
-
-macro_rules! numbers {
-    ($($t:ty),*) => { $(
-        #[allow(clippy::unnecessary_cast)]
-        impl Number for $t {
-            #[inline]
-            fn wide(self) -> f64 { self as f64 }
-        }
-    )* };
-}
-numbers!(u8, u16, i32, i64, u64, f32, f64);
+use super::number::{Number, sum};
 
 /// Steps in the order in which they are done, in float32.
 #[derive(Clone, Debug, Default)]

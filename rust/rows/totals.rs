@@ -2,7 +2,7 @@
 //!
 //! Rows are normalised before genes are selected, as in scanpy, so the totals need values that are left out.
 
-use super::ops::Number;
+use super::number::sum;
 use super::{Columns, Values};
 use crate::rows::{with_columns, with_values};
 
@@ -60,11 +60,6 @@ impl Counted {
 
 fn position(column: impl Into<u32>) -> usize {
     column.into() as usize
-}
-
-/// In storage order and in float64, so that every sum of a row has the same bits.
-pub(super) fn sum<V: Number>(values: impl Iterator<Item = V>) -> f64 {
-    values.map(Number::wide).sum()
 }
 
 /// The totals of a row group's rows.
