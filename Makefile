@@ -13,6 +13,13 @@ VERSION := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) and pri
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 TRIAL := target/wheel-trial
+# Of wheels: what they are for, and what keeps this machine's paths out of them.
+LINUX := $(filter Linux,$(shell uname -s))
+MACHINE := $(subst arm64,aarch64,$(shell uname -m))
+TARGET := $(MACHINE)-$(if $(LINUX),unknown-linux-gnu,apple-darwin)
+PYTHONS := $(PYTHON)
+NO_PATHS := --remap-path-prefix=$(HOME)= --remap-path-prefix=$(CURDIR)=
+NO_C_PATHS := -ffile-prefix-map=$(HOME)= -ffile-prefix-map=$(CURDIR)=
 CELLS := .venv/cells/10x_pbmc68k_reduced.h5ad
 # Files of tests are shared out among as many processes as there are cores.
 PROFILE := usual
@@ -31,7 +38,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust fuzz miri lint types test-python packages bench wheel format clean
+.PHONY: help demo test test-rust fuzz miri lint types test-python packages bench wheel sdist format clean
 .DELETE_ON_ERROR:
 
 help: ## List these commands
@@ -93,16 +100,32 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 	python benches/scvi_loader.py
 	python benches/run.py
 
-wheel: ## Build the wheel into dist/ and try it in an empty environment
-	rm -rf dist $(TRIAL)
-	$(PYTHON) -m venv $(TRIAL)/venv
-	PATH="$(SYSTEM_PATH)" $(TRIAL)/venv/bin/python -m pip wheel --no-deps --wheel-dir dist .
-	$(TRIAL)/venv/bin/python -m pip install --progress-bar off dist/*.whl
-	mkdir $(TRIAL)/empty
-	cp tests/scripts/wheel_smoke.py $(TRIAL)
+wheel: $(VENV)/.tools ## Build a wheel for TARGET (this machine) into dist/ and try it in empty environments (PYTHONS="python3.11 python3.13")
+	rm -rf dist/*.whl $(TRIAL)
+	python -m pip install --quiet twine $(if $(LINUX),auditwheel ziglang)
+	RUSTFLAGS="$(NO_PATHS)" CFLAGS="$(NO_C_PATHS)" maturin build --release --locked --out dist --target $(TARGET) \
+		$(if $(LINUX),--zig --compatibility manylinux_2_17)
+	$(if $(LINUX),auditwheel show dist/*.whl | tee /dev/stderr | grep -q '"manylinux_2_17_')
+	twine check --strict dist/*.whl
+	python tests/scripts/wheel_contents.py dist/*.whl $(HOME) $(CURDIR)
+	$(if $(filter $(MACHINE)-%,$(TARGET)),$(foreach python,$(PYTHONS),$(call try,$(python),dist/*.whl)),@echo "Not tried: this machine is no $(TARGET)")
+	@ls -l dist
+
+sdist: $(VENV)/.tools ## Build the source distribution into dist/; build and try what it holds in an empty environment
+	rm -rf dist/*.tar.gz $(TRIAL)
+	python -m pip install --quiet twine
+	maturin sdist --out dist
+	twine check --strict dist/*.tar.gz
+	$(call try,$(PYTHON),dist/*.tar.gz)
+
+# Installs $(2) into an empty environment of Python $(1) and tries it in an empty folder.
+define try
+	rm -rf $(TRIAL) && $(1) -m venv $(TRIAL)/venv && mkdir $(TRIAL)/empty && cp tests/scripts/wheel_smoke.py $(TRIAL)
+	PATH="$(SYSTEM_PATH)" $(TRIAL)/venv/bin/python -m pip install --progress-bar off $(2)
 	cd $(TRIAL)/empty && ../venv/bin/python -I ../wheel_smoke.py
 	rm -rf $(TRIAL)
-	@ls -l dist
+
+endef
 
 format: $(VENV)/.tools ## Format Rust and Python
 	cargo fmt
