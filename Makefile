@@ -105,9 +105,10 @@ wheel: $(VENV)/.tools ## Build a wheel for TARGET (this machine) into dist/ and 
 	python -m pip install --quiet twine $(if $(LINUX),auditwheel ziglang)
 	RUSTFLAGS="$(NO_PATHS)" CFLAGS="$(NO_C_PATHS)" maturin build --release --locked --out dist --target $(TARGET) \
 		$(if $(LINUX),--zig --compatibility manylinux_2_17)
-	$(if $(LINUX),auditwheel show dist/*.whl | tee /dev/stderr | grep -q '"manylinux_2_17_')
+	$(if $(LINUX),auditwheel show dist/*.whl | grep '"manylinux_2_17_')
 	twine check --strict dist/*.whl
-	python tests/scripts/wheel_contents.py dist/*.whl $(HOME) $(CURDIR)
+	python packaging/neutral_paths.py dist/*.whl $(HOME) $(CURDIR)
+	python packaging/check_wheel.py dist/*.whl $(HOME) $(CURDIR)
 	$(if $(filter $(MACHINE)-%,$(TARGET)),$(foreach python,$(PYTHONS),$(call try,$(python),dist/*.whl)),@echo "Not tried: this machine is no $(TARGET)")
 	@ls -l dist
 
@@ -120,9 +121,9 @@ sdist: $(VENV)/.tools ## Build the source distribution into dist/; build and try
 
 # Installs $(2) into an empty environment of Python $(1) and tries it in an empty folder.
 define try
-	rm -rf $(TRIAL) && $(1) -m venv $(TRIAL)/venv && mkdir $(TRIAL)/empty && cp tests/scripts/wheel_smoke.py $(TRIAL)
+	rm -rf $(TRIAL) && $(1) -m venv $(TRIAL)/venv && mkdir $(TRIAL)/empty && cp packaging/try_wheel.py $(TRIAL)
 	PATH="$(SYSTEM_PATH)" $(TRIAL)/venv/bin/python -m pip install --progress-bar off $(2)
-	cd $(TRIAL)/empty && ../venv/bin/python -I ../wheel_smoke.py
+	cd $(TRIAL)/empty && ../venv/bin/python -I ../try_wheel.py
 	rm -rf $(TRIAL)
 
 endef

@@ -1,7 +1,4 @@
-"""Checks what a wheel holds: `make wheel` runs it with the wheel and the paths that must not be in it.
-
-Not a pytest module.
-"""
+"""Checks what a wheel holds: `make wheel` runs it with the wheel and the paths that must not be in it."""
 
 from __future__ import annotations
 
