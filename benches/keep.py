@@ -26,6 +26,7 @@ def heading(kind: str, label: str) -> str:
 def keep(kind: str, label: str, rows: list[dict[str, Any]], *, python: Path | None = None, **about: Any) -> None:
     """Write the rows (each with its "data", the label) into ``<kind>.csv``, and ``about`` into machine.json."""
     path = FOLDER / f"{kind.replace(' ', '_')}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = []
     if path.exists():
         with path.open(newline="") as file:
