@@ -17,8 +17,8 @@ from annfeed.batches.items import Batch, Collate, Items, apply_transform
 from annfeed.batches.keys import INDEX, IS_PADDING
 from annfeed.batches.matrix import Matrix
 from annfeed.batches.window import ROW_TOTALS, LoadedWindow, WindowRows
-from annfeed.obs.converted import ObsColumns
 from annfeed.obs.labels import label_codes
+from annfeed.obs.to_batch import ObsColumns
 from annfeed.order.auto_blocks import units_of_positions
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads

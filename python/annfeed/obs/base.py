@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from annfeed.arrays import Int64Array
-from annfeed.obs.converted import Column
+from annfeed.obs.to_batch import Column
 
 Name = Any  # of a column: str in a file; a DataFrame may have others
 

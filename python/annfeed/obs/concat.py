@@ -19,9 +19,9 @@ import pandas as pd
 from annfeed.arrays import Int64Array
 from annfeed.errors import AnnfeedWarning, UnknownNameError
 from annfeed.obs.base import Name, ObsSource, Read
-from annfeed.obs.converted import Labels
 from annfeed.obs.dtypes import concat_column
 from annfeed.obs.text_codes import concat_texts
+from annfeed.obs.to_batch import Labels
 from annfeed.user_arrays import first_few
 
 #: So many columns and files a warning names.

@@ -1,6 +1,6 @@
 """An obs column as codes, for what goes by its labels: splits and balanced orders.
 
-Codes here are numbered by first appearance and mean nothing outside; batches carry those of obs/converted.py.
+Codes here are numbered by first appearance and mean nothing outside; batches carry those of obs/to_batch.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def label_codes(
 def _codes(column: pd.Series[Any]) -> tuple[npt.NDArray[Any], Any]:
     import pandas as pd
 
-    from annfeed.obs.converted import as_labels
+    from annfeed.obs.to_batch import as_labels
 
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.array.codes, column.dtype.categories

@@ -24,9 +24,9 @@ from annfeed.h5ad.identity import KnownFile, n_own_writes
 from annfeed.h5ad.turns import reading
 from annfeed.obs.base import Name, ObsSource
 from annfeed.obs.concat import ConcatObs
-from annfeed.obs.converted import CategoriesAs, Column, Labels, ObsColumns, convert, holds
 from annfeed.obs.file import FileObs
 from annfeed.obs.memory import AnnDataObs, FrameObs
+from annfeed.obs.to_batch import CategoriesAs, Column, Labels, ObsColumns, convert, holds
 from annfeed.user_arrays import near_matches
 
 

@@ -1,4 +1,4 @@
-"""Obs columns, converted once, whole: numbers as arrays, texts as codes and what they stand for.
+"""What obs columns become in a batch: converted once, whole; numbers as arrays, texts as codes and what they stand for.
 
 Conversion and look-up only; columns are read in obs/file.py.
 """
