@@ -3,18 +3,15 @@
 //! The chunks are those of a CSR matrix of counts as h5py writes it: 41,754 values (float32) or column indices (int32).
 //! Every decoder is checked against the data before it is timed.
 
+mod made_up;
+
 use std::hint::black_box;
 use std::io::Write;
 use std::time::Duration;
 
 use annfeed::internals::{Decoder, Filter, Pipeline};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-
-/// Elements of a chunk.
-const ELEMENTS: usize = 41_754;
-/// Values and columns of a cell.
-const ROW: usize = 1_620;
-const COLUMNS: u32 = 30_000;
+use made_up::{indices, values};
 
 fn decode(criterion: &mut Criterion) {
     let mut decoder = Decoder::new();
@@ -90,36 +87,6 @@ fn prefix(criterion: &mut Criterion) {
                 bencher.iter(|| run(black_box(&mut out)));
             });
         }
-    }
-}
-
-/// Counts as sequencing gives them: about half are 1, each further count half as likely.
-fn values(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let count = |_| (random.next().trailing_zeros() + 1) as f32;
-    (0..ELEMENTS).map(count).flat_map(f32::to_le_bytes).collect()
-}
-
-/// Sorted column indices, row after row.
-fn indices(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut columns = Vec::with_capacity(ELEMENTS + ROW);
-    while columns.len() < ELEMENTS {
-        let mut row: Vec<u32> = (0..ROW).map(|_| random.next() % COLUMNS).collect();
-        row.sort_unstable();
-        columns.extend(row);
-    }
-    columns.truncate(ELEMENTS);
-    columns.into_iter().flat_map(u32::to_le_bytes).collect()
-}
-
-/// A linear congruential generator (constants of Knuth's MMIX): the same data on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 32) as u32
     }
 }
 

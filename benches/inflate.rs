@@ -7,6 +7,8 @@
 //!
 //! Chunks are many: of one chunk, again and again, the processor learns by heart which way libdeflate's branches go.
 
+mod made_up;
+
 use std::error::Error;
 use std::fs::File;
 use std::hint::black_box;
@@ -16,6 +18,7 @@ use std::path::Path;
 
 use annfeed::internals::{ArrayLayout, Decoder, Filter, Front, MatrixLayout, Pipeline, Storage};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
+use made_up::{ELEMENTS, indices, values};
 use rustix::time::{ClockId, clock_gettime};
 
 type Failure = Box<dyn Error>;
@@ -23,10 +26,6 @@ type Failure = Box<dyn Error>;
 /// Chunks of one kind: more than the processor remembers of them.
 const CHUNKS: usize = 48;
 const ROUNDS: usize = 15;
-/// Elements of a chunk, columns, and values of a cell, of what is made up.
-const ELEMENTS: usize = 41_754;
-const COLUMNS: u32 = 30_000;
-const ROW: usize = 1_620;
 
 fn main() -> Result<(), Failure> {
     let mut arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -167,34 +166,4 @@ fn seconds() -> f64 {
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
-}
-
-/// Counts as sequencing gives them: about half are 1, each further count half as likely.
-fn values(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let count = |_| (random.next().trailing_zeros() + 1) as f32;
-    (0..ELEMENTS).map(count).flat_map(f32::to_le_bytes).collect()
-}
-
-/// Sorted column indices, row after row.
-fn indices(seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let mut columns = Vec::with_capacity(ELEMENTS + ROW);
-    while columns.len() < ELEMENTS {
-        let mut row: Vec<u32> = (0..ROW).map(|_| random.next() % COLUMNS).collect();
-        row.sort_unstable();
-        columns.extend(row);
-    }
-    columns.truncate(ELEMENTS);
-    columns.into_iter().flat_map(u32::to_le_bytes).collect()
-}
-
-/// A linear congruential generator (constants of Knuth's MMIX): the same data on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 32) as u32
-    }
 }

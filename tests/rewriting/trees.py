@@ -5,11 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import hdf5plugin  # noqa: F401  (registers its filters with h5py)
 import numpy as np
 import pandas as pd
+import pytest
 import scipy.sparse as sp
+
+
+def refused_alike_or_read(one: Path, two: Path) -> tuple[anndata.AnnData, anndata.AnnData] | None:
+    """Return what anndata reads of both files; None where it refuses the first, after checking that it refuses both."""
+    try:
+        first = anndata.read_h5ad(one)
+    except Exception as error:
+        with pytest.raises(type(error)):
+            anndata.read_h5ad(two)
+        return None
+    return first, anndata.read_h5ad(two)
 
 
 def assert_same_tree(one: Path, two: Path) -> None:
