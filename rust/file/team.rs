@@ -1,8 +1,8 @@
 //! The I/O team: threads that read ranges of files before they are decoded, many at a time.
 //!
 //! It reads in the order in which it was asked, so many ranges at a time as it is deep, and stops where it holds
-//! [`MOST_BYTES`] that nobody has taken yet. Nobody depends on it: who wants a range that no thread has begun to read reads
-//! it himself. Its threads end when there was nothing to read for a while.
+//! [`MOST_BYTES`] that nobody has taken yet. Nothing depends on it: a thread that wants a range that is not being read yet
+//! reads it. Its threads end when there was nothing to read for a while.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -16,7 +16,7 @@ pub(super) const MOST_BYTES: u64 = 64 << 20;
 /// How long a thread waits for more to read.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How a range of a file comes to whoever asked for it.
+/// How a range of a file comes to the thread that asked for it.
 #[derive(Debug)]
 pub(super) struct Slot {
     file: Arc<Reads>,
@@ -91,7 +91,7 @@ impl Slot {
             }
             *state = SlotState::Reading;
         }
-        // A panic would let whoever waits wait for ever.
+        // A panic would let those that wait wait for ever.
         let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             if buffer.try_reserve_exact(self.len.saturating_sub(buffer.len())).is_err() {
                 return Err(io::ErrorKind::OutOfMemory.into());

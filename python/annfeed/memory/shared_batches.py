@@ -232,7 +232,7 @@ def _forget() -> None:
 class _Fork:
     """A process forked while batches were in use: it sees their memory, so nobody writes there until it has ended.
 
-    It, and whoever it forks, holds one end of a pipe; when the last of them ends, the other end tells.
+    It and its forks hold one end of a pipe; when the last of them ends, the other end tells.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """The rows of several matrices, one after the other, as one source: each file is read, the core puts the rows together.
 
-Which of its columns a file has, and where they go, is settled by whoever makes it (inputs/genes.py); which file a
+Which of its columns a file has, and where they go, is decided before, in inputs/genes.py; which file a
 row is in is arithmetic on offsets, so that nothing is held per row. Rows are decoded file by file, also where a dense
 matrix alone would be left in its file: files then need not stay open together (``max_open_files``).
 """

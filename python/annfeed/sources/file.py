@@ -201,7 +201,7 @@ class FileSource(RowSource):
         """Close the file; reading again is an error."""
         reader, self._closed = self._reader, True
         if isinstance(reader, H5pyMatrix):
-            with writing():  # whoever reads through it is done
+            with writing():  # no thread is reading through it
                 reader.close()
         self._reader = None
         forget(self)

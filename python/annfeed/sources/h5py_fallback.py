@@ -86,7 +86,7 @@ class H5pyMatrix:
         return decoded(self._rows(rows), f"{self._path}: '{self._elem}'", self._wanted)
 
     def close(self) -> None:
-        """Close the file now, whoever still holds this matrix."""
+        """Close the file now, even if this matrix is still held."""
         self._file.close()
 
     def _rows(self, rows: Int64Array) -> Any:
