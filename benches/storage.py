@@ -33,7 +33,7 @@ from ours import annfeed_in
 from peers import AnndataBacked, ScDataset
 from settings import Settings, add_arguments, chosen, warm
 
-from annfeed.cli import drop_pages
+from annfeed.cli.bench import drop_pages
 
 LATENCIES = (1, 5, 30)
 CONTENDERS: tuple[Contender, ...] = (

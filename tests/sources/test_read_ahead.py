@@ -21,7 +21,7 @@ from tests.support.h5ad_files import PIPELINES, dense, dense_matrix, write_h5ad
 from tests.support.toys import hand_over, toy
 
 from annfeed import AnnDataset
-from annfeed.cli import drop_pages
+from annfeed.cli.bench import drop_pages
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.slow_file import SlowFile
 from annfeed.process.threads import reads_in_flight

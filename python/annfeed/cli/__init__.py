@@ -1,4 +1,4 @@
-"""The command ``annfeed``: what it takes is in `command`, and each of its parts in a module of that name."""
+"""The command ``annfeed``: its arguments are in `command`, what its parts do in modules of their names."""
 
 from annfeed.cli.command import main
 
