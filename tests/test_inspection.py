@@ -1,5 +1,6 @@
 """What `inspect` and the command line say about files whose layout is known."""
 
+import glob
 import json
 import os
 import re
@@ -249,6 +250,53 @@ def test_the_command(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         rows = [line.split("  ")[0] for line in out.splitlines()[1:-1]]
         assert rows == ["file order", "block_size='auto'", "block_size=16", "exact random"]
         assert pages in out.splitlines()[-1]
+
+
+@pytest.fixture
+def folder(path: Path) -> Path:
+    folder = path.parent / "atlas[1]"
+    folder.mkdir()
+    for name, start, stop in (("a", 0, 1000), ("b", 1000, 5000)):
+        anndata.read_h5ad(path)[start:stop].copy().write_h5ad(folder / f"{name}.h5ad", compression="gzip")
+    return folder
+
+
+def test_the_command_takes_files_patterns_and_folders(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def told(*arguments: object) -> str:
+        assert main(["inspect", *map(str, arguments)]) == 0
+        return capsys.readouterr().out.strip()
+
+    files = [folder / "a.h5ad", folder / "b.h5ad"]
+    several = str(AnnDataset(files).inspect())
+    assert "2 files, 5,000 rows" in several
+    assert told(*files) == told(folder) == told(f"{glob.escape(str(folder))}/*.h5ad") == several
+    assert told(f"{glob.escape(str(folder))}/b*") == str(inspect_file(files[1]))
+    found = json.loads(told("--json", *files))
+    assert [tuple(file["shape"]) for file in found["files"]] == [(1000, 200), (4000, 200)]
+    assert main(["bench", str(folder), "--seconds", "0.1", "--cold"]) == 0
+    assert re.search(r"file order .* 5,000\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("nothing*.h5ad", "no file matches the pattern: 'nothing*.h5ad'"),
+        ("FOLDER", "there are no .h5ad files in the folder: 'FOLDER'"),
+        ("s3://bucket/a.h5ad", "s3://bucket/a.h5ad is a remote address (s3://); expected an .h5ad file. Download"),
+        ("s3://bucket/*.h5ad", "s3://bucket/*.h5ad is a remote address (s3://); expected an .h5ad file. Download"),
+    ],
+)
+@pytest.mark.parametrize("command", ["inspect", "bench"])
+def test_the_command_tells_what_is_no_file(
+    command: str, argument: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, argument.replace("FOLDER", str(tmp_path))]) == 1
+    assert told.replace("FOLDER", str(tmp_path)) in capsys.readouterr().err
+
+
+def test_a_pattern_of_a_remote_store_is_told_to_a_dataset() -> None:
+    with pytest.raises(UnsupportedError, match=r"s3://bucket/\*.h5ad is a remote address .*Download the file"):
+        AnnDataset("s3://bucket/*.h5ad")
 
 
 def test_the_command_tells_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""``annfeed bench``: cells per second from a file, in several orders."""
+"""``annfeed bench``: cells per second from one file or several, in several orders."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import time
 from typing import Any, Literal
 
 from annfeed.dataset import AnnDataset
+from annfeed.inputs.patterns import files_of
 
 
 def bench(options: argparse.Namespace) -> None:
     """Measure each order and print a line for it."""
+    files = files_of(options.files)
     cache: str | int = int(options.cache) if options.cache.isdigit() else options.cache
     depth: int | Literal["auto"] = "auto" if options.io_depth == "auto" else int(options.io_depth)
     print(f"{'order':<20}{'cells/s':>12}{'first batch':>14}{'decoded GB':>12}{'waited':>10}{'cells':>10}")
@@ -24,9 +26,10 @@ def bench(options: argparse.Namespace) -> None:
     }
     for name, order in orders.items():
         if options.cold:
-            drop_pages(options.file)
+            for file in files:
+                drop_pages(file)
         dataset = AnnDataset(
-            options.file,
+            files if len(files) > 1 else files[0],
             elem=options.elem,
             obs_columns=[],
             chunk_size=options.window,

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from annfeed._core import __version__
-from annfeed.inspection import inspect_file
+from annfeed.inputs.patterns import files_of
+from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure cells per second from a file, in several orders")
     bench.set_defaults(run=_bench)
     for command in (inspect, bench):
-        command.add_argument("file", help="an .h5ad file")
+        command.add_argument(
+            "files", metavar="FILE", nargs="+", help='.h5ad files, patterns ("atlas/*.h5ad") or folders; read as one'
+        )
         command.add_argument("--elem", default="X", help="place of the matrix (default: X)")
         command.add_argument("--window", type=int, default=6000, help="rows read together (default: 6000)")
     rewrite = commands.add_parser(
@@ -80,7 +83,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    found = inspect_file(options.file, options.elem, options.window)
+    files = files_of(options.files)
+    found: Inspection | ManyInspections
+    if len(files) == 1:
+        found = inspect_file(files[0], options.elem, options.window)
+    else:
+        found = inspect_files([(file, options.elem) for file in files], options.window)
     print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else found)
 
 

@@ -5,7 +5,6 @@ It looks for files by pattern and opens none.
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import anndata
+
+from annfeed.inputs.patterns import matching
 
 AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -95,13 +96,8 @@ def _matches(source: Any) -> list[Any]:
     if isinstance(source, anndata.AnnData):
         return [source]
     path = os.path.expanduser(os.fsdecode(source))
-    # A file whose name has brackets is meant as it is.
-    if not glob.has_magic(path) or os.path.lexists(path):
-        return [source]
-    found = sorted(glob.glob(path, recursive=True))
-    if not found:
-        raise FileNotFoundError(2, "no file matches the pattern", path)
-    return list(found)
+    found = matching(path)
+    return [source] if found == [path] else list(found)
 
 
 def _checked_keys(keys: Iterable[Any] | None, n: int) -> list[str]:
