@@ -21,14 +21,15 @@ PYTHONS := $(PYTHON)
 NO_PATHS := --remap-path-prefix=$(HOME)= --remap-path-prefix=$(CURDIR)=
 NO_C_PATHS := -ffile-prefix-map=$(HOME)= -ffile-prefix-map=$(CURDIR)=
 CELLS := .venv/cells/10x_pbmc68k_reduced.h5ad
-# Files of tests are shared out among as many processes as there are cores.
+# Files of tests are shared out among one process more than there are cores: tests that start processes wait for them.
 PROFILE := usual
 SECONDS_OF_FUZZING := 3600
 CORPUS_OF_FUZZING := corpus/inflate
 EXECUTIONS_OF_MIRI := 100
 # Miri has the instructions of the fast path, if it is told that the processor has them.
 MIRI_FEATURES := $(if $(filter x86_64,$(shell uname -m)),-Ctarget-feature=+avx2$(comma)+bmi1$(comma)+bmi2$(comma)+lzcnt$(comma)+popcnt)
-PYTEST := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PYTEST := -n $(shell echo $$(($(CORES) < 4 ? $(CORES) + 1 : 4))) --dist loadfile --no-loadscope-reorder
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs')
 
 SYSTEM_PATH := $(PATH)

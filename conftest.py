@@ -2,7 +2,7 @@
 
 Several processes share the tests file by file; this is how `make test` starts them:
 
-    python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+    python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 """
 
 import importlib.util
