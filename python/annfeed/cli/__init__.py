@@ -1,7 +1,7 @@
 """The command ``annfeed``: its arguments, and what it prints.
 
-Its arguments are in `command`, each subcommand in a module of its name. Facts of a file are found in inspection.py and the
-rooms below; a file is rewritten in rewriting/.
+Arguments, errors and exit status are in `command`, how it prints in `show`. The rooms `inspection` and `rewriting` do
+``annfeed inspect`` and ``annfeed rewrite``, modules of their names the other subcommands.
 """
 
 from annfeed.cli.command import main

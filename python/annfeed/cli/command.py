@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
-import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from annfeed._core import __version__
+from annfeed.cli.show import show
 from annfeed.inputs.patterns import files_of
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 
@@ -89,7 +88,7 @@ def _inspect(options: argparse.Namespace) -> None:
         found = inspect_file(files[0], options.elem, options.window)
     else:
         found = inspect_files([(file, options.elem) for file in files], options.window)
-    print(json.dumps(dataclasses.asdict(found), indent=2) if options.json else found)
+    show(found.report(), found.as_dict() if options.json else None)
 
 
 def _bench(options: argparse.Namespace) -> None:

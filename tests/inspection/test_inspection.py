@@ -16,12 +16,12 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 from anndata.io import write_elem
+from tests.support import h5ad_files as h5ad
 
 import annfeed
 from annfeed import AnnDataset, AnnfeedWarning, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.cli import main
 from annfeed.inspection import inspect_file
-from tests.support import h5ad_files as h5ad
 
 
 @pytest.fixture

@@ -1,0 +1,18 @@
+"""Prints reports: in colour on a terminal, plain elsewhere, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from annfeed.display.report import Report
+from annfeed.display.text import as_text, in_colour, print_text
+
+
+def show(report: Report, as_json: dict[str, Any] | None = None) -> None:
+    """Print a report to stdout, or what it is about as JSON."""
+    if as_json is not None:
+        print(json.dumps(as_json, indent=2))
+    else:
+        print_text(as_text(report, in_colour(sys.stdout)), sys.stdout)
