@@ -84,4 +84,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # Modules, of which most are rooms of the package, are not listed; those with public names are.
+    return sorted({*__all__, "scvi", *(name for name in globals() if name == "lightning" or name.startswith("__"))})

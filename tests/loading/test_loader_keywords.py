@@ -271,7 +271,7 @@ def test_a_loader_says_what_it_is(shelf: Path, settings: dict, order: str, batch
     said = dict(line.strip().split(": ", 1) for line in text.splitlines()[1:])
     assert text.startswith("WindowLoader:")
     assert said == {
-        "dataset": repr(dataset),
+        "dataset": repr(dataset).splitlines()[0],
         "order": order,
         "batch size": "4",
         "batches": batches,

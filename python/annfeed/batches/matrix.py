@@ -47,6 +47,7 @@ class Matrix:
     names: Callable[[], pd.Index[Any]]  # returns the names of these columns
     rows: Int64Array | None = None  # [n_obs], the source's row of each row of obs; None if they are the same
     held: Held | None = None  # looks the matrix up in its AnnData; None if it is in files only
+    var: Callable[[], pd.DataFrame] | None = None  # returns the var of these columns; None if they have none
     tensors: TensorMaker = field(init=False)
 
     def __post_init__(self) -> None:

@@ -75,7 +75,7 @@ class RowReader(ThroughFile):
         self.threads = threads
         self.return_index = return_index
         self.transform = transform
-        self._categories: Literal["str", "code"] = categories
+        self.categories_as: Literal["str", "code"] = categories
         self._n_rows = obs.n_rows
         #: Row in the file of each row of obs, for a view of a backed AnnData; None if they are the same.
         self._rows_in_file: Int64Array | None = None
@@ -112,6 +112,11 @@ class RowReader(ThroughFile):
         """The obs of all rows; StaleDataError if they are no longer those of when it was made."""
         self.obs.source.check_rows()
         return self.obs
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the files are closed, so that nothing can be read."""
+        return any(matrix.source.is_closed for matrix in self.matrices.values())
 
     @property
     def is_of_file(self) -> bool:
@@ -231,7 +236,7 @@ class RowReader(ThroughFile):
 
     def obs_batch(self, rows: Int64Array) -> Batch:
         """Return the obs columns of a batch at ``rows`` of obs."""
-        return self._obs.take(rows, self._categories)
+        return self._obs.take(rows, self.categories_as)
 
     def read(self, rows: Int64Array) -> dict[str, WindowRows]:
         """Read ``rows`` of every matrix together."""

@@ -56,6 +56,9 @@ class AnnDataset(RowDataset):
         Genes to deliver, in this order: names, integer positions, a slice, or a boolean mask (a Series is aligned by
         its index); None for all. It applies to the matrices over genes, or, if there is none, to those in obsm.
         ``{key: subset}`` selects for each matrix. `NormalizeTotal` still sums over all genes of the matrix.
+    var_column
+        Column of var in which the names of ``var_subset`` are looked up, for files whose genes have ids for names:
+        ``var_subset=["CD3E"], var_column="feature_name"`` (CELLxGENE). None: they are names of genes.
     categories
         "str": text and categorical columns as text. "code": as int64 codes, -1 for missing values; the attribute
         `categories` lists their labels.
@@ -136,6 +139,7 @@ class AnnDataset(RowDataset):
         elem: str | Mapping[str, str] = "X",
         obs_columns: Sequence[str] | None = None,
         var_subset: Sequence[str] | npt.ArrayLike | Mapping[str, Any] | slice | None = None,
+        var_column: str | None = None,
         categories: Literal["str", "code"] = "str",
         output: Literal["dense", "csr"] = "dense",
         dtype: torch.dtype = torch.float32,
@@ -178,6 +182,7 @@ class AnnDataset(RowDataset):
             io_depth=reads_in_flight(io_depth),
             strict=strict,
             totals=any(map(needs_totals, steps_of(transform))),
+            var_column=var_column,
         )
         self._origin = opened.origin
         check_keys(opened.matrices, {f"obs_{column}" for column in opened.obs.columns})

@@ -7,72 +7,41 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
 
 from annfeed.arrays import Int64Array
-from annfeed.batches.items import Collate, Item, Items, split
-from annfeed.batches.reader import RowReader
+from annfeed.batches.items import Batch, Collate, Item, Items, split
+from annfeed.dataset.annotations import Annotated, OfReader
+from annfeed.dataset.description import dataset_in_words, in_a_line
 from annfeed.inputs.selection import as_positions, row_subset
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 from annfeed.order.splits import split_rows
-from annfeed.process.spawning import ThroughFile
 from annfeed.sources.base import sum_stats
 from annfeed.sources.concat import ConcatSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameFileSource
 from annfeed.transforms.base import Transform
-
-if TYPE_CHECKING:
-    import pandas as pd
+from annfeed.user_arrays import positive_int
 
 
-T = TypeVar("T")
-
-
-class _OfReader(Generic[T]):
-    """An attribute that the dataset's reader has."""
-
-    def __set_name__(self, _: type, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, dataset: None, _: type) -> Self: ...
-    @overload
-    def __get__(self, dataset: RowDataset, _: type) -> T: ...
-    def __get__(self, dataset: RowDataset | None, _: type) -> Any:
-        return self if dataset is None else getattr(dataset.reader, self._name)
-
-    def __set__(self, dataset: RowDataset, value: T) -> None:
-        setattr(dataset.reader, self._name, value)
-
-
-class RowDataset(ThroughFile, Dataset[Item]):
+class RowDataset(Annotated):
     """What `AnnDataset` is when it is open: a torch Dataset over the rows of a `RowReader`."""
 
-    #: Reads rows and makes batches: what loaders ask.
-    reader: RowReader
     #: Rows read together by the optimized loader.
     chunk_size: int
-    transform = _OfReader[Transform | None]()
-    output = _OfReader[str]()
-    dtype = _OfReader[torch.dtype]()
-    threads = _OfReader[int | None]()
-    return_index = _OfReader[bool]()
+    #: Memory for decoded rows.
+    cache: str | int
+    transform = OfReader[Transform | None]()
+    output = OfReader[str]()
+    dtype = OfReader[torch.dtype]()
+    threads = OfReader[int | None]()
+    return_index = OfReader[bool]()
     #: Path of each source, or a description of an AnnData.
-    sources = _OfReader[list[str]]()
-
-    def __len__(self) -> int:
-        return len(self.reader)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Number of rows, and of columns delivered (of the first matrix, if there are several)."""
-        return len(self), self.reader.first.n_vars
+    sources = OfReader[list[str]]()
 
     def rows_at(self, positions: Int64Array) -> Int64Array:
         """Return the rows of the file or AnnData at ``positions`` (int64 ``[n]``), as ``"index"`` has them.
@@ -152,49 +121,24 @@ class RowDataset(ThroughFile, Dataset[Item]):
         """
         return Collate()
 
-    @property
-    def obs(self) -> pd.DataFrame:
-        """The columns of ``obs_columns`` at the dataset's rows, a new DataFrame at each access; its index is obs names.
-
-        Examples
-        --------
-        >>> import anndata, numpy as np, pandas as pd
-        >>> from annfeed import AnnDataset
-        >>> obs = pd.DataFrame({"n": [1, 2, 3]}, index=["a", "b", "c"])
-        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"), obs=obs), obs_subset=[2, 0]).obs
-           n
-        c  3
-        a  1
-        """
-        frame = self.reader.checked_obs.frame()
-        return frame if self.reader.rows is None else frame.iloc[self.reader.rows]
-
-    def obs_column(self, name: str) -> pd.Series[Any]:
-        """Return one obs column of the dataset's rows, whether or not it is among ``obs_columns``.
-
-        Its index is the position in the dataset; obs names are not read.
+    def head(self, n: int = 5) -> Batch:
+        """Return the first ``n`` rows as a batch, as a loader without shuffling delivers them.
 
         Parameters
         ----------
-        name
-            Name of the column.
-
-        Raises
-        ------
-        KeyError
-            If there is no such column.
+        n
+            Number of rows; all, if there are fewer.
 
         Examples
         --------
         >>> import anndata, numpy as np, pandas as pd
         >>> from annfeed import AnnDataset
         >>> obs = pd.DataFrame({"donor": ["d1", "d2", "d1"]}, index=["a", "b", "c"])
-        >>> dataset = AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"), obs=obs), obs_subset=[2, 1])
-        >>> dataset.obs_column("donor").tolist()
-        ['d1', 'd2']
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"), obs=obs)).head(2)
+        {'X': tensor([[1., 0., 0.],
+                [0., 1., 0.]]), 'obs_donor': ['d1', 'd2']}
         """
-        column = self.reader.checked_obs.column(name)
-        return column if self.reader.rows is None else column.iloc[self.reader.rows].reset_index(drop=True)
+        return self.reader.batch(np.arange(min(positive_int("n", n), len(self)), dtype=np.int64))
 
     def split(
         self,
@@ -241,7 +185,9 @@ class RowDataset(ThroughFile, Dataset[Item]):
         {'train': ['a', 'b', 'c'], 'test': ['d']}
         """
         if self.reader.rows is not None and len(np.unique(self.reader.rows)) < len(self.reader.rows):
-            raise ValueError(f"{self!r}: obs_subset repeats rows, which could come into two parts; split first")
+            raise ValueError(
+                f"{in_a_line(self)}: obs_subset repeats rows, which could come into two parts; split first"
+            )
         groups = None if group_by is None else self.reader.label_codes(group_by, needed_by="group_by")[0]
         strata = None if stratify is None else self.reader.label_codes(stratify)[0]
         parts = split_rows(len(self), fractions, groups=groups, strata=strata, seed=seed)
@@ -281,52 +227,6 @@ class RowDataset(ThroughFile, Dataset[Item]):
         view = copy.copy(self)
         view.reader = self.reader.part(positions)
         return view
-
-    @property
-    def obs_names(self) -> pd.Index[str]:
-        """The names of the dataset's rows, ``[n_rows]``."""
-        names = self.reader.checked_obs.names
-        return names if self.reader.rows is None else names[self.reader.rows]
-
-    @property
-    def var_names(self) -> pd.Index[str]:
-        """The names of the delivered columns, ``[n_vars]`` (of the first matrix, if there are several)."""
-        return self.reader.first.names()
-
-    @property
-    def var_mask(self) -> torch.Tensor:
-        """Which source has which gene, bool ``[n_sources, n_vars]``; a gene that a source lacks is delivered as 0.
-
-        With ``label=`` and ``categories="code"``, the mask of a batch is ``dataset.var_mask[batch["obs_<label>"]]``.
-
-        Examples
-        --------
-        >>> import anndata, numpy as np, pandas as pd
-        >>> from annfeed import AnnDataset
-        >>> a, b = (anndata.AnnData(np.eye(2), var=pd.DataFrame(index=genes)) for genes in (["A", "B"], ["C", "B"]))
-        >>> AnnDataset([a, b], join="outer").var_mask
-        tensor([[ True,  True, False],
-                [False,  True,  True]])
-        """
-        source = self.reader.first.source
-        if isinstance(source, ConcatSource):
-            return torch.from_numpy(source.var_mask())
-        return torch.ones((1, self.reader.first.n_vars), dtype=torch.bool, device="cpu")
-
-    @property
-    def categories(self) -> dict[str, pd.Index[Any]]:
-        """The labels of the codes of each text or categorical column, with ``categories="code"``; code 0 is the first.
-
-        Examples
-        --------
-        >>> import anndata, numpy as np, pandas as pd
-        >>> from annfeed import AnnDataset
-        >>> obs = pd.DataFrame({"sex": ["m", "f"]}, index=["a", "b"])
-        >>> dataset = AnnDataset(anndata.AnnData(np.eye(2, dtype="float32"), obs=obs), categories="code")
-        >>> dataset.categories["sex"].tolist(), dataset[0]["obs_sex"].item()
-        (['f', 'm'], 1)
-        """
-        return self.reader.checked_obs.categories
 
     def stats(self) -> dict[str, int]:
         """Return counts of what was read so far in this process.
@@ -393,5 +293,9 @@ class RowDataset(ThroughFile, Dataset[Item]):
         self.close()
 
     def __repr__(self) -> str:
-        places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in self.reader.matrices.items())
-        return f"{type(self).__name__}({len(self)} x {self.reader.first.n_vars}, {places})"
+        """Return shape and place in the first line, then sources, genes, obs columns, batches, cache and state."""
+        return dataset_in_words(self)
+
+    def __dir__(self) -> list[str]:
+        """Return the public names, for completion."""
+        return [name for name in super().__dir__() if name != "reader" and (name[0] != "_" or name.startswith("__"))]

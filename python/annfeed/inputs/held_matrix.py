@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from annfeed.user_arrays import near_matches
 
 if TYPE_CHECKING:
     from annfeed.h5ad.elem import Elem
+    from annfeed.inputs.gene_table import GeneTable
 
 
 class HeldFrame:
@@ -67,6 +69,8 @@ class HeldMatrix:
         self._is_raw = elem.path in ("raw/X", "raw.X")
         self._genes = None if elem.var is None else self._names()
         self._columns: Int64Array | None = None
+        #: The var of the genes; None where they are joined with those of other sources, or have none.
+        self.table: GeneTable | None = None
         #: Columns that the AnnData has there.
         self.n_cols = int(self._value().shape[1]) if self._genes is None else len(self._genes)
         self._key: tuple[Any, ...] = ()
@@ -213,7 +217,8 @@ class HeldMatrix:
         names = partial(pd.Index, self.names())
         if self._columns is not None:
             names = partial(picked, names, self._columns)
-        return Matrix(self._elem.path, source, n_cells if rows is None else len(rows), n_vars, names, rows, self)
+        var = None if self.table is None else replace(self.table, columns=self._columns).frame
+        return Matrix(self._elem.path, source, n_cells if rows is None else len(rows), n_vars, names, rows, self, var)
 
     def _view_rows(self) -> Int64Array | None:
         """The row of the source of each row; None where they are the same."""

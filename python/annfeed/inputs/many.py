@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -25,11 +25,13 @@ from annfeed.h5ad.elem import Elem, parse_elems
 from annfeed.h5ad.file import opened_once
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.open_files import OpenFiles
+from annfeed.inputs.gene_table import GeneTable, SourceVar
 from annfeed.inputs.genes import Join, join_names, place_columns
 from annfeed.inputs.names import numbered
 from annfeed.inputs.paths import Sources, find_sources
 from annfeed.inputs.selection import column_subset
 from annfeed.inputs.single import (
+    Symbols,
     as_path,
     check_columns,
     check_same_rows,
@@ -106,11 +108,12 @@ def open_sources(
     io_depth: int | None,
     strict: bool,
     totals: bool = False,
+    var_column: str | None = None,
 ) -> Opened:
     """Open what the user passed, one source or many, and match rows, genes and obs."""
     elems = parse_elems(elem)
     first = next(iter(elems.values()))
-    subsets = subsets_by_key(var_subset, elems)
+    subsets = subsets_by_key(var_subset, elems, var_column)
     opener = partial(
         FileSource, cache=SharedBudget(cache), threads=threads, io_depth=io_depth, strict=strict, totals=totals
     )
@@ -229,15 +232,31 @@ class _Concatenation:
             source = ConcatSource(matrices, [of_all] * len(matrices), len(numbers))
             return matrices, self._matrix(elem, source, numbers)
         wanted = join_names(names, self._joining.join, lambda i: f"{self._sources.place(i)}: '{elem.var or elem.path}'")
-        columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources")
-        if columns is not None:
-            wanted = wanted[columns]
         # Where all have the same names, there are none to match, and one may be there twice.
         different = {id(index): index for index in names}
+        table = self._genes(elem)
+        var_subset, by = var_subset if isinstance(var_subset, Symbols) else (var_subset, None)
+        columns = column_subset(
+            var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources", table, by
+        )
+        if columns is not None:
+            wanted = wanted[columns]
         found = {i: place_columns(index, wanted) for i, index in different.items()} if len(different) > 1 else {}
         maps = [found.get(id(index), ColumnMap(columns)) for index in names]
         matrices = [self._open(i, elem, maps[i], shapes[i]) for i in range(len(names))]
-        return matrices, self._matrix(elem, ConcatSource(matrices, maps, len(wanted)), wanted)
+        joined = self._matrix(elem, ConcatSource(matrices, maps, len(wanted)), wanted)
+        if table is not None:
+            joined.var = replace(table, columns=columns).frame
+        return matrices, joined
+
+    def _genes(self, elem: Elem) -> GeneTable | None:
+        if elem.var is None:  # a DataFrame in obsm
+            return None
+        parts = [
+            SourceVar(source if isinstance(source, anndata.AnnData) else as_path(source), elem, self._sources.place(i))
+            for i, source in enumerate(self._sources.sources)
+        ]
+        return GeneTable(parts, self._joining.join)
 
     def _open(self, number: int, elem: Elem, chosen: ColumnMap | None, shape: tuple[int, int] | None) -> Matrix:
         source = self._sources.sources[number]

@@ -18,6 +18,8 @@ from annfeed.user_arrays import as_array, by_index, index_of, is_of, near_matche
 if TYPE_CHECKING:
     import pandas as pd
 
+    from annfeed.inputs.gene_table import GeneTable
+
 #: Gives the names of rows or columns, which may have to be read.
 Names = Callable[[], "pd.Index[Any]"]
 
@@ -63,12 +65,15 @@ def row_subset(
     return _from_start(positions, n_rows, lambda p: f"{what} holds {p}; expected 0 to {n_rows - 1}", least=0)
 
 
-def column_subset(subset: Any, n_cols: int, names: Names | None, place: str) -> Int64Array | None:
+def column_subset(
+    subset: Any, n_cols: int, names: Names | None, place: str, table: GeneTable | None = None, by: str | None = None
+) -> Int64Array | None:
     """Return the columns that ``var_subset`` names, in its order; None for all.
 
     It is None, names, integer positions (negative ones count from the end), a slice, or a boolean mask of length
     ``n_cols``; list, numpy, pandas or torch. A mask that is a Series goes by its index. ``names``, called only if
-    ``subset`` is of names or a Series, gives those of the columns; None where they have none.
+    ``subset`` is of names or a Series, gives those of the columns; None where they have none. ``table`` is the var of
+    the genes; with ``by``, names are values of that column of it.
 
     Examples
     --------
@@ -93,7 +98,8 @@ def column_subset(subset: Any, n_cols: int, names: Names | None, place: str) -> 
                 f"var_subset holds {values.tolist()[0]!r}, but the columns of {place} have no names; expected "
                 "positions, a slice or a mask. Of several matrices give each its own: var_subset={key: …}"
             )
-        columns = _find_names([str(v) for v in values], names(), place)
+        texts = [str(v) for v in values]
+        columns = _find_names(texts, names(), place, table) if by is None or table is None else table.find(texts, by)
     else:
         _refuse_numbers_of_all("var_subset", values, index, n_cols, names)
         columns = _integers("var_subset", values, "")
@@ -181,7 +187,7 @@ def _from_start(positions: Int64Array, n: int, message: Callable[[int], str], le
     return np.where(positions < 0, positions + n, positions)
 
 
-def _find_names(wanted: list[str], names: pd.Index[Any], place: str) -> Int64Array:
+def _find_names(wanted: list[str], names: pd.Index[Any], place: str, table: GeneTable | None) -> Int64Array:
     known = names.astype(str)
     # A name that stands for several columns is only a problem if it is asked for.
     first: dict[str, int] = {}
@@ -190,7 +196,8 @@ def _find_names(wanted: list[str], names: pd.Index[Any], place: str) -> Int64Arr
         first.setdefault(name, position)
     for name in wanted:
         if name not in first:
-            raise UnknownNameError(f"{place} has no gene {name!r}. {near_matches(name, list(first))}")
+            where = "" if table is None else table.where(name)
+            raise UnknownNameError(f"{place} has no gene {name!r}. {where or near_matches(name, list(first))}")
         if name in repeated:
             raise ValueError(f"{place} has several genes named {name!r}; pass var_subset as positions")
     return np.array([first[name] for name in wanted], dtype=np.int64)

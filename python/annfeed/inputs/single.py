@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import anndata
 import h5py
@@ -25,6 +25,7 @@ from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import missing_filters, open_h5py, raw_place, text_of
 from annfeed.h5ad.held_anndata import HeldAnnData, source_of
 from annfeed.h5ad.identity import KnownFile
+from annfeed.inputs.gene_table import GeneTable, SourceVar
 from annfeed.inputs.held_matrix import HeldFrame, HeldMatrix
 from annfeed.inputs.names import numbered, picked
 from annfeed.inputs.paths import AnnDataOrPath
@@ -41,8 +42,15 @@ from annfeed.user_arrays import near_matches
 _DECODED = (32000, 32001, 32004, 32008, 32015)
 
 
-def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]:
-    """Return which columns are wanted of each matrix.
+class Symbols(NamedTuple):
+    """What is wanted of a matrix over genes, whose names are values of a column of var."""
+
+    subset: Any
+    column: str
+
+
+def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem], var_column: str | None = None) -> dict[str, Any]:
+    """Return which columns are wanted of each matrix: `Symbols` of those over genes, where there is a ``var_column``.
 
     ``var_subset`` is of the matrices over genes, or, where there is none, of those in obsm; or ``{key: subset}``.
 
@@ -53,6 +61,8 @@ def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]
     >>> subsets_by_key(["CD4"], elems), subsets_by_key({"protein": ["CD4"]}, elems)
     ({'X': ['CD4'], 'protein': None}, {'X': None, 'protein': ['CD4']})
     """
+    if var_column is not None:
+        return _by_column(subsets_by_key(var_subset, elems), elems, var_column)
     if isinstance(var_subset, Mapping):
         for key in var_subset:
             if key not in elems:
@@ -64,6 +74,18 @@ def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem]) -> dict[str, Any]
         var_subset = list(var_subset)  # a generator serves once
     over_genes = any(elem.var is not None for elem in elems.values())
     return {key: var_subset if elem.var is not None or not over_genes else None for key, elem in elems.items()}
+
+
+def _by_column(subsets: dict[str, Any], elems: Mapping[str, Elem], column: Any) -> dict[str, Any]:
+    if not isinstance(column, str):
+        raise TypeError(f"var_column is {column!r}; expected the name of a column of var, or None")
+    over_genes = {key for key, elem in elems.items() if elem.var is not None and subsets[key] is not None}
+    if not over_genes:
+        raise ValueError(
+            f"var_column={column!r} is given without a var_subset of genes, whose names are looked up in that column; "
+            "pass both, or neither"
+        )
+    return {key: Symbols(subset, column) if key in over_genes else subset for key, subset in subsets.items()}
 
 
 def find_matrix(
@@ -232,9 +254,13 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
         if shape is not None:
             check_columns(f"{path}: '{elem.path}'", elem.var, shape[1], find_n_names(path, elem))
     names = partial(_names_in_file, path, elem, KnownFile.at(os.path.abspath(path)))
-    columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file))
+    table = None if elem.var is None else GeneTable([SourceVar(path, elem, path)])
+    columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file), table)
     source = open_file(path, elem.path, columns=columns)
-    return _matrix(elem, source, columns, names if elem.var is not None else partial(numbered, source.shape[1]))
+    matrix = _matrix(elem, source, columns, names if elem.var is not None else partial(numbered, source.shape[1]))
+    if table is not None:
+        matrix.var = replace(table, columns=columns).frame
+    return matrix
 
 
 def _of_frame(held: HeldAnnData, elem: Elem, var_subset: Any, names: pd.Index[Any], *, copied: bool) -> Matrix:
@@ -271,15 +297,21 @@ def _matrix(
 
 
 def _columns(
-    place: str, elem: Elem, var_subset: Any, names: Callable[[], pd.Index[Any]], n_cols: Callable[[], int]
+    place: str,
+    elem: Elem,
+    var_subset: Any,
+    names: Callable[[], pd.Index[Any]],
+    n_cols: Callable[[], int],
+    table: GeneTable | None = None,
 ) -> Int64Array | None:
     if var_subset is None:
         return None
     if isinstance(var_subset, ColumnMap):
         return var_subset.columns
+    var_subset, by = var_subset if isinstance(var_subset, Symbols) else (var_subset, None)
     if elem.var is None:  # an array in obsm
         return column_subset(var_subset, n_cols(), None, f"{place}: '{elem.path}'")
-    return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'")
+    return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'", table, by)
 
 
 def _names_in_file(path: str, elem: Elem, known: KnownFile | None = None) -> pd.Index[Any]:
@@ -301,5 +333,7 @@ def _of_anndata(
         over_vars = adata.is_view and not elem.path.startswith("raw")
         n_names = source_of(adata).n_vars if over_vars else held.n_cols
         check_columns(f"{held.place}: '{elem.path}'", elem.var, _width(held.place, elem, open_file), n_names)
-    held.select(_columns(held.place, elem, var_subset, held.names, lambda: held.n_cols))
+    if elem.var is not None and not isinstance(var_subset, ColumnMap):
+        held.table = GeneTable([SourceVar(adata, elem, place)])
+    held.select(_columns(held.place, elem, var_subset, held.names, lambda: held.n_cols, held.table))
     return held.now()

@@ -7,6 +7,17 @@ from typing import Any
 from annfeed.process.ranks import rank_and_world
 
 
+def in_a_line(dataset: object) -> str:
+    """Return the first line of the ``repr`` of a dataset, which says what it is of.
+
+    Examples
+    --------
+    >>> in_a_line([1, 2])
+    '[1, 2]'
+    """
+    return repr(dataset).partition("\n")[0]
+
+
 def loader_in_words(
     loader: Any,
     order: str,
@@ -21,7 +32,7 @@ def loader_in_words(
     rank, world = rank_and_world()
     share = f" on rank {rank} of {world}" if world > 1 else ""
     facts = {
-        "dataset": repr(loader.dataset),
+        "dataset": in_a_line(loader.dataset),
         "order": order,
         "batch size": "of the batch sampler" if batch_size is None else f"{batch_size:,}",
         "batches": "unknown" if n_batches is None else f"{n_batches:,}{share}",

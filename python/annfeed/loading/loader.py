@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from annfeed.batches.items import LoaderCollate
-from annfeed.loading.description import loader_in_words
+from annfeed.loading.description import in_a_line, loader_in_words
 from annfeed.loading.given_sampler import GivenSampler, predict_all
 from annfeed.loading.hf_accelerate import Prepared, asked_by
 from annfeed.loading.kept_workers import LoaderWorkers
@@ -237,7 +237,7 @@ class WindowLoader(DataLoader[Any]):
         [1, 2, 3]
         """
         self._check_in_order()
-        what = repr(self.dataset)
+        what = in_a_line(self.dataset)
         saved = order_of(state_dict, what)
         data, rank = self._rows.reader.fingerprint(), rank_and_world()[0]
         self._epochs.resume(as_position(state_dict, self._epochs.order(saved), data, rank, what), saved)
@@ -293,6 +293,10 @@ class WindowLoader(DataLoader[Any]):
             rows.reader.threads,
             self.prefetch_batches,
         )
+
+    def __dir__(self) -> list[str]:
+        """Return the public names, for completion."""
+        return [name for name in super().__dir__() if name[0] != "_" or name.startswith("__")]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": None}

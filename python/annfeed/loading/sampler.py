@@ -15,6 +15,7 @@ import torch
 from torch.utils.data.distributed import DistributedSampler
 
 from annfeed.arrays import Int64Array
+from annfeed.loading.description import in_a_line
 from annfeed.loading.epochs import Epoch, begun
 from annfeed.loading.state import Position, Progress
 from annfeed.order.auto_blocks import auto_blocks, describe, log
@@ -28,6 +29,10 @@ from annfeed.user_arrays import as_array
 
 if TYPE_CHECKING:
     from annfeed.loading.protocols import Rows
+
+
+#: Methods that the loader uses, which are of no use to others.
+_INTERNAL = {"begin", "begin_epoch", "in_words", "n_known", "order", "progress", "remainder", "resume", "undropped"}
 
 
 class PlanSampler(DistributedSampler[int]):
@@ -105,12 +110,12 @@ class PlanSampler(DistributedSampler[int]):
         units = dataset.reader.unit_starts()
         if units is None or len(units) == 0:
             self.blocks = "single rows: any row can be read by itself"
-            log.info("%r: block_size='auto' chose %s", dataset, self.blocks)
+            log.info("%s: block_size='auto' chose %s", in_a_line(dataset), self.blocks)
             return None
         n_rows = len(dataset)
         starts = auto_blocks(units, n_rows, dataset.chunk_size)
         self.blocks = describe(starts, n_rows, n_rows / len(units))
-        log.info("%r: block_size='auto' chose %s", dataset, self.blocks)
+        log.info("%s: block_size='auto' chose %s", in_a_line(dataset), self.blocks)
         return starts
 
     @property
@@ -213,6 +218,15 @@ class PlanSampler(DistributedSampler[int]):
         """Yield the positions of the next epoch in order."""
         for window in self.begin().windows():
             yield from window.positions.tolist()
+
+    def __repr__(self) -> str:
+        """Return rows, order, seed, and the number of the next epoch."""
+        rows = "" if self.n_known is None else f"{len(self):,} of {self._plan.n_rows:,} rows, "
+        return f"{type(self).__name__}({rows}{self.in_words()}; epoch {self.epoch} comes next)"
+
+    def __dir__(self) -> list[str]:
+        """Return the public names, for completion."""
+        return [name for name in super().__dir__() if name not in _INTERNAL and (name[0] != "_" or name[:2] == "__")]
 
     def __len__(self) -> int:
         """Return the number of positions of this rank in an epoch (with a user's order, in the last one)."""

@@ -75,6 +75,11 @@ class RowSource(Protocol):
         """What reading did so far in this process, under the names of `STATS`."""
         return dict.fromkeys(STATS, 0)
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, and cannot be read."""
+        return False
+
     def close(self) -> None:
         """Let go of file descriptors and memory."""
         return

@@ -159,6 +159,10 @@ class ConcatSource(RowSource):
     def stats(self) -> dict[str, int]:
         return sum_stats(matrix.source for matrix in self.matrices)
 
+    @property
+    def is_closed(self) -> bool:
+        return any(matrix.source.is_closed for matrix in self.matrices)
+
     def close(self) -> None:
         """Close all files."""
         for matrix in self.matrices:

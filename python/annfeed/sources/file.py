@@ -197,6 +197,10 @@ class FileSource(RowSource):
         if reader is not None and self._pid == os.getpid():
             self._counted = _added(self._counted, reader)
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """Close the file; reading again is an error."""
         reader, self._closed = self._reader, True

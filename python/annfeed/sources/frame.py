@@ -131,6 +131,10 @@ class FrameFileSource(RowSource):
         """Raise StaleFileError if the file is no longer the one that the DataFrame was found in."""
         self._file.check()
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         """Let go of the values."""
         self._values, self._closed = None, True

@@ -1,0 +1,40 @@
+"""What a dataset is, for people: ``print(dataset)``."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from annfeed.transforms.base import steps_of
+from annfeed.user_arrays import first_few
+
+if TYPE_CHECKING:
+    from annfeed.dataset.rows import RowDataset
+
+#: Names that are listed at most, of sources, and of genes or obs columns.
+_SOURCES, _NAMES = 3, 10
+
+
+def in_a_line(dataset: RowDataset) -> str:
+    """Return shape and places of a dataset."""
+    places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in dataset.reader.matrices.items())
+    return f"{type(dataset).__name__}({len(dataset)} x {dataset.n_vars}, {places})"
+
+
+def dataset_in_words(dataset: RowDataset) -> str:
+    """Return what a dataset holds and delivers, one fact a line; nothing is read."""
+    reader = dataset.reader
+    columns: list[object] = []
+    with suppress(KeyError):  # an AnnData may have lost one
+        columns = reader.obs.columns
+    of_obs = f", categories={reader.categories_as!r}" if columns else ""
+    held = dataset.stats()["cache_bytes"]
+    facts = {
+        "sources": first_few(dataset.sources, _SOURCES, str),
+        "obs columns": first_few(columns, _NAMES, str) or "none",
+        "batches": f"{reader.output}, {str(reader.dtype).removeprefix('torch.')}{of_obs}",
+        "transform": ", ".join(map(repr, steps_of(reader.transform))) or "none",
+        "cache": f"{dataset.cache} (holds {held:,} bytes)",
+        "state": "closed" if reader.is_closed else "open",
+    }
+    return "\n".join([in_a_line(dataset), *(f"  {name}: {fact}" for name, fact in facts.items())])
