@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import Any
 
 from annfeed.transforms.base import steps_of
 from annfeed.user_arrays import first_few
-
-if TYPE_CHECKING:
-    from annfeed.dataset.rows import RowDataset
 
 #: Names that are listed at most, of sources, and of genes or obs columns.
 _SOURCES, _NAMES = 3, 10
 
 
-def in_a_line(dataset: RowDataset) -> str:
+def in_a_line(dataset: Any) -> str:
     """Return shape and places of a dataset."""
     places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in dataset.reader.matrices.items())
     return f"{type(dataset).__name__}({len(dataset)} x {dataset.n_vars}, {places})"
 
 
-def dataset_in_words(dataset: RowDataset) -> str:
+def dataset_in_words(dataset: Any) -> str:
     """Return what a dataset holds and delivers, one fact a line; nothing is read."""
     reader = dataset.reader
     columns: list[object] = []
