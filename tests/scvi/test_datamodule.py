@@ -217,8 +217,9 @@ def test_data_that_are_no_counts_are_told(tmp_path: Path) -> None:
     adata = toy(N)
     adata.X = adata.X.log1p()
     adata.write_h5ad(tmp_path / "toy.h5ad")
-    with pytest.warns(UserWarning, match=r"does not hold counts"):
+    with pytest.warns(UserWarning, match=r"does not hold counts") as given:
         SCVIDataModule(tmp_path / "toy.h5ad")
+    assert [one.filename for one in given if "counts" in str(one.message)] == [__file__]
 
 
 @pytest.fixture

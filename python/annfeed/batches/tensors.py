@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +11,10 @@ import torch
 
 from annfeed._core import DecodedRows, DirectRows, RowOps
 from annfeed.arrays import Int64Array
-from annfeed.errors import AnnfeedWarning
 from annfeed.memory.buffers import BatchMemory
 from annfeed.memory.sparse import compressed
 from annfeed.sources.base import Lost
+from annfeed.user_warnings import warn
 
 _NAMES = {
     torch.float16: "float16",
@@ -125,7 +124,7 @@ class TensorMaker:
             "too large after the transform": f"column {column} of a row is {value} after the transform, too large for "
             f"{dtype}, and becomes infinite; pass a wider dtype, as dtype=torch.float32",
         }
-        warnings.warn(f"{self.place}: {text[what]}", AnnfeedWarning, stacklevel=2)
+        warn(f"{self.place}: {text[what]}")
 
 
 def _as_numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:

@@ -23,6 +23,7 @@ from annfeed.batches.items import Batch
 from annfeed.batches.window import Loaded, batches_of
 from annfeed.order.windows import Window
 from annfeed.sources.cancel import cancelled_by
+from annfeed.user_warnings import on_behalf_of, users_line
 
 
 class Loads(Protocol):
@@ -201,6 +202,7 @@ class _Stage:
         self._stop = threading.Event()
         self._awaited = DemandFlag()
         self._cancel = Cancel()
+        self._line = users_line()
         self._thread = threading.Thread(target=self._run, name="annfeed-read-ahead", daemon=True)
 
     def __enter__(self) -> _Stage:
@@ -242,7 +244,7 @@ class _Stage:
     def _run(self) -> None:
         try:
             results = self._work()
-            with cancelled_by(self._cancel), self._awaited:
+            with cancelled_by(self._cancel), self._awaited, on_behalf_of(self._line):
                 while self._may_go_on():
                     self._ready.put(("result", next(results)))
         except StopIteration:

@@ -21,6 +21,7 @@ from annfeed.loading.worker_processes import begin_with_workers
 from annfeed.memory.transport import sendable
 from annfeed.order.windows import Window
 from annfeed.process.spawning import ThroughFile
+from annfeed.user_warnings import on_behalf_of, users_line
 
 #: Most bytes of batches that a worker sends at once, unless one batch is larger.
 SLICE_BYTES = 128 << 20
@@ -102,8 +103,13 @@ class SliceBatches(ThroughFile, Dataset[Any]):
         self._rows = rows
         self._make = make
         self._transform = transform
+        self._line = users_line()
 
     def __getitem__(self, wanted: Slice) -> list[Any]:
+        with on_behalf_of(self._line):
+            return self._batches(wanted)
+
+    def _batches(self, wanted: Slice) -> list[Any]:
         if wanted.transform is not None and wanted.transform != self._transform:
             self._transform = wanted.transform
             self._rows = self._rows.with_transform(pickle.loads(wanted.transform))

@@ -6,7 +6,6 @@ Types and categories are united in obs/dtypes.py; columns become tensors in obs/
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,12 +16,13 @@ import numpy as np
 import pandas as pd
 
 from annfeed.arrays import Int64Array
-from annfeed.errors import AnnfeedWarning, UnknownNameError
+from annfeed.errors import UnknownNameError
 from annfeed.obs.base import Name, ObsSource, Read
 from annfeed.obs.dtypes import concat_column
 from annfeed.obs.text_codes import concat_texts
 from annfeed.obs.to_batch import Labels
 from annfeed.user_arrays import first_few
+from annfeed.user_warnings import warn
 
 #: So many columns and files a warning names.
 _NAMED = 5
@@ -181,7 +181,7 @@ class ConcatObs(ObsSource):
             if self._join == "inner"
             else "have missing values there (code -1, 'nan', NaN)"
         )
-        warnings.warn(f"obs columns that not all sources have {what}: {named}{more}", AnnfeedWarning, stacklevel=2)
+        warn(f"obs columns that not all sources have {what}: {named}{more}")
 
     def _lacking(self, asked: Sequence[Name] | None) -> dict[Name, list[str]]:
         """The places that lack each column that some place has."""

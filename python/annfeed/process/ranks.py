@@ -7,12 +7,11 @@ repeats on every node.
 from __future__ import annotations
 
 import os
-import warnings
 
 import torch
 import torch.distributed as dist
 
-from annfeed.errors import AnnfeedWarning
+from annfeed.user_warnings import warn
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -68,13 +67,11 @@ def _warn_of_slurm() -> None:
     if _warned_of_slurm or not tasks.isdigit() or int(tasks) < 2:
         return
     _warned_of_slurm = True
-    warnings.warn(
+    warn(
         f"{name} is {tasks}, but there is neither a torch.distributed process group nor RANK and WORLD_SIZE: each of "
         f"the {tasks} tasks reads all rows. To share them out, start the tasks with RANK=$SLURM_PROCID "
         "WORLD_SIZE=$SLURM_NTASKS (or with torchrun), or call torch.distributed.init_process_group before the first "
-        "batch; if each task is to read everything, set RANK=0 WORLD_SIZE=1",
-        AnnfeedWarning,
-        stacklevel=2,
+        "batch; if each task is to read everything, set RANK=0 WORLD_SIZE=1"
     )
 
 

@@ -6,7 +6,6 @@ It implements scvi-tools' interface (a registry, a Lightning data module, a load
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -25,6 +24,7 @@ from annfeed.scvi.dataset import FileCells
 from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.setup import Registration, key_list
 from annfeed.user_arrays import positive_int
+from annfeed.user_warnings import warn
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -368,9 +368,8 @@ def _warn_unless_counts(cells: AnnDataset, elem: str) -> None:
         first = np.array(rows[:100])
         x = cells.reader.load(first).batch(0, len(first))["X"]
         if bool((x < 0).any()) or bool((x != x.round()).any()):
-            warnings.warn(
+            warn(
                 f"{source}: '{elem}' does not hold counts, which models of scvi-tools expect: pass layer= with the raw "
                 "counts",
                 UserWarning,
-                stacklevel=3,
             )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 from annfeed._core import DecodedRows, DirectRows, Reader
 from annfeed.arrays import Int64Array
-from annfeed.errors import AnnfeedWarning, FormatError, UnsupportedError
+from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes
 from annfeed.h5ad.open_files import OpenFiles, forget, make_room, use
 from annfeed.h5ad.turns import reading, writing
@@ -17,6 +16,7 @@ from annfeed.memory.budget import SharedBudget
 from annfeed.sources import cancel
 from annfeed.sources.base import STATS, RowSource, Wanted
 from annfeed.sources.h5py_fallback import H5pyMatrix
+from annfeed.user_warnings import warn
 
 #: Bytes read, those read ahead, waits, microseconds waited, bytes decoded.
 _NOTHING = (0, 0, 0, 0, 0)
@@ -232,11 +232,7 @@ class FileSource(RowSource):
                 raise
             reader = H5pyMatrix(self.path, self.elem, wanted, budget)
             if not self._warned:
-                warnings.warn(
-                    f"{error}. It is read through h5py instead, which is slower; strict=True makes this an error",
-                    AnnfeedWarning,
-                    stacklevel=2,
-                )
+                warn(f"{error}. It is read through h5py instead, which is slower; strict=True makes this an error")
         self._warned = True
         self._file.check(reader.identity)
         self._file.check_kept(self.elem)

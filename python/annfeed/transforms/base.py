@@ -6,7 +6,6 @@ that annfeed brings are in transforms/counts.py.
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
@@ -14,7 +13,8 @@ from typing import Any
 
 import torch
 
-from annfeed.errors import AnnfeedWarning, UnknownNameError
+from annfeed.errors import UnknownNameError
+from annfeed.user_warnings import warn
 
 
 class Transform(ABC):
@@ -296,9 +296,7 @@ def _warn_of_infinities(x: torch.Tensor, y: torch.Tensor, steps: Sequence[StepOn
     lost = torch.isinf(after) & torch.isfinite(before)
     if bool(lost.any()):
         names = ", ".join(type(step).__name__ for step in steps)
-        warnings.warn(
+        warn(
             f"after {names}, values are too large for {y.dtype} and become infinite; pass a wider dtype, "
-            "as torch.float32",
-            AnnfeedWarning,
-            stacklevel=2,
+            "as torch.float32"
         )
