@@ -78,7 +78,8 @@ with tempfile.TemporaryDirectory() as folder:
     list(annfeed.AnnDataset(f"{folder}/a.h5ad").get_optimized_dataloader(seed=0))
 """
 
-STATEMENTS = ["import annfeed", USE, *CHANGES]
+CSR = "list(annfeed.AnnDataset(AnnData(np.eye(3)), output='csr').get_optimized_dataloader())"
+STATEMENTS = ["import annfeed", USE, CSR, *CHANGES]
 
 #: Modules that a dataset needs and `import annfeed` does not, and modules that only some users have.
 HEAVY = {"anndata", "h5py", "scipy", "pandas", "hdf5plugin", "zarr", "tqdm", "numba"}
@@ -135,6 +136,11 @@ def test_a_dataset_loads_what_it_needs_and_no_foreign_module(probe) -> None:
     assert loaded.isdisjoint(FOREIGN)
     left_alone = {"torch RNG", "numpy RNG", "python RNG", "default dtype", "start method", "python threads", "signals"}
     assert left_alone.isdisjoint(probe[USE][0])
+
+
+def test_torchs_warning_that_csr_is_in_beta_is_left_out_and_the_filters_stay(probe, probed) -> None:
+    assert "warnings" not in probe[CSR][0]
+    assert "Sparse CSR tensor support is in beta" not in probed.stderr
 
 
 def test_a_core_that_is_not_built_is_told() -> None:

@@ -17,6 +17,7 @@ from annfeed.batches.items import Batch, Collate, Items, apply_transform
 from annfeed.batches.keys import INDEX, IS_PADDING
 from annfeed.batches.matrix import Matrix
 from annfeed.batches.window import ROW_TOTALS, LoadedWindow, WindowRows
+from annfeed.memory.sparse import quieten
 from annfeed.obs.labels import label_codes
 from annfeed.obs.to_batch import ObsColumns
 from annfeed.order.auto_blocks import units_of_positions
@@ -204,6 +205,8 @@ class RowReader(ThroughFile):
 
         What is replaced later, in an AnnData or in the dataset, does not change the copy.
         """
+        if self.output == "csr":
+            quieten()
         self.look_again(thorough=True)
         now = copy.copy(self)
         now._obs, now.return_index = self.obs.now(), return_index

@@ -17,6 +17,7 @@ from annfeed.batches.reader import RowReader
 from annfeed.batches.window import LoadedWindow
 from annfeed.dataset import AnnDataset
 from annfeed.inputs.selection import row_indices
+from annfeed.memory.sparse import quieten
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads, reads_in_flight
 from annfeed.scvi.fields import Field, StreamedField
@@ -67,6 +68,8 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         if self.adata_manager is None:  # a copy for an epoch, or in another process
             return self
         self._same.check()
+        if self.load_sparse_tensor:
+            quieten()
         now = copy.copy(self)
         now._fields = self._fields = self._fields_now()
         now.adata_manager = None
