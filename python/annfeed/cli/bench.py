@@ -6,25 +6,58 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from annfeed.cli.plot import check_plot, plot_rates
+from annfeed.cli.show import show
 from annfeed.dataset import AnnDataset
+from annfeed.display.progress import progress_bar
+from annfeed.display.report import Bar, Bars, Report
 from annfeed.inputs.patterns import files_of
+from annfeed.loading.loader import WindowLoader
+
+#: The orders that are measured, and the keywords of a loader for each.
+ORDERS: dict[str, dict[str, Any]] = {
+    "file order": {"shuffle": False},
+    "block_size='auto'": {"block_size": "auto"},
+    "block_size=16": {"block_size": 16},
+    "exact random": {},
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What reading in one order took."""
+
+    order: str
+    cells: int
+    seconds: float
+    first: float
+    stats: dict[str, int]
+
+    @property
+    def rate(self) -> float:
+        """Cells per second."""
+        return self.cells / self.seconds
+
+    def line(self) -> str:
+        """Return it as a row of the table."""
+        decoded, waited = self.stats["bytes_decoded"] / 1e9, self.stats["waited_us"] / 1e6
+        numbers = f"{self.rate:>12,.0f}{self.first:>12.2f} s{decoded:>12.2f}{waited:>8.2f} s{self.cells:>10,}"
+        return f"{self.order:<20}{numbers}"
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Measure each order and print a line for it."""
+    """Measure each order and print a line for it; then a chart of all."""
     files = files_of(options.files)
+    if options.plot is not None:
+        check_plot(options.plot)  # before the minute that it takes
     cache: str | int = int(options.cache) if options.cache.isdigit() else options.cache
     depth: int | Literal["auto"] = "auto" if options.io_depth == "auto" else int(options.io_depth)
     print(f"{'order':<20}{'cells/s':>12}{'first batch':>14}{'decoded GB':>12}{'waited':>10}{'cells':>10}")
-    orders: dict[str, dict[str, Any]] = {
-        "file order": {"shuffle": False},
-        "block_size='auto'": {"block_size": "auto"},
-        "block_size=16": {"block_size": 16},
-        "exact random": {},
-    }
-    for name, order in orders.items():
+    measured = []
+    for name, order in ORDERS.items():
         if options.cold:
             for file in files:
                 drop_pages(file)
@@ -39,14 +72,15 @@ def bench(options: argparse.Namespace) -> None:
         )
         with dataset:
             loader = dataset.get_optimized_dataloader(options.batch_size, seed=0, **order)
-            cells, first, taken = _run(loader, options.seconds)
-            stats = dataset.stats()
-        decoded, waited = stats["bytes_decoded"] / 1e9, stats["waited_us"] / 1e6
-        shown = f"{cells / taken:>12,.0f}{first:>12.2f} s{decoded:>12.2f}{waited:>8.2f} s{cells:>10,}"
-        print(f"{name:<20}{shown}", flush=True)
+            measured.append(_run(name, dataset, loader, options.seconds))
+        print(measured[-1].line(), flush=True)
     where = f"window {options.window:,}, batch {options.batch_size}, {options.output}, cache {options.cache}"
     pages = "the file's pages dropped from the page cache before each order" if options.cold else "page cache as it was"
     print(f"({where}, io depth {depth}, {pages})")
+    title = os.path.basename(files[0]) if len(files) == 1 else f"{len(files)} files"
+    show(Report(title, [Bars("cells/s", [Bar(one.order, one.rate, f"{one.rate:,.0f}") for one in measured])]))
+    if options.plot is not None:
+        plot_rates({one.order: one.rate for one in measured}, f"{title} ({where})", options.plot)
 
 
 def drop_pages(path: str) -> None:
@@ -73,12 +107,15 @@ def drop_pages(path: str) -> None:
         os.close(file)
 
 
-def _run(loader: Any, seconds: float) -> tuple[int, float, float]:
+def _run(order: str, dataset: AnnDataset, loader: WindowLoader, seconds: float) -> Measured:
     begin = time.perf_counter()
     cells, first = 0, 0.0
-    for batch in loader:
-        cells += batch["X"].shape[0]
-        first = first or time.perf_counter() - begin
-        if time.perf_counter() - begin > seconds:
-            break
-    return cells, first, time.perf_counter() - begin
+    with progress_bar(order, None, "cells") as count:
+        for batch in loader:
+            cells += (n := batch["X"].shape[0])
+            first = first or time.perf_counter() - begin
+            if time.perf_counter() - begin > seconds:
+                break
+            count(n)
+        taken = time.perf_counter() - begin
+    return Measured(order, cells, taken, first, dataset.stats())

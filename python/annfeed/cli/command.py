@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--cold", action="store_true", help="drop the file from the page cache before each order")
     bench.add_argument("--io-depth", default="auto", help="reads in flight on slow storage, or 'auto' (default: auto)")
     bench.add_argument("--output", choices=("dense", "csr"), default="dense", help="kind of batches (default: dense)")
+    bench.add_argument("--plot", metavar="OUT.png", help="write the chart as a picture, too (needs matplotlib)")
     return parser
 
 

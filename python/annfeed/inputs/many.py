@@ -8,7 +8,7 @@ obs/concat.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,9 +17,9 @@ from typing import Any
 
 import anndata
 import pandas as pd
-from tqdm import tqdm
 
 from annfeed.batches.matrix import Matrix
+from annfeed.display.progress import tracked
 from annfeed.errors import FormatError
 from annfeed.h5ad.elem import Elem, parse_elems
 from annfeed.h5ad.file import opened_once
@@ -48,9 +48,6 @@ from annfeed.obs.table import ObsTable
 from annfeed.sources.columns import ColumnMap
 from annfeed.sources.concat import ConcatSource
 from annfeed.sources.file import FileSource
-
-#: Seconds after which a progress bar shows that files are being opened.
-_PATIENCE = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +147,8 @@ class _Concatenation:
         obs: list[ObsTable] = []
         names: dict[str, list[pd.Index[Any] | None]] = {key: [] for key in self._elems}
         shapes: dict[str, list[tuple[int, int] | None]] = {key: [] for key in self._elems}
-        for number, source in self._with_progress():
+        sources = self._sources.sources
+        for number, source in enumerate(tracked(sources, "opening", len(sources), "files")):
             with _recognised(source):
                 obs.append(find_obs(source, obs_place, None, self._sources.place(number)))
                 check_same_rows(source, self._elems)
@@ -175,15 +173,8 @@ class _Concatenation:
         )
         ends = [0, *accumulate(one.n_rows for one in obs)]
         rows = [range(start, stop) for start, stop in pairwise(ends)]
-        sources = [_as_source(source) for source in self._sources.sources]
-        origin = Origin(sources, next(iter(self._elems.values())).obs)
+        origin = Origin([_as_source(source) for source in sources], next(iter(self._elems.values())).obs)
         return Opened(joined, table, [self._sources.place(i) for i in range(len(obs))], rows, origin)
-
-    def _with_progress(self) -> Iterator[tuple[int, Any]]:
-        sources = self._sources.sources
-        # Nothing on a screen that is none, nor where it is done at once.
-        with tqdm(sources, "annfeed: opening", unit="file", delay=_PATIENCE, leave=False, disable=None) as bar:
-            yield from enumerate(bar)
 
     def _names(self, number: int, elem: Elem) -> pd.Index[Any]:
         """The names of a source's genes: the same Index for the same names."""

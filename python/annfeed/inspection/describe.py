@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from annfeed._core import Reader
+from annfeed.display.progress import tracked
 from annfeed.errors import UnsupportedError
 from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import open_h5py, text_of
@@ -102,7 +103,8 @@ def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyI
     ...     len(inspect_files([(f"{folder}/three.h5ad", "X")] * 2).files)
     2
     """
-    found = [inspect_file(path, elem, window) for path, elem in files]
+    shown = tracked(files, "inspecting", len(files), "files")
+    found = [inspect_file(path, elem, window) for path, elem in shown]
     n_rows = max(1, sum(one.shape[0] for one in found))
     return ManyInspections(tuple(_in_windows_of(one, max(1, round(window * one.shape[0] / n_rows))) for one in found))
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from annfeed.display.progress import progress_bar
 from annfeed.user_arrays import as_text
 
 #: Rows read together; more where a chunk of the file has more.
@@ -123,7 +124,11 @@ def _masked(texts: Any, mask: h5py.Dataset, values: h5py.Dataset) -> Iterator[tu
 
 
 def _pieces(values: h5py.Dataset) -> Iterator[slice]:
+    """Yield slices of rows, whole chunks each, with a progress bar."""
     chunk = values.chunks[0] if values.chunks else 1
     step = max(_PIECE // chunk, 1) * chunk  # so that no chunk is decoded twice
-    for start in range(0, len(values), step):
-        yield slice(start, min(start + step, len(values)))
+    with progress_bar(f"reading {str(values.name).lstrip('/')}", len(values), "rows") as count:
+        for start in range(0, len(values), step):
+            stop = min(start + step, len(values))
+            yield slice(start, stop)
+            count(stop - start)

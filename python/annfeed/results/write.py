@@ -7,13 +7,14 @@ finds where they go, results/h5ad.py changes a file.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from annfeed.display.progress import progress_bar, tracked
 from annfeed.user_arrays import numpy_of_tensor
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def write_obsm(
     target = find_destinations(path_or_adata)
     target.check("obsm", key, overwrite)
     gathered = _Matrix(target)
-    for piece in pieces(results, index, key, target, of_column=False):
+    for piece in _counted(pieces(results, index, key, target, of_column=False), target):
         gathered.put(piece)
     _write(target, "obsm", key, gathered.finish(fill), overwrite)
 
@@ -164,7 +165,7 @@ def write_obs(
     target = find_destinations(path_or_adata)
     target.check("obs", column, overwrite)
     gathered = ResultColumn(target.n_rows, target.place, categories, to_file=_is_to_file(target))
-    for piece in pieces(results, index, column, target, of_column=True):
+    for piece in _counted(pieces(results, index, column, target, of_column=True), target):
         gathered.put(piece.what, piece.rows, _one_value(piece))
     _write(target, "obs", column, gathered.finish(fill), overwrite)
 
@@ -273,10 +274,17 @@ def _is_to_file(target: Destinations) -> bool:
     return any(place.is_file for place in target.parts)
 
 
+def _counted(given: Iterable[Piece], target: Destinations) -> Iterator[Piece]:
+    with progress_bar("results", target.n_rows, "rows") as count:
+        for piece in given:
+            yield piece
+            count(len(piece.rows))
+
+
 def _write(target: Destinations, where: Where, key: str, value: Any, overwrite: bool) -> None:
     target.check_rows()  # results of a generator may have come for hours
     places = [part.place for part in target.parts]
-    for n_done, part in enumerate(target.parts):
+    for n_done, part in enumerate(tracked(target.parts, f"writing {where}", len(places), "files")):
         try:
             _write_one(part, where, key, _value_of(part, value), overwrite)
         except Exception as error:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from annfeed.arrays import Int64Array
+from annfeed.display.progress import progress_bar
 from annfeed.errors import StaleFileError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.foreign import recognised
@@ -72,7 +73,8 @@ def rewrite(
     threads
         Threads that decode and compress; None: the cores of the process.
     progress
-        Whether to show a progress bar in a terminal.
+        Whether to show a progress bar in a terminal or notebook; ``ANNFEED_PROGRESS=0`` in the environment turns all
+        bars of annfeed off.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def rewrite(
         places = list(matrices(file))
         order = None if rows == "kept" else _order(path, file, seed)
         total = sum(size_of(file[place]) for place in places)
-        with new_file(new, overwrite) as unfinished, _bar(2 * total, progress) as count:
+        with new_file(new, overwrite) as unfinished, progress_bar("rewriting", 2 * total, "B", shown=progress) as count:
             folder = os.path.dirname(os.path.abspath(new))
             job = Job(found, chunk_rows, threads or usable_cores(), count, folder)
             with _told(new):
@@ -200,13 +202,3 @@ def _told(path: str) -> Any:
                     number, f"{os.strerror(number)}; the new file was removed, the source is as it was", path
                 ) from error
         raise
-
-
-@contextlib.contextmanager
-def _bar(total: int, shown: bool) -> Any:
-    from tqdm import tqdm
-
-    # Nothing on a screen that is none.
-    options: dict[str, Any] = {"unit": "B", "unit_scale": True, "disable": None if shown else True}
-    with tqdm(None, "annfeed: rewriting", total, **options) as bar:
-        yield bar.update

@@ -8,6 +8,7 @@ from typing import Any
 
 from annfeed._core import DecodedRows, DirectRows, Reader
 from annfeed.arrays import Int64Array
+from annfeed.display.progress import progress_bar
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes
 from annfeed.h5ad.open_files import OpenFiles, forget, make_room, use
@@ -20,8 +21,6 @@ from annfeed.user_warnings import warn
 
 #: Bytes read, those read ahead, waits, microseconds waited, bytes decoded.
 _NOTHING = (0, 0, 0, 0, 0)
-#: Seconds after which a progress bar shows.
-_PATIENCE = 2.0
 
 
 class FileSource(RowSource):
@@ -264,9 +263,12 @@ def _convert(reader: Reader | H5pyMatrix, threads: int) -> None:
     n = reader.unconverted
     if n is None:
         return
-    from tqdm import tqdm  # no need of it for other matrices
+    done = 0
 
-    # Nothing on a screen that is none, nor where it is done at once.
-    options: dict[str, Any] = {"unit": " values", "unit_scale": True, "delay": _PATIENCE, "leave": False}
-    with tqdm(None, "annfeed: columns (CSC) into rows", n, disable=None, **options) as bar:
-        reader.convert(threads, cancel.current(), lambda done: bar.update(done - bar.n))
+    def count_to(now: int) -> None:
+        nonlocal done
+        count(now - done)
+        done = now
+
+    with progress_bar("columns (CSC) into rows", n, "values") as count:
+        reader.convert(threads, cancel.current(), count_to)
