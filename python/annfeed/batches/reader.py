@@ -24,6 +24,7 @@ from annfeed.order.auto_blocks import units_of_positions
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads
 from annfeed.sources.concat import ConcatSource
+from annfeed.sources.file import FileSource
 from annfeed.transforms.base import Transform, check_transform
 from annfeed.transforms.fuse import Fused, fuse
 
@@ -81,6 +82,8 @@ class RowReader(ThroughFile):
         #: Row in the file of each row of obs, for a view of a backed AnnData; None if they are the same.
         self._rows_in_file: Int64Array | None = None
         self._fingerprint: dict[str, Any] | None = None
+        #: Shared with parts: whether a warning of a costly order was given.
+        self.told_of_cost: list[bool] = []
         self.look_again(thorough=False)
         self._steps()  # errors of the transform are raised now
 
@@ -113,6 +116,23 @@ class RowReader(ThroughFile):
         """The obs of all rows; StaleDataError if they are no longer those of when it was made."""
         self.obs.source.check_rows()
         return self.obs
+
+    @property
+    def n_source_rows(self) -> int:
+        """Rows of the sources, of which ``rows`` are some or all."""
+        return self._n_rows
+
+    @property
+    def first_n_vars(self) -> int:
+        """Columns that are delivered of the first matrix."""
+        return self.first.n_vars
+
+    def largest_file(self) -> FileSource | None:
+        """Return the file with most rows of the first matrix; None if it is not read from files."""
+        source = self.first.source
+        parts = [matrix.source for matrix in source.matrices] if isinstance(source, ConcatSource) else [source]
+        files = [part for part in parts if isinstance(part, FileSource)]
+        return max(files, key=lambda file: file.shape[0], default=None)
 
     @property
     def is_closed(self) -> bool:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from annfeed.batches.items import LoaderCollate
+from annfeed.loading.costly_orders import warn_if_costly
 from annfeed.loading.description import in_a_line, loader_in_words
 from annfeed.loading.given_sampler import GivenSampler, predict_all
 from annfeed.loading.hf_accelerate import Prepared, asked_by
@@ -19,6 +20,7 @@ from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.state import as_position, as_state, order_of
 from annfeed.loading.weighting import find_weighting
+from annfeed.order.epoch import EpochPlan
 from annfeed.order.shards import Uneven
 from annfeed.order.windows import Window, integer
 from annfeed.process.ranks import rank_and_world
@@ -251,6 +253,8 @@ class WindowLoader(DataLoader[Any]):
             batches = self._from_threads(reads, epoch.windows)
         if self._prepared is not None:
             batches = self._prepared.follow(self, batches, self._epochs.remainder)
+        if isinstance(epoch.plan, EpochPlan) and not self._rows.reader.told_of_cost:
+            batches = _weighed(batches, self._rows, epoch.plan)
         progress = self._epochs.progress
         with closing(batches):
             for batch in batches:
@@ -300,3 +304,12 @@ class WindowLoader(DataLoader[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": None}
+
+
+def _weighed(batches: Generator[Any], dataset: Rows, plan: EpochPlan) -> Generator[Any]:
+    """Yield batches; after the first one, when others are being made, look what their order costs."""
+    with closing(batches):
+        for batch in batches:
+            yield batch
+            warn_if_costly(dataset, plan)
+            yield from batches

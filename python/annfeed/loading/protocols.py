@@ -12,6 +12,7 @@ import torch
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.loading.readahead import Loads
+from annfeed.sources.file import FileSource
 from annfeed.transforms.base import Transform
 
 
@@ -44,6 +45,20 @@ class Reader(Reads, Protocol):
     @property
     def row_bytes(self) -> int:
         """Bytes of a delivered row."""
+
+    @property
+    def n_source_rows(self) -> int:
+        """Rows of the sources, of which the dataset has some or all."""
+
+    @property
+    def first_n_vars(self) -> int:
+        """Columns that are delivered of the first matrix."""
+
+    #: Something in it, if a warning of a costly order was given.
+    told_of_cost: list[bool]
+
+    def largest_file(self) -> FileSource | None:
+        """Return the file with most rows of the first matrix; None if it is not read from files."""
 
     @property
     def is_of_file(self) -> bool:

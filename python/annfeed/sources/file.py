@@ -97,6 +97,11 @@ class FileSource(RowSource):
         return self._file.now
 
     @property
+    def cache_limit(self) -> int:
+        """Most bytes of decoded rows that this process may keep."""
+        return self._budget.of_process().most
+
+    @property
     def shape(self) -> tuple[int, int]:
         assert self._shape is not None  # known from the first opening on
         return self._shape
