@@ -24,6 +24,7 @@ from torch.utils.data import (
 pytest.importorskip("scvi.dataloaders", reason="scvi-tools is not installed")
 
 from tests.scvi.loader_toys import N, order
+from tests.support.pages import check_shows_what_it_prints
 from tests.support.scvi_toys import backed, cells, flat, manager, toy
 
 from annfeed import AnnDataLoader
@@ -350,3 +351,4 @@ def test_a_loader_says_what_it_is(tmp_path: Path, settings: dict[str, Any], orde
             "threads": "2",
             "workers": "none, 4 batches made ahead by threads",
         }
+        check_shows_what_it_prints(loader)

@@ -1,10 +1,11 @@
-"""What a dataset is, for people: ``print(dataset)``."""
+"""What a dataset is, for people: ``print(dataset)``, or the dataset in a notebook."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from typing import Any
 
+from annfeed.display.report import Facts, Report
 from annfeed.transforms.base import steps_of
 from annfeed.user_arrays import first_few
 
@@ -18,8 +19,8 @@ def in_a_line(dataset: Any) -> str:
     return f"{type(dataset).__name__}({len(dataset)} x {dataset.n_vars}, {places})"
 
 
-def dataset_in_words(dataset: Any) -> str:
-    """Return what a dataset holds and delivers, one fact a line; nothing is read."""
+def dataset_report(dataset: Any) -> Report:
+    """Return what a dataset holds and delivers; nothing is read."""
     reader = dataset.reader
     columns: list[object] = []
     with suppress(KeyError):  # an AnnData may have lost one
@@ -34,4 +35,4 @@ def dataset_in_words(dataset: Any) -> str:
         "cache": f"{dataset.cache} (holds {held:,} bytes)",
         "state": "closed" if reader.is_closed else "open",
     }
-    return "\n".join([in_a_line(dataset), *(f"  {name}: {fact}" for name, fact in facts.items())])
+    return Report(in_a_line(dataset), [Facts(facts)])

@@ -16,7 +16,9 @@ import torch
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch, Collate, Item, Items, split
 from annfeed.dataset.annotations import Annotated, OfReader
-from annfeed.dataset.description import dataset_in_words, in_a_line
+from annfeed.dataset.description import dataset_report, in_a_line
+from annfeed.display.html import as_html
+from annfeed.display.text import as_repr
 from annfeed.inputs.selection import as_positions, row_subset
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 from annfeed.order.splits import split_rows
@@ -294,7 +296,11 @@ class RowDataset(Annotated):
 
     def __repr__(self) -> str:
         """Return shape and place in the first line, then sources, genes, obs columns, batches, cache and state."""
-        return dataset_in_words(self)
+        return as_repr(dataset_report(self))
+
+    def _repr_html_(self) -> str:
+        """Return the same for notebooks."""
+        return as_html(dataset_report(self))
 
     def __dir__(self) -> list[str]:
         """Return the public names, for completion."""

@@ -47,6 +47,19 @@ def as_text(report: Report, colour: bool = False) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def as_repr(report: Report) -> str:
+    """Return a report as the ``repr`` of an object: title and facts, one on a line.
+
+    Examples
+    --------
+    >>> print(as_repr(Report("Loader", [Facts({"batches": "3"})])))
+    Loader
+      batches: 3
+    """
+    facts = [part.facts for part in report.parts if isinstance(part, Facts)]
+    return "\n".join([report.title, *(f"  {name}: {told}" for some in facts for name, told in some.items())])
+
+
 def printable(text: str) -> str:
     r"""Return the text with what would command a terminal written as escapes: names in files may hold anything.
 

@@ -1,9 +1,10 @@
-"""What a loader is, for people: ``print(loader)``."""
+"""What a loader is, for people: ``print(loader)``, or the loader in a notebook."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from annfeed.display.report import Facts, Report
 from annfeed.process.ranks import rank_and_world
 
 
@@ -18,7 +19,7 @@ def in_a_line(dataset: object) -> str:
     return repr(dataset).partition("\n")[0]
 
 
-def loader_in_words(
+def loader_report(
     loader: Any,
     order: str,
     n_batches: int | None,
@@ -27,8 +28,8 @@ def loader_in_words(
     cache: object,
     threads: int | None,
     n_ahead: int,
-) -> str:
-    """Return what ``loader`` delivers, and how, one fact a line; ``n_batches`` None for an unknown number."""
+) -> Report:
+    """Return what ``loader`` delivers, and how; ``n_batches`` None for an unknown number."""
     rank, world = rank_and_world()
     share = f" on rank {rank} of {world}" if world > 1 else ""
     facts = {
@@ -37,8 +38,8 @@ def loader_in_words(
         "batch size": "of the batch sampler" if batch_size is None else f"{batch_size:,}",
         "batches": "unknown" if n_batches is None else f"{n_batches:,}{share}",
         "window": window,
-        "cache": cache,
-        "threads": "as many as there are cores" if threads is None else threads,
-        "workers": loader.num_workers or f"none, {n_ahead} batches made ahead by threads",
+        "cache": str(cache),
+        "threads": "as many as there are cores" if threads is None else str(threads),
+        "workers": str(loader.num_workers or f"none, {n_ahead} batches made ahead by threads"),
     }
-    return "\n".join([f"{type(loader).__name__}:", *(f"  {name}: {fact}" for name, fact in facts.items())])
+    return Report(f"{type(loader).__name__}:", [Facts(facts)])

@@ -11,8 +11,11 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader
 
 from annfeed.batches.items import LoaderCollate
+from annfeed.display.html import as_html
+from annfeed.display.report import Report
+from annfeed.display.text import as_repr
 from annfeed.loading.costly_orders import warn_if_costly
-from annfeed.loading.description import in_a_line, loader_in_words
+from annfeed.loading.description import in_a_line, loader_report
 from annfeed.loading.given_sampler import GivenSampler, predict_all
 from annfeed.loading.hf_accelerate import Prepared, asked_by
 from annfeed.loading.kept_workers import LoaderWorkers
@@ -286,8 +289,15 @@ class WindowLoader(DataLoader[Any]):
 
     def __repr__(self) -> str:
         """Return dataset, order, batch size, batches, window, cache, threads and workers, one on a line."""
+        return as_repr(self._report())
+
+    def _repr_html_(self) -> str:
+        """Return the same for notebooks."""
+        return as_html(self._report())
+
+    def _report(self) -> Report:
         rows, epochs = self._rows, self._epochs
-        return loader_in_words(
+        return loader_report(
             self,
             epochs.in_words(),
             epochs.n_known,

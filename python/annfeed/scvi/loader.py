@@ -17,8 +17,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, RandomSampler
 
+from annfeed.display.html import as_html
+from annfeed.display.report import Report
+from annfeed.display.text import as_repr
 from annfeed.inputs.selection import as_positions, row_indices
-from annfeed.loading.description import loader_in_words
+from annfeed.loading.description import loader_report
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.slices import SliceBatches, SliceOrder
 from annfeed.loading.worker_processes import begin_with_workers, worker_loader
@@ -190,11 +193,18 @@ class AnnDataLoader(DataLoader[Any]):
 
     def __repr__(self) -> str:
         """Return dataset, order, batch size, batches, window, cache, threads and workers, one on a line."""
+        return as_repr(self._report())
+
+    def _repr_html_(self) -> str:
+        """Return the same for notebooks."""
+        return as_html(self._report())
+
+    def _report(self) -> Report:
         registered, sampler = self.dataset.dataset, cast(Any, self.sampler)
         is_users = isinstance(sampler, UserBatches)
         shuffles = getattr(sampler, "shuffle", isinstance(getattr(sampler, "sampler", None), RandomSampler))
         order = "shuffled" if shuffles else "that of the dataset"
-        return loader_in_words(
+        return loader_report(
             self,
             f"that of a {type(sampler.sampler).__name__}" if is_users else order,
             None if is_users else len(sampler),
