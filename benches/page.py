@@ -31,6 +31,12 @@ def headings(text: str, marker: str) -> list[str]:
     return list(_sections(text.partition(begin)[2].partition(end)[0]))
 
 
+def section(text: str, marker: str, heading: str) -> str:
+    """One section between a pair of markers."""
+    begin, end = f"<!-- {marker}: begin -->", f"<!-- {marker}: end -->"
+    return _sections(text.partition(begin)[2].partition(end)[0])[heading]
+
+
 def _sections(body: str) -> dict[str, str]:
     parts = re.split(r"^### (.*)\n", body, flags=re.MULTILINE)[1:]
     return {heading.strip(): part.strip() for heading, part in zip(parts[::2], parts[1::2], strict=True)}

@@ -1,4 +1,5 @@
-"""Renders bench-data/*.csv: the tables between the markers of docs/benchmarks.md, and the chart docs/benchmarks.png.
+"""Renders bench-data/*.csv: the tables between the markers of docs/benchmarks.md, and the charts
+docs/benchmarks.png and docs/speed.png.
 
     python benches/report.py
 
@@ -56,9 +57,9 @@ def main() -> None:
             about = _about(found, machines.get(heading(kind, label)), alone=kind != "results")
             sections[heading(kind, label)] = "\n\n".join([*about, table(found)])
         text = with_sections(text, kind, sections)
+        PAGE.write_text(text)
         if kind == "results" and (first := headings(text, kind)[0]) in sections:
-            chart.draw(first, rates.medians(_of(results, first)), PAGE.with_suffix(".png"))
-    PAGE.write_text(text)
+            chart.draw(first, chart.rates_of_rounds(_of(results, first)))
     print("rendered docs/benchmarks.md")
 
 
