@@ -184,7 +184,8 @@ def _from_start(positions: Int64Array, n: int, message: Callable[[int], str], le
     wrong = positions[(positions < (-n if least is None else least)) | (positions >= n)]
     if len(wrong):
         raise IndexError(message(int(wrong[0])))
-    return np.where(positions < 0, positions + n, positions)
+    # Of each batch of a plain DataLoader: a copy is much quicker than `where`.
+    return np.where(positions < 0, positions + n, positions) if (positions < 0).any() else positions.copy()
 
 
 def _find_names(wanted: list[str], names: pd.Index[Any], place: str, table: GeneTable | None) -> Int64Array:
