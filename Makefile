@@ -78,8 +78,9 @@ miri: ## The inflater's fast path and its twin in safe code under Miri (a nightl
 	cd fuzz && MIRIFLAGS=-Zmiri-permissive-provenance RUSTFLAGS="--cfg fuzzing $(MIRI_FEATURES)" \
 		cargo +nightly miri run --example miri $(EXECUTIONS_OF_MIRI)
 
-types: $(VENV)/.built ## mypy --strict, and stubtest of _core.pyi against the built module
+types: $(VENV)/.built ## mypy --strict (also of the examples and a user's script), and stubtest of _core.pyi against the built module
 	mypy
+	mypy examples tests/scripts/typed_use.py
 	python -m mypy.stubtest annfeed._core
 
 test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README (PROFILE=full: ten times the random cases)

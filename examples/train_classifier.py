@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,7 +33,7 @@ class Labels:
     codes: np.ndarray  # int64 [n_cells], -1 where the label is missing
     values: torch.Tensor | None  # of a column of integers: the value of each class
 
-    def of(self, batch: dict) -> torch.Tensor:
+    def of(self, batch: dict[str, Any]) -> torch.Tensor:
         """Return the classes of a batch's cells, int64 [B]."""
         found = batch[f"obs_{self.column}"]
         return found if self.values is None else torch.searchsorted(self.values, found.double())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def train(model: nn.Module, loader: WindowLoader, options: argparse.Namespace, d
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, cells: AnnDataset, options: argparse.Namespace, device: torch.device) -> list:
+def predict(model: nn.Module, cells: AnnDataset, options: argparse.Namespace, device: torch.device) -> list[Any]:
     """Return ``(index, probabilities)`` of all cells, on the first process."""
     model.eval()
     # Processes may differ by a batch here, so the bare model is used: DDP's would wait for the others.
@@ -62,12 +63,12 @@ def predict(model: nn.Module, cells: AnnDataset, options: argparse.Namespace, de
     ]
     if not dist.is_initialized():
         return results
-    parts: list = [None] * dist.get_world_size()
+    parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, results)
     return [pair for part in parts for pair in part]
 
 
-def save(states: dict, path: str) -> None:
+def save(states: dict[str, Any], path: str) -> None:
     """Save on the first process, so that a kill leaves the old checkpoint or the new one."""
     if rank() == 0:
         torch.save(states, f"{path}.new")
@@ -127,7 +128,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", nargs="+", help="an .h5ad file of counts, or several; obsm is written to them")
     parser.add_argument("--label", required=True, help="the obs column with the classes, a categorical")
     parser.add_argument("--key", default="X_classes", help="name in obsm (default: %(default)s)")

@@ -9,7 +9,9 @@ Several files, or a pattern in quotes, are one atlas; each gets the results of i
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -32,22 +34,22 @@ class Classifier(pl.LightningModule):
         self.accuracy = MulticlassAccuracy(n_classes, average="micro", ignore_index=-1)
         self.layers = nn.Sequential(nn.Linear(n_genes, 128), nn.ReLU(), nn.Linear(128, n_classes))
 
-    def training_step(self, batch: dict, batch_idx: int) -> torch.Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         return nn.functional.cross_entropy(self.layers(batch["X"]), batch[self.label], ignore_index=-1)
 
-    def validation_step(self, batch: dict, batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._measure("val", batch)
 
-    def test_step(self, batch: dict, batch_idx: int) -> None:
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         self._measure("test", batch)
 
-    def predict_step(self, batch: dict, batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> tuple[torch.Tensor, torch.Tensor]:
         return batch["index"], self.layers(batch["X"]).softmax(1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr)
 
-    def _measure(self, name: str, batch: dict) -> None:
+    def _measure(self, name: str, batch: dict[str, Any]) -> None:
         labels = batch[self.label]
         if "is_padding" in batch:  # cells that come twice, so that all processes have as many batches
             labels = labels.masked_fill(batch["is_padding"], -1)
@@ -62,8 +64,14 @@ class WriteObsm(BasePredictionWriter):
         super().__init__("epoch")
         self.cells, self.key, self.overwrite = cells, key, overwrite
 
-    def write_on_epoch_end(self, trainer, pl_module, predictions, batch_indices) -> None:  # type: ignore[no-untyped-def]
-        parts = [predictions]
+    def write_on_epoch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any] | None,
+    ) -> None:
+        parts: list[Any] = [predictions]
         if trainer.world_size > 1:
             parts = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, predictions)
@@ -93,7 +101,7 @@ def main(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     model = Classifier(options.label, cells.shape[1], len(cells.categories[options.label]), options.lr)
-    callbacks: list = [WriteObsm(cells, options.key, options.overwrite)]
+    callbacks: list[Any] = [WriteObsm(cells, options.key, options.overwrite)]
     if options.checkpoints:
         callbacks.append(ModelCheckpoint(options.checkpoints, save_last=True, every_n_train_steps=options.every))
     last = Path(options.checkpoints, "last.ckpt") if options.checkpoints else None
@@ -116,7 +124,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("file", nargs="+", help="an .h5ad file of counts, or several; obsm is written to them")
     parser.add_argument("--label", required=True, help="the obs column with the classes")
     parser.add_argument("--group", help="an obs column, as the donor, whose groups the split does not divide")

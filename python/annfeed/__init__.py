@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from annfeed.loading.loader import WindowLoader
+    from annfeed.loading.sampler import PlanSampler
     from annfeed.results.write import check_writable, write_obs, write_obsm
     from annfeed.rewriting.write import rewrite
     from annfeed.scvi.loader import AnnDataLoader
@@ -32,6 +33,7 @@ __all__ = [
     "FormatError",
     "Log1p",
     "NormalizeTotal",
+    "PlanSampler",
     "Scale",
     "StaleDataError",
     "StaleFileError",
@@ -57,6 +59,7 @@ _HOMES = {
     "FormatError": "errors",
     "Log1p": "transforms.counts",
     "NormalizeTotal": "transforms.counts",
+    "PlanSampler": "loading.sampler",
     "Scale": "transforms.counts",
     "StaleDataError": "errors",
     "StaleFileError": "errors",

@@ -6,11 +6,12 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 
 from annfeed.dataset import AnnDataset
+from annfeed.loading.keywords import PartsKeywords
 from annfeed.loading.loader import WindowLoader
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
         seed: int | None = None,
         drop_last: bool = False,
         dataset_options: Mapping[str, Any] | None = None,
-        **loader_options: Any,
+        **loader_options: Unpack[PartsKeywords],
     ) -> None:
         super().__init__()
         if isinstance(data, AnnDataset) and dataset_options:
@@ -115,7 +116,7 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
             _check_apart(self.parts)
         self.batch_size = batch_size
         self._training: dict[str, Any] = {"block_size": block_size, "seed": seed, "drop_last": drop_last}
-        self._loader_options = loader_options
+        self._loader_options: dict[str, Any] = {**loader_options}
         self.train_dataloader()  # raises now if a keyword is wrong
 
     def train_dataloader(self) -> WindowLoader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy.typing as npt
 import torch
@@ -14,6 +14,7 @@ from annfeed.batches.reader import RowReader
 from annfeed.batches.tensors import dtype_name
 from annfeed.dataset.rows import RowDataset
 from annfeed.inputs.selection import row_subset
+from annfeed.loading.keywords import PredictKeywords, TorchKeywords
 from annfeed.loading.loader import WindowLoader
 from annfeed.memory.budget import cache_budget
 from annfeed.order.auto_blocks import log
@@ -211,7 +212,7 @@ class AnnDataset(RowDataset):
         n_samples: int | None = None,
         order: Callable[[int], Any] | None = None,
         uneven: Uneven = "pad",
-        **kwargs: Any,
+        **kwargs: Unpack[TorchKeywords],
     ) -> WindowLoader:
         """Return the loader that reads windows of ``chunk_size`` rows and cuts batches from them.
 
@@ -295,7 +296,7 @@ class AnnDataset(RowDataset):
             **kwargs,
         )
 
-    def predict_loader(self, batch_size: int = 32, **kwargs: Any) -> WindowLoader:
+    def predict_loader(self, batch_size: int = 32, **kwargs: Unpack[PredictKeywords]) -> WindowLoader:
         """Return a loader that delivers each row once, in the dataset's order, with its ``"index"``.
 
         Each of several ranks delivers a contiguous share, rank 0 the first rows. Shares differ by at most one row, so a

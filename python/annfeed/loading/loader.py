@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
-from annfeed.batches.items import LoaderCollate
+from annfeed.batches.items import Batch, LoaderCollate
 from annfeed.display.html import as_html
 from annfeed.display.report import Report
 from annfeed.display.text import as_repr
@@ -19,6 +19,7 @@ from annfeed.loading.description import in_a_line, loader_report
 from annfeed.loading.given_sampler import GivenSampler, predict_all
 from annfeed.loading.hf_accelerate import Prepared, asked_by
 from annfeed.loading.kept_workers import LoaderWorkers
+from annfeed.loading.keywords import WorkerKeywords
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.state import as_position, as_state, order_of
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from annfeed.loading.protocols import Reads, Rows
 
 
-class WindowLoader(DataLoader[Any]):
+class WindowLoader(DataLoader[Batch]):
     """A torch DataLoader that reads windows of rows; `AnnDataset.get_optimized_dataloader` has its parameters.
 
     Batches are the same for any number of threads and workers. An epoch delivers what AnnData objects hold when it
@@ -56,6 +57,9 @@ class WindowLoader(DataLoader[Any]):
     >>> len(loader), [batch["X"].argmax(1).tolist() for batch in loader]
     (2, [[1, 3], [2, 0]])
     """
+
+    #: The order of the loader; with ``sampler=`` that of the user.
+    sampler: PlanSampler
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class WindowLoader(DataLoader[Any]):
         n_samples: int | None = None,
         order: Callable[[int], Any] | None = None,
         uneven: Uneven = "pad",
-        **kwargs: Any,
+        **kwargs: Unpack[WorkerKeywords],
     ) -> None:
         if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
             batch_size, sampler, batch_sampler = 1, None, sampler  # torch's documented use: the sampler gives batches
@@ -190,7 +194,7 @@ class WindowLoader(DataLoader[Any]):
         """Return the number of batches that this rank delivers in an epoch."""
         return self._epochs.n_batches
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """Deliver an epoch, which begins at the first ``next``: then seed, number and rank are taken, and it reads."""
         return self._epoch()
 
@@ -272,7 +276,7 @@ class WindowLoader(DataLoader[Any]):
         with closing(read_ahead(reads, windows, self.prefetch_batches)) as batches:
             for batch in batches:
                 done = reads.postprocess(batch, self._collate)
-                yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
+                yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done
 
     @property
     def _collate(self) -> Any:

@@ -36,9 +36,10 @@ _INTERNAL = {"begin", "begin_epoch", "in_words", "n_known", "order", "progress",
 
 
 class PlanSampler(DistributedSampler[int]):
-    """Makes the plan of each epoch; iterating it gives the positions of the next epoch.
+    """The order of a loader, ``loader.sampler``: iterating it gives the positions of the next epoch, of this rank.
 
-    It is a DistributedSampler because Lightning replaces other samplers under DDP.
+    ``set_epoch(epoch)`` sets the number of the next epoch, ``epoch`` is that number, and ``blocks`` describes the runs
+    of rows that stay together. It is a DistributedSampler because Lightning replaces other samplers under DDP.
 
     Parameters
     ----------
@@ -50,6 +51,16 @@ class PlanSampler(DistributedSampler[int]):
         Generator to draw seeds from with ``seed=None``; None for torch's global generator.
     weighting
         Expected count of each row; None for one.
+
+    Examples
+    --------
+    >>> import anndata
+    >>> from annfeed import AnnDataset
+    >>> dataset = AnnDataset(anndata.AnnData(np.eye(6, dtype="float32")))
+    >>> sampler = dataset.get_optimized_dataloader(2, block_size=3, seed=0).sampler
+    >>> sampler.set_epoch(4)
+    >>> sampler.epoch, sampler.blocks, sorted(sampler)
+    (4, 'blocks of 3 neighbouring rows', [0, 1, 2, 3, 4, 5])
     """
 
     def __init__(

@@ -314,8 +314,8 @@ def _look_after_forks() -> None:
 
 def _new_storage(size: int) -> torch.UntypedStorage:
     try:
-        storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
-        sharing: str = torch.multiprocessing.get_sharing_strategy()  # type: ignore[no-untyped-call]
+        storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(size)
+        sharing: str = torch.multiprocessing.get_sharing_strategy()
         if sharing == "file_descriptor" and hasattr(os, "posix_fallocate"):
             # Memory that is promised but not there would kill the process when it is written to.
             os.posix_fallocate(storage._share_fd_cpu_()[0], 0, size)

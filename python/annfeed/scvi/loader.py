@@ -223,7 +223,7 @@ class AnnDataLoader(DataLoader[Any]):
         pin = self.pin_memory and torch.cuda.is_available()
         for batch in read_ahead(rows, self._windows(self.window), n_ahead):
             done: Any = self.collate_fn(batch)  # type: ignore[arg-type]
-            yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done  # type: ignore[no-untyped-call]
+            yield torch.utils.data._utils.pin_memory.pin_memory(done) if pin else done
 
     def _worker_loader(self, rows: RowSubset) -> DataLoader[Any]:
         """Return the loader of new worker processes, which together hold ``window`` rows."""
