@@ -80,7 +80,7 @@ def planned(path: Path, rows: np.ndarray, window: int, seed: int, name: str) -> 
     from annfeed import AnnDataset
 
     keywords, before = ORDERS[name]
-    with AnnDataset(path, obs_columns=[], obs_subset=rows, chunk_size=window) as dataset:
+    with AnnDataset(path, obs_columns=[], obs_subset=rows, window=window) as dataset:
         loader = dataset.get_optimized_dataloader(BATCH, seed=seed, **keywords)
         if before:
             state = loader.state_dict()

@@ -47,7 +47,7 @@ class Annfeed(Contender):
         return AnnDataset(
             numbered(path) if with_rows else path,
             obs_columns=["row"] if with_rows else self.options.get("obs_columns", []),
-            chunk_size=settings.window,
+            window=settings.window,
             output=self.output,
             var_subset=self.columns(n_vars),
             cache=self._cache(settings),

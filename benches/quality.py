@@ -39,7 +39,7 @@ def annfeed_orders(path: Path, window: int) -> Iterator[tuple[str, list[np.ndarr
     """The batches of each order of annfeed, as its loader plans them."""
     from annfeed import AnnDataset
 
-    dataset = AnnDataset(path, obs_columns=[], chunk_size=window)
+    dataset = AnnDataset(path, obs_columns=[], window=window)
     for name, keywords in [
         ("annfeed, file order", {"shuffle": False}),
         *((f"annfeed, block {k}", {"block_size": k}) for k in (512, 64, 16, "auto")),

@@ -50,7 +50,7 @@ def consume(batches, benchmark, rows):
 
 @pytest.mark.benchmark(group="shuffled windows of 6,000")
 def test_annfeed_window(path, order, benchmark):
-    dataset = AnnDataset(path, obs_subset=order, obs_columns=[], chunk_size=WINDOW, cache=0)
+    dataset = AnnDataset(path, obs_subset=order, obs_columns=[], window=WINDOW, cache=0)
     loader = dataset.get_optimized_dataloader(BATCH, shuffle=False)
     consume(lambda: (batch["X"] for batch in loader), benchmark, len(order))
 
@@ -64,7 +64,7 @@ def test_anndata_backed_per_batch(path, order, benchmark):
 
 @pytest.mark.benchmark(group="in memory")
 def test_annfeed_cached(path, order, benchmark):
-    dataset = AnnDataset(path, obs_subset=order, obs_columns=[], chunk_size=WINDOW, cache="2GiB")
+    dataset = AnnDataset(path, obs_subset=order, obs_columns=[], window=WINDOW, cache="2GiB")
     loader = dataset.get_optimized_dataloader(BATCH, shuffle=False)
     consume(lambda: (batch["X"] for batch in loader), benchmark, len(order))
 
@@ -81,7 +81,7 @@ def test_windows_beat_anndata_per_batch(path, order, benchmark):
     import time
 
     x = anndata.read_h5ad(path, backed="r").X
-    dataset = AnnDataset(path, obs_subset=order, obs_columns=[], chunk_size=WINDOW, cache=0)
+    dataset = AnnDataset(path, obs_subset=order, obs_columns=[], window=WINDOW, cache=0)
     loader = dataset.get_optimized_dataloader(BATCH, shuffle=False)
 
     def rate(batches):

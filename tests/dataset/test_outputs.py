@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from tests.dataset.toys_at import KINDS, ROWS, batch_at
-from tests.support.toys import FORMS, dense, hand_over, toy
+from tests.support.toys import FORMS, dense, flat, hand_over, rows_of, toy
 
 import annfeed
 from annfeed import AnnDataset, Transform
@@ -176,6 +176,9 @@ def test_unsorted_and_repeated_columns_are_summed_as_scipy_does(tmp_path: Path) 
         ({"chunk_size": -5}, ValueError, "chunk_size is -5"),
         ({"chunk_size": 2.5}, TypeError, r"chunk_size is 2\.5"),
         ({"chunk_size": True}, TypeError, "chunk_size is True"),
+        ({"window": 0}, ValueError, "window is 0"),
+        ({"window": 2.5}, TypeError, r"window is 2\.5"),
+        ({"window": 5, "chunk_size": 6}, ValueError, "window is 5 and chunk_size is 6, another name of it; pass one"),
         ({"threads": 0}, ValueError, "threads is 0"),
         ({"threads": "2"}, TypeError, "threads is '2'"),
         ({"cache": -1}, ValueError, "cache is -1"),
@@ -191,6 +194,17 @@ def test_unsorted_and_repeated_columns_are_summed_as_scipy_does(tmp_path: Path) 
 def test_arguments_that_are_refused(arguments: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         AnnDataset(toy(), **arguments)
+
+
+def test_the_window_has_two_names() -> None:
+    default, window, chunk_size = AnnDataset(toy()), AnnDataset(toy(), window=8), AnnDataset(toy(), chunk_size=8)
+    assert (default.window, window.window, window.chunk_size, chunk_size.window) == (6000, 8, 8, 8)
+    window.chunk_size = 12
+    assert window.window == 12
+    loaders = [data.get_optimized_dataloader(4, block_size=2, seed=1) for data in (window, chunk_size)]
+    assert [flat(rows_of(loader)) for loader in loaders] == [
+        flat(rows_of(AnnDataset(toy(), window=n).get_optimized_dataloader(4, block_size=2, seed=1))) for n in (12, 8)
+    ]
 
 
 def test_options_come_by_name_only() -> None:

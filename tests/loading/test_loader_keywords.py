@@ -15,6 +15,7 @@ from tests.support.toys import assert_same, flat, hand_over, rows_of, toy
 from torch.utils.data import DataLoader, RandomSampler
 
 from annfeed import AnnDataset, Collate, Transform, WindowLoader
+from annfeed.loading.keywords import TorchKeywords
 
 # --- keywords of torch's DataLoader ----------------------------------------------------------------------------------
 
@@ -240,6 +241,11 @@ def test_integers_may_be_numpys(dataset: AnnDataset, keywords: dict[str, Any]) -
     assert {type(loader.batch_size), type(loader.prefetch_batches)} == {int}
     python = {name: v.item() if isinstance(v, np.integer) else v for name, v in keywords.items()}
     assert rows_of(loader) == rows_of(dataset.get_optimized_dataloader(4, prefetch_batches=1, **python))
+
+
+def test_type_checkers_know_the_keywords_of_torchs_loader() -> None:
+    named = {"self", "dataset", "batch_size", "shuffle", "num_workers", "drop_last"}
+    assert inspect.signature(DataLoader.__init__).parameters.keys() - named == TorchKeywords.__optional_keys__
 
 
 def test_every_keyword_of_torchs_loader_is_known(dataset: AnnDataset) -> None:

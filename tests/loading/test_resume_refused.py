@@ -19,7 +19,7 @@ DIFFERENT = [
     ({"seed": 4}, "seed is 4, the state has 3"),
     ({"seed": None}, "seed is None, the state has 3"),
     ({"shuffle": False}, "shuffle is False, the state has True"),
-    ({"block_size": 3}, "block_size is 3, the state has 1; chunk_size is 8, the state has None"),
+    ({"block_size": 3}, "block_size is 3, the state has 1; window is 8, the state has None"),
     ({"drop_last": True}, "drop_last is True, the state has False"),
     ({"subset": None}, "n_rows is 40, the state has 39"),
     ({"subset": range(1, 40)}, "obs_subset is '"),
@@ -46,7 +46,7 @@ def test_the_window_counts_where_rows_are_shuffled_in_it(path: Path) -> None:
         loader.load_state_dict(state)
         assert before + rows_of(loader) == rows_of(loader_on(path, **settings))
     _, state = stop_after(loader_on(path, block_size=3), 3)
-    with pytest.raises(ValueError, match="chunk_size is 16, the state has 8"):
+    with pytest.raises(ValueError, match="window is 16, the state has 8"):
         loader_on(path, chunk_size=16, block_size=3).load_state_dict(state)
 
 

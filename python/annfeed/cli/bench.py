@@ -65,7 +65,7 @@ def bench(options: argparse.Namespace) -> None:
             files if len(files) > 1 else files[0],
             elem=options.elem,
             obs_columns=[],
-            chunk_size=options.window,
+            window=options.window,
             cache=cache,
             io_depth=depth,
             output=options.output,

@@ -27,6 +27,9 @@ from annfeed.user_arrays import positive_int
 if TYPE_CHECKING:
     from annfeed.inputs.paths import AnnDataOrPath
 
+#: Rows of a window by default.
+_WINDOW = 6000
+
 
 class AnnDataset(RowDataset):
     """A torch Dataset over the cells of an .h5ad file, an AnnData, or several of them as one.
@@ -46,8 +49,8 @@ class AnnDataset(RowDataset):
     obs_subset
         Rows of the dataset: integer positions (order and repeats are kept), a slice, or a boolean mask; None for all.
         A mask that is a pandas Series is aligned by its index, which must be the obs names or the default index.
-    chunk_size
-        Rows that the optimized loader reads together: the window. More rows read faster and take more memory.
+    window
+        Rows that the optimized loader reads together. More rows read faster and take more memory.
     elem
         Place of the matrix: "X", "raw/X", "layers/counts", "obsm/X_pca"; or ``{key: place}`` for several, each
         delivered under its key.
@@ -97,6 +100,8 @@ class AnnDataset(RowDataset):
         Most files of several sources that are open in this process at a time; datasets share the smallest limit. To
         open another file, the one read longest ago is closed and its cached rows are dropped. None: half of
         ``ulimit -n``.
+    chunk_size
+        Another name of ``window``, as in anndata.
 
     Raises
     ------
@@ -136,7 +141,7 @@ class AnnDataset(RowDataset):
         *,
         transform: Transform | None = None,
         obs_subset: npt.ArrayLike | slice | None = None,
-        chunk_size: int = 6000,
+        window: int = _WINDOW,
         elem: str | Mapping[str, str] = "X",
         obs_columns: Sequence[str] | None = None,
         var_subset: Sequence[str] | npt.ArrayLike | Mapping[str, Any] | slice | None = None,
@@ -154,12 +159,13 @@ class AnnDataset(RowDataset):
         keys: Iterable[str] | None = None,
         index_unique: str | None = None,
         max_open_files: int | None = None,
+        chunk_size: int | None = None,
     ) -> None:
         # It brings anndata, pandas and h5py with it: seconds that `import annfeed` should not take.
         from annfeed.inputs.many import Joining, open_sources
 
         check_transform(transform)
-        self.chunk_size = positive_int("chunk_size", chunk_size)
+        self.window = _window(window, chunk_size)
         self.cache = cache
         cache_budget(cache)
         dtype_name(dtype)
@@ -214,7 +220,7 @@ class AnnDataset(RowDataset):
         uneven: Uneven = "pad",
         **kwargs: Unpack[TorchKeywords],
     ) -> WindowLoader:
-        """Return the loader that reads windows of ``chunk_size`` rows and cuts batches from them.
+        """Return the loader that reads windows of rows (``window``) and cuts batches from them.
 
         Parameters
         ----------
@@ -324,6 +330,14 @@ class AnnDataset(RowDataset):
         return WindowLoader(
             self, batch_size=batch_size, shuffle=False, drop_last=False, return_index=True, uneven="keep", **kwargs
         )
+
+
+def _window(window: int, chunk_size: int | None) -> int:
+    if chunk_size is None:
+        return positive_int("window", window)
+    if window not in (_WINDOW, chunk_size):
+        raise ValueError(f"window is {window} and chunk_size is {chunk_size}, another name of it; pass one of them")
+    return positive_int("chunk_size", chunk_size)
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:

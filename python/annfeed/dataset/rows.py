@@ -34,9 +34,19 @@ class RowDataset(Annotated):
     """What `AnnDataset` is when it is open: a torch Dataset over the rows of a `RowReader`."""
 
     #: Rows read together by the optimized loader.
-    chunk_size: int
+    window: int
     #: Memory for decoded rows.
     cache: str | int
+
+    @property
+    def chunk_size(self) -> int:
+        """Another name of `window`."""
+        return self.window
+
+    @chunk_size.setter
+    def chunk_size(self, chunk_size: int) -> None:
+        self.window = chunk_size
+
     transform = OfReader[Transform | None]()
     output = OfReader[str]()
     dtype = OfReader[torch.dtype]()
@@ -279,8 +289,8 @@ class RowDataset(Annotated):
         for part in found:
             part.check_unchanged()
         if isinstance(source, ConcatSource):
-            return inspect_files([(part.path, part.elem) for part in found], self.chunk_size)
-        return inspect_file(found[0].path, found[0].elem, self.chunk_size)
+            return inspect_files([(part.path, part.elem) for part in found], self.window)
+        return inspect_file(found[0].path, found[0].elem, self.window)
 
     def close(self) -> None:
         """Close the files. A closed dataset cannot be read."""

@@ -271,7 +271,7 @@ def _advice(files: Sequence[Inspection]) -> tuple[str, ...]:
         gib = sum(file.held_bytes for file in compressed) / 2**30
         files_once = "the file" if len(files) == 1 else "each file"
         advice.append(f"exact random order with cache='{math.ceil(gib * 1.35)}GiB' decodes {files_once} once, ever")
-        advice.append("without that memory: block_size='auto', chunk_size=16384")
+        advice.append("without that memory: block_size='auto', window=16384")
     elif by_rows:
         advice.append("no filters: any order costs the same; block_size=16 saves calls on slow disks")
     for chosen, told in (

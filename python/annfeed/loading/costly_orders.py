@@ -41,7 +41,7 @@ def warn_if_costly(dataset: Rows, plan: EpochPlan) -> None:
     if cost < _LEAST_COST or more < _LEAST_BYTES or held * _LEAST_ROOM <= source.cache_limit:
         return
     remedies = [f"block_size='auto' (up to {in_blocks:.2g} times)"] if in_blocks < cost / 1.5 else []
-    remedies.append(f"a larger chunk_size than {plan.window:,}")
+    remedies.append(f"a larger window than {plan.window:,}")
     room = f"{math.ceil(held * _ROOM / 2**30)}GiB"
     warn(
         f"{in_a_line(dataset)}: this order decodes up to {cost:.2g} times what it delivers, as its rows lie scattered "

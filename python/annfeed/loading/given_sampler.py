@@ -25,7 +25,7 @@ class GivenSampler:
     sampler
         Gives positions, or, with ``batch_size=None``, sequences of positions.
     dataset
-        Its length and chunk_size are read at each epoch.
+        Its length and window are read at each epoch.
     batch_size, drop_last
         As in `SamplerPlan`.
     seed
@@ -104,7 +104,7 @@ class GivenSampler:
             sampler=self.sampler,
             n_rows=len(self._dataset),
             batch_size=self._batch_size,
-            window=self._dataset.chunk_size,
+            window=self._dataset.window,
             drop_last=self._drop_last,
             world=rank_and_world()[1],
             keeps_proof=True,

@@ -306,7 +306,7 @@ class WindowLoader(DataLoader[Batch]):
             epochs.in_words(),
             epochs.n_known,
             self.batch_size,
-            f"{rows.chunk_size:,} rows",
+            f"{rows.window:,} rows",
             rows.cache,
             rows.reader.threads,
             self.prefetch_batches,

@@ -85,7 +85,7 @@ class Rows(Sized, Protocol):
         """The reader of its rows."""
 
     @property
-    def chunk_size(self) -> int:
+    def window(self) -> int:
         """Rows read together."""
 
     @property

@@ -44,7 +44,7 @@ class PlanSampler(DistributedSampler[int]):
     Parameters
     ----------
     dataset
-        Its length and chunk_size are read at each epoch.
+        Its length and window are read at each epoch.
     batch_size, shuffle, block_size, seed, drop_last, uneven, order
         As in `AnnDataset.get_optimized_dataloader`.
     generator
@@ -110,7 +110,7 @@ class PlanSampler(DistributedSampler[int]):
         self._plan = EpochPlan(
             n_rows=len(dataset),
             batch_size=batch_size,
-            window=dataset.chunk_size,
+            window=dataset.window,
             order=spec,
             seed=0 if seed is None else seed,
             drop_last=drop_last,
@@ -124,7 +124,7 @@ class PlanSampler(DistributedSampler[int]):
             log.info("%s: block_size='auto' chose %s", in_a_line(dataset), self.blocks)
             return None
         n_rows = len(dataset)
-        starts = auto_blocks(units, n_rows, dataset.chunk_size)
+        starts = auto_blocks(units, n_rows, dataset.window)
         self.blocks = describe(starts, n_rows, n_rows / len(units))
         log.info("%s: block_size='auto' chose %s", in_a_line(dataset), self.blocks)
         return starts

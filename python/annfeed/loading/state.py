@@ -122,6 +122,10 @@ def order_of(state: Any, what: str) -> Mapping[str, Any]:
     return order
 
 
+#: Names of arguments whose names in states are those of version 0.1.
+_SHOWN = {"chunk_size": "window"}
+
+
 def as_position(
     state: Mapping[str, Any], order: Mapping[str, Any], data: Mapping[str, Any], rank: int, what: str
 ) -> Position:
@@ -133,7 +137,7 @@ def as_position(
         If it is a state of another order or other data; the message names all differences.
     """
     found = [
-        f"{name} is {here.get(name)!r}, the state has {there.get(name)!r}"
+        f"{_SHOWN.get(name, name)} is {here.get(name)!r}, the state has {there.get(name)!r}"
         for here, there in ((order, state["order"]), (data, state["data"]))
         for name in {**here, **there}
         if here.get(name) != there.get(name)

@@ -135,7 +135,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             elem=elem,
             obs_columns=[],
             var_subset=_genes(paths, elem, var_subset),
-            chunk_size=positive_int("window", window),
+            window=window,
             cache=cache,
             threads=threads,
             io_depth=io_depth,
