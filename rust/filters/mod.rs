@@ -25,6 +25,7 @@ mod zstd;
 pub use bitshuffle::{Bitshuffle, BlockCodec};
 pub(crate) use encoder::Encoder;
 pub(crate) use error::{DecodeError, Found};
+pub(crate) use inflate::is_in_pairs as inflates_in_pairs;
 pub use pipeline::{Decoder, Front, Pipeline};
 
 /// One stage of a dataset's filter pipeline that this crate can undo.

@@ -10,3 +10,9 @@ mod open;
 
 pub use open::layout;
 pub(crate) use open::{open, open_array};
+
+/// The version of the libhdf5 that is linked in.
+pub(crate) fn library_version() -> String {
+    let (major, minor, patch) = hdf5::library_version();
+    format!("{major}.{minor}.{patch}")
+}

@@ -5,6 +5,7 @@
 // pyo3 hands arguments over by value.
 #![allow(clippy::needless_pass_by_value)]
 
+mod about;
 mod asked;
 mod batch;
 mod budget;
@@ -24,6 +25,8 @@ use pyo3::prelude::pymodule;
 /// Reads row batches from `.h5ad` matrices without the GIL; used by `annfeed.sources.file`.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::about::about;
     #[pymodule_export]
     use super::asked::Asked;
     #[pymodule_export]

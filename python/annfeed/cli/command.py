@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.resources import files
 
 from annfeed._core import __version__
 from annfeed.cli.show import show
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         try:
-            options = _parser().parse_args(arguments)
+            options = argument_parser().parse_args(arguments)
             options.run(options)
         finally:
             sys.stdout.flush()
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
+    """Return what reads the arguments."""
     parser = argparse.ArgumentParser(prog="annfeed", description="Minibatches from .h5ad files for PyTorch.")
     parser.add_argument("--version", action="version", version=f"annfeed {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -71,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     rewrite.add_argument("--chunk-rows", type=int, help="mean rows of a chunk (default: by the length of rows)")
     rewrite.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     rewrite.add_argument("--threads", type=int, help="threads that decode and compress (default: all cores)")
-    inspect.add_argument("--json", action="store_true", help="print JSON")
+    doctor = commands.add_parser("doctor", help="print versions, limits, and how a file is read, for a report")
+    doctor.set_defaults(run=_doctor)
+    doctor.add_argument("file", metavar="FILE", nargs="?", help="an .h5ad file that is read wrongly or slowly")
+    doctor.add_argument("--elem", default="X", help="place of the matrix (default: X)")
+    for command in (inspect, doctor):
+        command.add_argument("--json", action="store_true", help="print JSON")
     bench.add_argument("--batch-size", type=int, default=128, help="rows of a batch (default: 128)")
     bench.add_argument("--seconds", type=float, default=5.0, help="seconds for each order (default: 5)")
     bench.add_argument("--cache", default="0", help="memory for decoded rows: bytes, '4GiB' or 'auto' (default: 0)")
@@ -79,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--io-depth", default="auto", help="reads in flight on slow storage, or 'auto' (default: auto)")
     bench.add_argument("--output", choices=("dense", "csr"), default="dense", help="kind of batches (default: dense)")
     bench.add_argument("--plot", metavar="OUT.png", help="write the chart as a picture, too (needs matplotlib)")
+    completion = commands.add_parser("completion", help="print a script that completes arguments in a shell")
+    completion.set_defaults(run=_completion)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     return parser
 
 
@@ -90,6 +100,17 @@ def _inspect(options: argparse.Namespace) -> None:
     else:
         found = inspect_files([(file, options.elem) for file in files], options.window)
     show(found.report(), found.as_dict() if options.json else None)
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from annfeed.cli.doctor import doctor  # torch and h5py come with it
+
+    doctor(options)
+
+
+def _completion(options: argparse.Namespace) -> None:
+    script = files("annfeed.cli") / "completions" / f"annfeed.{options.shell}"
+    print(script.read_text(encoding="utf-8"), end="")
 
 
 def _bench(options: argparse.Namespace) -> None:

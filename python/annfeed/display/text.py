@@ -42,8 +42,10 @@ def as_text(report: Report, colour: bool = False) -> str:
     """
     paint = _paint if colour else _plain
     lines = [paint(printable(report.title), "title")]
+    names = [name for part in report.parts if isinstance(part, Facts) for name in part.facts]
+    width = max([10, *map(len, names)]) + 2
     for part in report.parts:
-        lines += _lines(part, paint)
+        lines += _lines(part, width, paint)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -83,17 +85,16 @@ def print_text(text: str, stream: TextIO) -> None:
     print(text, file=stream, flush=True)
 
 
-def _lines(part: Facts | Table | Bars, paint: Any) -> Iterator[str]:
+def _lines(part: Facts | Table | Bars, width: int, paint: Any) -> Iterator[str]:
     if isinstance(part, Facts):
-        yield from _of_facts(part, paint)
+        yield from _of_facts(part, width, paint)
     elif isinstance(part, Table):
         yield from _of_table(part, paint)
     else:
         yield from _of_bars(part, paint)
 
 
-def _of_facts(part: Facts, paint: Any) -> Iterator[str]:
-    width = max([10, *(len(name) for name in part.facts)]) + 2
+def _of_facts(part: Facts, width: int, paint: Any) -> Iterator[str]:
     for name, texts in part.facts.items():
         tone = part.tones.get(name, "")
         for i, text in enumerate([texts] if isinstance(texts, str) else texts):

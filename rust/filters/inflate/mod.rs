@@ -123,14 +123,22 @@ pub(crate) struct Job<'a> {
     pub(crate) want: Want,
 }
 
+/// The path of this process; None where libdeflate does everything.
+fn chosen() -> Option<Path> {
+    static PATH: OnceLock<Option<Path>> = OnceLock::new();
+    *PATH.get_or_init(|| if std::env::var_os(SWITCH).is_some_and(|v| v == "libdeflate") { None } else { fastest() })
+}
+
+/// Whether streams are decoded two at a time in this process.
+pub(crate) fn is_in_pairs() -> bool {
+    chosen().is_some()
+}
+
 impl Pair {
     /// A decoder, where this processor has the fast path and the environment does not turn it off.
     #[must_use]
     pub(crate) fn new() -> Option<Self> {
-        static PATH: OnceLock<Option<Path>> = OnceLock::new();
-        let path = *PATH
-            .get_or_init(|| if std::env::var_os(SWITCH).is_some_and(|v| v == "libdeflate") { None } else { fastest() });
-        path.map(|path| Self { choosy: true, ..Self::on(path) })
+        chosen().map(|path| Self { choosy: true, ..Self::on(path) })
     }
 
     /// A decoder of everything, whether or not libdeflate is faster: for tests.
