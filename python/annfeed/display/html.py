@@ -12,6 +12,7 @@ _COLOURS: dict[Tone, str] = {"": "#3b82f6", "good": "#16a34a", "fair": "#d97706"
 _CELL = "text-align:left;vertical-align:top;padding:1px 14px 1px 0;border:0"
 _NUMBER = "text-align:right;vertical-align:top;padding:1px 14px 1px 0;border:0;font-variant-numeric:tabular-nums"
 _DIM = "opacity:0.65"
+_LINE = "white-space:nowrap"
 #: Width of the longest bar.
 _BAR_EM = 14
 
@@ -35,10 +36,10 @@ def _lines(part: Facts | Table | Bars) -> Iterator[str]:
         rows = []
         for name, texts in part.facts.items():
             style = _CELL + _of_tone(part.tones.get(name, ""))
-            rows.append([_cell(name, f"{_CELL};{_DIM}"), f'<td style="{style}">{_all(texts)}</td>'])
+            rows.append([_cell(name, f"{_CELL};{_DIM};{_LINE}"), f'<td style="{style}">{_all(texts)}</td>'])
         yield _table(rows)
     elif isinstance(part, Table):
-        styles = [_NUMBER if name in part.numbers else _CELL for name in part.header]
+        styles = [f"{_NUMBER if name in part.numbers else _CELL};{_LINE}" for name in part.header]
         header = [_cell(name, f"{style};{_DIM}") for name, style in zip(part.header, styles, strict=True)]
         cells = [[_cell(cell, style) for cell, style in zip(row, styles, strict=True)] for row in part.rows]
         yield _table([header, *cells])
@@ -50,8 +51,8 @@ def _lines(part: Facts | Table | Bars) -> Iterator[str]:
         yield _table(
             [
                 (
-                    _cell(bar.name, _CELL),
-                    _cell(bar.shown, _NUMBER),
+                    _cell(bar.name, f"{_CELL};{_LINE}"),
+                    _cell(bar.shown, f"{_NUMBER};{_LINE}"),
                     f'<td style="{_CELL};vertical-align:middle"><div style="height:0.7em;border-radius:2px;'
                     f'width:{_BAR_EM * bar.value / end:.2f}em;background:{_COLOURS[bar.tone]}"></div></td>',
                 )
@@ -62,7 +63,9 @@ def _lines(part: Facts | Table | Bars) -> Iterator[str]:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     body = "".join(f'<tr style="background:none">{"".join(cells)}</tr>' for cells in rows)
-    return f'<table style="border:0;border-collapse:collapse;margin:2px 0">{body}</table>'
+    return (
+        f'<table style="border:0;border-collapse:collapse;margin:2px 0;color:inherit;font-size:inherit">{body}</table>'
+    )
 
 
 def _cell(text: str, style: str) -> str:
