@@ -31,9 +31,9 @@ def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def given(dataset: AnnDataset, n_epochs: int = 1, **settings: Any) -> list[warnings.WarningMessage]:
-    loader = dataset.get_optimized_dataloader(50, seed=0, **settings)
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
+        loader = dataset.get_optimized_dataloader(50, seed=0, **settings)
         for _ in range(n_epochs):
             for _ in loader:
                 pass

@@ -287,6 +287,18 @@ def test_files_of_the_same_genes_may_have_a_name_twice(tmp_path: Path) -> None:
         np.testing.assert_array_equal(batch["X"], adata.X[:, genes].toarray())
 
 
+def test_genes_by_symbol(path: Path, tmp_path: Path) -> None:
+    for source, name in ((anndata.read_h5ad(path), "a"), (anndata.read_h5ad(path)[:, ::-1].copy(), "b")):
+        source.var["symbol"] = [f"symbol of {gene}" for gene in source.var_names]
+        source.write_h5ad(tmp_path / f"{name}.h5ad")
+    paths, wanted = [tmp_path / "a.h5ad", tmp_path / "b.h5ad"], ["symbol of g2", "symbol of g0"]
+    for given in (paths[0], paths):
+        data = SCVIDataModule(given, var_subset=wanted, var_column="symbol")
+        assert list(data.var_names) == ["g2", "g0"]
+    with pytest.raises(KeyError, match=r"no 'g2' in the column 'symbol'\. It is the name of a gene"):
+        SCVIDataModule(paths, var_subset=["g2"], var_column="symbol")
+
+
 @pytest.mark.parametrize("genes", [[True, False, True, True, False, False], [3, 0], slice(5, None, -2), ["g2", "g0"]])
 def test_genes_chosen_of_the_first_file_go_by_name_in_the_others(path: Path, tmp_path: Path, genes: Any) -> None:
     other = toy(30)[:, ::-1].copy()

@@ -127,12 +127,11 @@ class RowReader(ThroughFile):
         """Columns that are delivered of the first matrix."""
         return self.first.n_vars
 
-    def largest_file(self) -> FileSource | None:
-        """Return the file with most rows of the first matrix; None if it is not read from files."""
+    def described_file(self) -> FileSource | None:
+        """Return a file of the first matrix whose headers are known; None if there is none."""
         source = self.first.source
         parts = [matrix.source for matrix in source.matrices] if isinstance(source, ConcatSource) else [source]
-        files = [part for part in parts if isinstance(part, FileSource)]
-        return max(files, key=lambda file: file.shape[0], default=None)
+        return next((part for part in parts if isinstance(part, FileSource) and part.headers is not None), None)
 
     @property
     def is_closed(self) -> bool:

@@ -260,7 +260,8 @@ class AnnDataset(RowDataset):
             that keep the shares exact (for ``balance`` all rows of the rarest value, and about as many of the others).
         order
             Function of the epoch's number that returns the positions of that epoch (integers; any order, number and
-            repeats). It must return the same on every rank; ranks share the positions.
+            repeats). It must return the same on every rank; ranks share the positions. Each rank keeps all of them: 8
+            bytes a position.
         uneven
             With several ranks, if some would have one batch less: "pad" repeats a row of another rank on these, "drop"
             leaves out a row on the others, "keep" lets ranks differ by one batch (not for DDP). With several ranks

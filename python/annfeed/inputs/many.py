@@ -24,6 +24,7 @@ from annfeed.errors import FormatError
 from annfeed.h5ad.elem import Elem, parse_elems
 from annfeed.h5ad.file import opened_once
 from annfeed.h5ad.foreign import recognised
+from annfeed.h5ad.headers import Headers, read_headers
 from annfeed.h5ad.open_files import OpenFiles
 from annfeed.inputs.gene_table import GeneTable, SourceVar
 from annfeed.inputs.genes import Join, join_names, place_columns
@@ -140,6 +141,8 @@ class _Concatenation:
         self._opener = opener
         # Files of one atlas mostly have the same genes: these are kept once, and decoded once.
         self._by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
+        #: Of the first file, by key of the matrix.
+        self._headers: dict[str, Headers | None] = {}
         self._by_raw_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
 
     def opened(self, obs_columns: Sequence[str] | None, subsets: Mapping[str, Any]) -> Opened:
@@ -159,12 +162,17 @@ class _Concatenation:
                     named = elem.var is not None
                     found = self._names(number, elem) if named else self._frame_names(source, elem)
                     names[key].append(found)
+                    if is_file and key not in self._headers:  # files of an atlas are mostly alike
+                        self._headers[key] = read_headers(as_path(source), elem.path)
                     if elem.var is not None and found is not None and shape is not None:
                         check_columns(f"{self._sources.place(number)}: '{elem.path}'", elem.var, shape[1], len(found))
         matrices: dict[str, list[Matrix]] = {}
         joined = {}
         for key, elem in self._elems.items():
             matrices[key], joined[key] = self._join(elem, names[key], shapes[key], subsets[key])
+            first = next((one.source for one in matrices[key] if isinstance(one.source, FileSource)), None)
+            if first is not None:
+                first.headers = self._headers.get(key)
         for number, table in enumerate(obs):
             _check_rows({key: found[number] for key, found in matrices.items()}, table)
         how = self._joining

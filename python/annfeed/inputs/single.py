@@ -23,6 +23,7 @@ from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import missing_filters, open_h5py, raw_place, text_of
+from annfeed.h5ad.headers import read_headers
 from annfeed.h5ad.held_anndata import HeldAnnData, source_of
 from annfeed.h5ad.identity import KnownFile
 from annfeed.inputs.gene_table import GeneTable, SourceVar
@@ -257,6 +258,7 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
     table = None if elem.var is None else GeneTable([SourceVar(path, elem, path)])
     columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file), table)
     source = open_file(path, elem.path, columns=columns)
+    source.headers = read_headers(path, elem.path)
     matrix = _matrix(elem, source, columns, names if elem.var is not None else partial(numbered, source.shape[1]))
     if table is not None:
         matrix.var = replace(table, columns=columns).frame

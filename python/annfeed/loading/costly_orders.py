@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING
 
 from annfeed.inspection.costs import Costs
-from annfeed.inspection.headers import read_headers
 from annfeed.loading.description import in_a_line
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.orders import Blocks, Shuffled
@@ -22,16 +21,15 @@ _LEAST_BYTES, _LEAST_COST = 2 << 30, 3.0
 _LEAST_ROOM, _ROOM = 1.1, 1.35
 
 
-def warn_if_costly(dataset: Rows, plan: EpochPlan) -> None:
+def warn_if_costly(dataset: Rows, plan: EpochPlan | None) -> None:
     """Warn, once for a dataset and its parts, if an order costs much that blocks or a larger cache would save."""
     reader = dataset.reader
-    source = reader.largest_file()
-    if source is None or reader.told_of_cost or not isinstance(plan.order, Shuffled | Weighted | Blocks):
+    source = reader.described_file()
+    if source is None or source.headers is None or reader.told_of_cost:
         return
-    reader.told_of_cost.append(True)
-    headers = read_headers(source.path, source.elem)
-    if headers is None:
+    if plan is None or not isinstance(plan.order, Shuffled | Weighted | Blocks):
         return
+    headers = source.headers
     n_rows, share = len(dataset), len(dataset) / max(1, reader.n_source_rows)
     costs = Costs(n_rows, headers.rows_per_chunk * min(1.0, share), plan.window)
     in_blocks = costs.by_order()["block_size='auto'"]
@@ -42,6 +40,7 @@ def warn_if_costly(dataset: Rows, plan: EpochPlan) -> None:
         return
     remedies = [f"block_size='auto' (up to {in_blocks:.2g} times)"] if in_blocks < cost / 1.5 else []
     remedies.append(f"a larger window than {plan.window:,}")
+    reader.told_of_cost.append(True)
     room = f"{math.ceil(held * _ROOM / 2**30)}GiB"
     warn(
         f"{in_a_line(dataset)}: this order decodes up to {cost:.2g} times what it delivers, as its rows lie scattered "

@@ -24,7 +24,6 @@ from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.state import as_position, as_state, order_of
 from annfeed.loading.weighting import find_weighting
-from annfeed.order.epoch import EpochPlan
 from annfeed.order.shards import Uneven
 from annfeed.order.windows import Window, integer
 from annfeed.process.ranks import rank_and_world
@@ -156,6 +155,7 @@ class WindowLoader(DataLoader[Batch]):
         self._epochs: PlanSampler | GivenSampler
         if plan is not None:
             self._epochs = plan
+            warn_if_costly(dataset, plan.plan)
         elif batch_sampler is not None:
             self._epochs = GivenSampler(batch_sampler, dataset, None, False, seed, generator)
         else:
@@ -260,8 +260,6 @@ class WindowLoader(DataLoader[Batch]):
             batches = self._from_threads(reads, epoch.windows)
         if self._prepared is not None:
             batches = self._prepared.follow(self, batches, self._epochs.remainder)
-        if isinstance(epoch.plan, EpochPlan) and not self._rows.reader.told_of_cost:
-            batches = _weighed(batches, self._rows, epoch.plan)
         progress = self._epochs.progress
         with closing(batches):
             for batch in batches:
@@ -318,12 +316,3 @@ class WindowLoader(DataLoader[Batch]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_prepared": None}
-
-
-def _weighed(batches: Generator[Any], dataset: Rows, plan: EpochPlan) -> Generator[Any]:
-    """Yield batches; after the first one, when others are being made, look what their order costs."""
-    with closing(batches):
-        for batch in batches:
-            yield batch
-            warn_if_costly(dataset, plan)
-            yield from batches

@@ -57,8 +57,8 @@ class Reader(Reads, Protocol):
     #: Something in it, if a warning of a costly order was given.
     told_of_cost: list[bool]
 
-    def largest_file(self) -> FileSource | None:
-        """Return the file with most rows of the first matrix; None if it is not read from files."""
+    def described_file(self) -> FileSource | None:
+        """Return a file of the first matrix whose headers are known; None if there is none."""
 
     @property
     def is_of_file(self) -> bool:

@@ -32,7 +32,18 @@ if TYPE_CHECKING:
 
 
 #: Methods that the loader uses, which are of no use to others.
-_INTERNAL = {"begin", "begin_epoch", "in_words", "n_known", "order", "progress", "remainder", "resume", "undropped"}
+_INTERNAL = {
+    "begin",
+    "begin_epoch",
+    "in_words",
+    "n_known",
+    "order",
+    "plan",
+    "progress",
+    "remainder",
+    "resume",
+    "undropped",
+}
 
 
 class PlanSampler(DistributedSampler[int]):
@@ -138,6 +149,11 @@ class PlanSampler(DistributedSampler[int]):
     def rank(self) -> int:  # type: ignore[override]
         """This process's rank."""
         return rank_and_world()[0]
+
+    @property
+    def plan(self) -> EpochPlan | None:
+        """The plan of an epoch, without its seed, number and rank; None for an order of the user's."""
+        return self._plan if self._given is None else None
 
     @property
     def n_batches(self) -> int:

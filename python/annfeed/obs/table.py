@@ -55,7 +55,7 @@ class ObsTable:
 
     def __init__(self, source: ObsSource, columns: Iterable[Name] | None) -> None:
         if isinstance(columns, str):
-            raise TypeError(f"columns must be a list of names or None, not the str {columns!r}; write [{columns!r}]")
+            raise TypeError(f"obs_columns is {columns!r}; expected a list of names, or None. Pass [{columns!r}]")
         #: Where the columns come from.
         self.source = source
         self._asked = None if columns is None else list(dict.fromkeys(columns))

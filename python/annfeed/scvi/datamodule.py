@@ -49,6 +49,8 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         Obs column of samples, for MRVI (``model_name="MRVI"``); None for none.
     obs_subset, var_subset
         Cells and genes to use, as in `annfeed.AnnDataset`; None for all.
+    var_column
+        Column of var in which names of ``var_subset`` are looked up, as in `annfeed.AnnDataset`.
     train_size, validation_size, shuffle_set_split
         As in ``model.train``: the split into training, validation and test cells, drawn with ``scvi.settings.seed``.
     batch_size
@@ -107,6 +109,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         continuous_covariate_keys: Sequence[str] | None = None,
         obs_subset: npt.ArrayLike | None = None,
         var_subset: Sequence[str] | npt.ArrayLike | None = None,
+        var_column: str | None = None,
         train_size: float | None = None,
         validation_size: float | None = None,
         shuffle_set_split: bool = True,
@@ -134,7 +137,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             paths[0] if len(paths) == 1 else paths,
             elem=elem,
             obs_columns=[],
-            var_subset=_genes(paths, elem, var_subset),
+            var_subset=_genes(paths, elem, var_subset, var_column),
             window=window,
             cache=cache,
             threads=threads,
@@ -344,8 +347,12 @@ def _paths(path_or_paths: Any) -> list[FilePath]:
     return paths
 
 
-def _genes(paths: list[Any], elem: str, var_subset: Any) -> Any:
+def _genes(paths: list[Any], elem: str, var_subset: Any, var_column: str | None) -> Any:
     """Return ``var_subset``; for files with different genes, the names of the first file's, which all must have."""
+    if var_column is not None:
+        options: dict[str, Any] = {"elem": elem, "obs_columns": [], "cache": 0}
+        with AnnDataset(paths, var_subset=var_subset, var_column=var_column, **options) as cells:
+            return list(cells.var_names)
     if len(paths) == 1:
         return var_subset
     place = Elem.parse(elem)

@@ -10,6 +10,7 @@ from annfeed._core import DecodedRows, DirectRows, Reader
 from annfeed.arrays import Int64Array
 from annfeed.display.progress import progress_bar
 from annfeed.errors import FormatError, UnsupportedError
+from annfeed.h5ad.headers import Headers
 from annfeed.h5ad.identity import Identity, KnownFile, file_identity, holders, n_own_writes
 from annfeed.h5ad.open_files import OpenFiles, forget, make_room, use
 from annfeed.h5ad.turns import reading, writing
@@ -76,6 +77,8 @@ class FileSource(RowSource):
         self._reader: Reader | H5pyMatrix | None = None
         self._pid = os.getpid()
         self._closed = False
+        #: What its headers tell, where they were read when it was found.
+        self.headers: Headers | None = None
         self._n_opens = 0
         # What was read and decoded before the file was closed for a while.
         self._counted: tuple[int, ...] = _NOTHING
