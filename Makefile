@@ -113,7 +113,7 @@ wheel: $(VENV)/.tools ## Build a wheel for TARGET (this machine) into dist/ and 
 	$(if $(LINUX),auditwheel show dist/*.whl | grep '"manylinux_2_17_')
 	twine check --strict dist/*.whl
 	python packaging/neutral_paths.py dist/*.whl $(HOME) $(CURDIR)
-	python packaging/check_wheel.py dist/*.whl $(HOME) $(CURDIR)
+	python packaging/check_dist.py dist/*.whl $(HOME) $(CURDIR)
 	$(if $(filter $(MACHINE)-%,$(TARGET)),$(foreach python,$(PYTHONS),$(call try,$(python),dist/*.whl)),@echo "Not tried: this machine is no $(TARGET)")
 	@ls -l dist
 
