@@ -13,6 +13,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; sys.version_info >= (3, 11) and pri
 VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 TRIAL := target/wheel-trial
+TREE := target/release-tree
 # Of wheels: what they are for, and what keeps this machine's paths out of them.
 LINUX := $(filter Linux,$(shell uname -s))
 MACHINE := $(subst arm64,aarch64,$(shell uname -m))
@@ -26,6 +27,9 @@ PROFILE := usual
 SECONDS_OF_FUZZING := 3600
 CORPUS_OF_FUZZING := corpus/inflate
 EXECUTIONS_OF_MIRI := 100
+ADVISORIES := advisories
+# A file of versions that the packages of the tests must have.
+CONSTRAINTS :=
 # Miri has the instructions of the fast path, if it is told that the processor has them.
 MIRI_FEATURES := $(if $(filter x86_64,$(shell uname -m)),-Ctarget-feature=+avx2$(comma)+bmi1$(comma)+bmi2$(comma)+lzcnt$(comma)+popcnt)
 CORES := $(shell getconf _NPROCESSORS_ONLN)
@@ -39,7 +43,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust fuzz miri lint types test-python packages bench wheel sdist format clean
+.PHONY: help demo test test-rust fuzz miri lint types test-python packages supply licences bench wheel sdist format clean
 .DELETE_ON_ERROR:
 
 help: ## List these commands
@@ -53,11 +57,12 @@ test: $(VENV)/.built lint ## Everything that must hold: the four parts below
 	$(MAKE) --no-print-directory -j2 $(if $(filter output-sync,$(.FEATURES)),-Otarget) test-rust types
 	$(MAKE) --no-print-directory test-python
 
-lint: $(VENV)/.tools ## rustfmt, ruff, which room imports which, clippy (with and without the bindings)
+lint: $(VENV)/.tools ## rustfmt, ruff, which room imports which, licences of all crates, clippy (with and without the bindings)
 	cargo fmt --check
 	ruff check .
 	ruff format --check .
 	PYTHONPATH=python lint-imports --no-logo
+	python packaging/check_licences.py
 	cargo clippy --locked --profile checked --all-targets -- -D warnings
 	cargo clippy --locked --profile checked --all-targets --features python -- -D warnings
 
@@ -91,6 +96,17 @@ test-python: $(VENV)/.built ## pytest, with the examples in docstrings and READM
 
 packages: $(VENV)/.packages ## Install what the tests need, and nothing else
 
+# pip-audit is about the packages of its own environment, if it is not told otherwise.
+supply: $(if $(ADVISORIES),$(VENV)/.packages,$(VENV)/.tools) ## Dependencies: licences, sources, known faults (needs cargo-deny and the network; ADVISORIES= without)
+	cargo deny --locked check $(ADVISORIES) bans licenses sources
+	$(if $(ADVISORIES),python -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet pip-audit)
+	$(if $(ADVISORIES),.venv/audit/bin/pip-audit --path $$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'))
+
+licences: $(VENV)/.tools ## Write LICENSES-THIRD-PARTY.txt (needs cargo-about: cargo install cargo-about --locked --features cli)
+	cargo about generate --config packaging/about.toml --features python --frozen --fail \
+		--output-file LICENSES-THIRD-PARTY.txt packaging/third-party.hbs
+	python packaging/check_licences.py
+
 bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 200k), into bench-data/ and docs/benchmarks.md
 	rm -f .venv/*/.core .venv/*/.built .venv/*/.demo # the module is built as users get it, without the checks of the tests
 	maturin develop --release --locked
@@ -107,12 +123,14 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 
 wheel: $(VENV)/.tools ## Build a wheel for TARGET (this machine) into dist/ and try it in empty environments (PYTHONS="python3.11 python3.13")
 	rm -rf dist/*.whl $(TRIAL)
-	python -m pip install --quiet twine $(if $(LINUX),auditwheel ziglang)
-	RUSTFLAGS="$(NO_PATHS)" CFLAGS="$(NO_C_PATHS)" maturin build --release --locked --out dist --target $(TARGET) \
-		$(if $(LINUX),--zig --compatibility manylinux_2_17)
+	python -m pip install --quiet abi3audit twine $(if $(LINUX),auditwheel ziglang)
+	python packaging/source_tree.py $(TREE)
+	RUSTFLAGS="$(NO_PATHS)" CFLAGS="$(NO_C_PATHS)" CARGO_TARGET_DIR="$(CURDIR)/target" maturin build --release --locked \
+		--manifest-path $(TREE)/Cargo.toml --out dist --target $(TARGET) $(if $(LINUX),--zig --compatibility manylinux_2_17)
 	$(if $(LINUX),auditwheel show dist/*.whl | grep '"manylinux_2_17_')
-	twine check --strict dist/*.whl
 	python packaging/neutral_paths.py dist/*.whl $(HOME) $(CURDIR)
+	abi3audit --strict --summary dist/*.whl
+	twine check --strict dist/*.whl
 	python packaging/check_dist.py dist/*.whl $(HOME) $(CURDIR)
 	$(if $(filter $(MACHINE)-%,$(TARGET)),$(foreach python,$(PYTHONS),$(call try,$(python),dist/*.whl)),@echo "Not tried: this machine is no $(TARGET)")
 	@ls -l dist
@@ -120,8 +138,10 @@ wheel: $(VENV)/.tools ## Build a wheel for TARGET (this machine) into dist/ and 
 sdist: $(VENV)/.tools ## Build the source distribution into dist/; build and try what it holds in an empty environment
 	rm -rf dist/*.tar.gz $(TRIAL)
 	python -m pip install --quiet twine
-	maturin sdist --out dist
+	python packaging/source_tree.py $(TREE)
+	maturin sdist --manifest-path $(TREE)/Cargo.toml --out dist
 	twine check --strict dist/*.tar.gz
+	python packaging/check_dist.py dist/*.tar.gz $(HOME) $(CURDIR)
 	$(call try,$(PYTHON),dist/*.tar.gz)
 
 # Installs $(2) into an empty environment of Python $(1) and tries it in an empty folder.
@@ -158,7 +178,7 @@ $(VENV)/.needed $(VENV)/.packages: pyproject.toml | $(VENV)/.tools
 	$(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	groups = [p["dependencies"], *(p["optional-dependencies"][g] for g in sys.argv[1:])]; \
 	print(*[r for g in groups for r in g if not r.startswith("annfeed")], sep="\n")' $(GROUPS_WANTED) > $@.txt
-	$(BIN)/python -m pip install --progress-bar off -r $@.txt
+	$(BIN)/python -m pip install --progress-bar off -r $@.txt $(addprefix -c ,$(CONSTRAINTS))
 	@touch $@
 
 # The compiled module; every Python can load it.
