@@ -67,6 +67,15 @@ def test_columns_and_bars_stand_below_each_other() -> None:
     assert len({line.index("█") for line in bars}) == 1
 
 
+@pytest.mark.parametrize("most", [36, 50, 200])
+def test_long_facts_are_wrapped_below_each_other(most: int) -> None:
+    sentence = "the first read turns it into rows in memory, in each worker; better written as CSR"
+    lines = as_text(Report("a.h5ad", [Facts({"advice": [sentence, "short"]})]), most=most).splitlines()[1:]
+    assert all(len(line) <= most for line in lines)
+    assert " ".join(line[14:] for line in lines) == f"{sentence} short"
+    assert {line[:14] for line in lines[1:]} == {" " * 14}
+
+
 @pytest.mark.parametrize("name", ["a\x1b[2J\x1b]0;owned\x07b", "a\nb", "a\rb", "a\x9bm", "\udcff.h5ad", "\u202egpj"])
 def test_names_do_not_command_the_terminal(name: str) -> None:
     report = Report(

@@ -192,11 +192,9 @@ def test_opening_reads_no_obs_and_no_layer_pitfall_21(tmp_path: Path) -> None:
 def test_a_progress_bar_where_it_takes_long(
     shards: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from annfeed.inputs import many as collection
-
     AnnDataset(shards)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(collection, "_PATIENCE", 0)
+    monkeypatch.setattr("annfeed.display.progress.PATIENCE", 0)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     AnnDataset(shards)
     assert f"/{SHARDS}" in capsys.readouterr().err
@@ -275,7 +273,7 @@ def test_inspect_tells_of_each_file(atlas: Path) -> None:
     assert [file.encoding for file in many.files] == ["csr", "dense", "csc", "csr"]
     assert many.cost["file order"] == 1
     text = str(many)
-    assert "4 files, 91 rows" in text and "b.h5ad" in text and re.search(r"b\.h5ad +X +dense +int32 +30 +6 ", text)
+    assert "4 files, 91 rows" in text and "b.h5ad" in text and re.search(r"b\.h5ad +dense +int32 +30 +6 ", text)
     mixed = AnnDataset([write(atlas)[0], adata_of("b")]).inspect()
     assert len(mixed.files) == 1
     with pytest.raises(ValueError, match="in memory"):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.support.pages import Page
 
 from annfeed import AnnDataset
 from annfeed.cli import main
-from annfeed.inspection import Inspection, inspect_file, inspect_files
+from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 
 #: The keys that docs/cli.md promises to scripts.
 KEYS = {"place", "file", "elem", "encoding", "shape", "dtype", "nnz", "chunk", "rows_per_chunk", "chunk_bytes"}
@@ -36,15 +37,22 @@ def files(tmp_path: Path) -> list[tuple[str, str]]:
 
 def test_a_table_of_files_names_their_folder_once(files: list[tuple[str, str]], tmp_path: Path) -> None:
     lines = str(inspect_files(files)).splitlines()
-    assert lines[0] == f"4 files, 1,600 rows, in {tmp_path}"
-    assert lines[1].split()[:7] == ["file", "matrix", "encoding", "dtype", "rows", "columns", "filters"]
-    assert [line.split()[:3] for line in lines[2:6]] == [
-        ["a.h5ad", "X", "csr"],
-        ["b.h5ad", "X", "dense"],
-        ["c.h5ad", "X", "csr"],
-        ["d.h5ad", "X", "csc"],
+    assert lines[0] == f"4 files, 1,600 rows of 'X', in {tmp_path}"
+    assert lines[1].split()[:6] == ["file", "encoding", "dtype", "rows", "columns", "filters"]
+    assert [line.split()[:2] for line in lines[2:6]] == [
+        ["a.h5ad", "csr"],
+        ["b.h5ad", "dense"],
+        ["c.h5ad", "csr"],
+        ["d.h5ad", "csc"],
     ]
     assert sum(str(tmp_path) in line for line in lines) == 1
+
+
+def test_files_whose_matrices_lie_in_different_places_say_where(files: list[tuple[str, str]]) -> None:
+    one, two = inspect_files(files[:2]).files
+    lines = str(ManyInspections((one, replace(two, elem="raw.X")))).splitlines()
+    assert lines[0].startswith("2 files, 800 rows, in ")
+    assert [line.split()[-1] for line in lines[1:4]] == ["matrix", "X", "raw.X"]
 
 
 def test_advice_for_many_files_is_that_of_each_taken_together(files: list[tuple[str, str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import Any
 
@@ -11,8 +12,9 @@ from annfeed.display.text import as_text, in_colour, print_text
 
 
 def show(report: Report, as_json: dict[str, Any] | None = None) -> None:
-    """Print a report to stdout, or what it is about as JSON."""
+    """Print a report to stdout, as wide as the terminal, or what it is about as JSON."""
     if as_json is not None:
         print(json.dumps(as_json, indent=2))
     else:
-        print_text(as_text(report, in_colour(sys.stdout)), sys.stdout)
+        most = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print_text(as_text(report, in_colour(sys.stdout), most), sys.stdout)

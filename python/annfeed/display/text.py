@@ -7,7 +7,9 @@ import than `annfeed inspect` takes to run.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, TextIO
 
 from annfeed.display.report import Bars, Facts, Report, Table, Tone
@@ -29,8 +31,8 @@ def in_colour(stream: TextIO) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def as_text(report: Report, colour: bool = False) -> str:
-    """Return the report as lines of text.
+def as_text(report: Report, colour: bool = False, most: int | None = None) -> str:
+    """Return the report as lines of text; facts are wrapped where lines are longer than ``most``.
 
     Examples
     --------
@@ -45,7 +47,7 @@ def as_text(report: Report, colour: bool = False) -> str:
     names = [name for part in report.parts if isinstance(part, Facts) for name in part.facts]
     width = max([10, *map(len, names)]) + 2
     for part in report.parts:
-        lines += _lines(part, width, paint)
+        lines += _lines(part, width, most, paint)
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -85,20 +87,23 @@ def print_text(text: str, stream: TextIO) -> None:
     print(text, file=stream, flush=True)
 
 
-def _lines(part: Facts | Table | Bars, width: int, paint: Any) -> Iterator[str]:
+def _lines(part: Facts | Table | Bars, width: int, most: int | None, paint: Any) -> Iterator[str]:
     if isinstance(part, Facts):
-        yield from _of_facts(part, width, paint)
+        yield from _of_facts(part, width, most, paint)
     elif isinstance(part, Table):
         yield from _of_table(part, paint)
     else:
         yield from _of_bars(part, paint)
 
 
-def _of_facts(part: Facts, width: int, paint: Any) -> Iterator[str]:
+def _of_facts(part: Facts, width: int, most: int | None, paint: Any) -> Iterator[str]:
     for name, texts in part.facts.items():
         tone = part.tones.get(name, "")
-        for i, text in enumerate([texts] if isinstance(texts, str) else texts):
-            shown = printable(text)
+        lines: Iterable[str] = map(printable, [texts] if isinstance(texts, str) else texts)
+        if most is not None:
+            room = max(most - width - 2, 20)
+            lines = chain.from_iterable(textwrap.wrap(line, room, break_on_hyphens=False) for line in lines)
+        for i, shown in enumerate(lines):
             label = (name if i == 0 else "").ljust(width)
             yield f"  {paint(label, 'name')}{paint(shown, tone) if tone else shown}"
 

@@ -209,24 +209,28 @@ class ManyInspections:
     def report(self) -> Report:
         """Return what people are shown."""
         folder = _common_folder([file.file for file in self.files])
-        header = ("file", "matrix", "encoding", "dtype", "rows", "columns", "filters", "rows a chunk", "read by")
+        elems = list(dict.fromkeys(file.elem for file in self.files))
+        header = ["file", "encoding", "dtype", "rows", "columns", "filters", "rows a chunk", "read by"]
         rows = [
-            (
+            [
                 os.path.relpath(file.file, folder) if folder else file.file,
-                file.elem,
                 file.encoding,
-                file.dtype,
+                file.dtype.partition(" (")[0],  # of the values
                 f"{file.shape[0]:,}",
                 f"{file.shape[1]:,}",
                 " + ".join(file.filters) or "none",
                 f"{file.rows_per_chunk:.3g}" if file.rows_per_chunk else "",
                 file.reader,
-            )
+            ]
             for file in self.files[:_MOST_FILES]
         ]
         more = len(self.files) - len(rows)
         note = f"and {more} more (all with --json)" if more else ""
-        title = f"{len(self.files)} files, {self.n_rows:,} rows" + (f", in {folder}" if folder else "")
+        of = f" of '{elems[0]}'" if len(elems) == 1 else ""
+        title = f"{len(self.files)} files, {self.n_rows:,} rows{of}" + (f", in {folder}" if folder else "")
+        if len(elems) > 1:  # of a collection without a common place
+            header.append("matrix")
+            rows = [[*row, file.elem] for row, file in zip(rows, self.files, strict=False)]
         heading = "decoded for each byte delivered, windows of all files together, no cache:"
         return Report(
             title,
