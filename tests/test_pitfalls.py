@@ -235,10 +235,12 @@ def names(path: Any, **options: Any) -> list[str]:
 OF_DATASET: dict[str, str | tuple[Callable[..., Any], str, dict[str, Any], dict[str, Any]]] = {
     "transform": (seen, "one", {}, {"transform": Twice()}),
     "obs_subset": (seen, "one", {}, {"obs_subset": [3, 1]}),
+    "window": (reads, "one", {}, {"window": 4}),
     "chunk_size": (reads, "one", {}, {"chunk_size": 4}),
     "elem": (seen, "one", {}, {"elem": "layers/counts"}),
     "obs_columns": (seen, "one", {}, {"obs_columns": ["row"]}),
     "var_subset": (seen, "one", {}, {"var_subset": ["gene3", "gene0"]}),
+    "var_column": "inputs/test_var::test_genes_by_symbol",
     "categories": (seen, "one", {}, {"categories": "code"}),
     "output": (seen, "one", {}, {"output": "csr"}),
     "dtype": (seen, "one", {}, {"dtype": torch.float64}),

@@ -51,7 +51,12 @@ def test_what_is_told_is_what_reading_costs(path: Path, elem: str, several: bool
     assert told.filename == __file__
     words = str(told.message)
     assert words.startswith(repr(dataset).splitlines()[0])
-    cost, in_blocks = map(float, re.findall(r"up to ([\d.e+]+) times", words))
+    numbers = re.search(
+        r"up to (\S+) times .* block_size='auto' \((\S+) instead of (\S+) times\), or a larger window", words
+    )
+    assert numbers
+    cost, in_blocks, again = map(float, numbers.groups())
+    assert cost == again
     delivered = len(dataset) * (200 * 4 if elem != "X" else 50 * 8)
     decoded = dataset.stats()["bytes_decoded"] / delivered / 2
     assert 0.5 * cost < decoded < 1.1 * cost

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 import annfeed
-from annfeed import AnnDataset, PlanSampler, Transform, WindowLoader
+from annfeed import AnnDataLoader, AnnDataset, PlanSampler, Transform, WindowLoader
 from annfeed.lightning import AnnDataModule
+from annfeed.scvi import SCVIDataModule
 
 
 class Binarize(Transform):
@@ -56,6 +57,8 @@ def wrong() -> None:
     dataset.get_optimized_dataloader(2, pin_memory="yes")  # type: ignore[arg-type]
     dataset.predict_loader(2, shuffle=True)  # type: ignore[call-arg]
     AnnDataModule(dataset, splits={"train": 1.0}, nonsense=3)  # type: ignore[call-arg]
+    SCVIDataModule("atlas.h5ad", nonsense=3)  # type: ignore[call-arg]
+    AnnDataLoader(None, nonsense=3)  # type: ignore[call-arg]
     AnnDataset("atlas.h5ad", output="sparse")  # type: ignore[arg-type]
     AnnDataset("atlas.h5ad", nonsense=3)  # type: ignore[call-arg]
     loader.sampler.set_epochs(3)  # type: ignore[attr-defined]

@@ -38,8 +38,9 @@ def warn_if_costly(dataset: Rows, plan: EpochPlan | None) -> None:
     more = (cost - 1) * n_rows * headers.decoded_bytes
     if cost < _LEAST_COST or more < _LEAST_BYTES or held * _LEAST_ROOM <= source.cache_limit:
         return
-    remedies = [f"block_size='auto' (up to {in_blocks:.2g} times)"] if in_blocks < cost / 1.5 else []
-    remedies.append(f"a larger window than {plan.window:,}")
+    remedies = [f"a larger window than {plan.window:,}"]
+    if in_blocks < cost / 1.5:
+        remedies.insert(0, f"block_size='auto' ({in_blocks:.2g} instead of {cost:.2g} times)")
     reader.told_of_cost.append(True)
     room = f"{math.ceil(held * _ROOM / 2**30)}GiB"
     warn(

@@ -41,7 +41,21 @@ class PredictKeywords(TorchKeywords, total=False):
 
 
 class PartsKeywords(TorchKeywords, total=False):
-    """Of the loaders of all parts of a data module."""
+    """Of the loaders of all parts of `annfeed.lightning.AnnDataModule`."""
 
     num_workers: int
     prefetch_batches: int | None
+
+
+class CellsKeywords(PartsKeywords, total=False):
+    """Of the loaders of `annfeed.scvi.SCVIDataModule`."""
+
+    drop_last: bool
+
+
+class RegisteredKeywords(WorkerKeywords, total=False):
+    """Of `annfeed.AnnDataLoader`."""
+
+    num_workers: int
+    collate_fn: Callable[[Any], Any] | None
+    generator: torch.Generator | None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, Unpack
 
 import lightning.pytorch as pl
 import numpy as np
@@ -19,6 +19,7 @@ from annfeed.dataset import AnnDataset
 from annfeed.h5ad.elem import Elem
 from annfeed.inputs.selection import column_subset, row_indices, row_subset
 from annfeed.inputs.single import find_names, find_obs
+from annfeed.loading.keywords import CellsKeywords
 from annfeed.loading.loader import WindowLoader
 from annfeed.scvi.dataset import FileCells
 from annfeed.scvi.labelled import learns_labels, with_labelled
@@ -121,7 +122,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         threads: int | None = None,
         io_depth: int | Literal["auto"] = "auto",
         model_name: str = "SCVI",
-        **loader_kwargs: Any,
+        **loader_kwargs: Unpack[CellsKeywords],
     ) -> None:
         super().__init__()
         if unlabeled_category is not None and labels_key is None:
@@ -174,7 +175,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
         self.unlabeled_category = unlabeled_category
         self.batch_size = positive_int("batch_size", batch_size)
         self._order: dict[str, Any] = {"block_size": block_size, "seed": seed}
-        self._loader_kwargs = loader_kwargs
+        self._loader_kwargs: dict[str, Any] = {**loader_kwargs}
         self._sizes = (train_size, validation_size, shuffle_set_split)
         self._split()
         self.train_dataloader()  # raises now if a keyword or size is wrong

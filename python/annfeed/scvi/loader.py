@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from annfeed.display.report import Report
 from annfeed.display.text import as_repr
 from annfeed.inputs.selection import as_positions, row_indices
 from annfeed.loading.description import loader_report
+from annfeed.loading.keywords import RegisteredKeywords
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.slices import SliceBatches, SliceOrder
 from annfeed.loading.worker_processes import begin_with_workers, worker_loader
@@ -126,7 +127,7 @@ class AnnDataLoader(DataLoader[Any]):
         threads: int | None = None,
         io_depth: int | Literal["auto"] = "auto",
         _registered: RegistryDataset | None = None,  # that of another loader over the same AnnData, to share its files
-        **kwargs: Any,
+        **kwargs: Unpack[RegisteredKeywords],
     ) -> None:
         if sampler is not None and distributed_sampler:
             raise ValueError("sampler and distributed_sampler=True exclude each other: pass one of them")
