@@ -26,7 +26,9 @@ def is_the_wheel() -> str:
     package = Path(annfeed.__file__).parent
     assert package.parent.name == "site-packages", f"annfeed comes from {package}"
     assert package in Path(_core.__file__).parents, f"the core comes from {_core.__file__}"
-    missing = [name for name in ("py.typed", "_core.pyi") if not (package / name).is_file()]
+    missing = [
+        name for name in ("py.typed", "_core.pyi", "cli/completions/annfeed.bash") if not (package / name).is_file()
+    ]
     assert not missing, f"the wheel has no {missing}"
     assert not list(Path.cwd().iterdir()), f"{Path.cwd()} is not empty"
     return str(package)

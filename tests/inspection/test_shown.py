@@ -153,3 +153,15 @@ def test_html_is_escaped_and_has_no_scripts(tmp_path: Path, many: bool) -> None:
     page.check_is_harmless()
     assert any(name in text for text in page.texts)
     assert many or "<i>kind: int64" in page.texts
+
+
+def test_names_in_a_file_do_not_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    obs = pd.DataFrame({"kind\x1b[2J": [1, 2, 3]}, index=list("abc"))
+    adata = anndata.AnnData(np.eye(3, dtype=np.float32), obs=obs, layers={"c\x1b[2Jounts": np.eye(3)})
+    adata.write_h5ad(tmp_path / "a.h5ad")
+    path = str(tmp_path / "a.h5ad")
+    assert main(["inspect", path]) == 0
+    assert main(["inspect", path, "--elem", "layers/counts"]) == 1
+    told = "".join(capsys.readouterr()) + repr(AnnDataset(path))
+    assert told.count("kind\\x1b[2J") == 2 and "c\\x1b[2Jounts" in told
+    assert "\x1b" not in told

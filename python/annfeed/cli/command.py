@@ -12,6 +12,7 @@ from importlib.resources import files
 
 from annfeed._core import __version__
 from annfeed.cli.show import show
+from annfeed.display.text import printable
 from annfeed.inputs.patterns import files_of
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (OSError, ValueError, KeyError, MemoryError) as error:
-        print(f"annfeed: {error}", file=sys.stderr)
+        lines = f"annfeed: {error}".split("\n")
+        print("\n".join(map(printable, lines)), file=sys.stderr)  # it may quote names of a hostile file
         return 1
     return 0
 

@@ -61,7 +61,9 @@ def as_repr(report: Report) -> str:
       batches: 3
     """
     facts = [part.facts for part in report.parts if isinstance(part, Facts)]
-    return "\n".join([report.title, *(f"  {name}: {told}" for some in facts for name, told in some.items())])
+    return "\n".join(
+        map(printable, [report.title, *(f"  {name}: {told}" for some in facts for name, told in some.items())])
+    )
 
 
 def printable(text: str) -> str:
