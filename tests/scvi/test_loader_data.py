@@ -18,7 +18,7 @@ pytest.importorskip("scvi.dataloaders", reason="scvi-tools is not installed")
 from tests.scvi.loader_toys import FORMS, N
 from tests.support.scvi_toys import assert_same, backed, cells, flat, manager, toy
 
-from annfeed import AnnDataLoader, StaleFileError
+from annfeed import AnnDataLoader, AnnfeedWarning, StaleFileError
 
 # --- what lies on disk ------------------------------------------------------------------------------------------------
 
@@ -132,3 +132,19 @@ def test_a_damaged_file_is_an_error_where_the_batch_is_asked_for(tmp_path: Path)
     os.utime(path, ns=(stamp, stamp))
     with pytest.raises(ValueError, match=r"toy\.h5ad"):
         next(iter(loader))
+
+
+def test_a_shuffled_order_that_costs_much_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annfeed.loading.costly_orders._LEAST_BYTES", 1)  # a toy costs little in any order
+    toy(N).write_h5ad(tmp_path / "toy.h5ad", compression="gzip")
+    registered = manager(anndata.read_h5ad(tmp_path / "toy.h5ad", backed="r"))
+    options: dict[str, Any] = {"window": 4, "batch_size": 4, "cache": 0}
+    AnnDataLoader(registered, **options)  # as AnnfeedWarnings are errors in tests
+    AnnDataLoader(registered, shuffle=True, **{**options, "cache": "1GiB"})
+    with pytest.warns(
+        AnnfeedWarning, match=r"decodes up to .* Pass a larger window than 4, or, .* cache='1GiB'"
+    ) as given:
+        loader = AnnDataLoader(registered, shuffle=True, **options)
+    assert given[0].filename == __file__
+    again = AnnDataLoader(registered, shuffle=True, **options)
+    assert sorted(flat(again)) == sorted(flat(loader)) == list(range(N))

@@ -82,8 +82,6 @@ class RowReader(ThroughFile):
         #: Row in the file of each row of obs, for a view of a backed AnnData; None if they are the same.
         self._rows_in_file: Int64Array | None = None
         self._fingerprint: dict[str, Any] | None = None
-        #: Shared with parts: whether a warning of a costly order was given.
-        self.told_of_cost: list[bool] = []
         self.look_again(thorough=False)
         self._steps()  # errors of the transform are raised now
 

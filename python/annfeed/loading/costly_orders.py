@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from annfeed.inspection.costs import Costs
@@ -14,6 +15,7 @@ from annfeed.user_warnings import warn
 
 if TYPE_CHECKING:
     from annfeed.loading.protocols import Rows
+    from annfeed.sources.file import FileSource
 
 #: Bytes that an epoch decodes more than once, of all ranks together, and the cost, from which the warning is given.
 _LEAST_BYTES, _LEAST_COST = 2 << 30, 3.0
@@ -21,30 +23,63 @@ _LEAST_BYTES, _LEAST_COST = 2 << 30, 3.0
 _LEAST_ROOM, _ROOM = 1.1, 1.35
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is read of a file, and how.
+
+    Parameters
+    ----------
+    what
+        The words for it in messages.
+    n_rows, n_vars, share
+        Rows and columns that are delivered; the share of the rows that there are.
+    window, cache
+        Rows read together; memory for decoded rows, as the user wrote it.
+    can_choose_blocks
+        Whether the loader takes ``block_size``.
+    """
+
+    what: str
+    n_rows: int
+    n_vars: int
+    share: float
+    window: int
+    cache: str | int
+    can_choose_blocks: bool = True
+
+
 def warn_if_costly(dataset: Rows, plan: EpochPlan | None) -> None:
     """Warn, once for a dataset and its parts, if an order costs much that blocks or a larger cache would save."""
     reader = dataset.reader
     source = reader.described_file()
-    if source is None or source.headers is None or reader.told_of_cost:
+    if source is None or plan is None or not isinstance(plan.order, Shuffled | Weighted | Blocks):
         return
-    if plan is None or not isinstance(plan.order, Shuffled | Weighted | Blocks):
-        return
-    headers = source.headers
     n_rows, share = len(dataset), len(dataset) / max(1, reader.n_source_rows)
-    costs = Costs(n_rows, headers.rows_per_chunk * min(1.0, share), plan.window)
+    block_size = None if isinstance(plan.order, Blocks) else plan.order.block_size
+    reading = Reading(in_a_line(dataset), n_rows, reader.first_n_vars, share, plan.window, dataset.cache)
+    warn_of_blocks(source, reading, block_size)
+
+
+def warn_of_blocks(source: FileSource, reading: Reading, block_size: int | None) -> None:
+    """Warn, once for a file, if rows in blocks of ``block_size`` cost much; None for blocks cut at chunk borders."""
+    headers = source.headers
+    if headers is None or source.told_of_cost:
+        return
+    n_rows, share = reading.n_rows, min(1.0, reading.share)
+    costs = Costs(n_rows, headers.rows_per_chunk * share, reading.window)
     in_blocks = costs.by_order()["block_size='auto'"]
-    cost = in_blocks if isinstance(plan.order, Blocks) else costs.of_blocks(plan.order.block_size)
-    held = n_rows * headers.held_bytes * min(1.0, reader.first_n_vars / max(1, source.shape[1]))
+    cost = in_blocks if block_size is None else costs.of_blocks(block_size)
+    held = n_rows * headers.held_bytes * min(1.0, reading.n_vars / max(1, source.shape[1]))
     more = (cost - 1) * n_rows * headers.decoded_bytes
     if cost < _LEAST_COST or more < _LEAST_BYTES or held * _LEAST_ROOM <= source.cache_limit:
         return
-    remedies = [f"a larger window than {plan.window:,}"]
-    if in_blocks < cost / 1.5:
+    remedies = [f"a larger window than {reading.window:,}"]
+    if reading.can_choose_blocks and in_blocks < cost / 1.5:
         remedies.insert(0, f"block_size='auto' ({in_blocks:.2g} instead of {cost:.2g} times)")
-    reader.told_of_cost.append(True)
+    source.told_of_cost = True
     room = f"{math.ceil(held * _ROOM / 2**30)}GiB"
     warn(
-        f"{in_a_line(dataset)}: this order decodes up to {cost:.2g} times what it delivers, as its rows lie scattered "
-        f"in compressed chunks and cache={dataset.cache!r} does not hold them all. Pass {', or '.join(remedies)}, or, "
-        f"if there is the memory, cache={room!r} (decodes each row once)"
+        f"{reading.what}: this order decodes up to {cost:.2g} times what it delivers, as its rows lie scattered in "
+        f"compressed chunks and cache={reading.cache!r} does not hold them all. Pass {', or '.join(remedies)}, or, if "
+        f"there is the memory, cache={room!r} (decodes each row once)"
     )

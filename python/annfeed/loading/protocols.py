@@ -54,9 +54,6 @@ class Reader(Reads, Protocol):
     def first_n_vars(self) -> int:
         """Columns that are delivered of the first matrix."""
 
-    #: Something in it, if a warning of a costly order was given.
-    told_of_cost: list[bool]
-
     def described_file(self) -> FileSource | None:
         """Return a file of the first matrix whose headers are known; None if there is none."""
 

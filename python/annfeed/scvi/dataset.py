@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset
 
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
+from annfeed.batches.matrix import Matrix
 from annfeed.batches.reader import RowReader
 from annfeed.batches.window import LoadedWindow
 from annfeed.dataset import AnnDataset
@@ -90,6 +91,11 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
     def streamed(self) -> bool:
         """Whether a key is read from disk."""
         return any(field.streamed for field in self._fields.values())
+
+    def described_matrix(self) -> Matrix | None:
+        """Return a matrix in a file whose headers are known; None if there is none."""
+        streamed = (field.matrix for field in self._fields.values() if isinstance(field, StreamedField))
+        return next((matrix for matrix in streamed if getattr(matrix.source, "headers", None) is not None), None)
 
     @property
     def row_bytes(self) -> int:

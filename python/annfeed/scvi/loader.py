@@ -21,6 +21,7 @@ from annfeed.display.html import as_html
 from annfeed.display.report import Report
 from annfeed.display.text import as_repr
 from annfeed.inputs.selection import as_positions, row_indices
+from annfeed.loading.costly_orders import Reading, warn_of_blocks
 from annfeed.loading.description import loader_report
 from annfeed.loading.keywords import RegisteredKeywords
 from annfeed.loading.readahead import batches_ahead, read_ahead
@@ -31,6 +32,7 @@ from annfeed.order.windows import Window
 from annfeed.process.ranks import draw_seed
 from annfeed.scvi.dataset import RegistryDataset, RowSubset
 from annfeed.scvi.samplers import BatchDistributedSampler, UserBatches, batches_of
+from annfeed.sources.file import FileSource
 from annfeed.user_arrays import positive_int
 
 
@@ -173,6 +175,8 @@ class AnnDataLoader(DataLoader[Any]):
             self.kwargs["collate_fn"] = _as_it_is
         self._rows_of_batch = batch_size
         super().__init__(dataset, **self.kwargs)
+        if shuffle:
+            self._warn_if_costly()
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Deliver an epoch of what the AnnData holds now. Reading begins at the first ``next``."""
@@ -215,6 +219,14 @@ class AnnDataLoader(DataLoader[Any]):
             registered.threads,
             self._n_ahead(registered),
         )
+
+    def _warn_if_costly(self) -> None:
+        registered, n_rows = self.dataset.dataset, len(self.dataset)
+        matrix = registered.described_matrix()
+        if matrix is not None and isinstance(matrix.source, FileSource):
+            share = n_rows / max(1, len(registered))
+            how = Reading(repr(self.dataset), n_rows, matrix.n_vars, share, self.window, registered.cache, False)
+            warn_of_blocks(matrix.source, how, 1)
 
     def _n_ahead(self, registered: RegistryDataset) -> int:
         return batches_ahead(self._rows_of_batch * registered.row_bytes)

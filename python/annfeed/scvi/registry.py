@@ -17,6 +17,7 @@ import numpy.typing as npt
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, UnknownNameError
 from annfeed.h5ad.file import check_not_replaced
+from annfeed.h5ad.headers import read_headers
 from annfeed.memory.budget import cache_budget
 from annfeed.scvi.fields import ArrayField, Field, SparseField, StreamedField, no_names
 from annfeed.sources.base import RowSource
@@ -186,6 +187,7 @@ def _open(path: str, elem: str, cache: str | int, threads: int, io_depth: int | 
     source = _opened.get(key)
     if source is None or source.identity != key[5:]:  # annfeed changed the file, and it was restored
         source = _opened[key] = FileSource(path, elem, cache=cache, threads=threads, io_depth=io_depth)
+        source.headers = read_headers(path, elem)
     return source
 
 

@@ -79,6 +79,8 @@ class FileSource(RowSource):
         self._closed = False
         #: What its headers tell, where they were read when it was found.
         self.headers: Headers | None = None
+        #: Whether a warning of a costly order was given.
+        self.told_of_cost = False
         self._n_opens = 0
         # What was read and decoded before the file was closed for a while.
         self._counted: tuple[int, ...] = _NOTHING
