@@ -21,6 +21,10 @@ TARGET := $(MACHINE)-$(if $(LINUX),unknown-linux-gnu,apple-darwin)
 PYTHONS := $(PYTHON)
 NO_PATHS := --remap-path-prefix=$(HOME)= --remap-path-prefix=$(CURDIR)=
 NO_C_PATHS := -ffile-prefix-map=$(HOME)= -ffile-prefix-map=$(CURDIR)=
+# Warnings are errors.
+SPHINX := python -m sphinx --fail-on-warning --keep-going --doctree-dir target/doctrees
+SITE := target/site
+PORT := 8000
 CELLS := .venv/cells/10x_pbmc68k_reduced.h5ad
 # Files of tests are shared out among one process more than there are cores: tests that start processes wait for them.
 PROFILE := usual
@@ -43,7 +47,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 unexport CONDA_PREFIX PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-rust fuzz miri lint types test-python packages supply licences bench wheel sdist format clean
+.PHONY: help demo test test-rust fuzz miri lint types test-python packages supply licences bench wheel sdist docs docs-serve docs-links format clean
 .DELETE_ON_ERROR:
 
 help: ## List these commands
@@ -153,6 +157,15 @@ define try
 
 endef
 
+docs: $(VENV)/.built $(VENV)/.docs ## Build the site of docs/ into target/site, its notebooks run (INTERSPHINX=1 links to other projects' sites)
+	$(SPHINX) -b html docs $(SITE)
+
+docs-serve: docs ## Serve it at http://127.0.0.1:8000 (PORT=8000)
+	python -m http.server --bind 127.0.0.1 --directory $(SITE) $(PORT)
+
+docs-links: $(VENV)/.built $(VENV)/.docs ## Look whether the pages that it links to are there (needs the network)
+	$(SPHINX) -b linkcheck docs target/links
+
 format: $(VENV)/.tools ## Format Rust and Python
 	cargo fmt
 	ruff check --fix-only --quiet .
@@ -174,7 +187,8 @@ $(VENV)/.tools:
 # pip has no way to install a project's dependencies without building the project.
 $(VENV)/.needed: GROUPS_WANTED :=
 $(VENV)/.packages: GROUPS_WANTED := test dev
-$(VENV)/.needed $(VENV)/.packages: pyproject.toml | $(VENV)/.tools
+$(VENV)/.docs: GROUPS_WANTED := docs
+$(VENV)/.needed $(VENV)/.packages $(VENV)/.docs: pyproject.toml | $(VENV)/.tools
 	$(BIN)/python -c 'import sys, tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	groups = [p["dependencies"], *(p["optional-dependencies"][g] for g in sys.argv[1:])]; \
 	print(*[r for g in groups for r in g if not r.startswith("annfeed")], sep="\n")' $(GROUPS_WANTED) > $@.txt

@@ -15,8 +15,10 @@ import annfeed
 from annfeed import AnnDataset
 from tests.support.places import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 README = PAGES[0].read_text()
+#: Blocks of "py" are code of others, which is only shown.
+WITH_PYTHON = [page for page in PAGES if "```python\n" in page.read_text()]
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def atlas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_python_of_a_page_runs_from_top_to_bottom(page: Path, atlas: Path) -> None:
     names: dict[str, object] = {"__name__": page.stem}
     torch.manual_seed(0)
@@ -93,7 +95,7 @@ def test_readme_names_all_errors() -> None:
             assert any(f"`{base.__name__}`" in told for base in error.__bases__)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []

@@ -80,9 +80,9 @@ class Items(Sequence[Item]):
 class Collate:
     """The collate function for a torch DataLoader over an AnnDataset.
 
-    `Items` and batches (dicts) are returned as they are. A list of items is stacked by key: tensors and numeric arrays
-    to ``[B, ...]``, one-row sparse CSR tensors to CSR ``[B, n_vars]``, numbers to a tensor ``[B]``, other values to a
-    list.
+    Items that were read together, as ``dataset[[3, 1]]``, and batches (dicts) are returned as they are. A list of items
+    is stacked by key: tensors and numeric arrays to ``[B, ...]``, one-row sparse CSR tensors to CSR ``[B, n_vars]``,
+    numbers to a tensor ``[B]``, other values to a list.
 
     Raises
     ------

@@ -184,7 +184,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
 
     @property
     def registry(self) -> dict[str, Any]:
-        """The registry to make a model: ``scvi.model.SCVI(registry=data.registry)``."""
+        """The registry that a model is made from, as in ``scvi.model.SCVI(registry=data.registry)``."""
         return self._registered.registry
 
     @property
