@@ -27,8 +27,7 @@ def test_the_version_is_one():
 
 def test_each_dependency_has_its_reason():
     optional = dict(PYPROJECT["project"]["optional-dependencies"])
-    building = [PYPROJECT["build-system"]["requires"], optional.pop("test"), optional.pop("dev")]
-    optional.pop("docs", None)
+    building = [PYPROJECT["build-system"]["requires"], *(optional.pop(group) for group in ("test", "docs", "dev"))]
     users = names(PYPROJECT["project"]["dependencies"], *optional.values())
     expected = {
         "Python, for users": users,
