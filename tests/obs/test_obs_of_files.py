@@ -191,7 +191,12 @@ FILE_ERRORS = [
     ("no group", lambda file: ObsTable.from_file(file, "mod/rna/obs"), FormatError, "no 'mod/rna/obs'; .*obs"),
     ("no frame", lambda file: ObsTable.from_file(file, "obsm"), FormatError, "encoded as 'dict'"),
     ("an array", lambda file: ObsTable.from_file(file, "X"), FormatError, "X .*float32, not a dataframe"),
-    ("one str", lambda file: ObsTable.from_file(file, columns="n"), TypeError, r"write \['n'\]"),
+    (
+        "one str",
+        lambda file: ObsTable.from_file(file, columns="n"),
+        TypeError,
+        r"expected a list of names, or None. Pass \['n'\]",
+    ),
 ]
 
 
