@@ -68,6 +68,15 @@
 //! looks up; `stream` is a stream on its way and its budget; `header` begins a block, `fast`, `scalar` and `checked` decode
 //! it, and this file takes turns.
 
+#![cfg_attr(
+    not(any(target_arch = "x86_64", test, fuzzing)),
+    allow(
+        dead_code,
+        unused_variables,
+        reason = "other processors have no fast path, and nothing else calls these parts"
+    )
+)]
+
 mod alphabet;
 mod bits;
 mod checked;
