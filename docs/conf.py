@@ -27,7 +27,8 @@ extensions = [
 ]
 exclude_patterns = ["_static"]
 nitpicky = True
-smartquotes = False  # quotes in docstrings are Python's
+smartquotes_action = "De"  # quotes in docstrings are Python's
+toc_object_entries_show_parents = "hide"
 
 # --- pages: Markdown, and notebooks in Markdown (tutorials/), which are run when they have changed --------------------
 
@@ -139,7 +140,7 @@ def find_public_name(app: Any, env: Any, node: Any, content: Any) -> Any:
 
 def setup(app: Any) -> None:
     """Sphinx calls it."""
-    os.environ.setdefault("COLUMNS", "88")  # of the command line's help
+    os.environ.setdefault("COLUMNS", "76")  # of the command line's help
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the notebooks' models are small: torch's threads would only wait
     app.connect("source-read", read_source)
     app.connect("missing-reference", find_public_name)
