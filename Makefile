@@ -28,8 +28,14 @@ PORT := 8000
 CELLS := .venv/cells/10x_pbmc68k_reduced.h5ad
 # Files of tests are shared out among one process more than there are cores: tests that start processes wait for them.
 PROFILE := usual
+FUZZ := inflate
 SECONDS_OF_FUZZING := 3600
-CORPUS_OF_FUZZING := corpus/inflate
+CORPUS_OF_FUZZING = corpus/$(FUZZ)
+FUZZ_BUILD_inflate := --no-trace-compares --disable-branch-folding=false
+FUZZ_RUN_inflate := -max_len=2048 -entropic=0
+FUZZ_RUN_filters := -max_len=4096 -malloc_limit_mb=16
+FUZZ_BUILD_files := --features files
+FUZZ_RUN_files := -max_len=256 -timeout=20
 EXECUTIONS_OF_MIRI := 100
 ADVISORIES := advisories
 # A file of versions that the packages of the tests must have.
@@ -79,12 +85,12 @@ test-rust: $(VENV)/.tools ## Tests of the Rust core (no Python in them)
 		set -x; cargo test --locked --profile checked; \
 	fi
 
-# To go on, give it the same corpus: it begins with what it knows, and counts its executions anew ("executions: ..."; each
-# execution of libFuzzer's is 32 of them). Neither comparisons nor branches are instrumented for its sake: twice as fast.
-fuzz: ## Fuzz the inflater against libdeflate and zlib-rs (cargo-fuzz and a nightly Rust; SECONDS_OF_FUZZING=3600)
+# To go on, give it the same corpus: it begins with what it knows, and counts its executions anew. Of the inflater each
+# execution of libFuzzer's is 32 ("executions: ..."), and neither comparisons nor branches are instrumented: twice as fast.
+fuzz: ## Fuzz the core with a sanitizer (cargo-fuzz and a nightly Rust; FUZZ=inflate, filters or files, SECONDS_OF_FUZZING=3600)
 	cd fuzz && mkdir -p $(CORPUS_OF_FUZZING) && ASAN_OPTIONS=detect_stack_use_after_return=0 cargo +nightly fuzz run \
-		--fuzz-dir . --release --no-trace-compares --disable-branch-folding=false inflate $(CORPUS_OF_FUZZING) -- \
-		-max_total_time=$(SECONDS_OF_FUZZING) -max_len=2048 -entropic=0 -detect_leaks=0
+		--fuzz-dir . --release $(FUZZ_BUILD_$(FUZZ)) $(FUZZ) $(CORPUS_OF_FUZZING) -- \
+		-max_total_time=$(SECONDS_OF_FUZZING) -detect_leaks=0 $(FUZZ_RUN_$(FUZZ))
 
 miri: ## The inflater's fast path and its twin in safe code under Miri (a nightly Rust with it; EXECUTIONS_OF_MIRI=100)
 	cd fuzz && MIRIFLAGS=-Zmiri-permissive-provenance RUSTFLAGS="--cfg fuzzing $(MIRI_FEATURES)" \
