@@ -34,7 +34,11 @@ impl Choices {
     fn read([codec, around, sizes, low, high, more]: [u8; 6]) -> Self {
         let element_size = usize::from(sizes % 17);
         let bitshuffle = |codec| {
-            Filter::Bitshuffle(Bitshuffle { element_size: element_size.max(1), block: usize::from(sizes & 0xF8), codec })
+            Filter::Bitshuffle(Bitshuffle {
+                element_size: element_size.max(1),
+                block: usize::from(sizes & 0xF8),
+                codec,
+            })
         };
         let codec = match codec % 9 {
             0 => None,
