@@ -1,8 +1,9 @@
-"""Names of array types, and what any room may need of an array. Nothing here knows of rows, files or tensors."""
+"""Names of array types, and what any room may need of arrays and integers. Nothing here knows of rows or files."""
 
 from __future__ import annotations
 
 import hashlib
+import operator
 from typing import Any
 
 import numpy as np
@@ -36,3 +37,25 @@ def positions_of_slice(of: slice, n: int) -> Int64Array:
     array([4, 2, 0])
     """
     return np.arange(*of.indices(n), dtype=np.int64)
+
+
+def integer(name: str, value: Any, least: int = 1, most: int | None = None, or_else: str = "") -> int:
+    """Return a user's integer as an int; TypeError if it is of no integer type, ValueError if it is not in the range.
+
+    ``or_else`` names other values that are allowed, for messages: " or None".
+
+    Examples
+    --------
+    >>> integer("epoch", np.int64(3), least=0)
+    3
+    """
+    wanted = "a positive integer" if (least, most) == (1, None) else f"an integer of {least} or more"
+    if most is not None:
+        wanted = f"an integer from {least} to {most}"
+    try:
+        number = operator.index(None if isinstance(value, bool | np.bool_) else value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected {wanted}{or_else}") from None
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{name} is {number}; expected {wanted}{or_else}")
+    return number

@@ -7,7 +7,6 @@ here only. Who asks for the array knows what its values mean.
 from __future__ import annotations
 
 import difflib
-import operator
 from collections.abc import Callable, Iterable, KeysView, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -242,26 +241,6 @@ def as_text(value: Any) -> str:
     ('CD4', '7')
     """
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
-
-
-def positive_int(name: str, value: Any, otherwise: str = "") -> int:
-    """Return a user's integer as an int; TypeError if it is of no integer type, ValueError if it is below 1.
-
-    ``otherwise`` names other values that are allowed, for messages: " or None".
-
-    Examples
-    --------
-    >>> positive_int("threads", np.int64(2))
-    2
-    """
-    counted: Any = None if isinstance(value, bool | np.bool_) else value
-    try:
-        number = operator.index(counted)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; expected a positive integer{otherwise}") from None
-    if number < 1:
-        raise ValueError(f"{name} is {number}; expected a positive integer{otherwise}")
-    return number
 
 
 def _with_a_gap(what: str, array: Any, place: int, rest: Array | None = None) -> Exception:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy.typing as npt
 import torch
 
+from annfeed.arrays import integer
 from annfeed.batches.keys import check_keys
 from annfeed.batches.reader import RowReader
 from annfeed.batches.tensors import dtype_name
@@ -22,7 +23,6 @@ from annfeed.order.shards import Uneven
 from annfeed.process.threads import reading_threads, reads_in_flight
 from annfeed.sources.file import FileSource
 from annfeed.transforms.base import Transform, check_transform, needs_totals, steps_of
-from annfeed.user_arrays import positive_int
 
 if TYPE_CHECKING:
     from annfeed.inputs.paths import AnnDataOrPath
@@ -174,7 +174,7 @@ class AnnDataset(RowDataset):
             "transform": transform,
             "output": _one_of("output", output, ("dense", "csr")),
             "dtype": dtype,
-            "threads": None if threads is None else positive_int("threads", threads),
+            "threads": None if threads is None else integer("threads", threads),
             "categories": _one_of("categories", categories, ("str", "code")),
             "return_index": return_index,
         }
@@ -335,10 +335,10 @@ class AnnDataset(RowDataset):
 
 def _window(window: int, chunk_size: int | None) -> int:
     if chunk_size is None:
-        return positive_int("window", window)
+        return integer("window", window)
     if window not in (_WINDOW, chunk_size):
         raise ValueError(f"window is {window} and chunk_size is {chunk_size}, another name of it; pass one of them")
-    return positive_int("chunk_size", chunk_size)
+    return integer("chunk_size", chunk_size)
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from annfeed.arrays import Int64Array
+from annfeed.arrays import Int64Array, integer
 from annfeed.batches.items import Batch, Collate, Item, Items, split
 from annfeed.dataset.annotations import Annotated, OfReader
 from annfeed.dataset.description import dataset_report, in_a_line
@@ -27,7 +27,6 @@ from annfeed.sources.concat import ConcatSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameFileSource
 from annfeed.transforms.base import Transform
-from annfeed.user_arrays import positive_int
 
 
 class RowDataset(Annotated):
@@ -150,7 +149,7 @@ class RowDataset(Annotated):
         {'X': tensor([[1., 0., 0.],
                 [0., 1., 0.]]), 'obs_donor': ['d1', 'd2']}
         """
-        return self.reader.batch(np.arange(min(positive_int("n", n), len(self)), dtype=np.int64))
+        return self.reader.batch(np.arange(min(integer("n", n), len(self)), dtype=np.int64))
 
     def split(
         self,

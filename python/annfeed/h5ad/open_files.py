@@ -9,7 +9,7 @@ import resource
 import weakref
 from typing import Any, Protocol
 
-from annfeed.user_arrays import positive_int
+from annfeed.arrays import integer
 
 #: Most open files: a window has a few thousand rows, so more are of no use.
 _MOST = 4096
@@ -38,7 +38,7 @@ class OpenFiles:
     """
 
     def __init__(self, limit: int | None = None) -> None:
-        self._limit = None if limit is None else positive_int("max_open_files", limit, " or None")
+        self._limit = None if limit is None else integer("max_open_files", limit, or_else=" or None")
         _collections.add(self)
         make_room(0)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from annfeed._core import Reader
+from annfeed.arrays import integer
 from annfeed.display.progress import tracked
 from annfeed.errors import UnsupportedError
 from annfeed.h5ad.elem import Elem
@@ -18,7 +19,6 @@ from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.turns import reading
 from annfeed.inspection.costs import Costs
 from annfeed.inspection.found import Inspection, ManyInspections
-from annfeed.user_arrays import positive_int
 
 
 def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 6000) -> Inspection:
@@ -40,7 +40,7 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     'dense'
     """
     file, where = os.fsdecode(path), Elem.parse(elem)
-    positive_int("window", window)
+    integer("window", window)
     with reading(), recognised(file):
         if where.var is None:
             _refuse_frame(file, where.path)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import torch
 from torch.utils.data import BatchSampler, DataLoader
 
+from annfeed.arrays import integer
 from annfeed.batches.items import Batch, LoaderCollate
 from annfeed.display.html import as_html
 from annfeed.display.report import Report
@@ -25,9 +26,8 @@ from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.state import as_position, as_state, order_of
 from annfeed.loading.weighting import find_weighting
 from annfeed.order.shards import Uneven
-from annfeed.order.windows import Window, integer
+from annfeed.order.windows import Window
 from annfeed.process.ranks import rank_and_world
-from annfeed.user_arrays import positive_int
 
 if TYPE_CHECKING:
     from annfeed.loading.protocols import Reads, Rows
@@ -88,7 +88,7 @@ class WindowLoader(DataLoader[Batch]):
         if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
             batch_size, sampler, batch_sampler = 1, None, sampler  # torch's documented use: the sampler gives batches
         if batch_size is not None:
-            batch_size = positive_int("batch_size", batch_size)
+            batch_size = integer("batch_size", batch_size)
         elif batch_sampler is None:
             raise ValueError("batch_size is None; expected an integer. A plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None

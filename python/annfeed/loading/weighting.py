@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from annfeed.arrays import integer
 from annfeed.inputs.selection import numbers_of_rows
 from annfeed.order.weights import Weighting
 
@@ -47,8 +48,8 @@ def find_weighting(
         raise TypeError(f"temperature is {temperature!r}; expected a number from 0 to 1")
     if not isinstance(replacement, bool | np.bool_):
         raise TypeError(f"replacement is {replacement!r}; expected True or False")
-    if n_samples is not None and (isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer)):
-        raise TypeError(f"n_samples is {n_samples!r}; expected an integer, or None")
+    if n_samples is not None:
+        n_samples = integer("n_samples", n_samples, 0, or_else=", or None")
     if balance is None and temperature != 1:
         raise ValueError(f"temperature={temperature} given without balance=, whose shares it sets")
     if weights is None and balance is None:
@@ -56,7 +57,7 @@ def find_weighting(
             if value is not None:
                 raise ValueError(f"{name}={value} given without weights= or balance=; without them each row comes once")
         return None
-    how: dict[str, Any] = {"replacement": bool(replacement), "n_samples": None if n_samples is None else int(n_samples)}
+    how: dict[str, Any] = {"replacement": bool(replacement), "n_samples": n_samples}
     if balance is not None:
         if weights is not None:
             raise ValueError("weights and balance given; balance makes weights: pass one of them")

@@ -11,12 +11,12 @@ from typing import Any, get_args
 
 import numpy as np
 
-from annfeed.arrays import Int64Array
+from annfeed.arrays import Int64Array, integer
 from annfeed.order.orders import STATE, Order, Shuffled
 from annfeed.order.permutation import Stream, shuffled
 from annfeed.order.random import EpochStream, derive_key
 from annfeed.order.shards import Shard, Uneven, cut_shard
-from annfeed.order.windows import WarmUp, Window, integer
+from annfeed.order.windows import WarmUp, Window
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,10 +12,9 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from annfeed.arrays import Int64Array, digest_of
+from annfeed.arrays import Int64Array, digest_of, integer
 from annfeed.order.permutation import EqualBlocks, GivenBlocks, Permutation, Stream
 from annfeed.order.spread import Spread
-from annfeed.order.windows import integer
 
 
 class Order(ABC):

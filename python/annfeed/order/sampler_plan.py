@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from annfeed.arrays import Int64Array
-from annfeed.order.windows import WarmUp, Window, integer, joined
+from annfeed.arrays import Int64Array, integer
+from annfeed.order.windows import WarmUp, Window, joined
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

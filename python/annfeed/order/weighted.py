@@ -35,12 +35,11 @@ from typing import Any
 
 import numpy as np
 
-from annfeed.arrays import Int64Array
+from annfeed.arrays import Int64Array, integer
 from annfeed.order.orders import Order
 from annfeed.order.permutation import EqualBlocks, EvenMix, Permutation, Stream, shuffled
 from annfeed.order.random import DrawStream, derive_key, hashes, scattered
 from annfeed.order.weights import RUN_ROWS, Float64Array, Weighting, multiplicity_of
-from annfeed.order.windows import integer
 
 #: Neighbouring strata that stay together in the random order of strata.
 _RUN = 16

@@ -1,9 +1,7 @@
 """`Window`: rows that are read together, cut into batches; and `WarmUp`: small windows at the beginning of an epoch."""
 
-import operator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -126,23 +124,3 @@ def joined(index: int, first_batch: int, batches: list[Int64Array], n_padding: i
     """
     offsets = np.cumsum([0, *map(len, batches)], dtype=np.int64)
     return Window(index, first_batch, np.concatenate(batches), offsets, n_padding)
-
-
-def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """Return ``value`` as an int; TypeError if it is not an integer, ValueError if it is not in ``least`` to ``most``.
-
-    Examples
-    --------
-    >>> integer("epoch", np.int64(3), 0)
-    3
-    """
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} is {value!r}; expected an integer")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}; expected an integer") from None
-    if number < least or (most is not None and number > most):
-        wanted = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ValueError(f"{name} is {number}; expected {wanted}")
-    return number

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import os
 from typing import Any
 
+from annfeed.arrays import integer
 from annfeed.process.cgroups import cgroup_cpus
 
 #: Each read in flight is a thread, which sleeps while it waits.
@@ -52,11 +52,7 @@ def reads_in_flight(io_depth: Any) -> int | None:
     """
     if isinstance(io_depth, str) and io_depth == "auto":
         return None
-    if isinstance(io_depth, bool) or not hasattr(io_depth, "__index__"):
-        raise TypeError(f"io_depth is {io_depth!r}; expected 'auto' or a number of reads")
-    if not 0 <= (depth := operator.index(io_depth)) <= MOST_IO_DEPTH:
-        raise ValueError(f"io_depth is {depth}; expected 0 to {MOST_IO_DEPTH}, or 'auto'")
-    return depth
+    return integer("io_depth", io_depth, 0, MOST_IO_DEPTH, or_else=", or 'auto'")
 
 
 def usable_cores() -> int:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from annfeed.arrays import Int64Array
+from annfeed.arrays import Int64Array, integer
 from annfeed.display.progress import progress_bar
 from annfeed.errors import StaleFileError, UnsupportedError
 from annfeed.h5ad.file import open_h5py
@@ -27,7 +27,6 @@ from annfeed.rewriting.matrix import Digests, digests_of, size_of, write_matrix
 from annfeed.rewriting.sorting import digests_of_sorted, write_sorted
 from annfeed.rewriting.target import new_file
 from annfeed.rewriting.tree import cells_beside, copy_tree, matrices, n_cells, point_anew, sparse_format
-from annfeed.user_arrays import positive_int
 
 
 def rewrite(
@@ -100,9 +99,9 @@ def rewrite(
     if rows not in ("kept", "shuffled"):
         raise ValueError(f"rows is {rows!r}; expected 'kept' or 'shuffled'")
     if chunk_rows is not None:
-        positive_int("chunk_rows", chunk_rows, " or None")
+        integer("chunk_rows", chunk_rows, or_else=" or None")
     if threads is not None:
-        positive_int("threads", threads, " or None")
+        integer("threads", threads, or_else=" or None")
     path, new = os.fsdecode(source), os.fsdecode(target)
     if os.path.exists(new) and os.path.exists(path) and os.path.samefile(path, new):
         raise ValueError(f"source and target are one file, {new}; expected two. Write a new file, then rename it")

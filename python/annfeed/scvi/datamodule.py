@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from annfeed.arrays import Int64Array
+from annfeed.arrays import Int64Array, integer
 from annfeed.dataset import AnnDataset
 from annfeed.h5ad.elem import Elem
 from annfeed.inputs.selection import column_subset, row_indices, row_subset
@@ -24,7 +24,6 @@ from annfeed.loading.loader import WindowLoader
 from annfeed.scvi.dataset import FileCells
 from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.setup import Registration, key_list
-from annfeed.user_arrays import positive_int
 from annfeed.user_warnings import warn
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
@@ -173,7 +172,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             np.zeros(len(obs), dtype=np.int64) if labels_key is None else obs[labels_key]
         )
         self.unlabeled_category = unlabeled_category
-        self.batch_size = positive_int("batch_size", batch_size)
+        self.batch_size = integer("batch_size", batch_size)
         self._order: dict[str, Any] = {"block_size": block_size, "seed": seed}
         self._loader_kwargs: dict[str, Any] = {**loader_kwargs}
         self._sizes = (train_size, validation_size, shuffle_set_split)
@@ -246,7 +245,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
     def set_batch_size(self, batch_size: int | None) -> None:
         """Set the batch size, unless it is None. scvi-tools from 1.5 on calls it."""
         if batch_size is not None:
-            self.batch_size = positive_int("batch_size", batch_size)
+            self.batch_size = integer("batch_size", batch_size)
 
     def set_split(
         self,

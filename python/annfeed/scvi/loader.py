@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, RandomSampler
 
+from annfeed.arrays import integer
 from annfeed.display.html import as_html
 from annfeed.display.report import Report
 from annfeed.display.text import as_repr
@@ -33,7 +34,6 @@ from annfeed.process.ranks import draw_seed
 from annfeed.scvi.dataset import RegistryDataset, RowSubset
 from annfeed.scvi.samplers import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.sources.file import FileSource
-from annfeed.user_arrays import positive_int
 
 
 class AnnDataLoader(DataLoader[Any]):
@@ -136,11 +136,11 @@ class AnnDataLoader(DataLoader[Any]):
         if sampler is not None and shuffle:
             raise ValueError("sampler and shuffle=True exclude each other: the sampler alone decides on the order")
         try:
-            batch_size = positive_int("batch_size", batch_size)
+            batch_size = integer("batch_size", batch_size)
         except TypeError as error:  # torch and the stock class have one class for both
             raise ValueError(str(error)) from None
-        window = positive_int("window", window)
-        threads = None if threads is None else positive_int("threads", threads, " or None")
+        window = integer("window", window)
+        threads = None if threads is None else integer("threads", threads, or_else=" or None")
         registered = (
             _registered
             if _registered is not None

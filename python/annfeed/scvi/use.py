@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from annfeed.arrays import integer
 from annfeed.memory.budget import cache_budget
 from annfeed.process.threads import reads_in_flight
 from annfeed.scvi.counts import ManagesCounts, stock
 from annfeed.scvi.loader import AnnDataLoader
 from annfeed.scvi.semisupervised import SemiSupervisedDataLoader
-from annfeed.user_arrays import positive_int
 
 Model = TypeVar("Model")
 
@@ -85,8 +85,8 @@ def use(
     >>> folder.cleanup()
     """
     cache_budget(cache)
-    positive_int("window", window)
-    positive_int("threads", 1 if threads is None else threads)
+    integer("window", window)
+    integer("threads", 1 if threads is None else threads)
     reads_in_flight(io_depth)
     options = {"window": window, "cache": cache, "threads": threads, "io_depth": io_depth}
     target: Any = model
