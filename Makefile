@@ -124,11 +124,13 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 	cargo bench --locked
 	python -m pytest benches --benchmark-only
 	python benches/quality.py
+	python benches/mixing.py
 	python benches/first_batch.py
 	python benches/storage.py
 	python benches/training.py
 	python benches/memory.py
 	python benches/scvi_loader.py
+	python benches/rewriting.py
 	python benches/run.py
 
 wheel: $(VENV)/.tools ## Build a wheel for TARGET (this machine) into dist/ and try it in empty environments (PYTHONS="python3.11 python3.13")

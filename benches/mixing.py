@@ -2,6 +2,7 @@
 
     python benches/mixing.py --size 200k         # SIZE=small, or the size in the environment; five seeds
     python benches/mixing.py --file my_atlas.h5ad --seeds 3 --orders "exact random" "block 16"
+    python benches/mixing.py --chart docs/mixing-accuracy.svg --draw-only bench-data/mixing.csv
 
 A linear classifier and a neural one with one hidden layer learn cell types, which are mixed in the file, and donors, by
 which the file is sorted. Beside accuracy: the drift of shares (how far the shares of classes in a window are from those
@@ -37,6 +38,7 @@ ORDERS: dict[str, tuple[dict[str, Any], bool]] = {
     "file order": ({"shuffle": False}, False),
 }
 MODELS = ["linear", "neural"]
+COLORS = {"linear": "#0369a1", "neural": "#c2410c"}
 
 
 class Data:
@@ -147,7 +149,7 @@ def measured(data: Data, path: Path, window: int, seeds: int, names: list[str]) 
 
 
 def main() -> None:
-    """Measure every order and write bench-data/mixing.csv."""
+    """Measure every order, write bench-data/mixing.csv, and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default=os.environ.get("SIZE", "small"))
     parser.add_argument("--file", type=Path, help="an .h5ad with cell_type and donor_id instead of a made one")
@@ -157,7 +159,11 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=100_000, help="cells to learn from; at most 4 of 5")
     parser.add_argument("--genes", type=int, default=500, help="so many of the most variable ones")
     parser.add_argument("--orders", nargs="+", choices=ORDERS, default=list(ORDERS))
+    parser.add_argument("--chart", type=Path, help="draw accuracies on donors as this picture")
+    parser.add_argument("--draw-only", type=Path, metavar="CSV", help="draw what was measured before")
     given = parser.parse_args()
+    if given.draw_only is not None:
+        return draw(pd.read_csv(given.draw_only), given.chart)
     torch.set_num_threads(1)
     path = given.file or make_atlas(SIZES[given.size])
     label = given.label or SIZES[given.size].label
@@ -170,6 +176,33 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     keep("mixing", label, rows)
     print(table(pd.DataFrame(rows)))
+    if given.chart is not None:
+        draw(pd.DataFrame(rows), given.chart)
+
+
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """Write the chart: for each order the accuracies on donors, a dot for each seed and a line at their mean."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "annfeed", "font.size": 10})
+    from matplotlib import pyplot as plt
+
+    orders = list(dict.fromkeys(rows["order"]))[::-1]
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 0.6 + 0.36 * len(orders)), sharey=True, layout="constrained")
+    for axis, model in zip(axes, MODELS, strict=True):
+        for place, order in enumerate(orders):
+            found = rows.loc[rows["order"] == order, f"{model}, {LABELS[1]}"]
+            axis.plot(found, [place] * len(found), "o", color=COLORS[model], alpha=0.45, markersize=5, linewidth=0)
+            axis.plot([found.mean()] * 2, [place - 0.3, place + 0.3], color=COLORS[model], linewidth=2)
+        axis.set_title(f"{model} model", fontsize=10)
+        axis.set_xlim(left=0)
+        axis.grid(axis="x", color="#e7e5e4", linewidth=0.7)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_xlabel(f"accuracy on {LABELS[1]}, held-out cells")
+    axes[0].set_yticks(range(len(orders)), orders)
+    figure.savefig(path, metadata={"Date": None})
 
 
 def table(rows: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
 """What `annfeed.rewrite` takes and gives: size, time and peak memory of writing, and the rates of reading, by codec.
 
-    python benches/rewriting.py atlas.h5ad                      # all codecs
-    python benches/rewriting.py atlas.h5ad zstd:1 zstd:3 gzip   # these, at these levels
+    python benches/rewriting.py                               # SIZE=small, or the size in the environment; all codecs
+    python benches/rewriting.py --file atlas.h5ad zstd:1 gzip # another file; these codecs, at these levels
 
 Each file is written in a process of its own, whose peak resident memory is taken. Rates are of CSR batches of 128 rows
 without a cache, in rounds that take turns between the files, the sum of each row compared with that of the source; the
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from keep import keep
+from make_atlas import SIZES, make_atlas
 
 ORDERS: dict[str, dict[str, Any]] = {
     "file order": {"shuffle": False},
@@ -71,20 +73,26 @@ def rate(path: Path, order: dict[str, Any], seconds: float, sums: dict[int, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source")
+    parser.add_argument("--size", choices=SIZES, default=os.environ.get("SIZE", "small"))
+    parser.add_argument("--file", type=Path, help="an .h5ad with cells in rows instead of a made one")
+    parser.add_argument("--label", help="what the results call the data")
     parser.add_argument("codecs", nargs="*", default=CODECS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0, help="of a round, for each file and order")
     options = parser.parse_args()
-    size = os.path.getsize(options.source)
-    beside = Path(options.source).parent
+    source: Path = options.file or make_atlas(SIZES[options.size])
+    label = options.label or SIZES[options.size].label
+    size = os.path.getsize(source)
+    beside = source.parent
+    about: dict[str, dict[str, Any]] = {"source": {"size": 1.0}}
     with tempfile.TemporaryDirectory(dir=beside if os.access(beside, os.W_OK) else None) as folder:
-        files = {"source": Path(options.source)}
+        files = {"source": source}
         print(f"{'':<14}{'size / source':>14}{'written in s':>14}{'peak MiB':>10}")
         for codec in options.codecs:
             files[codec] = Path(folder) / f"{codec.replace(':', '-')}.h5ad"
-            seconds, peak = written(options.source, files[codec], codec)
-            print(f"{codec:<14}{files[codec].stat().st_size / size:>14.3f}{seconds:>14.1f}{peak:>10.0f}", flush=True)
+            seconds, peak = written(str(source), files[codec], codec)
+            about[codec] = {"size": files[codec].stat().st_size / size, "seconds": seconds, "peak_mib": peak}
+            print(f"{codec:<14}{about[codec]['size']:>14.3f}{seconds:>14.1f}{peak:>10.0f}", flush=True)
         sums: dict[int, float] = {}
         rates: dict[tuple[str, str], list[float]] = {}
         for _ in range(options.rounds):
@@ -95,6 +103,16 @@ def main() -> None:
         for codec in files:
             found = [statistics.median(rates[codec, name]) for name in ORDERS]
             print(f"{codec:<14}" + "".join(f"{one:>12,.0f}" for one in found))
+        keep(
+            "rewriting",
+            label,
+            [
+                {"data": label, "codec": codec, **about[codec], "order": order, "round": turn, "cells_per_s": cells}
+                for (codec, order), found in rates.items()
+                for turn, cells in enumerate(found)
+            ],
+            rounds=options.rounds,
+        )
 
 
 if __name__ == "__main__":
