@@ -1,6 +1,7 @@
 """Twins of a file, made once: the same rows with X stored in another way, to compare ways of storing.
 
-Only X, obs and var are in them. The rows of the dense twin are the first ones of the file.
+Only X, obs and var are in them, but for the rewritten one, which is what `annfeed.rewrite` makes. The rows of the dense
+twin are the first ones of the file.
 """
 
 from __future__ import annotations
@@ -33,11 +34,25 @@ def make_twin(path: Path, folder: Path, stored: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     print(f"making {twin.name}", flush=True)
     part = twin.with_name(f"{twin.name}.{os.getpid()}.part")
-    with h5py.File(path) as source, h5py.File(part, "w") as target:
-        target.attrs.update(source.attrs)
-        MAKERS[stored](source, target)
+    MAKERS[stored](path, part)
     part.rename(twin)
     return twin
+
+
+def _rewritten(path: Path, twin: Path) -> None:
+    """What `annfeed.rewrite` makes by default."""
+    from annfeed import rewrite
+
+    rewrite(path, twin, progress=False)
+
+
+def _filled_by(fill: Callable[[h5py.File, h5py.File], None]) -> Callable[[Path, Path], None]:
+    def make(path: Path, twin: Path) -> None:
+        with h5py.File(path) as source, h5py.File(twin, "w") as target:
+            target.attrs.update(source.attrs)
+            fill(source, target)
+
+    return make
 
 
 def _uncompressed(source: h5py.File, target: h5py.File) -> None:
@@ -70,7 +85,8 @@ def _uncompressed_dense(source: h5py.File, target: h5py.File) -> None:
 
 
 #: By the name that contenders give in ``stored``.
-MAKERS: dict[str, Callable[[h5py.File, h5py.File], None]] = {
-    "uncompressed": _uncompressed,
-    "uncompressed dense": _uncompressed_dense,
+MAKERS: dict[str, Callable[[Path, Path], None]] = {
+    "uncompressed": _filled_by(_uncompressed),
+    "uncompressed dense": _filled_by(_uncompressed_dense),
+    "rewritten": _rewritten,
 }
