@@ -38,8 +38,9 @@ FUZZ_BUILD_files := --features files
 FUZZ_RUN_files := -max_len=256 -timeout=20
 EXECUTIONS_OF_MIRI := 100
 ADVISORIES := advisories
-# A file of versions that the packages of the tests must have.
+# A file of versions that the packages of the tests must have; files of tests (none: all).
 CONSTRAINTS :=
+TESTS :=
 # Miri has the instructions of the fast path, if it is told that the processor has them.
 MIRI_FEATURES := $(if $(filter x86_64,$(shell uname -m)),-Ctarget-feature=+avx2$(comma)+bmi1$(comma)+bmi2$(comma)+lzcnt$(comma)+popcnt)
 CORES := $(shell getconf _NPROCESSORS_ONLN)
@@ -102,7 +103,7 @@ types: $(VENV)/.built ## mypy --strict (also of the examples and a user's script
 	python -m mypy.stubtest annfeed._core
 
 test-python: $(VENV)/.built ## pytest, with the examples in docstrings and README (PROFILE=full: ten times the random cases)
-	python -m pytest $(PYTEST) --hypothesis-profile=$(PROFILE)
+	python -m pytest $(PYTEST) --hypothesis-profile=$(PROFILE) $(TESTS)
 
 packages: $(VENV)/.packages ## Install what the tests need, and nothing else
 

@@ -41,6 +41,20 @@ def test_each_dependency_has_its_reason():
     assert {head: sorted(rows) for head, rows in found.items()} == {head: sorted(e) for head, e in expected.items()}
 
 
+def test_the_oldest_packages_are_those_of_pyproject():
+    bounds = [requirement.replace(">=", "==") for requirement in PYPROJECT["project"]["dependencies"]]
+    oldest = re.findall(r"^[^#].*$", (ROOT / "packaging/oldest.txt").read_text(), re.M)
+    assert [re.sub(r"\.0$", "", pin) for pin in oldest[: len(bounds)]] == [re.sub(r"\.0$", "", b) for b in bounds]
+
+
+def test_the_recipe_of_conda_needs_the_same():
+    recipe = (ROOT / "packaging/conda/recipe.yaml").read_text()
+    run = re.search(r"^  run:\n    - python .*\n((?:    - .+\n)+)", recipe, re.M)[1]
+    needed = [line.removeprefix("    - ").replace(" ", "").replace("pytorch", "torch") for line in run.splitlines()]
+    assert needed == PYPROJECT["project"]["dependencies"]
+    assert re.search(r"^  license: (.+)$", recipe, re.M)[1] == PYPROJECT["project"]["license"]
+
+
 def names(*groups: list[str]) -> set[str]:
     return {re.match(r"[\w.-]+", requirement)[0] for group in groups for requirement in group}
 
