@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 
 from annfeed.dataset import AnnDataset
+from annfeed.loading.description import in_a_line
 from annfeed.loading.keywords import PartsKeywords
 from annfeed.loading.loader import WindowLoader
 
@@ -152,8 +153,9 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
         other = [name for name in {**here, **state_dict} if here.get(name) != state_dict.get(name)]
         if other:
             raise ValueError(
-                f"{self.dataset!r}: the parts {other} are not those of the checkpoint, so that rows to validate or "
-                "test may have been trained on. Make the data module with the data, splits and split_seed of then"
+                f"{in_a_line(self.dataset)}: the parts {other} are not those of the checkpoint, so that rows to "
+                "validate or test may have been trained on. Make the data module with the data, splits and split_seed "
+                "of then"
             )
 
     def _loader(self, part: str, **options: Any) -> WindowLoader:

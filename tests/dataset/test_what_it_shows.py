@@ -67,8 +67,9 @@ def test_head_is_the_beginning_of_a_loader_without_shuffling(form: str, n: int, 
     assert_same(dataset.head(n), next(iter(dataset.get_optimized_dataloader(n, shuffle=False))))
     assert dataset.head()["obs_row"].tolist() == [7, 3, 3, 0, 21]
     assert [item["obs_row"].item() for item in dataset[:2]] == [7, 3]
-    for wrong, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError)):
-        with pytest.raises(error, match=f"n is {wrong}; expected a positive integer"):
+    assert dataset.head(0)["X"].shape == (0, dataset.n_vars)
+    for wrong, error in ((-1, ValueError), (2.5, TypeError)):
+        with pytest.raises(error, match=f"n is {wrong}; expected an integer of 0 or more"):
             dataset.head(wrong)
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from tests.support.toys import FORMS, dense, hand_over, write
 
-from annfeed import AnnDataset, UnknownNameError
+from annfeed import AnnDataset, StaleDataError, UnknownNameError
 
 IDS = [f"ENSG{i}" for i in range(6)]
 SYMBOLS = ["CD3E", "MS4A1", "TBCE", "TBCE", "NKG7", None]
@@ -127,8 +127,10 @@ def test_genes_by_symbol(form: str, change: Callable[..., Any], tmp_path: Path) 
     assert several[1]["t"].tolist() == [2 * several[1]["X"].item()]
     raw = AnnDataset(given, elem="raw/X", var_subset=["raw 7"], var_column="feature_name")
     assert raw.var_names.tolist() == ["ENSG1b"]
-    # Positions and masks say themselves which genes they mean.
-    assert AnnDataset(given, var_subset=[1], var_column="feature_name").n_vars == 1
+    # A mask or a slice says itself which genes it means; numbers may be values of the column.
+    assert AnnDataset(given, var_subset=slice(1, 2), var_column="feature_name").n_vars == 1
+    with pytest.raises(TypeError, match="var_subset is of numbers, but var_column is 'feature_name'"):
+        AnnDataset(given, var_subset=[1], var_column="feature_name")
 
 
 @pytest.mark.parametrize("genes", [[[*range(6)], [*range(6)]], [[0, 1, 4], [4, 3, 0]]])
@@ -188,3 +190,13 @@ def test_a_var_of_which_only_the_names_can_be_read_is_no_second_error(tmp_path: 
         file["var"] = np.array([(name.encode(), 1.0) for name in IDS], [("index", "S8"), ("n", "f8")])
     with pytest.raises(UnknownNameError, match=r"no gene 'CD3E'\. There are 6: 'ENSG0'"):
         AnnDataset(path, var_subset=["CD3E"])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_var_after_an_edit_is_that_of_the_delivered_genes_or_an_error(several: bool) -> None:
+    adata = anndata.AnnData(np.eye(3, dtype="float32"), var=pd.DataFrame({"n": [1, 2, 3]}, index=list("ABC")))
+    dataset = AnnDataset([adata, adata.copy()] if several else adata, var_subset=["B"])
+    assert dataset.var["n"].to_dict() == {"B": 2}
+    adata.var = adata.var.iloc[[1, 0, 2]]
+    with pytest.raises(StaleDataError):
+        _ = dataset.var

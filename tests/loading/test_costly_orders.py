@@ -52,7 +52,8 @@ def test_what_is_told_is_what_reading_costs(path: Path, elem: str, several: bool
     words = str(told.message)
     assert words.startswith(repr(dataset).splitlines()[0])
     numbers = re.search(
-        r"up to (\S+) times .* block_size='auto' \((\S+) instead of (\S+) times\), or a larger window", words
+        r"up to (\S+) times .* block_size='auto' to the loader \((\S+) instead of (\S+) times\), or a larger window",
+        words,
     )
     assert numbers
     cost, in_blocks, again = map(float, numbers.groups())
@@ -109,6 +110,22 @@ def test_rows_that_can_be_read_alone(path: Path, tmp_path: Path) -> None:
     plain = write(anndata.read_h5ad(path), tmp_path / "plain.h5ad")
     for source in (plain, anndata.read_h5ad(path), [anndata.read_h5ad(path)] * 2):
         assert given(AnnDataset(source, chunk_size=200, cache=0)) == []
+
+
+def test_few_draws_cost_little_whatever_the_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costly_orders, "_LEAST_BYTES", 2 << 20)
+    for n_samples, n_told in ((100, 0), (5000, 1)):
+        dataset = AnnDataset(path, chunk_size=200, cache=0)
+        assert len(given(dataset, weights=np.ones(5000), n_samples=n_samples)) == n_told
+
+
+@pytest.mark.usefixtures("any_size")
+def test_headers_are_those_of_the_file(path: Path, tmp_path: Path) -> None:
+    plain = write(anndata.read_h5ad(path), tmp_path / "plain.h5ad")
+    with_backed = AnnDataset([anndata.read_h5ad(plain, backed="r"), path], chunk_size=200, cache=0)
+    described = with_backed.reader.described_file()
+    assert described is not None and described.path == str(path)
+    assert len(given(with_backed)) == 1
 
 
 def test_small_files_are_read_at_once_in_any_order(path: Path) -> None:

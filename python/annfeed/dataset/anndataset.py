@@ -62,7 +62,8 @@ class AnnDataset(RowDataset):
         ``{key: subset}`` selects for each matrix. `NormalizeTotal` still sums over all genes of the matrix.
     var_column
         Column of var in which the names of ``var_subset`` are looked up, for files whose genes have ids for names:
-        ``var_subset=["CD3E"], var_column="feature_name"`` (CELLxGENE). None: they are names of genes.
+        ``var_subset=["CD3E"], var_column="feature_name"`` (CELLxGENE). Numbers are given as texts; a mask and a slice
+        mean positions. None: they are names of genes.
     categories
         "str": text and categorical columns as text. "code": as int64 codes, -1 for missing values; the attribute
         `categories` lists their labels.

@@ -129,6 +129,7 @@ class Annotated(ThroughFile, Dataset[Item]):
                         feature_name
         ENSG00000156738        MS4A1
         """
+        self.reader.look_again(thorough=False)
         matrix = self.reader.first
         if matrix.var is not None:
             return matrix.var()

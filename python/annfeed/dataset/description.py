@@ -13,12 +13,6 @@ from annfeed.user_arrays import first_few
 _SOURCES, _NAMES = 3, 10
 
 
-def in_a_line(dataset: Any) -> str:
-    """Return shape and places of a dataset."""
-    places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in dataset.reader.matrices.items())
-    return f"{type(dataset).__name__}({len(dataset)} x {dataset.n_vars}, {places})"
-
-
 def dataset_report(dataset: Any) -> Report:
     """Return what a dataset holds and delivers; nothing is read."""
     reader = dataset.reader
@@ -35,4 +29,4 @@ def dataset_report(dataset: Any) -> Report:
         "cache": f"{dataset.cache} (holds {held:,} bytes)",
         "state": "closed" if reader.is_closed else "open",
     }
-    return Report(in_a_line(dataset), [Facts(facts)])
+    return Report(dataset.in_a_line(), [Facts(facts)])

@@ -16,7 +16,7 @@ import torch
 from annfeed.arrays import Int64Array, integer
 from annfeed.batches.items import Batch, Collate, Item, Items, split
 from annfeed.dataset.annotations import Annotated, OfReader
-from annfeed.dataset.description import dataset_report, in_a_line
+from annfeed.dataset.description import dataset_report
 from annfeed.display.html import as_html
 from annfeed.display.text import as_repr
 from annfeed.inputs.selection import as_positions, row_subset
@@ -133,12 +133,12 @@ class RowDataset(Annotated):
         return Collate()
 
     def head(self, n: int = 5) -> Batch:
-        """Return the first ``n`` rows as a batch, as a loader without shuffling delivers them.
+        """Return the first ``n`` rows as a batch, as a loader without shuffling and collate function delivers them.
 
         Parameters
         ----------
         n
-            Number of rows; all, if there are fewer.
+            Number of rows, 0 or more; all, if there are fewer.
 
         Examples
         --------
@@ -149,7 +149,7 @@ class RowDataset(Annotated):
         {'X': tensor([[1., 0., 0.],
                 [0., 1., 0.]]), 'obs_donor': ['d1', 'd2']}
         """
-        return self.reader.batch(np.arange(min(integer("n", n), len(self)), dtype=np.int64))
+        return self.reader.batch(np.arange(min(integer("n", n, least=0), len(self)), dtype=np.int64))
 
     def split(
         self,
@@ -197,7 +197,7 @@ class RowDataset(Annotated):
         """
         if self.reader.rows is not None and len(np.unique(self.reader.rows)) < len(self.reader.rows):
             raise ValueError(
-                f"{in_a_line(self)}: obs_subset repeats rows, which could come into two parts; split first"
+                f"{self.in_a_line()}: obs_subset repeats rows, which could come into two parts; split first"
             )
         groups = None if group_by is None else self.reader.label_codes(group_by, needed_by="group_by")[0]
         strata = None if stratify is None else self.reader.label_codes(stratify)[0]
@@ -313,4 +313,10 @@ class RowDataset(Annotated):
 
     def __dir__(self) -> list[str]:
         """Return the public names, for completion."""
-        return [name for name in super().__dir__() if name != "reader" and (name[0] != "_" or name.startswith("__"))]
+        hidden = {"reader", "in_a_line"}
+        return [name for name in super().__dir__() if name not in hidden and (name[0] != "_" or name.startswith("__"))]
+
+    def in_a_line(self) -> str:
+        """Return shape and places, for messages."""
+        places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in self.reader.matrices.items())
+        return f"{type(self).__name__}({len(self)} x {self.n_vars}, {places})"

@@ -141,8 +141,8 @@ class _Concatenation:
         self._opener = opener
         # Files of one atlas mostly have the same genes: these are kept once, and decoded once.
         self._by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
-        #: Of the first file, by key of the matrix.
-        self._headers: dict[str, Headers | None] = {}
+        #: Path and headers of the first file, by key of the matrix.
+        self._headers: dict[str, tuple[str, Headers | None]] = {}
         self._by_raw_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
 
     def opened(self, obs_columns: Sequence[str] | None, subsets: Mapping[str, Any]) -> Opened:
@@ -163,16 +163,19 @@ class _Concatenation:
                     found = self._names(number, elem) if named else self._frame_names(source, elem)
                     names[key].append(found)
                     if is_file and key not in self._headers:  # files of an atlas are mostly alike
-                        self._headers[key] = read_headers(as_path(source), elem.path)
+                        place = os.path.abspath(as_path(source))
+                        self._headers[key] = place, read_headers(place, elem.path)
                     if elem.var is not None and found is not None and shape is not None:
                         check_columns(f"{self._sources.place(number)}: '{elem.path}'", elem.var, shape[1], len(found))
         matrices: dict[str, list[Matrix]] = {}
         joined = {}
         for key, elem in self._elems.items():
             matrices[key], joined[key] = self._join(elem, names[key], shapes[key], subsets[key])
-            first = next((one.source for one in matrices[key] if isinstance(one.source, FileSource)), None)
-            if first is not None:
-                first.headers = self._headers.get(key)
+            path, headers = self._headers.get(key, (None, None))
+            files = (one.source for one in matrices[key] if isinstance(one.source, FileSource))
+            described = next((file for file in files if file.path == path), None)
+            if described is not None:
+                described.headers = headers
         for number, table in enumerate(obs):
             _check_rows({key: found[number] for key, found in matrices.items()}, table)
         how = self._joining

@@ -101,6 +101,11 @@ def column_subset(
         texts = [str(v) for v in values]
         columns = _find_names(texts, names(), place, table) if by is None or table is None else table.find(texts, by)
     else:
+        if by is not None and len(values):  # identifiers may be numbers
+            raise TypeError(
+                f"var_subset is of numbers, but var_column is {by!r}; expected values of that column, as texts. "
+                "Pass [str(value) for value in …], or leave var_column out to give positions"
+            )
         _refuse_numbers_of_all("var_subset", values, index, n_cols, names)
         columns = _integers("var_subset", values, "")
         columns = _from_start(columns, n_cols, lambda p: f"var_subset holds {p}, but {place} has {n_cols} columns")

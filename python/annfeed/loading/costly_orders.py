@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Bytes that an epoch decodes more than once, of all ranks together, and the cost, from which the warning is given.
 _LEAST_BYTES, _LEAST_COST = 2 << 30, 3.0
-#: Memory of kept rows for the estimate of their size: what they may take, and what is recommended, as in inspections.
+#: The size of kept rows is an estimate. So many times of it is enough for no warning, and is recommended.
 _LEAST_ROOM, _ROOM = 1.1, 1.35
 
 
@@ -32,7 +32,9 @@ class Reading:
     what
         The words for it in messages.
     n_rows, n_vars, share
-        Rows and columns that are delivered; the share of the rows that there are.
+        Rows and columns of the dataset; the share of the rows that there are.
+    n_delivered
+        Rows that an epoch delivers.
     window, cache
         Rows read together; memory for decoded rows, as the user wrote it.
     can_choose_blocks
@@ -43,6 +45,7 @@ class Reading:
     n_rows: int
     n_vars: int
     share: float
+    n_delivered: int
     window: int
     cache: str | int
     can_choose_blocks: bool = True
@@ -56,7 +59,8 @@ def warn_if_costly(dataset: Rows, plan: EpochPlan | None) -> None:
         return
     n_rows, share = len(dataset), len(dataset) / max(1, reader.n_source_rows)
     block_size = None if isinstance(plan.order, Blocks) else plan.order.block_size
-    reading = Reading(in_a_line(dataset), n_rows, reader.first_n_vars, share, plan.window, dataset.cache)
+    n_delivered = plan.order.length(n_rows)
+    reading = Reading(in_a_line(dataset), n_rows, reader.first_n_vars, share, n_delivered, plan.window, dataset.cache)
     warn_of_blocks(source, reading, block_size)
 
 
@@ -70,16 +74,20 @@ def warn_of_blocks(source: FileSource, reading: Reading, block_size: int | None)
     in_blocks = costs.by_order()["block_size='auto'"]
     cost = in_blocks if block_size is None else costs.of_blocks(block_size)
     held = n_rows * headers.held_bytes * min(1.0, reading.n_vars / max(1, source.shape[1]))
-    more = (cost - 1) * n_rows * headers.decoded_bytes
+    more = (cost - 1) * reading.n_delivered * headers.decoded_bytes
     if cost < _LEAST_COST or more < _LEAST_BYTES or held * _LEAST_ROOM <= source.cache_limit:
         return
     remedies = [f"a larger window than {reading.window:,}"]
     if reading.can_choose_blocks and in_blocks < cost / 1.5:
-        remedies.insert(0, f"block_size='auto' ({in_blocks:.2g} instead of {cost:.2g} times)")
+        remedies.insert(0, f"block_size='auto' to the loader ({_times(in_blocks)} instead of {_times(cost)} times)")
     source.told_of_cost = True
     room = f"{math.ceil(held * _ROOM / 2**30)}GiB"
     warn(
-        f"{reading.what}: this order decodes up to {cost:.2g} times what it delivers, as its rows lie scattered in "
+        f"{reading.what}: this order decodes up to {_times(cost)} times what it delivers, as its rows lie scattered in "
         f"compressed chunks and cache={reading.cache!r} does not hold them all. Pass {', or '.join(remedies)}, or, if "
         f"there is the memory, cache={room!r} (decodes each row once)"
     )
+
+
+def _times(cost: float) -> str:
+    return f"{cost:,.0f}" if cost >= 10 else f"{cost:.1f}"

@@ -9,14 +9,15 @@ from annfeed.process.ranks import rank_and_world
 
 
 def in_a_line(dataset: object) -> str:
-    """Return the first line of the ``repr`` of a dataset, which says what it is of.
+    """Return what a dataset is of, in one line.
 
     Examples
     --------
     >>> in_a_line([1, 2])
     '[1, 2]'
     """
-    return repr(dataset).partition("\n")[0]
+    tell = getattr(dataset, "in_a_line", None)  # a dataset of ours need not count what it has read for it
+    return repr(dataset).partition("\n")[0] if tell is None else str(tell())
 
 
 def loader_report(

@@ -225,7 +225,9 @@ class AnnDataLoader(DataLoader[Any]):
         matrix = registered.described_matrix()
         if matrix is not None and isinstance(matrix.source, FileSource):
             share = n_rows / max(1, len(registered))
-            how = Reading(repr(self.dataset), n_rows, matrix.n_vars, share, self.window, registered.cache, False)
+            how = Reading(
+                repr(self.dataset), n_rows, matrix.n_vars, share, n_rows, self.window, registered.cache, False
+            )
             warn_of_blocks(matrix.source, how, 1)
 
     def _n_ahead(self, registered: RegistryDataset) -> int:
