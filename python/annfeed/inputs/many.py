@@ -26,7 +26,8 @@ from annfeed.h5ad.file import opened_once
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.headers import Headers, read_headers
 from annfeed.h5ad.open_files import OpenFiles
-from annfeed.inputs.gene_table import GeneTable, SourceVar
+from annfeed.inputs.gene_symbols import GeneSymbols
+from annfeed.inputs.gene_table import GeneTable
 from annfeed.inputs.genes import Join, join_names, place_columns
 from annfeed.inputs.names import numbered
 from annfeed.inputs.paths import Sources, find_sources
@@ -44,6 +45,7 @@ from annfeed.inputs.single import (
     find_shape,
     subsets_by_key,
 )
+from annfeed.inputs.source_var import SourceVar
 from annfeed.memory.budget import SharedBudget
 from annfeed.obs.table import ObsTable
 from annfeed.sources.columns import ColumnMap
@@ -150,6 +152,7 @@ class _Concatenation:
         obs: list[ObsTable] = []
         names: dict[str, list[pd.Index[Any] | None]] = {key: [] for key in self._elems}
         shapes: dict[str, list[tuple[int, int] | None]] = {key: [] for key in self._elems}
+        genes = {key: self._genes(elem, subsets[key]) for key, elem in self._elems.items()}
         sources = self._sources.sources
         for number, source in enumerate(tracked(sources, "opening", len(sources), "files")):
             with _recognised(source):
@@ -162,6 +165,8 @@ class _Concatenation:
                     named = elem.var is not None
                     found = self._names(number, elem) if named else self._frame_names(source, elem)
                     names[key].append(found)
+                    if found is not None:
+                        self._add_var(genes[key], number, elem, found)
                     if is_file and key not in self._headers:  # files of an atlas are mostly alike
                         place = os.path.abspath(as_path(source))
                         self._headers[key] = place, read_headers(place, elem.path)
@@ -170,7 +175,7 @@ class _Concatenation:
         matrices: dict[str, list[Matrix]] = {}
         joined = {}
         for key, elem in self._elems.items():
-            matrices[key], joined[key] = self._join(elem, names[key], shapes[key], subsets[key])
+            matrices[key], joined[key] = self._join(elem, names[key], shapes[key], subsets[key], genes[key])
             path, headers = self._headers.get(key, (None, None))
             files = (one.source for one in matrices[key] if isinstance(one.source, FileSource))
             described = next((file for file in files if file.path == path), None)
@@ -210,6 +215,7 @@ class _Concatenation:
         found_names: list[pd.Index[Any] | None],
         shapes: list[tuple[int, int] | None],
         var_subset: Any,
+        table: GeneTable | None,
     ) -> tuple[list[Matrix], Matrix]:
         names = [index for index in found_names if index is not None]
         if names and len(names) < len(found_names):
@@ -236,11 +242,8 @@ class _Concatenation:
         wanted = join_names(names, self._joining.join, lambda i: f"{self._sources.place(i)}: '{elem.var or elem.path}'")
         # Where all have the same names, there are none to match, and one may be there twice.
         different = {id(index): index for index in names}
-        table = self._genes(elem)
         var_subset, by = var_subset if isinstance(var_subset, Symbols) else (var_subset, None)
-        columns = column_subset(
-            var_subset, len(wanted), lambda: wanted, f"the genes of {len(names)} sources", table, by
-        )
+        columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the var of {len(names)} sources", table, by)
         if columns is not None:
             wanted = wanted[columns]
         found = {i: place_columns(index, wanted) for i, index in different.items()} if len(different) > 1 else {}
@@ -248,17 +251,26 @@ class _Concatenation:
         matrices = [self._open(i, elem, maps[i], shapes[i]) for i in range(len(names))]
         joined = self._matrix(elem, ConcatSource(matrices, maps, len(wanted)), wanted)
         if table is not None:
-            joined.var = replace(table, columns=columns).frame
+            joined.var = replace(table, columns=columns, symbols=None).frame
         return matrices, joined
 
-    def _genes(self, elem: Elem) -> GeneTable | None:
+    def _genes(self, elem: Elem, subset: Any) -> GeneTable | None:
         if elem.var is None:  # a DataFrame in obsm
             return None
-        parts = [
-            SourceVar(source if isinstance(source, anndata.AnnData) else as_path(source), elem, self._sources.place(i))
-            for i, source in enumerate(self._sources.sources)
-        ]
-        return GeneTable(parts, self._joining.join)
+        by_column = isinstance(subset, Symbols) and subset.are_names
+        return GeneTable([], self._joining.join, symbols=GeneSymbols(subset.column) if by_column else None)
+
+    def _add_var(self, table: GeneTable | None, number: int, elem: Elem, names: pd.Index[Any]) -> None:
+        """Add a source's var; the column that genes are found in is read now, as the file is open."""
+        if table is None:
+            return
+        source = self._sources.sources[number]
+        var = SourceVar(
+            source if isinstance(source, anndata.AnnData) else as_path(source), elem, self._sources.place(number)
+        )
+        table.parts.append(var)
+        if table.symbols is not None:
+            table.symbols.add(names, var.column(table.symbols.column), var.place)
 
     def _open(self, number: int, elem: Elem, chosen: ColumnMap | None, shape: tuple[int, int] | None) -> Matrix:
         source = self._sources.sources[number]

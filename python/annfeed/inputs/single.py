@@ -26,18 +26,19 @@ from annfeed.h5ad.file import missing_filters, open_h5py, raw_place, text_of
 from annfeed.h5ad.headers import read_headers
 from annfeed.h5ad.held_anndata import HeldAnnData, source_of
 from annfeed.h5ad.identity import KnownFile
-from annfeed.inputs.gene_table import GeneTable, SourceVar
+from annfeed.inputs.gene_table import GeneTable
 from annfeed.inputs.held_matrix import HeldFrame, HeldMatrix
 from annfeed.inputs.names import numbered, picked
 from annfeed.inputs.paths import AnnDataOrPath
 from annfeed.inputs.selection import column_subset
+from annfeed.inputs.source_var import SourceVar
 from annfeed.obs.table import ObsTable
 from annfeed.sources.base import RowSource
 from annfeed.sources.columns import ColumnMap
 from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameFileSource, FrameRows, frame_columns
 from annfeed.sources.memory import MemorySource
-from annfeed.user_arrays import near_matches
+from annfeed.user_arrays import near_matches, one_axis
 
 #: HDF5 filters that the core decodes beside those of every HDF5: LZF, Blosc, LZ4, bitshuffle, Zstandard.
 _DECODED = (32000, 32001, 32004, 32008, 32015)
@@ -48,6 +49,11 @@ class Symbols(NamedTuple):
 
     subset: Any
     column: str
+
+    @property
+    def are_names(self) -> bool:
+        """Whether genes are named; positions, masks and slices say themselves which genes they mean."""
+        return not isinstance(self.subset, slice) and one_axis("var_subset", self.subset).dtype.kind in "OU"
 
 
 def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem], var_column: str | None = None) -> dict[str, Any]:
@@ -71,8 +77,8 @@ def subsets_by_key(var_subset: Any, elems: Mapping[str, Elem], var_column: str |
                     f"var_subset has the key {key!r}, elem has not. {near_matches(key, list(elems))}"
                 )
         return {key: var_subset.get(key) for key in elems}
-    if hasattr(var_subset, "send"):
-        var_subset = list(var_subset)  # a generator serves once
+    if hasattr(var_subset, "__next__"):
+        var_subset = list(var_subset)  # an iterator serves once
     over_genes = any(elem.var is not None for elem in elems.values())
     return {key: var_subset if elem.var is not None or not over_genes else None for key, elem in elems.items()}
 
@@ -86,7 +92,8 @@ def _by_column(subsets: dict[str, Any], elems: Mapping[str, Elem], column: Any) 
             f"var_column={column!r} is given without a var_subset of genes, whose names are looked up in that column; "
             "pass both, or neither"
         )
-    return {key: Symbols(subset, column) if key in over_genes else subset for key, subset in subsets.items()}
+    kept = {key: list(subset) if hasattr(subset, "__next__") else subset for key, subset in subsets.items()}
+    return {key: Symbols(subset, column) if key in over_genes else subset for key, subset in kept.items()}
 
 
 def find_matrix(
