@@ -1,6 +1,8 @@
 """`AnnDataset.var`, and genes chosen by a column of it (`var_column`), compared with anndata."""
 
 import pickle
+import weakref
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from tests.support.toys import FORMS, dense, hand_over, write
 
 from annfeed import AnnDataset, StaleDataError, UnknownNameError
+from annfeed.inputs.source_var import SourceVar
 
 IDS = [f"ENSG{i}" for i in range(6)]
 SYMBOLS = ["CD3E", "MS4A1", "TBCE", "TBCE", "NKG7", None]
@@ -200,3 +203,90 @@ def test_var_after_an_edit_is_that_of_the_delivered_genes_or_an_error(several: b
     adata.var = adata.var.iloc[[1, 0, 2]]
     with pytest.raises(StaleDataError):
         _ = dataset.var
+
+
+def test_of_several_the_var_is_what_has_no_such_gene() -> None:
+    for column, words in (
+        (None, "the var of 2 sources has no gene 'CD33'"),
+        ("feature_name", "the var of 2 sources has no 'CD33' in the column"),
+        ("kept", "the var of 2 sources has several genes with one value in the column 'kept'"),
+    ):
+        with pytest.raises((KeyError, ValueError), match=words):
+            AnnDataset([cells(), cells()], var_subset=["True" if column == "kept" else "CD33"], var_column=column)
+
+
+def test_each_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(write(cells(genes), tmp_path / f"{i}.h5ad")) for i, genes in enumerate(([0, 1, 4], [4, 0], [0, 1, 4]))]
+    opened: Counter[str] = Counter()
+
+    class Counted(h5py.File):
+        def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
+            opened[name] += 1
+            super().__init__(name, *args, **kwargs)
+
+    monkeypatch.setattr(h5py, "File", Counted)
+    dataset = AnnDataset(paths, var_subset=["NKG7", "CD3E"], var_column="feature_name", obs_columns=[])
+    assert dataset.var_names.tolist() == ["ENSG4", "ENSG0"]
+    assert opened == dict.fromkeys(paths, 1)
+
+
+def test_what_is_held_of_many_does_not_grow_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [cells([0, 1, 4]) for _ in range(8)]
+    dataset = AnnDataset(parts, obs_columns=[])
+    read: list[weakref.ref[pd.DataFrame]] = []
+    whole, most = SourceVar.frame, []
+
+    def frame(self: SourceVar, *args: Any) -> pd.DataFrame:
+        found = whole(self, *args)
+        read.append(weakref.ref(found))
+        most.append(sum(one() is not None for one in read))
+        return found
+
+    monkeypatch.setattr(SourceVar, "frame", frame)
+    pd.testing.assert_frame_equal(dataset.var, parts[0].var)
+    assert len(read) == len(parts)
+    assert max(most) <= 3  # the one that is kept, the one before, and this one
+
+
+def test_ids_that_are_stored_as_floats(tmp_path: Path) -> None:
+    whole, with_gaps = cells(), cells()
+    whole.var["entrez"] = [916, 931, 6905, 1, 4818, 7157]
+    with_gaps.var["entrez"] = [916.0, np.nan, 6905, 0.5, 4818, 7157]  # as pandas has it where one is missing
+    with_gaps.var["as categories"] = pd.Categorical(with_gaps.var["entrez"])
+    path = write(with_gaps, tmp_path / "a.h5ad")
+    for source in (path, with_gaps):
+        for column in ("entrez", "as categories"):
+            found = AnnDataset(source, var_subset=["7157", "0.5", "916"], var_column=column)
+            assert found.var_names.tolist() == ["ENSG5", "ENSG3", "ENSG0"]
+        with pytest.raises(UnknownNameError, match=r"no gene '7157'\. The column 'entrez' of var has it"):
+            AnnDataset(source, var_subset=["7157"])
+        several = AnnDataset([source, whole], var_subset=["7157", "931"], var_column="entrez", obs_columns=[])
+        assert several.var_names.tolist() == ["ENSG5", "ENSG1"]
+        with pytest.raises(ValueError, match=r"'ENSG3' is '0\.5' .* and '1' in that of"):
+            AnnDataset([source, whole], var_subset=["1"], var_column="entrez", obs_columns=[])
+
+
+def test_sources_differ_only_about_joined_genes() -> None:
+    a, b, c = cells([0, 1, 4]), cells([0, 1, 4]), cells([1, 4])
+    b.var["feature_name"] = ["NKG7", None, "NKG7"]  # ENSG0 is CD3E in the first
+    chosen = AnnDataset([a, b, c], var_subset=["NKG7", "MS4A1"], var_column="feature_name", obs_columns=[])
+    assert chosen.var_names.tolist() == ["ENSG4", "ENSG1"]
+    with pytest.raises(ValueError, match=r"the gene 'ENSG0' is 'CD3E' .*AnnData '0': 'var', and 'NKG7' .*AnnData '1'"):
+        AnnDataset([a, b, c], join="outer", var_subset=["NKG7"], var_column="feature_name", obs_columns=[])
+
+
+def test_names_may_come_from_an_iterator() -> None:
+    elem = {"X": "X", "t": "layers/twice"}
+    for source in (cells(), [cells(), cells()]):
+        for names, column in ((["CD3E", "NKG7"], "feature_name"), (["ENSG0", "ENSG4"], None)):
+            found = AnnDataset(source, elem=elem, var_subset=map(str, names), var_column=column, obs_columns=[])[1]
+            assert found["t"].tolist() == [2 * x for x in found["X"].tolist()] == [14.0, 22.0]
+
+
+def test_what_no_column_can_raise_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def frame(self: SourceVar, *_: Any) -> pd.DataFrame:
+        raise MemoryError
+
+    monkeypatch.setattr(SourceVar, "frame", frame)
+    with pytest.raises(MemoryError):
+        AnnDataset(cells(), var_subset=["CD3E"])

@@ -117,8 +117,9 @@ class Annotated(ThroughFile, Dataset[Item]):
     def var(self) -> pd.DataFrame:
         """The var of the delivered genes, a new DataFrame at each access; its index is `var_names`.
 
-        Files are read at each access, one after the other: of many files keep what it returns. Of several sources it has the columns that all have, and in which they agree. Of several matrices it is that of
-        the first. A matrix that is not over genes (in obsm) has no columns of var.
+        Files are read at each access, one after the other: of many files keep what it returns. Of several sources it
+        has the columns that all have, and in which they agree. Of several matrices it is that of the first. A matrix
+        that is not over genes (in obsm) has no columns of var.
 
         Examples
         --------

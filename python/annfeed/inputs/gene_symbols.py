@@ -157,9 +157,10 @@ def texts_of(values: pd.Series[Any]) -> npt.NDArray[np.object_]:
     (array(['7157', None, '0.5'], dtype=object), array(['TP53', None], dtype=object))
     """
     if isinstance(values.dtype, pd.CategoricalDtype):
-        texts = np.append(texts_of(pd.Series(values.cat.categories)), None)
-        found: npt.NDArray[np.object_] = texts[values.cat.codes.to_numpy()]
-        return found
+        categories = np.full(len(values.cat.categories) + 1, None, object)  # the code of a missing value is -1
+        categories[:-1] = texts_of(pd.Series(values.cat.categories))
+        coded: npt.NDArray[np.object_] = categories[values.cat.codes.to_numpy()]
+        return coded
     there = values.notna().to_numpy(bool)
     texts = np.full(len(values), None, object)
     texts[there] = [value if type(value) is str else _as_text(value) for value in values.to_numpy(object)[there]]
@@ -167,5 +168,6 @@ def texts_of(values: pd.Series[Any]) -> npt.NDArray[np.object_]:
 
 
 def _as_text(value: Any) -> str:
-    is_whole = isinstance(value, float | np.floating) and value.is_integer() and abs(value) < _WHOLE
-    return str(int(value)) if is_whole else str(value)
+    if isinstance(value, float | np.floating) and value.is_integer() and abs(float(value)) < _WHOLE:
+        return str(int(value))
+    return str(value)

@@ -76,7 +76,8 @@ class GeneTable:
         """
         symbols = self.symbols
         if symbols is None or symbols.column != column:
-            symbols, by_names = GeneSymbols(column), {}
+            symbols = GeneSymbols(column)
+            by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
             for part in self.parts:
                 frame = part.frame([column])
                 names = by_names.setdefault(tuple(frame.index), frame.index)
