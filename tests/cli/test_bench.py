@@ -1,6 +1,7 @@
 """What `annfeed bench` prints and draws."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -46,8 +47,9 @@ def test_a_chart_at_the_end_has_the_rates_of_the_table(path: Path, capsys: pytes
 
 
 def test_a_picture(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = shutil.copy(path, tmp_path / "b.h5ad")
     for name in ("out.png", "out.svg"):
-        assert main(["bench", str(path), str(path), *QUICK, "--plot", str(tmp_path / name)]) == 0
+        assert main(["bench", str(path), str(other), *QUICK, "--plot", str(tmp_path / name)]) == 0
     assert "2 files" in capsys.readouterr().out
     pixels = image.imread(tmp_path / "out.png")[..., :3]
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 10
@@ -69,6 +71,25 @@ def test_what_cannot_be_drawn_is_told_before_anything_is_measured(
     told = capsys.readouterr()
     assert told.out == ""
     assert re.search(words, told.err)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (("--io-depth", "abc"), "io_depth is .*'abc'.*or 'auto'"),
+        (("--io-depth", "-1"), "io_depth is -1; expected "),
+        (("--cache", "-4"), "cache is -4; expected a number of bytes from 0 on"),
+        (("--cache", "much"), "cache is 'much'; expected bytes, a text like '4GiB', or 'auto'"),
+        (("--batch-size", "0"), "batch_size is 0; expected "),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_printed(
+    option: tuple[str, str], words: str, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(path), *QUICK, *option]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert re.search(f"^annfeed: {words}", told.err)
 
 
 def test_matplotlib_is_optional(

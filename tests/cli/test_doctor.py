@@ -1,5 +1,6 @@
 """What `annfeed doctor` tells, and what it keeps to itself."""
 
+import errno
 import json
 import os
 import platform
@@ -17,12 +18,14 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from tests.support.cgroups import write_groups
 
 import annfeed
 from annfeed.cli import main
 from annfeed.cli.storage import file_system, storage_of
+from annfeed.inspection import inspect_file
 from annfeed.process.cgroups import cgroup_cpus
 
 
@@ -153,4 +156,45 @@ def test_reads_that_are_waited_for_are_timed(path: Path, monkeypatch: pytest.Mon
         return read(file, memory, offset, flags)
 
     monkeypatch.setattr(os, "preadv", not_at_hand)
-    assert "; 0 of 24 pieces in the page cache; others 7 ms a read (slow)" in str(storage_of(str(path))["storage"])
+    assert "; 0 of 24 pieces in the page cache; 24 reads took 7 ms each (slow)" in str(storage_of(str(path))["storage"])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "seconds", "told"),
+    [
+        ("refused", 7e-3, "; 24 reads took 7 ms each (slow)"),
+        ("refused", 5e-4, "; 24 reads took 0.5 ms each (from memory or a local disk)"),
+        (["cold"] * 24, 5e-4, "; 0 of 24 pieces in the page cache; 24 reads took 0.5 ms each (a local disk)"),
+        (["cold", *["cached"] * 23], 7e-3, "; 23 of 24 pieces in the page cache; 1 read took 7 ms (too few to judge)"),
+        (["cached"] * 24, 7e-3, "; 24 of 24 pieces in the page cache"),
+    ],
+)
+def test_storage_is_judged_by_reads_of_it(
+    kinds: str | list[str], seconds: float, told: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, asked = iter(range(10**6)), iter(kinds)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock) * seconds)
+    monkeypatch.setattr(os, "RWF_NOWAIT", 8, raising=False)
+
+    def answer(_file: int, memory: Any, _offset: int, flags: int = 0) -> int:
+        if flags and kinds == "refused":
+            raise OSError(errno.EOPNOTSUPP, "not supported")
+        if flags and next(asked) == "cold":
+            raise BlockingIOError
+        return len(memory[0])
+
+    monkeypatch.setattr(os, "preadv", answer)
+    storage = str(storage_of(str(path))["storage"])
+    assert storage.partition(f" on {file_system(str(path))}")[2] == told
+
+
+def test_by_columns_it_tells_what_the_first_read_takes(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    anndata.AnnData(sp.eye(30, 5, format="csc", dtype=np.float32)).write_h5ad(tmp_path / "columns.h5ad")
+    found = told(capsys, tmp_path / "columns.h5ad")["file"]
+    needed = inspect_file(tmp_path / "columns.h5ad").conversion_bytes
+    assert found["first read"] == f"takes {needed:,} bytes of cache to turn columns into rows"
+    assert "exact random" not in found
+    by_rows = told(capsys, path)["file"]
+    assert "first read" not in by_rows and "decoded for each delivered" in by_rows["exact random"]

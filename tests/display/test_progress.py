@@ -85,7 +85,7 @@ def writing_obs(path: Path) -> None:
 
 
 def measuring(path: Path) -> None:
-    assert main(["bench", str(path), "--seconds", "0.01"]) == 0
+    assert main(["bench", str(path), "--seconds", "60"]) == 0  # to the end of the epoch
 
 
 #: What may take long, what its bar says, and the total of it; None where it is not known.
@@ -108,17 +108,16 @@ class Bar:
     made: list["Bar"]
 
     def __init__(self, _items: None, what: str, total: int | None, **options: Any) -> None:
-        self.what, self.total, self.options, self.done = what, total, options, 0
+        self.what, self.total, self.options, self.done = what, total, options, options["initial"]
         Bar.made.append(self)
 
     def update(self, n: int) -> None:
         self.done += n
 
-    def __enter__(self) -> "Bar":
-        return self
+    count = update
 
-    def __exit__(self, *_: object) -> None:
-        pass
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.mark.parametrize(("work", "what", "total"), LONG)
@@ -132,12 +131,17 @@ def test_what_takes_long_has_a_bar(
     at_terminal(monkeypatch)
     Bar.made = []
     monkeypatch.setattr(progress, "_bar_class", lambda: Bar)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    if work is converting:  # which tells now and then, and too little here for that
+        monkeypatch.setattr(
+            progress, "_LateBar", lambda what, total, _unit: Bar(None, f"annfeed: {what}", total, initial=0)
+        )
     work(path)
     (bar,) = [bar for bar in Bar.made if bar.what == what]
-    assert bar.total == total
-    assert bar.options["delay"] == 2 and bar.options["leave"] is False
-    if total is not None and work is not converting:  # which tells now and then
-        assert bar.done == total
+    assert bar.total == total and bar.closed
+    if work is not converting:
+        assert bar.options["leave"] is False
+        assert total is None or bar.done == total
     Bar.made = []
     monkeypatch.setenv("ANNFEED_PROGRESS", "0")
     for file in path.parent.glob("b.h5ad"):
@@ -146,8 +150,62 @@ def test_what_takes_long_has_a_bar(
     assert not Bar.made
 
 
+@pytest.mark.parametrize("work", [opening, converting, reading_text, rewriting])
+def test_no_bar_is_made_of_what_takes_no_time(
+    work: Callable[[Path], None], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_terminal(monkeypatch)
+    Bar.made = []
+    monkeypatch.setattr(progress, "_bar_class", lambda: Bar)
+    work(path)
+    assert Bar.made == []  # tqdm's would start a thread, and make a widget in a notebook
+
+
+def test_a_late_bar_begins_with_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, now = at_terminal(monkeypatch), 100.0
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
+    with progress_bar("counting", 10, "sheep") as count:
+        for done, shown in ((3, ""), (4, "7/10")):
+            count(done)
+            assert shown in terminal.getvalue() and bool(shown) is bool(terminal.getvalue())
+            now += 2.0
+        count(3)
+
+
+class OnlyWrites:
+    """What some programs put in the place of stderr."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [OnlyWrites(), None, closed()])
+def test_a_stderr_that_is_no_file_is_no_terminal(stream: object, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert not are_shown()
+    opening(path)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setenv("ANNFEED_PROGRESS", "1")
+    opening(path)
+
+
+def test_a_stdout_that_is_no_file_is_no_terminal(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", OnlyWrites())
+    assert main(["inspect", str(path)]) == 0
+
+
 def test_what_a_conversion_tells_is_added_up(monkeypatch: pytest.MonkeyPatch) -> None:
     at_terminal(monkeypatch)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
     Bar.made = []
     monkeypatch.setattr(progress, "_bar_class", lambda: Bar)
     tell: Any = SimpleNamespace(unconverted=250, convert=lambda threads, cancel, told: [told(n) for n in (0, 90, 200)])
@@ -210,8 +268,10 @@ def test_of_several_ranks_and_workers_the_first_shows(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_in_a_notebook_there_are_bars_though_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = type("ZMQInteractiveShell", (), {})()
+@pytest.mark.parametrize("name", ["ZMQInteractiveShell", "Shell"])  # Shell: Colab's
+def test_in_a_notebook_there_are_bars_though_stderr_is_no_terminal(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = type("ZMQInteractiveShell", (), {})
+    shell = type(name, (kernels,), {})()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert are_shown()
@@ -235,7 +295,7 @@ def test_errors_pass_and_the_bar_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = at_terminal(monkeypatch)
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     items = tracked("abc", "reading", 3, "letters")
-    next(items)
+    next(items), next(items)
     with pytest.raises(KeyError):
         items.throw(KeyError)
     assert terminal.getvalue().endswith("\r")

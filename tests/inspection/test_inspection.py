@@ -281,8 +281,9 @@ def test_the_command_takes_files_patterns_and_folders(folder: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("argument", "told"),
     [
-        ("nothing*.h5ad", "no file matches the pattern: 'nothing*.h5ad'"),
-        ("FOLDER", "there are no .h5ad files in the folder: 'FOLDER'"),
+        ("nothing*.h5ad", "annfeed: no file matches the pattern 'nothing*.h5ad'"),
+        ("FOLDER", "annfeed: there are no .h5ad files in the folder 'FOLDER'"),
+        ("FOLDER", "expected at least one. Pass files or a pattern: 'FOLDER/**/*.h5ad'"),
         ("s3://bucket/a.h5ad", "s3://bucket/a.h5ad is a remote address (s3://); expected an .h5ad file. Download"),
         ("s3://bucket/*.h5ad", "s3://bucket/*.h5ad is a remote address (s3://); expected an .h5ad file. Download"),
     ],

@@ -77,6 +77,21 @@ def test_the_cache_that_is_advised_is_for_all_files(files: list[tuple[str, str]]
     assert "cache='9GiB'" in type(inspect_files(files))(tuple(large)).advice[0]
 
 
+@pytest.mark.parametrize("form", ["csr", "csc", "dense"])
+def test_nothing_is_advised_for_a_file_without_values(form: str, files: list[tuple[str, str]], tmp_path: Path) -> None:
+    x = np.zeros((0, 5), np.float32)
+    empty = (str(tmp_path / "empty.h5ad"), "X")
+    adata = anndata.AnnData(x if form == "dense" else sp.csr_matrix(x).asformat(form))
+    adata.write_h5ad(empty[0], compression="gzip")
+    found = inspect_file(*empty)
+    assert found.advice == () and "advice" not in str(found)
+    assert inspect_files([empty] * 2).advice == ()
+    assert inspect_files([files[0], empty]).advice[0] == inspect_file(*files[0]).advice[0].replace(
+        "the file", "each file"
+    )
+    assert inspect_files([files[3], empty]).advice[0].startswith("d.h5ad: stored by columns")
+
+
 def test_windows_of_many_files_are_shared_by_their_rows(files: list[tuple[str, str]]) -> None:
     found = inspect_files(files[:2], window=100)
     assert [file.window for file in found.files] == [50, 50]
@@ -98,7 +113,7 @@ def test_json_of_one_file(files: list[tuple[str, str]], capsys: pytest.CaptureFi
 def test_json_of_many_files(files: list[tuple[str, str]]) -> None:
     many = inspect_files(files)
     found = json.loads(json.dumps(many.as_dict()))
-    assert set(found) == {"n_rows", "cost", "advice", "files"}
+    assert set(found) == {"n_rows", "cost", "advice", "files", "unreadable"}
     assert [set(file) for file in found["files"]] == [KEYS] * 4
     assert (found["n_rows"], found["cost"]) == (1600, many.cost)
 

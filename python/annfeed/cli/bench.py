@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from annfeed.cli.plot import check_plot, plot_rates
 from annfeed.cli.show import show
@@ -16,6 +16,7 @@ from annfeed.display.progress import progress_bar
 from annfeed.display.report import Bar, Bars, Report
 from annfeed.inputs.patterns import files_of
 from annfeed.loading.loader import WindowLoader
+from annfeed.process.threads import reads_in_flight
 
 #: The orders that are measured, and the keywords of a loader for each.
 ORDERS: dict[str, dict[str, Any]] = {
@@ -53,10 +54,12 @@ def bench(options: argparse.Namespace) -> None:
     files = files_of(options.files)
     if options.plot is not None:
         check_plot(options.plot)  # before the minute that it takes
-    cache: str | int = int(options.cache) if options.cache.isdigit() else options.cache
-    depth: int | Literal["auto"] = "auto" if options.io_depth == "auto" else int(options.io_depth)
-    print(f"{'order':<20}{'cells/s':>12}{'first batch':>14}{'decoded GB':>12}{'waited':>10}{'cells':>10}")
-    measured = []
+    cache, depth = _number_or_word(options.cache), _number_or_word(options.io_depth)
+    try:
+        reads_in_flight(depth)
+    except TypeError as error:  # a word
+        raise ValueError(str(error)) from None
+    measured: list[Measured] = []
     for name, order in ORDERS.items():
         if options.cold:
             for file in files:
@@ -75,6 +78,8 @@ def bench(options: argparse.Namespace) -> None:
             if source is not None:
                 source.told_of_cost = True  # which is what is measured here
             loader = dataset.get_optimized_dataloader(options.batch_size, seed=0, **order)
+            if not measured:  # once all options are checked
+                print(f"{'order':<20}{'cells/s':>12}{'first batch':>14}{'decoded GB':>12}{'waited':>10}{'cells':>10}")
             measured.append(_run(name, dataset, loader, options.seconds))
         print(measured[-1].line(), flush=True)
     where = f"window {options.window:,}, batch {options.batch_size}, {options.output}, cache {options.cache}"
@@ -108,6 +113,13 @@ def drop_pages(path: str) -> None:
         os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(file)
+
+
+def _number_or_word(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _run(order: str, dataset: AnnDataset, loader: WindowLoader, seconds: float) -> Measured:

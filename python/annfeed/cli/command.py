@@ -7,18 +7,21 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
+from typing import Any
 
 from annfeed._core import __version__
 from annfeed.cli.show import show
 from annfeed.display.text import printable
-from annfeed.inputs.patterns import files_of
+from annfeed.errors import AnnfeedWarning
+from annfeed.inputs.patterns import files_of, is_one_file
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, or 1 after printing an error to stderr.
+    """Run the command; return 0, or 1 after printing an error to stderr, or where a file of several cannot be read.
 
     Examples
     --------
@@ -28,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         try:
             options = argument_parser().parse_args(arguments)
-            options.run(options)
+            with _warnings_told():
+                return int(options.run(options) or 0)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
@@ -37,10 +41,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (OSError, ValueError, KeyError, MemoryError) as error:
-        lines = f"annfeed: {error}".split("\n")
-        print("\n".join(map(printable, lines)), file=sys.stderr)  # it may quote names of a hostile file
+        _tell(error)
         return 1
-    return 0
+
+
+@contextlib.contextmanager
+def _warnings_told() -> Iterator[None]:
+    """Print this package's warnings as its errors, each once: there is no line of a user that they could point at."""
+    with warnings.catch_warnings():
+        usual, told = warnings.showwarning, set[str]()
+
+        def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, AnnfeedWarning):
+                usual(message, category, *place, **more)
+            elif str(message) not in told:
+                told.add(str(message))
+                _tell(message)
+
+        warnings.showwarning = show_warning
+        yield
+
+
+def _tell(message: object) -> None:
+    lines = f"annfeed: {message}".split("\n")
+    print("\n".join(map(printable, lines)), file=sys.stderr)  # it may quote names of a hostile file
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -94,14 +118,16 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _inspect(options: argparse.Namespace) -> None:
+def _inspect(options: argparse.Namespace) -> int:
     files = files_of(options.files)
     found: Inspection | ManyInspections
-    if len(files) == 1:
+    # The form of the JSON is that of the arguments, however many files there are.
+    if is_one_file(options.files) or (len(files) == 1 and not options.json):
         found = inspect_file(files[0], options.elem, options.window)
     else:
-        found = inspect_files([(file, options.elem) for file in files], options.window)
+        found = inspect_files([(file, options.elem) for file in files], options.window, strict=False)
     show(found.report(), found.as_dict() if options.json else None)
+    return 1 if isinstance(found, ManyInspections) and found.unreadable else 0
 
 
 def _doctor(options: argparse.Namespace) -> None:

@@ -147,8 +147,10 @@ def _file(path: str, elem: str) -> Found:
     for part in inspected.report().parts[:1]:
         assert isinstance(part, Facts)
         found |= part.facts
-    cost = inspected.cost.get("exact random", 1.0)
-    found["exact random"] = f"{cost:.1f} bytes decoded for each delivered, without a cache"
+    if (cost := inspected.cost.get("exact random")) is not None:
+        found["exact random"] = f"{cost:.1f} bytes decoded for each delivered, without a cache"
+    if inspected.conversion_bytes:
+        found["first read"] = f"takes {inspected.conversion_bytes:,} bytes of cache to turn columns into rows"
     found["obs"] = f"{len(inspected.obs_columns)} columns"
     return {"matrix": inspected.elem, **found}
 

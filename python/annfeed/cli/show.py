@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from annfeed.display.report import Report
-from annfeed.display.text import as_text, in_colour, print_text
+from annfeed.display.text import as_text, in_colour, is_terminal, print_text
 
 
 def show(report: Report, as_json: dict[str, Any] | None = None) -> None:
@@ -16,5 +16,5 @@ def show(report: Report, as_json: dict[str, Any] | None = None) -> None:
     if as_json is not None:
         print(json.dumps(as_json, indent=2))
     else:
-        most = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        most = shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
         print_text(as_text(report, in_colour(sys.stdout), most), sys.stdout)

@@ -11,6 +11,8 @@ from pathlib import Path
 #: Pieces that are read, all over the file.
 _PIECES = 24
 _PIECE = 64 << 10
+#: Reads from which the storage is judged: one may have been slow by chance.
+_ENOUGH = 3
 
 
 def storage_of(path: str) -> dict[str, str | list[str]]:
@@ -24,9 +26,20 @@ def storage_of(path: str) -> dict[str, str | list[str]]:
     if in_cache is not None:
         told += f"; {in_cache} of {_PIECES} pieces in the page cache"
     if waited:
-        median = statistics.median(waited) * 1e3
-        told += f"; others {median:.2g} ms a read ({'slow' if median > 1 else 'a local disk'})"
+        told += f"; {_judged(waited, in_cache is not None)}"
     return {"storage": told}
+
+
+def _judged(seconds: list[float], from_storage: bool) -> str:
+    """Return what reads took, and what that says of the storage, from which all of them came if ``from_storage``."""
+    median = statistics.median(seconds) * 1e3
+    if len(seconds) < _ENOUGH:
+        kind = "too few to judge"
+    elif median > 1:
+        kind = "slow"
+    else:
+        kind = "a local disk" if from_storage else "from memory or a local disk"
+    return f"{len(seconds)} read{'s' * (len(seconds) > 1)} took {median:.2g} ms{' each' * (len(seconds) > 1)} ({kind})"
 
 
 def file_system(path: str, mounts: Path = Path("/proc/self/mountinfo")) -> str:
@@ -53,7 +66,10 @@ def file_system(path: str, mounts: Path = Path("/proc/self/mountinfo")) -> str:
 
 
 def _timed(path: str, size: int) -> tuple[int | None, list[float]]:
-    """Read some pieces; return how many were in the page cache (None: unknown), and the seconds of the others."""
+    """Read some pieces; return how many were in the page cache, and the seconds of the others.
+
+    Where the file system does not tell what is in the page cache, return None and the seconds of all.
+    """
     nowait = getattr(os, "RWF_NOWAIT", None)
     in_cache, waited = 0, []
     file = os.open(path, os.O_RDONLY)

@@ -41,8 +41,7 @@ def _lines(part: Facts | Table | Bars) -> Iterator[str]:
     elif isinstance(part, Table):
         styles = [f"{_NUMBER if name in part.numbers else _CELL};{_LINE}" for name in part.header]
         header = [_cell(name, f"{style};{_DIM}") for name, style in zip(part.header, styles, strict=True)]
-        cells = [[_cell(cell, style) for cell, style in zip(row, styles, strict=True)] for row in part.rows]
-        yield _table([header, *cells])
+        yield _table([header, *(_row(row, styles) for row in part.rows)])
         if part.note:
             yield f'<div style="{_DIM}">{_text(part.note)}</div>'
     else:
@@ -66,6 +65,13 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     return (
         f'<table style="border:0;border-collapse:collapse;margin:2px 0;color:inherit;font-size:inherit">{body}</table>'
     )
+
+
+def _row(row: Sequence[str], styles: Sequence[str]) -> list[str]:
+    cells = [_cell(cell, style) for cell, style in zip(row, styles, strict=False)]
+    if left := len(styles) - len(row):
+        cells[-1] = f'<td colspan="{left + 1}" style="{_CELL}">{_text(row[-1])}</td>'
+    return cells
 
 
 def _cell(text: str, style: str) -> str:

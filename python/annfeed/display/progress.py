@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
-from annfeed.display.text import printable
+from annfeed.display.text import is_terminal, printable
 
 #: Seconds after which a bar appears.
 PATIENCE = 2.0
@@ -33,10 +34,10 @@ def are_shown() -> bool:
     """
     said = os.environ.get(_SWITCH, "").strip().lower()
     if said:
-        return said not in _OFF
+        return said not in _OFF and sys.stderr is not None and not getattr(sys.stderr, "closed", False)
     if os.environ.get("LOCAL_RANK", "0") != "0" or _is_further_worker():
         return False
-    return _is_notebook() or bool(sys.stderr is not None and sys.stderr.isatty())
+    return _is_notebook() or is_terminal(sys.stderr)
 
 
 @contextlib.contextmanager
@@ -62,17 +63,11 @@ def progress_bar(what: str, total: int | None, unit: str, *, shown: bool = True)
     if not shown or not are_shown():
         yield _nothing
         return
-    with _bar_class()(
-        None,
-        printable(f"annfeed: {what}"),
-        total,
-        unit=unit if unit == "B" else f" {unit}",
-        unit_scale=total is None or total >= 100_000,
-        delay=PATIENCE,
-        leave=False,
-        disable=False,
-    ) as bar:
-        yield bar.update
+    bar = _LateBar(what, total, unit)
+    try:
+        yield bar.count
+    finally:
+        bar.close()
 
 
 def tracked(items: Iterable[T], what: str, total: int, unit: str) -> Generator[T]:
@@ -93,6 +88,45 @@ def _nothing(_done: int) -> None:
     pass
 
 
+class _LateBar:
+    """Counts, and makes tqdm's bar once `PATIENCE` seconds have passed.
+
+    tqdm's own ``delay`` would not do: its first bar starts a thread in the user's process, and in a notebook each
+    makes a widget, also for what takes no time.
+    """
+
+    def __init__(self, what: str, total: int | None, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._done, self._bar = 0, None
+        self._due = time.monotonic() + PATIENCE
+
+    def count(self, n: int) -> None:
+        """Add ``n`` to what is done."""
+        if self._bar is not None:
+            self._bar.update(n)
+            return
+        self._done += n
+        if time.monotonic() >= self._due:
+            self._bar = self._made()
+
+    def close(self) -> None:
+        """Take the bar away, if there is one."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _made(self) -> Any:
+        return _bar_class()(
+            None,
+            printable(f"annfeed: {self._what}"),
+            self._total,
+            initial=self._done,
+            unit=self._unit if self._unit == "B" else f" {self._unit}",
+            unit_scale=self._total is None or self._total >= 100_000,
+            leave=False,
+            disable=False,
+        )
+
+
 def _bar_class() -> Any:
     if _is_notebook():
         from tqdm import notebook
@@ -107,7 +141,7 @@ def _bar_class() -> Any:
 def _is_notebook() -> bool:
     """Whether output goes to a notebook, whose stderr is no terminal."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return any(base.__name__ == "ZMQInteractiveShell" for base in type(shell).__mro__)  # Colab's is a subclass
 
 
 def _is_further_worker() -> bool:

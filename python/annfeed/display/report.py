@@ -20,7 +20,10 @@ class Facts:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below a header; columns in ``numbers`` are aligned at the right."""
+    """Rows of cells below a header; columns in ``numbers`` are aligned at the right.
+
+    The last cell of a row that is shorter than the header runs over the columns that are left.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]

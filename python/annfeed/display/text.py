@@ -28,7 +28,21 @@ def in_colour(stream: TextIO) -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    return is_terminal(stream) and os.environ.get("TERM") != "dumb"
+
+
+def is_terminal(stream: object) -> bool:
+    """Return whether a stream is a terminal: not if it is None, closed, or some object that others put in its place.
+
+    Examples
+    --------
+    >>> is_terminal(None), is_terminal(object())
+    (False, False)
+    """
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError, OSError):
+        return False
 
 
 def as_text(report: Report, colour: bool = False, most: int | None = None) -> str:
@@ -112,11 +126,13 @@ def _of_facts(part: Facts, width: int, most: int | None, paint: Any) -> Iterator
 
 def _of_table(part: Table, paint: Any) -> Iterator[str]:
     cells = [[printable(cell) for cell in row] for row in (part.header, *part.rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    n = len(part.header)
+    fitting = [row if len(row) == n else row[:-1] for row in cells]
+    widths = [max(len(row[i]) for row in fitting if i < len(row)) for i in range(n)]
     for i, row in enumerate(cells):
         padded = [
             cell.rjust(width) if name in part.numbers else cell.ljust(width)
-            for cell, width, name in zip(row, widths, part.header, strict=True)
+            for cell, width, name in zip(row, widths, part.header, strict=False)
         ]
         line = "  ".join(padded).rstrip()
         yield f"  {paint(line, 'name') if i == 0 else line}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from annfeed.h5ad.foreign import recognised
 
@@ -22,18 +22,22 @@ def matching(path: str) -> list[str]:
     >>> matching("atlas.h5ad")
     ['atlas.h5ad']
     """
-    # A file whose name has brackets is meant as it is.
-    if not glob.has_magic(path) or os.path.lexists(path):
+    if not _is_pattern(path):
         return [path]
     found = sorted(glob.glob(path, recursive=True))
     if not found:
         with recognised(path):
-            raise FileNotFoundError(2, "no file matches the pattern", path)
+            raise FileNotFoundError(
+                f"no file matches the pattern {path!r}; expected at least one. Check folders and names "
+                "(** stands for any number of folders)"
+            )
     return found
 
 
 def files_of(arguments: Iterable[str]) -> list[str]:
     """Return the files that arguments of a command mean: paths, patterns, and folders for the .h5ad files in them.
+
+    A file that is meant twice, by whatever names, is there once.
 
     Raises
     ------
@@ -45,7 +49,28 @@ def files_of(arguments: Iterable[str]) -> list[str]:
     >>> files_of(["a.h5ad", "b.h5ad"])
     ['a.h5ad', 'b.h5ad']
     """
-    return [file for argument in arguments for path in matching(os.path.expanduser(argument)) for file in _in(path)]
+    found: dict[str, str] = {}
+    for argument in arguments:
+        for path in matching(os.path.expanduser(argument)):
+            for file in _in(path):
+                found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
+
+
+def is_one_file(arguments: Sequence[str]) -> bool:
+    """Return whether arguments of a command mean one file by its path, whatever files there are.
+
+    Examples
+    --------
+    >>> is_one_file(["a.h5ad"]), is_one_file(["*.h5ad"]), is_one_file(["a.h5ad", "a.h5ad"])
+    (True, False, False)
+    """
+    path = os.path.expanduser(arguments[0])
+    return len(arguments) == 1 and not _is_pattern(path) and not os.path.isdir(path)
+
+
+def _is_pattern(path: str) -> bool:
+    return glob.has_magic(path) and not os.path.lexists(path)  # a file whose name has brackets is meant as it is
 
 
 def _in(path: str) -> list[str]:
@@ -54,5 +79,8 @@ def _in(path: str) -> list[str]:
     found = sorted(glob.glob(os.path.join(glob.escape(path), "*.h5ad")))
     if not found:
         with recognised(path):
-            raise FileNotFoundError(2, "there are no .h5ad files in the folder", path)
+            raise FileNotFoundError(
+                f"there are no .h5ad files in the folder {path!r}; expected at least one. Pass files or a pattern: "
+                f"{os.path.join(glob.escape(path), '**', '*.h5ad')!r} for those in folders within it, say"
+            )
     return found

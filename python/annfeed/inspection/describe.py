@@ -85,7 +85,7 @@ def _refuse_frame(path: str, elem: str) -> None:
         )
 
 
-def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyInspections:
+def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000, *, strict: bool = True) -> ManyInspections:
     """Describe the matrices of several files that are read as one.
 
     Parameters
@@ -94,6 +94,8 @@ def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyI
         Path and element of each.
     window
         Rows read together, from each file in proportion to its rows.
+    strict
+        False to tell what is wrong with a file in ``unreadable``, instead of raising.
 
     Examples
     --------
@@ -104,9 +106,18 @@ def inspect_files(files: Sequence[tuple[str, str]], window: int = 6000) -> ManyI
     2
     """
     shown = tracked(files, "inspecting", len(files), "files")
-    found = [inspect_file(path, elem, window) for path, elem in shown]
+    integer("window", window)
+    found, unreadable = [], dict[str, str]()
+    for path, elem in shown:
+        try:
+            found.append(inspect_file(path, elem, window))
+        except (OSError, ValueError, KeyError) as error:
+            if strict:
+                raise
+            unreadable[path] = str(error).removeprefix(f"{path}: ")
     n_rows = max(1, sum(one.shape[0] for one in found))
-    return ManyInspections(tuple(_in_windows_of(one, max(1, round(window * one.shape[0] / n_rows))) for one in found))
+    described = tuple(_in_windows_of(one, max(1, round(window * one.shape[0] / n_rows))) for one in found)
+    return ManyInspections(described, unreadable)
 
 
 def _in_windows_of(found: Inspection, window: int) -> Inspection:

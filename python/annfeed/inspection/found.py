@@ -140,7 +140,7 @@ class Inspection:
         listed = [f"{name}: {kind}" for name, kind in list(self.obs_columns.items())[:_MOST_COLUMNS]]
         if len(self.obs_columns) > _MOST_COLUMNS:
             listed.append(f"and {len(self.obs_columns) - _MOST_COLUMNS} more (all with --json)")
-        told: dict[str, str | list[str]] = {"advice": list(self.advice)}
+        told: dict[str, str | list[str]] = {"advice": list(self.advice)} if self.advice else {}
         if listed:
             told["obs"] = listed
         heading = f"decoded for each byte delivered, windows of {self.window:,} rows, no cache:"
@@ -161,6 +161,8 @@ class ManyInspections:
     ----------
     files
         One `Inspection` for each file, in the order of the rows; AnnData objects in memory are left out.
+    unreadable
+        For each file that ``annfeed inspect`` could not read what is wrong with it; they are not among ``files``.
 
     Examples
     --------
@@ -170,6 +172,7 @@ class ManyInspections:
     """
 
     files: tuple[Inspection, ...]
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
@@ -195,25 +198,27 @@ class ManyInspections:
         return _advice(self.files)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it in types that JSON has: "n_rows", "cost", "advice", and a dict for each of "files".
+        """Return all of it in types that JSON has.
+
+        The keys are "n_rows", "cost", "advice", "files" with a dict for each, and "unreadable".
 
         Examples
         --------
         >>> from annfeed.inspection import ManyInspections
         >>> ManyInspections(()).as_dict()
-        {'n_rows': 0, 'cost': {}, 'advice': [], 'files': []}
+        {'n_rows': 0, 'cost': {}, 'advice': [], 'files': [], 'unreadable': {}}
         """
         found = {"n_rows": self.n_rows, "cost": self.cost, "advice": list(self.advice)}
-        return {**found, "files": [file.as_dict() for file in self.files]}
+        return {**found, "files": [file.as_dict() for file in self.files], "unreadable": dict(self.unreadable)}
 
     def report(self) -> Report:
         """Return what people are shown."""
-        folder = _common_folder([file.file for file in self.files])
+        folder = _common_folder([*(file.file for file in self.files), *self.unreadable])
         elems = list(dict.fromkeys(file.elem for file in self.files))
         header = ["file", "encoding", "dtype", "rows", "columns", "filters", "rows a chunk", "read by"]
         rows = [
             [
-                os.path.relpath(file.file, folder) if folder else file.file,
+                _within(folder, file.file),
                 file.encoding,
                 file.dtype.partition(" (")[0],  # of the values
                 f"{file.shape[0]:,}",
@@ -227,17 +232,20 @@ class ManyInspections:
         more = len(self.files) - len(rows)
         note = f"and {more} more (all with --json)" if more else ""
         of = f" of '{elems[0]}'" if len(elems) == 1 else ""
-        title = f"{len(self.files)} files, {self.n_rows:,} rows{of}" + (f", in {folder}" if folder else "")
+        title = f"{len(self.files)} file{'s' * (len(self.files) != 1)}, {self.n_rows:,} rows{of}" + (
+            f", in {folder}" if folder else ""
+        )
         if len(elems) > 1:  # of a collection without a common place
             header.append("matrix")
             rows = [[*row, file.elem] for row, file in zip(rows, self.files, strict=False)]
         heading = "decoded for each byte delivered, windows of all files together, no cache:"
+        wrong = [[_within(folder, file), f"cannot be read: {error}"] for file, error in self.unreadable.items()]
         return Report(
             title,
             [
-                Table(header, rows, frozenset({"rows", "columns", "rows a chunk"}), note),
+                Table(header, [*rows, *wrong], frozenset({"rows", "columns", "rows a chunk"}), note),
                 *_bars(heading, self.cost),
-                *([Facts({"advice": list(self.advice)})] if self.files else []),
+                *([Facts({"advice": list(self.advice)})] if self.advice else []),
             ],
         )
 
@@ -266,10 +274,15 @@ def _common_folder(paths: Sequence[str]) -> str:
         return ""
 
 
+def _within(folder: str, path: str) -> str:
+    return os.path.relpath(path, folder) if folder else path
+
+
 def _advice(files: Sequence[Inspection]) -> tuple[str, ...]:
     """Return recommended settings for files that are read as one, and warnings."""
     advice = []
-    by_rows = [file for file in files if file.encoding != "csc"]
+    stored = [file for file in files if file.nnz]  # without values there is nothing to save
+    by_rows = [file for file in stored if file.encoding != "csc"]
     compressed = [file for file in by_rows if file.rows_per_chunk > 0]
     if compressed:
         gib = sum(file.held_bytes for file in compressed) / 2**30
@@ -279,7 +292,7 @@ def _advice(files: Sequence[Inspection]) -> tuple[str, ...]:
     elif by_rows:
         advice.append("no filters: any order costs the same; block_size=16 saves calls on slow disks")
     for chosen, told in (
-        ([file for file in files if file.encoding == "csc"], _of_csc),
+        ([file for file in stored if file.encoding == "csc"], _of_csc),
         ([file for file in compressed if file.chunk_bytes > _GIANT_CHUNK], _of_giant_chunks),
     ):
         if chosen:
