@@ -21,6 +21,7 @@ from tests.support import h5ad_files as h5ad
 import annfeed
 from annfeed import AnnDataset, AnnfeedWarning, StaleFileError, UnknownNameError, UnsupportedError
 from annfeed.cli import main
+from annfeed.h5ad.headers import read_headers
 from annfeed.inspection import inspect_file
 
 
@@ -195,6 +196,49 @@ def test_the_text_for_people(path: Path) -> None:
     text = str(inspect_file(path))
     for word in ("csr", "gzip", "rows a chunk", "exact random", "block_size='auto'", "cache="):
         assert word in text
+
+
+GZIP = {"compression": "gzip"}
+
+
+@pytest.mark.parametrize(
+    ("data", "indices", "decoded_whole"),
+    [
+        ({"chunks": (200,), **GZIP}, {"chunks": (500,), **GZIP}, 500),
+        ({"chunks": (200,), **GZIP}, {}, 200),
+        ({"chunks": (200,), **GZIP}, {"chunks": (500,)}, 200),
+        ({}, {"chunks": (500,), **GZIP}, 500),
+        ({"chunks": (200,)}, {"chunks": (500,)}, 0),
+        ({}, {}, 0),
+    ],
+)
+def test_loaders_and_inspections_tell_the_same_of_a_file(
+    data: dict[str, Any], indices: dict[str, Any], decoded_whole: int, tmp_path: Path
+) -> None:
+    m = sp.random(100, 80, 0.25, format="csr", dtype=np.float32, random_state=np.random.default_rng(0))
+    anndata.AnnData(m, layers={"dense": m.toarray()}).write_h5ad(tmp_path / "a.h5ad", **GZIP)
+    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+        for name, how in (("data", data), ("indices", indices)):
+            values = file["X"][name][:]
+            del file["X"][name]
+            file["X"].create_dataset(name, data=values, **how)
+        rows_of_dense = file["layers/dense"].chunks[0]
+    for elem, rows_per_chunk in (("X", decoded_whole / 20), ("layers/dense", rows_of_dense)):
+        found, headers = inspect_file(tmp_path / "a.h5ad", elem), read_headers(str(tmp_path / "a.h5ad"), elem)
+        assert headers is not None
+        assert found.rows_per_chunk == headers.rows_per_chunk == rows_per_chunk
+        assert found.decoded_bytes_per_row == headers.decoded_bytes == (20 * 8 if elem == "X" else 80 * 4)
+        assert found.held_bytes == headers.held_bytes * 100
+
+
+def test_what_no_header_can_raise_is_not_passed_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: Any) -> None:
+        raise MemoryError
+
+    assert read_headers(str(path), "layers/missing") is None
+    monkeypatch.setattr("annfeed.h5ad.headers._is_by_rows", no_memory)
+    with pytest.raises(MemoryError):
+        read_headers(str(path), "X")
 
 
 def test_in_memory_there_is_nothing_to_inspect() -> None:

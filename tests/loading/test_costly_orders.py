@@ -130,3 +130,14 @@ def test_headers_are_those_of_the_file(path: Path, tmp_path: Path) -> None:
 
 def test_small_files_are_read_at_once_in_any_order(path: Path) -> None:
     assert given(AnnDataset(path, chunk_size=200, cache=0)) == []
+
+
+@pytest.mark.usefixtures("any_size")
+def test_it_recommends_the_cache_that_inspections_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annfeed.inspection.costs._ROOM", 1e5)  # a toy needs the least that there is
+    dataset = AnnDataset(path, chunk_size=200, cache=0)
+    (told,) = given(dataset)
+    cache = re.search(r"cache='(\d+)GiB'", str(told.message))
+    assert cache
+    assert int(cache[1]) > 1
+    assert cache[0] in dataset.inspect().advice[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -297,6 +298,26 @@ def test_genes_by_symbol(path: Path, tmp_path: Path) -> None:
         assert list(data.var_names) == ["g2", "g0"]
     with pytest.raises(KeyError, match=r"no 'g2' in the column 'symbol'\. It is the name of a gene"):
         SCVIDataModule(paths, var_subset=["g2"], var_column="symbol")
+
+
+def test_genes_by_symbol_are_found_when_the_files_are_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    class Counted(h5py.File):
+        def __init__(self, name: str, *args: Any, **kwargs: Any) -> None:
+            opened.append(name)
+            super().__init__(name, *args, **kwargs)
+
+    adata = anndata.read_h5ad(path)
+    adata.var["symbol"] = adata.var_names
+    paths = [path.with_name("0.h5ad"), path.with_name("1.h5ad")]
+    for one in paths:
+        adata.write_h5ad(one)
+    monkeypatch.setattr(h5py, "File", Counted)
+    SCVIDataModule(paths)
+    plain, opened[:] = len(opened), []
+    SCVIDataModule(paths, var_subset=["g2", "g0"], var_column="symbol")
+    assert len(opened) < plain  # without a column the names of the files are compared first
 
 
 @pytest.mark.parametrize("genes", [[True, False, True, True, False, False], [3, 0], slice(5, None, -2), ["g2", "g0"]])

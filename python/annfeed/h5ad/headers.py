@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import NamedTuple
 
 import h5py
 
 from annfeed.h5ad.file import open_h5py
+
+#: Bytes that a value of a sparse matrix and its column take in the cache: an estimate for counts.
+_HELD_PER_VALUE = 3
 
 
 class Headers(NamedTuple):
@@ -19,6 +23,36 @@ class Headers(NamedTuple):
     rows_per_chunk: float  # 0 if each row can be read alone
     decoded_bytes: float
     held_bytes: float  # in the cache; sparse values are estimated as counts
+
+
+class StoredArray(NamedTuple):
+    """What the header of an array says."""
+
+    n_values: int
+    item_size: int
+    chunk: tuple[int, ...] | None  # None if the values are contiguous
+    is_filtered: bool
+
+
+def headers_of(values: StoredArray, indices: StoredArray | None, n_rows: int) -> Headers:
+    """Return what the headers of the arrays of a matrix tell; ``indices`` are None for a dense one.
+
+    Examples
+    --------
+    >>> values, indices = StoredArray(500, 4, (100,), True), StoredArray(500, 4, None, False)
+    >>> headers_of(values, indices, 10)
+    Headers(rows_per_chunk=2.0, decoded_bytes=400.0, held_bytes=150.0)
+    """
+    n_rows = max(1, n_rows)
+    arrays = [values] if indices is None else [indices, values]
+    decoded = sum(array.n_values * array.item_size for array in arrays) / n_rows
+    # Of arrays with different chunks the indices count; but only what is decoded in whole chunks does.
+    chunk = next((array.chunk for array in arrays if array.chunk is not None and array.is_filtered), None)
+    rows_per_chunk = 0.0 if chunk is None else float(chunk[0])
+    if indices is None:
+        return Headers(rows_per_chunk, decoded, decoded)
+    per_row = values.n_values / n_rows
+    return Headers(rows_per_chunk / max(1.0, per_row), decoded, per_row * _HELD_PER_VALUE)
 
 
 def read_headers(path: str, elem: str) -> Headers | None:
@@ -32,22 +66,18 @@ def read_headers(path: str, elem: str) -> Headers | None:
     ...     read_headers(f"{folder}/a.h5ad", "X")
     Headers(rows_per_chunk=30.0, decoded_bytes=120.0, held_bytes=120.0)
     """
-    with suppress(Exception), open_h5py(path) as file:
+    with suppress(OSError, ValueError, KeyError, TypeError, IndexError), open_h5py(path) as file:
         node = file[elem]
         if isinstance(node, h5py.Dataset):
-            row = node.shape[1] * node.dtype.itemsize
-            return Headers(float(node.chunks[0]) if _is_filtered(node) else 0.0, float(row), float(row))
+            return headers_of(_stored(node), None, node.shape[0])
         if {"indptr", "indices", "data"} <= set(node) and _is_by_rows(node):
-            data, indices = node["data"], node["indices"]
-            per_row = data.shape[0] / max(1, node["indptr"].shape[0] - 1)
-            filtered = _is_filtered(data) or _is_filtered(indices)
-            rows = (indices.chunks or data.chunks)[0] / max(1.0, per_row) if filtered else 0.0
-            return Headers(rows, per_row * (data.dtype.itemsize + indices.dtype.itemsize), per_row * 3)
+            return headers_of(_stored(node["data"]), _stored(node["indices"]), node["indptr"].shape[0] - 1)
     return None
 
 
-def _is_filtered(array: h5py.Dataset) -> bool:
-    return array.chunks is not None and array.id.get_create_plist().get_nfilters() > 0
+def _stored(array: h5py.Dataset) -> StoredArray:
+    is_filtered = array.chunks is not None and array.id.get_create_plist().get_nfilters() > 0
+    return StoredArray(math.prod(array.shape), array.dtype.itemsize, array.chunks, is_filtered)
 
 
 def _is_by_rows(group: h5py.Group) -> bool:

@@ -1,10 +1,25 @@
-"""What an order decodes for each byte that it delivers: expected values, without a cache."""
+"""What an order decodes for each byte that it delivers: expected values, without a cache; and the cache to keep it."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from annfeed.order.auto_blocks import LEAST_BLOCKS, LEAST_ROWS
+
+#: The size of kept rows is an estimate. So many times of it is recommended.
+_ROOM = 1.35
+
+
+def cache_for(held_bytes: float) -> str:
+    """Return the ``cache=`` that is recommended where all rows take about so many bytes in it.
+
+    Examples
+    --------
+    >>> cache_for(3 << 30)
+    '5GiB'
+    """
+    return f"{math.ceil(held_bytes * _ROOM / 2**30)}GiB"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from annfeed.errors import UnsupportedError
 from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.foreign import recognised
+from annfeed.h5ad.headers import StoredArray, headers_of
 from annfeed.h5ad.turns import reading
 from annfeed.inspection.costs import Costs
 from annfeed.inspection.found import Inspection, ManyInspections
@@ -50,8 +51,8 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     # A row of a sparse matrix needs values and column indices, a dense one values.
     arrays = [values, *others[:1]]
     n_rows, nnz = max(1, shape[0]), math.prod(values["shape"])
-    filtered = any(array["filters"] for array in arrays)
-    rows_per_chunk = _rows_per_chunk(arrays[-1], n_rows, encoding) if filtered else 0.0
+    headers = headers_of(_stored(values), _stored(others[0]) if others else None, n_rows)
+    rows_per_chunk = 0.0 if encoding == "csc" else headers.rows_per_chunk
     return Inspection(
         file=file,
         elem=facts["path"],
@@ -64,8 +65,8 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
         chunk_bytes=max(_chunk_bytes(array) for array in arrays),
         filters=tuple(values["filters"]),
         stored_bytes_per_row=sum(array["stored_bytes"] for array in arrays) / n_rows,
-        decoded_bytes_per_row=sum(math.prod(array["shape"]) * array["item_size"] for array in arrays) / n_rows,
-        held_bytes=nnz * (values["item_size"] if encoding == "dense" else 3),
+        decoded_bytes_per_row=headers.decoded_bytes,
+        held_bytes=round(headers.held_bytes * n_rows),
         reader="rust" if facts["declined"] is None else "h5py",
         window=window,
         cost=Costs(shape[0], rows_per_chunk, window).by_order() if encoding != "csc" else {},
@@ -125,12 +126,9 @@ def _in_windows_of(found: Inspection, window: int) -> Inspection:
     return replace(found, window=window, cost=cost)
 
 
-def _rows_per_chunk(array: dict[str, Any], n_rows: int, encoding: str) -> float:
-    if array["chunk"] is None or encoding == "csc":
-        return 0.0
-    if encoding == "dense":
-        return float(array["chunk"][0])
-    return float(array["chunk"][0] / max(1.0, math.prod(array["shape"]) / n_rows))
+def _stored(array: dict[str, Any]) -> StoredArray:
+    chunk = None if array["chunk"] is None else tuple(array["chunk"])
+    return StoredArray(math.prod(array["shape"]), int(array["item_size"]), chunk, bool(array["filters"]))
 
 
 def _chunk_bytes(array: dict[str, Any]) -> int:

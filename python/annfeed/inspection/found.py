@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 from annfeed.display.html import as_html
 from annfeed.display.report import Bar, Bars, Facts, Report, Table, Tone
 from annfeed.display.text import as_text
+from annfeed.inspection.costs import cache_for
 
 #: Decoded bytes of a chunk above which a warning is given: each row of it needs the whole chunk.
 _GIANT_CHUNK = 64 << 20
@@ -285,9 +285,9 @@ def _advice(files: Sequence[Inspection]) -> tuple[str, ...]:
     by_rows = [file for file in stored if file.encoding != "csc"]
     compressed = [file for file in by_rows if file.rows_per_chunk > 0]
     if compressed:
-        gib = sum(file.held_bytes for file in compressed) / 2**30
+        cache = cache_for(sum(file.held_bytes for file in compressed))
         files_once = "the file" if len(files) == 1 else "each file"
-        advice.append(f"exact random order with cache='{math.ceil(gib * 1.35)}GiB' decodes {files_once} once, ever")
+        advice.append(f"exact random order with cache={cache!r} decodes {files_once} once, ever")
         advice.append("without that memory: block_size='auto', window=16384")
     elif by_rows:
         advice.append("no filters: any order costs the same; block_size=16 saves calls on slow disks")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from annfeed.inspection.costs import Costs
+from annfeed.inspection.costs import Costs, cache_for
 from annfeed.loading.description import in_a_line
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.orders import Blocks, Shuffled
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
 #: Bytes that an epoch decodes more than once, of all ranks together, and the cost, from which the warning is given.
 _LEAST_BYTES, _LEAST_COST = 2 << 30, 3.0
-#: The size of kept rows is an estimate. So many times of it is enough for no warning, and is recommended.
-_LEAST_ROOM, _ROOM = 1.1, 1.35
+#: The size of kept rows is an estimate. So many times of it is enough for no warning.
+_LEAST_ROOM = 1.1
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,10 @@ def warn_of_blocks(source: FileSource, reading: Reading, block_size: int | None)
     if reading.can_choose_blocks and in_blocks < cost / 1.5:
         remedies.insert(0, f"block_size='auto' to the loader ({_times(in_blocks)} instead of {_times(cost)} times)")
     source.told_of_cost = True
-    room = f"{math.ceil(held * _ROOM / 2**30)}GiB"
     warn(
         f"{reading.what}: this order decodes up to {_times(cost)} times what it delivers, as its rows lie scattered in "
         f"compressed chunks and cache={reading.cache!r} does not hold them all. Pass {', or '.join(remedies)}, or, if "
-        f"there is the memory, cache={room!r} (decodes each row once)"
+        f"there is the memory, cache={cache_for(held)!r} (decodes each row once)"
     )
 
 

@@ -137,7 +137,9 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             paths[0] if len(paths) == 1 else paths,
             elem=elem,
             obs_columns=[],
-            var_subset=_genes(paths, elem, var_subset, var_column),
+            # With a column, that of the genes that all files have.
+            var_subset=_genes(paths, elem, var_subset) if var_column is None else var_subset,
+            var_column=var_column,
             window=window,
             cache=cache,
             threads=threads,
@@ -347,12 +349,8 @@ def _paths(path_or_paths: Any) -> list[FilePath]:
     return paths
 
 
-def _genes(paths: list[Any], elem: str, var_subset: Any, var_column: str | None) -> Any:
+def _genes(paths: list[Any], elem: str, var_subset: Any) -> Any:
     """Return ``var_subset``; for files with different genes, the names of the first file's, which all must have."""
-    if var_column is not None:
-        options: dict[str, Any] = {"elem": elem, "obs_columns": [], "cache": 0}
-        with AnnDataset(paths, var_subset=var_subset, var_column=var_column, **options) as cells:
-            return list(cells.var_names)
     if len(paths) == 1:
         return var_subset
     place = Elem.parse(elem)
