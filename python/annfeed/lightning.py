@@ -12,7 +12,7 @@ import numpy as np
 
 from annfeed.dataset import AnnDataset
 from annfeed.loading.description import in_a_line
-from annfeed.loading.keywords import PartsKeywords
+from annfeed.loading.keywords import TorchKeywords
 from annfeed.loading.loader import WindowLoader
 
 if TYPE_CHECKING:
@@ -32,6 +32,13 @@ else:
 
 #: The parts that Lightning knows of.
 PARTS = ("train", "val", "test", "predict")
+
+
+class PartsKeywords(TorchKeywords, total=False):
+    """What the loaders of all parts take, for type checkers."""
+
+    num_workers: int
+    prefetch_batches: int | None
 
 
 class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore]  # Any without lightning

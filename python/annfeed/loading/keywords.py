@@ -1,4 +1,7 @@
-"""The keywords of torch's DataLoader that loaders take beside their own, for type checkers."""
+"""The keywords of torch's DataLoader that loaders take beside their own, for type checkers.
+
+Those of Lightning's and scvi-tools' loaders are in lightning.py and scvi/keywords.py.
+"""
 
 from __future__ import annotations
 
@@ -38,24 +41,3 @@ class PredictKeywords(TorchKeywords, total=False):
     seed: int | None
     prefetch_batches: int | None
     block_size: int | Literal["auto"]
-
-
-class PartsKeywords(TorchKeywords, total=False):
-    """Of the loaders of all parts of `annfeed.lightning.AnnDataModule`."""
-
-    num_workers: int
-    prefetch_batches: int | None
-
-
-class CellsKeywords(PartsKeywords, total=False):
-    """Of the loaders of `annfeed.scvi.SCVIDataModule`."""
-
-    drop_last: bool
-
-
-class RegisteredKeywords(WorkerKeywords, total=False):
-    """Of `annfeed.AnnDataLoader`."""
-
-    num_workers: int
-    collate_fn: Callable[[Any], Any] | None
-    generator: torch.Generator | None

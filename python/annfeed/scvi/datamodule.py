@@ -19,9 +19,9 @@ from annfeed.dataset import AnnDataset
 from annfeed.h5ad.elem import Elem
 from annfeed.inputs.selection import column_subset, row_indices, row_subset
 from annfeed.inputs.single import find_names, find_obs
-from annfeed.loading.keywords import CellsKeywords
 from annfeed.loading.loader import WindowLoader
 from annfeed.scvi.dataset import FileCells
+from annfeed.scvi.keywords import CellsKeywords
 from annfeed.scvi.labelled import learns_labels, with_labelled
 from annfeed.scvi.setup import Registration, key_list
 from annfeed.user_warnings import warn

@@ -24,7 +24,6 @@ from annfeed.display.text import as_repr
 from annfeed.inputs.selection import as_positions, row_indices
 from annfeed.loading.costly_orders import Reading, warn_of_blocks
 from annfeed.loading.description import loader_report
-from annfeed.loading.keywords import RegisteredKeywords
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.slices import SliceBatches, SliceOrder
 from annfeed.loading.worker_processes import begin_with_workers, worker_loader
@@ -32,6 +31,7 @@ from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.order.windows import Window
 from annfeed.process.ranks import draw_seed
 from annfeed.scvi.dataset import RegistryDataset, RowSubset
+from annfeed.scvi.keywords import RegisteredKeywords
 from annfeed.scvi.samplers import BatchDistributedSampler, UserBatches, batches_of
 from annfeed.sources.file import FileSource
 
