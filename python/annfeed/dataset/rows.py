@@ -317,6 +317,14 @@ class RowDataset(Annotated):
         return [name for name in super().__dir__() if name not in hidden and (name[0] != "_" or name.startswith("__"))]
 
     def in_a_line(self) -> str:
-        """Return shape and places, for messages."""
+        """Return shape and places, for messages.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np
+        >>> from annfeed import AnnDataset
+        >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).in_a_line()
+        "AnnDataset(3 x 3, X=AnnData: 'X')"
+        """
         places = ", ".join(f"{key}={matrix.source.place}" for key, matrix in self.reader.matrices.items())
         return f"{type(self).__name__}({len(self)} x {self.n_vars}, {places})"
