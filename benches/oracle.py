@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin  # noqa: F401  (h5py reads rewritten files with it)
 import numpy as np
 import scipy.sparse as sp
 from contender import Contender, n_vars_of
