@@ -104,7 +104,7 @@ def column_subset(
         if by is not None and len(values):  # identifiers may be numbers
             raise TypeError(
                 f"var_subset is of numbers, but var_column is {by!r}; expected values of that column, as texts. "
-                "Pass [str(value) for value in …], or leave var_column out to give positions"
+                "Pass ['7157', …], or leave var_column out to give positions"
             )
         _refuse_numbers_of_all("var_subset", values, index, n_cols, names)
         columns = _integers("var_subset", values, "")
