@@ -41,6 +41,9 @@ ENDS = {
 }
 #: What Ctrl-C ends, and how many seconds later each time.
 INTERRUPTS = {"reads_for_ever": 0.1, "reads_in_workers_for_ever": 0.1, "opens_for_ever": 0.1}
+#: Before 3.14, Python ends a daemon thread that asks for the GIL at the end of the process by unwinding its stack. Code of
+#: torch that took the GIL back in a destructor then ends the process. It is rare, and the threads are the user's.
+TORCH_IN_A_DAEMON_THREAD = (-signal.SIGABRT, "terminate called without an active exception\n")
 #: Each is a race, so there are several.
 TIMES = 2
 
@@ -70,7 +73,10 @@ def ended(folder: Path) -> dict[str, list[tuple[int, str]]]:
 @pytest.mark.parametrize("way", ENDS)
 def test_a_process_ends_with_its_own_status_and_words(ended: dict[str, list[tuple[int, str]]], way: str) -> None:
     assert len(ended[way]) == TIMES
-    for status, text in ended[way]:
+    found = ended[way]
+    if way == "has_threads_of_its_own" and sys.version_info < (3, 14):
+        found = [one for one in found if one != TORCH_IN_A_DAEMON_THREAD] or found[:1]
+    for status, text in found:
         assert status == ENDS[way], text
         if way == "raises":
             assert text.startswith("Traceback")
