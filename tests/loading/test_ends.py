@@ -41,8 +41,8 @@ ENDS = {
 }
 #: What Ctrl-C ends, and how many seconds later each time.
 INTERRUPTS = {"reads_for_ever": 0.1, "reads_in_workers_for_ever": 0.1, "opens_for_ever": 0.1}
-#: Before 3.14, Python ends a daemon thread that asks for the GIL at the end of the process by unwinding its stack. Code of
-#: torch that took the GIL back in a destructor then ends the process. It is rare, and the threads are the user's.
+#: Before 3.14, Python ends a daemon thread that asks for the GIL at the end of the process by unwinding its stack. Code
+#: of torch that takes the GIL back in a destructor then ends the process. It is rare, and the threads are the user's.
 TORCH_IN_A_DAEMON_THREAD = (-signal.SIGABRT, "terminate called without an active exception\n")
 #: Each is a race, so there are several.
 TIMES = 2
