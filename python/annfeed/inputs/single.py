@@ -52,7 +52,7 @@ class Symbols(NamedTuple):
 
     @property
     def are_names(self) -> bool:
-        """Whether genes are named; positions, masks and slices say themselves which genes they mean."""
+        """Whether genes are named; masks and slices say themselves which genes they mean, and numbers are refused."""
         return not isinstance(self.subset, slice) and one_axis("var_subset", self.subset).dtype.kind in "OU"
 
 
