@@ -1,9 +1,11 @@
 """docs/architecture.md: its rooms are those that there are, what it names exists, a batch takes the walk it tells."""
 
 import ast
+import html
 import re
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import anndata
@@ -34,6 +36,17 @@ def test_each_room_says_what_lives_there() -> None:
         if room.is_dir() and room.name != "__pycache__":
             told = ast.get_docstring(ast.parse((room / "__init__.py").read_text()))
             assert told and len(told.splitlines()) >= 3
+
+
+def test_the_picture_is_what_its_text_says() -> None:
+    text, picture = ((ROOT / "docs" / f"way-of-a-batch.{kind}").read_text() for kind in ("dot", "svg"))
+    nodes = {name: label for name, label in re.findall(r'^ +(\w+) \[label="(.*?)"', text, re.M)}
+    arrows = {
+        pair for chain in re.findall(r"^ +(\w+(?: -> \w+)+)$", text, re.M) for pair in pairwise(chain.split(" -> "))
+    }
+    drawn = html.unescape(picture)
+    assert sorted(re.findall(r"<text .*?>(.*?)</text>", drawn)) == sorted(nodes.values())
+    assert set(re.findall(r"<title>(\w+)->(\w+)</title>", drawn)) == arrows
 
 
 @pytest.mark.parametrize(("file", "name"), STEPS)
