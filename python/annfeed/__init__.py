@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnsupportedError,
     )
+    from annfeed.loading.cell_sets import CellSets, Controls
     from annfeed.loading.loader import WindowLoader
     from annfeed.loading.sampler import PlanSampler
     from annfeed.results.write import check_writable, write_obs, write_obsm
@@ -28,8 +29,10 @@ __all__ = [
     "AnnDataLoader",
     "AnnDataset",
     "AnnfeedWarning",
+    "CellSets",
     "Collate",
     "Compose",
+    "Controls",
     "FormatError",
     "Log1p",
     "NormalizeTotal",
@@ -54,8 +57,10 @@ _HOMES = {
     "AnnDataLoader": "scvi.loader",
     "AnnDataset": "dataset",
     "AnnfeedWarning": "errors",
+    "CellSets": "loading.cell_sets",
     "Collate": "batches.items",
     "Compose": "transforms.base",
+    "Controls": "loading.cell_sets",
     "FormatError": "errors",
     "Log1p": "transforms.counts",
     "NormalizeTotal": "transforms.counts",

@@ -1,4 +1,4 @@
-"""The keys of a batch: matrices, obs columns, the index, the mark of padding."""
+"""The keys of a batch: matrices, obs columns, the index, the marks of padding and of sets."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from collections.abc import Collection, Iterable
 INDEX = "index"
 #: Whether each row is a repeat, torch.bool [B]; in every batch of several ranks, and in no other.
 IS_PADDING = "is_padding"
+#: The set of each cell in its batch, int64 [B], and whether an earlier set of the epoch has the cell, bool [B]; in
+#: batches of sets.
+SET, IS_REPEAT = "set", "is_repeat"
+#: The beginning of the keys of controls.
+CONTROL = "control_"
+#: The number in `AnnDataset.stats` of controls from fallback pools.
+FALLBACK = "fallback_controls"
 
 
 def check_keys(matrices: Iterable[str], obs: Collection[str]) -> None:

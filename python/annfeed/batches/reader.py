@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -16,6 +17,7 @@ from annfeed.arrays import Int64Array, digest_of
 from annfeed.batches.items import Batch, Collate, Items, apply_transform
 from annfeed.batches.keys import INDEX, IS_PADDING
 from annfeed.batches.matrix import Matrix
+from annfeed.batches.sets import SETS, SetsOfBatch, parts_of
 from annfeed.batches.window import ROW_TOTALS, LoadedWindow, WindowRows
 from annfeed.memory.sparse import quieten
 from annfeed.obs.labels import label_codes
@@ -82,6 +84,11 @@ class RowReader(ThroughFile):
         #: Row in the file of each row of obs, for a view of a backed AnnData; None if they are the same.
         self._rows_in_file: Int64Array | None = None
         self._fingerprint: dict[str, Any] | None = None
+        #: Add the rows of controls to batches of sets, whatever `return_index` is.
+        self.control_index = False
+        #: What was reported, and what was counted, of sets of cells: for all parts of a dataset.
+        self.told: set[str] = set()
+        self.counts: Counter[str] = Counter()
         self.look_again(thorough=False)
         self._steps()  # errors of the transform are raised now
 
@@ -217,7 +224,7 @@ class RowReader(ThroughFile):
         if held is not None:  # None for files, and in another process
             self._rows_in_file = held.rows_in_file
 
-    def at_epoch(self, return_index: bool) -> Self:
+    def at_epoch(self, return_index: bool, control_index: bool = False) -> Self:
         """Return a copy for an epoch, with what AnnData objects hold now and the current transform.
 
         What is replaced later, in an AnnData or in the dataset, does not change the copy.
@@ -226,7 +233,7 @@ class RowReader(ThroughFile):
             quieten()
         self.look_again(thorough=True)
         now = copy.copy(self)
-        now._obs, now.return_index = self.obs.now(), return_index
+        now._obs, now.return_index, now.control_index = self.obs.now(), return_index, control_index
         now._fused = None
         now._steps()
         return now
@@ -246,7 +253,7 @@ class RowReader(ThroughFile):
     def load(self, positions: Int64Array) -> LoadedWindow:
         """Read the rows at ``positions`` (int64, any order, repeats allowed) together, as a window."""
         rows = self.rows_of_obs(positions)
-        index = self.rows_at(positions) if self.return_index else None
+        index = self.rows_at(positions) if self.return_index or self.control_index else None
         return LoadedWindow(
             lambda: self.read(rows),
             lambda start, stop: self.obs_batch(rows[start:stop]),
@@ -282,12 +289,21 @@ class RowReader(ThroughFile):
 
     def postprocess(self, batch: Batch, collate_fn: Any = None) -> Any:
         """Return a batch of a window after transform and collate function; a user's sees a sequence of items."""
+        sets: SetsOfBatch | None = batch.pop(SETS, None)
+        if sets is None:
+            done = self._transformed(batch)
+        else:
+            done = sets.merged([self._transformed(part) for part in parts_of(batch, sets)])
+            if not self.return_index:
+                done.pop(INDEX, None)
+        return done if collate_fn is None or isinstance(collate_fn, Collate) else collate_fn(Items(done))
+
+    def _transformed(self, batch: Batch) -> Batch:
         steps = self._steps()
         totals = batch.pop(ROW_TOTALS, None)
         marks = {key: batch.pop(key) for key in (INDEX, IS_PADDING) if key in batch}  # not for the transform
         dtype = self.dtype if steps.dtype != self.dtype else None
-        done = {**apply_transform(steps.rest, batch, totals, dtype), **marks}
-        return done if collate_fn is None or isinstance(collate_fn, Collate) else collate_fn(Items(done))
+        return {**apply_transform(steps.rest, batch, totals, dtype), **marks}
 
     def _steps(self) -> Fused:
         """Return which steps of the transform the core applies, and which are left."""

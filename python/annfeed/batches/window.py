@@ -12,6 +12,7 @@ import torch
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.keys import INDEX, IS_PADDING, check_keys
+from annfeed.batches.sets import SETS, marks_of
 from annfeed.errors import StaleFileError
 from annfeed.h5ad.turns import reading
 from annfeed.order.windows import Window
@@ -91,6 +92,10 @@ class Loaded(Protocol):
 def batches_of(window: Window, loaded: Loaded) -> Iterator[Batch]:
     """Yield the batches of a window, before any transform; with several ranks they have ``"is_padding"``."""
     bounds = window.offsets.tolist()
+    if window.sets is not None:
+        for (start, stop), sets in zip(pairwise(bounds), marks_of(window.sets, bounds), strict=True):
+            yield {**loaded.batch(start, stop), SETS: sets}
+        return
     for start, stop in pairwise(bounds):
         batch = loaded.batch(start, stop)
         if window.n_padding is not None:

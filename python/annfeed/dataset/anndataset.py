@@ -15,6 +15,7 @@ from annfeed.batches.reader import RowReader
 from annfeed.batches.tensors import dtype_name
 from annfeed.dataset.rows import RowDataset
 from annfeed.inputs.selection import row_subset
+from annfeed.loading.cell_sets import CellSets
 from annfeed.loading.keywords import PredictKeywords, TorchKeywords
 from annfeed.loading.loader import WindowLoader
 from annfeed.memory.budget import cache_budget
@@ -219,6 +220,7 @@ class AnnDataset(RowDataset):
         n_samples: int | None = None,
         order: Callable[[int], Any] | None = None,
         uneven: Uneven = "pad",
+        sets: CellSets | None = None,
         **kwargs: Unpack[TorchKeywords],
     ) -> WindowLoader:
         """Return the loader that reads windows of rows (``window``) and cuts batches from them.
@@ -267,6 +269,9 @@ class AnnDataset(RowDataset):
             With several ranks, if some would have one batch less: "pad" repeats a row of another rank on these, "drop"
             leaves out a row on the others, "keep" lets ranks differ by one batch (not for DDP). With several ranks
             every batch has ``"is_padding"``, bool ``[B]``, True for repeated rows.
+        sets
+            An `annfeed.CellSets`: batches are of ``batch_size`` sets of cells, beside controls if it says so. What is
+            said of rows here then holds for sets.
         **kwargs
             Any other keyword of ``torch.utils.data.DataLoader``.
 
@@ -301,6 +306,7 @@ class AnnDataset(RowDataset):
             n_samples=n_samples,
             order=order,
             uneven=uneven,
+            sets=sets,
             **kwargs,
         )
 

@@ -15,6 +15,7 @@ import torch
 
 from annfeed.arrays import Int64Array, integer
 from annfeed.batches.items import Batch, Collate, Item, Items, split
+from annfeed.batches.keys import FALLBACK
 from annfeed.dataset.annotations import Annotated, OfReader
 from annfeed.dataset.description import dataset_report
 from annfeed.display.html import as_html
@@ -246,6 +247,7 @@ class RowDataset(Annotated):
         decompression. ``bytes_ahead``: those read ahead of decoding. ``waits``: times that a
         decoding thread waited for bytes. ``waited_us``: microseconds waited, summed over threads. ``cache_hits``,
         ``cache_misses``: rows. ``cache_bytes``: bytes that the cache of these matrices holds now.
+        ``fallback_controls``: controls of sets of cells that matched by a fallback only (see `annfeed.Controls`).
 
         Examples
         --------
@@ -254,7 +256,8 @@ class RowDataset(Annotated):
         >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).stats()["opens"]
         0
         """
-        return sum_stats(matrix.source for matrix in self.reader.matrices.values())
+        read = sum_stats(matrix.source for matrix in self.reader.matrices.values())
+        return {**read, FALLBACK: self.reader.counts[FALLBACK]}
 
     def inspect(self) -> Inspection | ManyInspections:
         """Return how the first matrix is stored, how much each order decodes, and which settings to use.

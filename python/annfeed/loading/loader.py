@@ -15,6 +15,7 @@ from annfeed.batches.items import Batch, LoaderCollate
 from annfeed.display.html import as_html
 from annfeed.display.report import Report
 from annfeed.display.text import as_repr
+from annfeed.loading.cell_sets import CellSets
 from annfeed.loading.costly_orders import warn_if_costly
 from annfeed.loading.description import in_a_line, loader_report
 from annfeed.loading.given_sampler import GivenSampler, predict_all
@@ -23,6 +24,7 @@ from annfeed.loading.kept_workers import LoaderWorkers
 from annfeed.loading.keywords import WorkerKeywords
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
+from annfeed.loading.set_order import counted, sets_order
 from annfeed.loading.state import as_position, as_state, order_of
 from annfeed.loading.weighting import find_weighting
 from annfeed.order.shards import Uneven
@@ -83,6 +85,7 @@ class WindowLoader(DataLoader[Batch]):
         n_samples: int | None = None,
         order: Callable[[int], Any] | None = None,
         uneven: Uneven = "pad",
+        sets: CellSets | None = None,
         **kwargs: Unpack[WorkerKeywords],
     ) -> None:
         if batch_size is None and isinstance(sampler, BatchSampler) and batch_sampler is None:
@@ -93,6 +96,13 @@ class WindowLoader(DataLoader[Batch]):
             raise ValueError("batch_size is None; expected an integer. A plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None
         if plan is None and sampler is None and batch_sampler is None:
+            given_sets = None
+            if sets is not None:
+                if block_size != 1:
+                    raise ValueError(f"block_size={block_size!r} given with sets=, whose cells are of all the dataset")
+                if order is not None:
+                    raise ValueError("order given with sets=, which is an order; pass one of them")
+                given_sets = sets_order(dataset, sets, shuffle)
             weighting = find_weighting(dataset, weights, balance, temperature, replacement, n_samples)
             if order is not None and weighting is not None:
                 raise ValueError("order excludes weights and balance: it says itself how often each row comes")
@@ -112,9 +122,10 @@ class WindowLoader(DataLoader[Batch]):
                 uneven=uneven,
                 weighting=weighting,
                 order=order,
+                sets=given_sets,
             )
         elif plan is None and not isinstance(getattr(batch_sampler, "sampler", None), PlanSampler):
-            ours = {"weights": weights, "balance": balance, "n_samples": n_samples, "order": order}
+            ours = {"weights": weights, "balance": balance, "n_samples": n_samples, "order": order, "sets": sets}
             for name, value in ours.items():
                 if value is not None:
                     raise ValueError(f"{name} given with a sampler, which alone says what comes when; pass one of them")
@@ -130,7 +141,8 @@ class WindowLoader(DataLoader[Batch]):
         self.seed = seed
         self.shuffle = shuffle
         if prefetch_batches is None:
-            prefetch_batches = batches_ahead((batch_size or 1) * dataset.reader.row_bytes)
+            rows = 1 if plan is None or plan.plan is None else plan.plan.rows_per_unit
+            prefetch_batches = batches_ahead((batch_size or 1) * rows * dataset.reader.row_bytes)
         self.weights = weights
         self.balance = balance
         self.temperature = temperature
@@ -139,6 +151,7 @@ class WindowLoader(DataLoader[Batch]):
         self.order = order
         self.prefetch_batches = integer("prefetch_batches", prefetch_batches, 0)
         self.uneven = uneven
+        self.sets = sets
         self.return_index = dataset.reader.return_index if return_index is None else return_index
         # The next epoch can use the workers' caches.
         kwargs.setdefault("persistent_workers", num_workers > 0 and dataset.reader.is_of_file)
@@ -252,12 +265,14 @@ class WindowLoader(DataLoader[Batch]):
         self._epochs.resume(as_position(state_dict, self._epochs.order(saved), data, rank, what), saved)
 
     def _epoch(self) -> Iterator[Any]:
-        reads = self._rows.reader.at_epoch(self.return_index)
+        has_controls = self.sets is not None and self.sets.controls is not None
+        reads = self._rows.reader.at_epoch(self.return_index, has_controls)
         epoch = self._epochs.begin_epoch()
+        windows = epoch.windows if self.sets is None else counted(epoch.windows, self._rows.reader.counts)
         if self.num_workers > 0:
-            batches = self._workers.batches(self, reads, epoch.windows, epoch.seed, self._collate)
+            batches = self._workers.batches(self, reads, windows, epoch.seed, self._collate)
         else:
-            batches = self._from_threads(reads, epoch.windows)
+            batches = self._from_threads(reads, windows)
         if self._prepared is not None:
             batches = self._prepared.follow(self, batches, self._epochs.remainder)
         progress = self._epochs.progress

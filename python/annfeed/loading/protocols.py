@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sized
 from typing import Any, Protocol, Self
 
@@ -37,6 +38,9 @@ class Reader(Reads, Protocol):
     output: str
     dtype: torch.dtype
     threads: int | None
+    #: What was reported, and what was counted, of sets of cells.
+    told: set[str]
+    counts: Counter[str]
 
     @property
     def transform(self) -> Transform | None:
@@ -61,8 +65,11 @@ class Reader(Reads, Protocol):
     def is_of_file(self) -> bool:
         """Whether all data come from files, and none from an AnnData that may be edited."""
 
-    def at_epoch(self, return_index: bool, /) -> Reads:
-        """Return a copy with what AnnData objects hold now, for an epoch; ``return_index`` adds "index" to batches."""
+    def at_epoch(self, return_index: bool, control_index: bool, /) -> Reads:
+        """Return a copy with what AnnData objects hold now, for an epoch.
+
+        ``return_index`` adds "index" to batches, ``control_index`` "control_index" to those of sets.
+        """
 
     def unit_starts(self) -> Int64Array | None:
         """Return the first position of each decode unit; None if any row can be read by itself."""

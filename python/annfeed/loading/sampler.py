@@ -21,6 +21,7 @@ from annfeed.loading.state import Position, Progress
 from annfeed.order.auto_blocks import auto_blocks, describe, log
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.orders import Blocks, FileOrder, Given, Order, Shuffled
+from annfeed.order.sets import Sets
 from annfeed.order.shards import Uneven
 from annfeed.order.weighted import Weighted
 from annfeed.order.weights import Weighting
@@ -62,6 +63,8 @@ class PlanSampler(DistributedSampler[int]):
         Generator to draw seeds from with ``seed=None``; None for torch's global generator.
     weighting
         Expected count of each row; None for one.
+    sets
+        The order, if batches are of sets of cells.
 
     Examples
     --------
@@ -87,6 +90,7 @@ class PlanSampler(DistributedSampler[int]):
         uneven: Uneven = "pad",
         weighting: Weighting | None = None,
         order: Callable[[int], Any] | None = None,
+        sets: Sets | None = None,
     ) -> None:
         if isinstance(block_size, str) and block_size != "auto":
             raise ValueError(f"block_size is {block_size!r}; expected a positive integer or 'auto'")
@@ -102,6 +106,8 @@ class PlanSampler(DistributedSampler[int]):
         self._generator = generator
         self._given = order
         self._asked: tuple[int, Int64Array] | None = None  # the epoch of the last call of ``order``, and its positions
+        if sets is not None:
+            self.blocks = "sets of cells"
         auto = self._auto_blocks(dataset) if shuffle and block_size == "auto" and order is None else None
         if auto is not None and weighting is not None:
             # Drawn rows have no chunk borders: use runs of the mean length of a decode unit.
@@ -110,7 +116,9 @@ class PlanSampler(DistributedSampler[int]):
         #: For saved states: version 0.1 has the block size in states of file order, too.
         self._block_size = single.block_size
         spec: Order = single
-        if weighting is not None:
+        if sets is not None:
+            spec = sets
+        elif weighting is not None:
             if not shuffle:
                 raise ValueError("weights given with shuffle=False; draws have no file order: use shuffle=True")
             spec = Weighted(weighting, single.block_size)
@@ -167,8 +175,8 @@ class PlanSampler(DistributedSampler[int]):
 
     @property
     def remainder(self) -> int:
-        """Rows of all ranks' last batches together, without repeats; 0 if all are full, -1 with drop_last."""
-        if self.drop_last:
+        """Rows of all ranks' last batches together, without repeats; 0: all are full, -1: with drop_last, or sets."""
+        if self.drop_last or isinstance(self._plan.order, Sets):
             return -1
         world = rank_and_world()[1]
         shards = [self._plan_of(None).shard(rank, world) for rank in range(world)]

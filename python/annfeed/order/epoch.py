@@ -27,6 +27,9 @@ class EpochPlan:
     the same number of batches, unless `uneven` is "keep". Together the ranks deliver the stream, each row exactly once,
     except for rows that `drop_last` or `uneven` leave out or repeat.
 
+    The stream is of units: rows, or in `order/sets.py` sets of rows. Shards, windows and batches have whole units, and
+    the order opens those of a window. "Rows" stands for units below, but in `n_rows`, `window` and `first_window`.
+
     Parameters
     ----------
     n_rows
@@ -126,6 +129,11 @@ class EpochPlan:
         return cut_shard(self.n_stream, self.batch_size, rank, world, drop_last=self.drop_last, uneven=self.uneven)
 
     @property
+    def rows_per_unit(self) -> int:
+        """Rows of a unit of the stream, on average."""
+        return self.order.rows_per_unit(self.n_rows)
+
+    @property
     def n_windows(self) -> int:
         """Number of windows of this rank."""
         return self.window_of(self.n_batches - 1) + 1 if self.n_batches else 0
@@ -203,11 +211,13 @@ class EpochPlan:
         if end > own_end:
             positions = np.concatenate([positions, self._padding()])
         offsets = np.append(np.arange(0, len(positions), self.batch_size, dtype=np.int64), len(positions))
-        return Window(index, begin // self.batch_size, positions, offsets, end - own_end if self.world > 1 else None)
+        padding = end - own_end if self.world > 1 else None
+        return self.order.opened(Window(index, begin // self.batch_size, positions, offsets, padding), self._stream)
 
     def _warm_up_of(self, shard: Shard) -> WarmUp:
-        n_rows = shard.n_delivered if self.order.is_spread else None
-        return WarmUp(self.batch_size, self.window, self.first_window, n_rows)
+        n_units = shard.n_delivered if self.order.is_spread else None
+        rows = self.rows_per_unit
+        return WarmUp(self.batch_size, max(1, self.window // rows), max(1, self.first_window // rows), n_units)
 
     def _padding(self) -> Int64Array:
         # Ranks that pad take different rows, none of their own, because they come after the ranks with one row more.

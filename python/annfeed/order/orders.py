@@ -15,6 +15,7 @@ import numpy.typing as npt
 from annfeed.arrays import Int64Array, digest_of, integer
 from annfeed.order.permutation import EqualBlocks, GivenBlocks, Permutation, Stream
 from annfeed.order.spread import Spread
+from annfeed.order.windows import Window
 
 
 class Order(ABC):
@@ -33,6 +34,14 @@ class Order(ABC):
     def length(self, n_rows: int) -> int:
         """Return the length of the stream for ``n_rows``; ValueError if the order is for another number of rows."""
         return n_rows
+
+    def rows_per_unit(self, n_rows: int) -> int:
+        """Return how many rows a unit of the stream has on average: 1, or those of a set."""
+        return 1
+
+    def opened(self, units: Window, stream: Stream) -> Window:
+        """Return the rows of a window of units of the stream: the window itself, if the units are rows."""
+        return units
 
     @abstractmethod
     def stream(self, key: int, n_rows: int, window: int) -> Stream:

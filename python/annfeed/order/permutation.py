@@ -4,17 +4,18 @@ A permutation of 100 million rows must not be stored in every process. Each clas
 any stretch of its stream from a 64-bit key, in time and memory proportional to the stretch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from math import gcd, isqrt
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from annfeed.arrays import Int64Array
 from annfeed.order.random import GOLDEN, UInt64Array, derive_key, hashes, mix
 
-_ROUNDS = 8
+#: Rounds of a Feistel network.
+ROUNDS = 8
 # Below this many values a sorted table of hashes is cheap (32 KiB) and exact; a Feistel network with tiny halves is not
 # (with two odd sides it only makes even permutations).
 _TABLE_LIMIT = 4096
@@ -52,12 +53,67 @@ def shuffled(n: int, key: int) -> Int64Array:
     return np.argsort(hashes(key, 0, n)).astype(np.int64, copy=False)
 
 
+class Feistel(NamedTuple):
+    """An alternating Feistel network over two mixed-radix halves, with cycle walking for results that are not below n.
+
+    Source: Black, Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002, method 3.
+
+    Parameters
+    ----------
+    n
+        Number of values: uint64, or, for a permutation of its own for each value that is mapped, uint64 ``[m]``.
+    sides
+        Sizes of the two halves, each of the shape of ``n``; their product is at least n.
+    round_keys
+        Keys of the rounds, each of the shape of ``n``.
+
+    Examples
+    --------
+    >>> network = Feistel(np.uint64(5), (np.uint64(3), np.uint64(2)), [np.uint64(key) for key in range(8)])
+    >>> sorted(network.walk(np.arange(5)).tolist())
+    [0, 1, 2, 3, 4]
+    """
+
+    n: Any
+    sides: tuple[Any, Any]
+    round_keys: Sequence[Any]
+
+    def walk(self, values: Int64Array, *, inverse: bool = False) -> Int64Array:
+        """Return the values after the permutation, or before it, int64 of the same length."""
+        result = self._rounds(values.astype(np.uint64), inverse=inverse)
+        outside = np.flatnonzero(result >= self.n)
+        while outside.size:
+            result[outside] = self._at(outside)._rounds(result[outside], inverse=inverse)
+            outside = outside[result[outside] >= self._at(outside).n]
+        return result.astype(np.int64)
+
+    def _at(self, some: Int64Array) -> "Feistel":
+        if not self.n.ndim:
+            return self
+        sides = self.sides[0][some], self.sides[1][some]
+        return Feistel(self.n[some], sides, [key[some] for key in self.round_keys])
+
+    def _rounds(self, values: UInt64Array, *, inverse: bool) -> UInt64Array:
+        width = self.sides[1]
+        left = values // width
+        halves = [left, values - left * width]
+        rounds: Iterable[int] = range(len(self.round_keys) - 1, -1, -1) if inverse else range(len(self.round_keys))
+        for i in rounds:
+            moved, fixed = i % 2, 1 - i % 2
+            side = self.sides[moved]
+            # Multiply-shift maps 32 hash bits to 0..side-1; sides stay below 2**32 because n stays below 2**63.
+            shift = mix(halves[fixed] * np.uint64(GOLDEN) + self.round_keys[i]) >> np.uint64(32)
+            shift = (shift * side) >> np.uint64(32)
+            total = halves[moved] + (side - shift if inverse else shift)
+            halves[moved] = np.where(total >= side, total - side, total)
+        result: UInt64Array = halves[0] * width + halves[1]
+        return result
+
+
 class Permutation:
     """A pseudo-random bijection of 0..n-1 that is computed, not stored.
 
-    Up to 4,096 values it is a table; above, an alternating Feistel network over two mixed-radix halves of about sqrt(n)
-    values each, with cycle walking for the few results that are not below n. Source: Black, Rogaway, "Ciphers with
-    arbitrary finite domains", CT-RSA 2002, method 3.
+    Up to 4,096 values it is a table; above, a `Feistel` network over two halves of about sqrt(n) values each.
 
     Parameters
     ----------
@@ -82,44 +138,23 @@ class Permutation:
             self._inverse_table = np.argsort(self._table).astype(np.int64, copy=False)
             return
         left = isqrt(n - 1) + 1
-        self._sides = (left, -(-n // left))
-        self._round_keys = [derive_key(key, i) for i in range(_ROUNDS)]
+        self._network = Feistel(
+            np.uint64(n),
+            (np.uint64(left), np.uint64(-(-n // left))),
+            [np.uint64(derive_key(key, i)) for i in range(ROUNDS)],
+        )
 
     def forward(self, places: Int64Array) -> Int64Array:
         """Return the values at these places, int64 of the same length; places must lie in 0..n-1."""
-        return self._walk(places, inverse=False) if self._table is None else self._table[places]
+        return self._network.walk(places) if self._table is None else self._table[places]
 
     def inverse(self, values: Int64Array) -> Int64Array:
         """Return the places of these values, int64 of the same length; values must lie in 0..n-1."""
-        return self._walk(values, inverse=True) if self._table is None else self._inverse_table[values]
+        return self._network.walk(values, inverse=True) if self._table is None else self._inverse_table[values]
 
     def take(self, start: int, stop: int) -> Int64Array:
         """Return the positions at places start..stop-1 of the stream, int64 [stop - start]."""
         return self.forward(np.arange(start, stop, dtype=np.int64))
-
-    def _walk(self, values: Int64Array, *, inverse: bool) -> Int64Array:
-        result = self._network(values.astype(np.uint64), inverse=inverse)
-        outside = np.flatnonzero(result >= self._n)
-        while outside.size:
-            result[outside] = self._network(result[outside], inverse=inverse)
-            outside = outside[result[outside] >= self._n]
-        return result.astype(np.int64)
-
-    def _network(self, values: UInt64Array, *, inverse: bool) -> UInt64Array:
-        width = np.uint64(self._sides[1])
-        left = values // width
-        halves = [left, values - left * width]
-        rounds: Iterable[int] = range(_ROUNDS - 1, -1, -1) if inverse else range(_ROUNDS)
-        for i in rounds:
-            moved, fixed = i % 2, 1 - i % 2
-            side = np.uint64(self._sides[moved])
-            # Multiply-shift maps 32 hash bits to 0..side-1; sides stay below 2**32 because n stays below 2**63.
-            shift = mix(halves[fixed] * np.uint64(GOLDEN) + np.uint64(self._round_keys[i])) >> np.uint64(32)
-            shift = (shift * side) >> np.uint64(32)
-            total = halves[moved] + (side - shift if inverse else shift)
-            halves[moved] = np.where(total >= side, total - side, total)
-        result: UInt64Array = halves[0] * width + halves[1]
-        return result
 
 
 class EvenMix:

@@ -43,6 +43,15 @@ class SpreadStream(IntEnum):
     BORDERS = 3
 
 
+class SetsStream(IntEnum):
+    """Streams of the key of an epoch's order, where it is of sets of cells."""
+
+    SETS = 0
+    CELLS = 1
+    CONTROLS = 2
+    DRAWS = 3
+
+
 class SplitStream(IntEnum):
     """Streams of the seed of a split."""
 

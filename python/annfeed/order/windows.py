@@ -4,8 +4,46 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from annfeed.arrays import Int64Array
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class SetMarks:
+    """What each position of a window is for, if batches are of sets. A batch has first all cells, then all controls.
+
+    Parameters
+    ----------
+    n_cells
+        Cells of each batch, int64 [n_batches]; None if there are no controls.
+    set_of
+        Number of the set in its batch, int64 [n].
+    is_repeat
+        Whether an earlier set of the epoch has the cell, bool [n]; False for controls.
+    is_padding
+        Whether the set repeats one of another rank, bool [n]; None without ranks.
+    by_fallback
+        Whether it is a control from a fallback pool, bool [n].
+    """
+
+    n_cells: Int64Array | None
+    set_of: Int64Array
+    is_repeat: BoolArray
+    is_padding: BoolArray | None
+    by_fallback: BoolArray
+
+    def part(self, batches: slice, positions: slice) -> "SetMarks":
+        """Return the marks of some batches, which have these positions."""
+        return SetMarks(
+            None if self.n_cells is None else self.n_cells[batches],
+            self.set_of[positions],
+            self.is_repeat[positions],
+            None if self.is_padding is None else self.is_padding[positions],
+            self.by_fallback[positions],
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +62,8 @@ class Window:
         int64 [n_batches + 1], batch b is positions[offsets[b]:offsets[b + 1]].
     n_padding
         How many of the last ``positions`` repeat another rank's rows; None without ranks.
+    sets
+        What each position is for, if batches are of sets; None if they are of rows.
 
     Examples
     --------
@@ -37,6 +77,7 @@ class Window:
     positions: Int64Array
     offsets: Int64Array
     n_padding: int | None = None
+    sets: SetMarks | None = None
 
     @property
     def n_batches(self) -> int:
@@ -55,10 +96,11 @@ class Window:
     def of_batches(self, first: int, last: int) -> "Window":
         """Return the batches ``first`` to ``last`` (exclusive) of this window."""
         offsets = self.offsets[first : last + 1]
-        positions = self.positions[offsets[0] : offsets[-1]]
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        sets = None if self.sets is None else self.sets.part(slice(first, last), rows)
         # Padding is in the last batch.
         padding = self.n_padding if self.n_padding is None or last == self.n_batches else 0
-        return Window(self.index, self.first_batch + first, positions, offsets - offsets[0], padding)
+        return Window(self.index, self.first_batch + first, self.positions[rows], offsets - offsets[0], padding, sets)
 
 
 class WarmUp:

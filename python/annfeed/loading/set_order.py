@@ -1,0 +1,242 @@
+"""`sets_order`: obs columns become the groups and pools of an order of sets. The order is in order/sets.py."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from annfeed.batches.keys import FALLBACK
+from annfeed.loading.cell_sets import CellSets, Controls
+from annfeed.loading.description import in_a_line
+from annfeed.order.groups import Groups, joined_codes
+from annfeed.order.sets import Pools, Sets
+from annfeed.order.windows import Window
+from annfeed.user_arrays import near_matches
+from annfeed.user_warnings import warn
+
+if TYPE_CHECKING:
+    from annfeed.loading.protocols import Rows
+
+#: Groups that a message names.
+_NAMED = 3
+Codes = npt.NDArray[Any]
+
+
+def sets_order(dataset: Rows, sets: Any, shuffle: bool) -> Sets:
+    """Return the order of ``sets`` over the rows of a dataset.
+
+    Raises
+    ------
+    TypeError
+        If ``sets`` is no `CellSets`.
+    UnknownNameError
+        If there is no such obs column.
+    ValueError
+        If there are no sets or no controls, or cells have no control.
+
+    Examples
+    --------
+    >>> import anndata, pandas as pd
+    >>> from annfeed import AnnDataset
+    >>> obs = pd.DataFrame({"drug": list("aabDD")}, index=list("12345"))
+    >>> dataset = AnnDataset(anndata.AnnData(np.eye(5, dtype="float32"), obs=obs))
+    >>> sets_order(dataset, CellSets(by="drug", size=2, controls=Controls(where={"drug": "D"})), True).length(5)
+    2
+    """
+    if not isinstance(sets, CellSets):
+        raise TypeError(f"sets is a {type(sets).__name__}; expected annfeed.CellSets")
+    columns = Columns(dataset)
+    codes, n_groups = columns.joined(cast("tuple[str, ...]", sets.by))
+    is_control = None if sets.controls is None else _controls(columns, sets.controls)
+    n_missing = int(np.count_nonzero(codes < 0 if is_control is None else (codes < 0) & ~is_control))
+    if is_control is not None:
+        codes = codes.copy()
+        codes[is_control] = -1
+    groups = Groups(codes, n_groups)
+    notes = [f"{n_missing:,} rows without a value in {_listed(sets.by)} are in no set"] if n_missing else []
+    found = Found(columns, cast("tuple[str, ...]", sets.by), codes, groups)
+    pools = None
+    if sets.controls is not None and is_control is not None:
+        pools = _pools(found, sets.controls, is_control, notes)
+    order = Sets(groups, len(dataset), sets.size, sets.short, shuffle, pools, name=repr(sets))
+    n_sets = order.n_sets()
+    left_out = np.flatnonzero((n_sets == 0) & (groups.sizes > 0))
+    if len(left_out):
+        n_cells = int(groups.sizes[left_out].sum())
+        notes.append(
+            f'short="drop" leaves out {found.told(left_out)} with {n_cells:,} cells, as they have fewer than '
+            f"size={sets.size} each"
+        )
+    if not n_sets.any():
+        raise ValueError(
+            f"{in_a_line(dataset)}: {sets!r} makes no set of {len(dataset):,} rows ({'; '.join(notes) or 'no rows'}). "
+            "Choose other columns, or a smaller size"
+        )
+    _report(dataset, notes)
+    return order
+
+
+class Columns:
+    """Obs columns of a dataset as codes, each read once."""
+
+    def __init__(self, dataset: Rows) -> None:
+        self._dataset = dataset
+        self._read: dict[str, tuple[Codes, list[Any]]] = {}
+
+    @property
+    def place(self) -> str:
+        """The words for the dataset in messages."""
+        return in_a_line(self._dataset)
+
+    def one(self, name: str) -> tuple[Codes, list[Any]]:
+        """Return the code of each row, -1 for missing values, and the label of each code."""
+        if name not in self._read:
+            self._read[name] = self._dataset.reader.label_codes(name)
+        return self._read[name]
+
+    def joined(self, names: Sequence[str]) -> tuple[Codes, int]:
+        """Return a code of each row for its values in several columns, -1 if one is missing, and how many there are."""
+        if not names:
+            return np.zeros(len(self._dataset), np.int8), 1
+        codes, labels = self.one(names[0])
+        n = len(labels)
+        for name in names[1:]:
+            others, labels = self.one(name)
+            codes, n = joined_codes(codes, others, len(labels))
+        return codes, n
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The groups that were found: ``codes`` is the group of each row, -1 for rows in no set."""
+
+    columns: Columns
+    by: tuple[str, ...]
+    codes: Codes
+    groups: Groups
+
+    @property
+    def first_rows(self) -> npt.NDArray[np.int64]:
+        """A row of each group; 0 for an empty one."""
+        rows = np.zeros(len(self.groups), np.int64)
+        here = self.groups.sizes > 0
+        rows[here] = self.groups.members[self.groups.starts[here]]
+        return rows
+
+    def labels(self, group: int) -> Any:
+        """Return the values of a group: of one column the value, of several a tuple."""
+        row = self.first_rows[group]
+        values = []
+        for name in self.by:
+            codes, labels = self.columns.one(name)
+            values.append(labels[codes[row]])
+        return values[0] if len(values) == 1 else tuple(values)
+
+    def told(self, groups: npt.NDArray[np.int64]) -> str:
+        """Return the number of some groups, and the first of them, for messages."""
+        names = ", ".join(repr(self.labels(group)) for group in groups[:_NAMED].tolist())
+        more = ", …" if len(groups) > _NAMED else ""
+        return f"{len(groups):,} of {np.count_nonzero(self.groups.sizes):,} groups ({names}{more})"
+
+
+def _controls(columns: Columns, controls: Controls) -> npt.NDArray[np.bool_]:
+    """Return which rows are controls."""
+    masks = []
+    for name, wanted in controls.where.items():
+        codes, labels = columns.one(name)
+        values = [wanted] if isinstance(wanted, str) or not isinstance(wanted, Iterable) else list(wanted)
+        numbers = []
+        for value in values:
+            number = next((number for number, label in enumerate(labels) if label == value), None)
+            if number is None:
+                near = near_matches(str(value), map(str, labels))
+                raise ValueError(f"{columns.place}: Controls(where=…): no row has {value!r} in obs[{name!r}]. {near}")
+            numbers.append(number)
+        masks.append(np.isin(codes, numbers))
+    is_control: npt.NDArray[np.bool_] = np.logical_and.reduce(masks)
+    if not is_control.any():
+        raise ValueError(
+            f"{columns.place}: no row has all of {controls.where}; expected controls. Leave a column out of where="
+        )
+    return is_control
+
+
+def _pools(found: Found, controls: Controls, is_control: npt.NDArray[np.bool_], notes: list[str]) -> Pools:
+    """Return the pools of controls, and the pool of each cell."""
+    levels = cast("tuple[tuple[str, ...], ...]", (controls.match, *cast("tuple[Any, ...]", controls.fallback)))
+    in_sets = found.codes >= 0
+    pool_of = np.full(len(found.codes), -1, np.int32)
+    pools: Groups | None = None
+    first_fallback = 0
+    for number, names in enumerate(levels):
+        codes, n = found.columns.joined(names)
+        there = np.zeros(n + 1, np.bool_)  # code -1 finds the last entry
+        there[codes[is_control]] = True
+        there[n] = False
+        n_before = 0 if pools is None else len(pools)
+        number_of = np.where(there, np.cumsum(there) - 1, -1).astype(np.int32)
+        own = Groups(np.where(is_control, number_of[codes], np.int32(-1)), int(there.sum()))
+        pools = own if pools is None else pools.joined(own)
+        here = in_sets & (pool_of < 0)
+        pool_of[here] = np.where(there, number_of + n_before, -1)[codes[here]]
+        if number == 0:
+            first_fallback = len(pools)
+        elif n_now := int(np.count_nonzero(here & (pool_of >= n_before))):
+            notes.append(
+                f"{n_now:,} cells have no control with their {_listed(levels[number - 1])}; theirs have "
+                f"{f'their {_listed(names)}' if names else 'any value'} (fallback)"
+            )
+        if not (in_sets & (pool_of < 0)).any():
+            break
+    assert pools is not None
+    without = np.unique(found.codes[in_sets & (pool_of < 0)]).astype(np.int64)
+    if len(without):
+        n_cells = int(np.count_nonzero(in_sets & (pool_of < 0)))
+        raise ValueError(
+            f"{found.columns.place}: {n_cells:,} cells of {found.told(without)} have no control with their "
+            f"{' or '.join(map(_listed, levels))}; expected one for each cell. Add a fallback to Controls "
+            "(fallback=[[]] takes any control), or leave these cells out with obs_subset= or subset()"
+        )
+    of_groups = all(set(names) <= set(found.by) for names in levels)
+    if of_groups:
+        pool_of = pool_of[found.first_rows]
+    narrow = pool_of.astype(np.min_scalar_type(-max(1, len(pools))))
+    return Pools(pools, narrow, of_groups, first_fallback, controls.size)
+
+
+def counted(windows: Iterator[Window], counts: Counter[str]) -> Iterator[Window]:
+    """Yield windows of sets, and count the controls in them that are from fallback pools."""
+    for window in windows:
+        if window.sets is not None:
+            counts[FALLBACK] += int(np.count_nonzero(window.sets.by_fallback))
+        yield window
+
+
+def _listed(names: str | Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in ([names] if isinstance(names, str) else names))
+
+
+def _report(dataset: Rows, notes: list[str]) -> None:
+    """Give each note as a warning, once for a dataset and its parts."""
+    for note in notes:
+        if note not in dataset.reader.told:
+            dataset.reader.told.add(note)
+            warn(f"{in_a_line(dataset)}: {note}")
+
+
+def is_in_words(sets: CellSets) -> str:
+    """Return what sets are, in words.
+
+    Examples
+    --------
+    >>> is_in_words(CellSets(by=["cell_line", "drug"]))
+    "sets of 64 cells by 'cell_line', 'drug'"
+    """
+    size = "all cells" if sets.size is None else f"{sets.size:,} cells"
+    beside = "" if sets.controls is None else " beside controls"
+    return f"sets of {size} by {_listed(sets.by)}{beside}"
