@@ -271,6 +271,76 @@ def test_ranks_get_whole_sets_and_equally_many_batches(
     assert all(batch in whole for batch in own)
 
 
+# --- shares ----------------------------------------------------------------------------------------------------------
+
+
+def n_sets_by(batches: Any, column: str) -> Counter[str]:
+    """How many sets have each value of an obs column."""
+    found: Counter[str] = Counter()
+    for batch in batches:
+        for number in range(int(batch["set"].max()) + 1):
+            here = (batch["set"] == number).nonzero().ravel().tolist()
+            (value,) = {batch[f"obs_{column}"][row] for row in here}
+            found[value] += 1
+    return found
+
+
+def test_balance_gives_values_equal_shares_of_sets(dataset: AnnDataset) -> None:
+    options: dict[str, Any] = {"batch_size": 4, "sets": SETS, "seed": 0}
+    natural = n_sets_by(dataset.get_optimized_dataloader(**options), "drug")
+    assert natural["x"] > natural["y"] > natural["z"]
+    balanced = dataset.get_optimized_dataloader(**options, balance="drug", n_samples=60)
+    assert n_sets_by(balanced, "drug") == {"x": 20, "y": 20, "z": 20}
+    assert "drawn by weight, sets of 8 cells" in repr(balanced) and "batch size: 4 sets" in repr(balanced)
+    once = n_sets_by(dataset.get_optimized_dataloader(**options, balance="drug", replacement=False), "drug")
+    assert once == dict.fromkeys("xyz", natural["z"])
+    same = n_sets_by(dataset.get_optimized_dataloader(**options, balance="drug", temperature=0.0), "drug")
+    assert same == natural
+
+
+def test_every_cell_of_a_group_comes_before_any_comes_again(dataset: AnnDataset) -> None:
+    sets = CellSets(by="drug", size=8, short="keep")
+    loader = dataset.get_optimized_dataloader(4, sets=sets, seed=0, balance="drug", n_samples=200)
+    seen: Counter[int] = Counter()
+    unmarked: Counter[int] = Counter()
+    drugs = screen().obs["drug"].to_numpy()
+    for batch in loader:
+        seen.update(batch["obs_row"].tolist())
+        unmarked.update(batch["obs_row"][~batch["is_repeat"]].tolist())
+    assert unmarked == Counter(list(seen))
+    for drug in DRUGS:
+        counts = {seen[row] for row in np.flatnonzero(drugs == drug).tolist()}
+        assert max(counts) - min(counts) <= 1
+
+
+def test_weights_are_of_groups(dataset: AnnDataset) -> None:
+    sets = CellSets(by="drug", size=8, controls=Controls(where={"drug": "DMSO"}))
+    for weights in ({"x": 1, "y": 3, "z": 0}, pd.Series([3, 0, 1], index=["y", "z", "x"])):
+        loader = dataset.get_optimized_dataloader(4, sets=sets, seed=0, weights=weights, n_samples=40)
+        assert n_sets_by(loader, "drug") == {"x": 10, "y": 30}
+    pairs = {(line, drug): 1.0 for line in LINES for drug in "xyz"}
+    loader = dataset.get_optimized_dataloader(4, sets=SETS, seed=0, weights=pairs, n_samples=45)
+    assert n_sets_by(loader, "drug") == {"x": 15, "y": 15, "z": 15}
+
+
+SHARES = [
+    ({"balance": "plate"}, ValueError, "have several values there, or none"),
+    ({"balance": "drg"}, UnknownNameError, "Did you mean 'drug'"),
+    ({"balance": "drug", "shuffle": False}, ValueError, "shuffle=False"),
+    ({"weights": np.ones(240)}, TypeError, "expected, with sets=, a dict or a Series"),
+    ({"weights": {("A549", "x"): 1}}, ValueError, r"no number for the group \('\w+', '\w'\)"),
+    ({"weights": {**{(line, drug): 1 for line in LINES for drug in "xyz"}, "x": 1}}, ValueError, "'x', no group"),
+    ({"weights": {(line, drug): float("nan") for line in LINES for drug in "xyz"}}, ValueError, "has nan; expected"),
+    ({"n_samples": 3}, ValueError, "without weights= or balance="),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), SHARES, ids=[message for _, _, message in SHARES])
+def test_shares_that_make_no_sense(dataset: AnnDataset, options: dict[str, Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        dataset.get_optimized_dataloader(4, sets=SETS, **options)
+
+
 # --- what is wrong, and what is left out -----------------------------------------------------------------------------
 
 

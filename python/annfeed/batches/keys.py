@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 INDEX = "index"
 #: Whether each row is a repeat, torch.bool [B]; in every batch of several ranks, and in no other.
 IS_PADDING = "is_padding"
-#: The set of each cell in its batch, int64 [B], and whether an earlier set of the epoch has the cell, bool [B]; in
-#: batches of sets.
+#: The set of each cell in its batch, int64 [B], and whether another set of the epoch has the cell unmarked, bool [B];
+#: in batches of sets.
 SET, IS_REPEAT = "set", "is_repeat"
 #: The beginning of the keys of controls.
 CONTROL = "control_"

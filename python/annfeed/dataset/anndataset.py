@@ -270,8 +270,10 @@ class AnnDataset(RowDataset):
             leaves out a row on the others, "keep" lets ranks differ by one batch (not for DDP). With several ranks
             every batch has ``"is_padding"``, bool ``[B]``, True for repeated rows.
         sets
-            An `annfeed.CellSets`: batches are of ``batch_size`` sets of cells, beside controls if it says so. What is
-            said of rows here then holds for sets.
+            An `annfeed.CellSets`: batches are of ``batch_size`` sets of cells, beside controls if it says so.
+            ``drop_last``, ``balance``, ``n_samples`` and ``uneven`` then are of sets, and ``weights`` is a dict or a
+            Series with a number for each group, which gets a share of the sets in proportion. With ``shuffle=False``,
+            groups follow each other, and cells and controls come in the order of the dataset.
         **kwargs
             Any other keyword of ``torch.utils.data.DataLoader``.
 

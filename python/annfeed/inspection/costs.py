@@ -43,7 +43,7 @@ class Costs:
         return float((1.0 - (1.0 - share) ** (self.rows_per_chunk / block + 1.0)) / share)
 
     def by_order(self) -> dict[str, float]:
-        """Return the cost of each order that users choose from."""
+        """Return the cost of each order that users choose from; sets of cells cost what "exact random" does."""
         return {
             "file order": 1.0,
             "block_size='auto'": 1.0 if self._chunks_mix else self.of_blocks(self._auto_rows),

@@ -55,7 +55,8 @@ class Inspection:
     window
         Rows read together, for ``cost``.
     cost
-        For each order the expected decoded bytes per delivered byte, without a cache.
+        For each order the expected decoded bytes per delivered byte, without a cache. Sets of cells, whose rows are
+        scattered over the file, cost what "exact random" does.
     declined
         Why h5py reads the matrix; None if the core does.
     conversion_bytes

@@ -78,9 +78,9 @@ class CellSets:
 
     Its ``batch_size`` counts sets. A batch of 16 sets of 64 cells has ``"X"`` ``[1024, n_vars]`` and the obs columns of
     these cells, ``"set"``: int64 ``[1024]``, the number of each cell's set in the batch, and ``"is_repeat"``: bool
-    ``[1024]``, whether the cell was in an earlier set of the epoch. With ``controls`` it has ``"control_X"``,
+    ``[1024]``, True for a cell that fills up a set or is drawn again. With ``controls`` it has ``"control_X"``,
     ``"control_obs_…"``, ``"control_index"`` and ``"control_set"`` of the controls. Every cell that is no control comes
-    once in an epoch, except for what ``short`` says; each epoch divides the cells of a group anew.
+    once in an epoch without that mark, except for what ``short`` says; each epoch divides the cells of a group anew.
 
     Cells without a value in a column of ``by`` are in no set; a warning says how many.
 
@@ -132,6 +132,18 @@ class CellSets:
         if self.controls is not None and not isinstance(self.controls, Controls):
             found = type(self.controls).__name__
             raise TypeError(f"CellSets: controls is a {found}; expected annfeed.Controls, or None")
+
+    def in_words(self) -> str:
+        """Return what the sets are, in words.
+
+        Examples
+        --------
+        >>> CellSets(by=["cell_line", "drug"]).in_words()
+        "sets of 64 cells by 'cell_line', 'drug'"
+        """
+        size = "all cells" if self.size is None else f"{self.size:,} cells"
+        beside = "" if self.controls is None else " beside controls"
+        return f"sets of {size} by {', '.join(map(repr, self.by))}{beside}"
 
 
 def _columns(what: str, columns: Any) -> tuple[str, ...]:

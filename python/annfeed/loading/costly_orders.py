@@ -9,6 +9,7 @@ from annfeed.inspection.costs import Costs, cache_for
 from annfeed.loading.description import in_a_line
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.orders import Blocks, Shuffled
+from annfeed.order.sets import Sets
 from annfeed.order.weighted import Weighted
 from annfeed.user_warnings import warn
 
@@ -54,12 +55,23 @@ def warn_if_costly(dataset: Rows, plan: EpochPlan | None) -> None:
     """Warn, once for a dataset and its parts, if an order costs much that blocks or a larger cache would save."""
     reader = dataset.reader
     source = reader.described_file()
-    if source is None or plan is None or not isinstance(plan.order, Shuffled | Weighted | Blocks):
+    order = plan.order if plan is not None else None
+    if source is None or plan is None or not isinstance(order, Shuffled | Weighted | Blocks | Sets):
         return
     n_rows, share = len(dataset), len(dataset) / max(1, reader.n_source_rows)
-    block_size = None if isinstance(plan.order, Blocks) else plan.order.block_size
-    n_delivered = plan.order.length(n_rows)
-    reading = Reading(in_a_line(dataset), n_rows, reader.first_n_vars, share, n_delivered, plan.window, dataset.cache)
+    # The rows of sets are scattered like single rows.
+    block_size = None if isinstance(order, Blocks) else 1 if isinstance(order, Sets) else order.block_size
+    n_delivered = order.length(n_rows) * plan.rows_per_unit
+    reading = Reading(
+        in_a_line(dataset),
+        n_rows,
+        reader.first_n_vars,
+        share,
+        n_delivered,
+        plan.window,
+        dataset.cache,
+        can_choose_blocks=not isinstance(order, Sets),
+    )
     warn_of_blocks(source, reading, block_size)
 
 

@@ -29,14 +29,16 @@ def loader_report(
     cache: object,
     threads: int | None,
     n_ahead: int,
+    unit: str = "rows",
 ) -> Report:
-    """Return what ``loader`` delivers, and how; ``n_batches`` None for an unknown number."""
+    """Return what ``loader`` delivers, and how; ``n_batches`` None for an unknown number, ``unit`` of batches."""
     rank, world = rank_and_world()
     share = f" on rank {rank} of {world}" if world > 1 else ""
+    of = "" if unit == "rows" else f" {unit}"
     facts = {
         "dataset": in_a_line(loader.dataset),
         "order": order,
-        "batch size": "of the batch sampler" if batch_size is None else f"{batch_size:,}",
+        "batch size": "of the batch sampler" if batch_size is None else f"{batch_size:,}{of}",
         "batches": "unknown" if n_batches is None else f"{n_batches:,}{share}",
         "window": window,
         "cache": str(cache),

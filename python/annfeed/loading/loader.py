@@ -96,14 +96,12 @@ class WindowLoader(DataLoader[Batch]):
             raise ValueError("batch_size is None; expected an integer. A plain DataLoader gives single items")
         plan = sampler if isinstance(sampler, PlanSampler) else None
         if plan is None and sampler is None and batch_sampler is None:
-            given_sets = None
-            if sets is not None:
-                if block_size != 1:
-                    raise ValueError(f"block_size={block_size!r} given with sets=, whose cells are of all the dataset")
-                if order is not None:
-                    raise ValueError("order given with sets=, which is an order; pass one of them")
-                given_sets = sets_order(dataset, sets, shuffle)
-            weighting = find_weighting(dataset, weights, balance, temperature, replacement, n_samples)
+            drawn = (weights, balance, temperature, replacement, n_samples)
+            if sets is not None and (block_size != 1 or order is not None):
+                name, value = ("order", order) if block_size == 1 else ("block_size", block_size)
+                raise ValueError(f"{name}={value!r} given with sets=, which is an order itself; pass one of them")
+            set_order = None if sets is None else sets_order(dataset, sets, shuffle, *drawn)
+            weighting = find_weighting(dataset, *drawn) if sets is None else None
             if order is not None and weighting is not None:
                 raise ValueError("order excludes weights and balance: it says itself how often each row comes")
             if order is not None and not callable(order):
@@ -122,7 +120,7 @@ class WindowLoader(DataLoader[Batch]):
                 uneven=uneven,
                 weighting=weighting,
                 order=order,
-                sets=given_sets,
+                sets=set_order,
             )
         elif plan is None and not isinstance(getattr(batch_sampler, "sampler", None), PlanSampler):
             ours = {"weights": weights, "balance": balance, "n_samples": n_samples, "order": order, "sets": sets}
@@ -323,6 +321,7 @@ class WindowLoader(DataLoader[Batch]):
             rows.cache,
             rows.reader.threads,
             self.prefetch_batches,
+            unit="rows" if self.sets is None else "sets",
         )
 
     def __dir__(self) -> list[str]:

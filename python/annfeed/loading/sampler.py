@@ -107,7 +107,7 @@ class PlanSampler(DistributedSampler[int]):
         self._given = order
         self._asked: tuple[int, Int64Array] | None = None  # the epoch of the last call of ``order``, and its positions
         if sets is not None:
-            self.blocks = "sets of cells"
+            self.blocks = sets.in_words
         auto = self._auto_blocks(dataset) if shuffle and block_size == "auto" and order is None else None
         if auto is not None and weighting is not None:
             # Drawn rows have no chunk borders: use runs of the mean length of a decode unit.
@@ -213,7 +213,9 @@ class PlanSampler(DistributedSampler[int]):
             return f"positions of {self._name_of_given()}"
         if not self.shuffle:
             return "that of the dataset"
-        drawn = "drawn by weight" if isinstance(self._plan.order, Weighted) else "shuffled"
+        order = self._plan.order
+        by_weight = isinstance(order, Weighted) or (isinstance(order, Sets) and order.weighting is not None)
+        drawn = "drawn by weight" if by_weight else "shuffled"
         return f"{drawn}, {self.blocks}; {'a new seed each epoch' if self._seed is None else f'seed {self._seed}'}"
 
     def _name_of_given(self) -> str:

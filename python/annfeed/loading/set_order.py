@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,7 +13,10 @@ import numpy.typing as npt
 from annfeed.batches.keys import FALLBACK
 from annfeed.loading.cell_sets import CellSets, Controls
 from annfeed.loading.description import in_a_line
-from annfeed.order.groups import Groups, joined_codes
+from annfeed.loading.set_groups import Columns, Found, listed
+from annfeed.loading.set_weights import weighting_of_sets
+from annfeed.loading.weighting import draws_of
+from annfeed.order.groups import Groups
 from annfeed.order.sets import Pools, Sets
 from annfeed.order.windows import Window
 from annfeed.user_arrays import near_matches
@@ -22,18 +25,34 @@ from annfeed.user_warnings import warn
 if TYPE_CHECKING:
     from annfeed.loading.protocols import Rows
 
-#: Groups that a message names.
-_NAMED = 3
-Codes = npt.NDArray[Any]
 
-
-def sets_order(dataset: Rows, sets: Any, shuffle: bool) -> Sets:
+def sets_order(
+    dataset: Rows,
+    sets: Any,
+    shuffle: bool = True,
+    weights: Any = None,
+    balance: str | None = None,
+    temperature: float = 1.0,
+    replacement: bool = True,
+    n_samples: int | None = None,
+) -> Sets:
     """Return the order of ``sets`` over the rows of a dataset.
+
+    Parameters
+    ----------
+    dataset
+        The dataset; its obs columns are read.
+    sets
+        A `CellSets`.
+    shuffle
+        As in `annfeed.order.sets.Sets`.
+    weights, balance, temperature, replacement, n_samples
+        As in `AnnDataset.get_optimized_dataloader`, with sets for rows.
 
     Raises
     ------
     TypeError
-        If ``sets`` is no `CellSets`.
+        If ``sets`` is no `CellSets`, or ``weights`` are not given by group.
     UnknownNameError
         If there is no such obs column.
     ValueError
@@ -45,7 +64,7 @@ def sets_order(dataset: Rows, sets: Any, shuffle: bool) -> Sets:
     >>> from annfeed import AnnDataset
     >>> obs = pd.DataFrame({"drug": list("aabDD")}, index=list("12345"))
     >>> dataset = AnnDataset(anndata.AnnData(np.eye(5, dtype="float32"), obs=obs))
-    >>> sets_order(dataset, CellSets(by="drug", size=2, controls=Controls(where={"drug": "D"})), True).length(5)
+    >>> sets_order(dataset, CellSets(by="drug", size=2, controls=Controls(where={"drug": "D"})), shuffle=True).length(5)
     2
     """
     if not isinstance(sets, CellSets):
@@ -58,12 +77,12 @@ def sets_order(dataset: Rows, sets: Any, shuffle: bool) -> Sets:
         codes = codes.copy()
         codes[is_control] = -1
     groups = Groups(codes, n_groups)
-    notes = [f"{n_missing:,} rows without a value in {_listed(sets.by)} are in no set"] if n_missing else []
+    notes = [f"{n_missing:,} rows without a value in {listed(sets.by)} are in no set"] if n_missing else []
     found = Found(columns, cast("tuple[str, ...]", sets.by), codes, groups)
     pools = None
     if sets.controls is not None and is_control is not None:
         pools = _pools(found, sets.controls, is_control, notes)
-    order = Sets(groups, len(dataset), sets.size, sets.short, shuffle, pools, name=repr(sets))
+    order = Sets(groups, len(dataset), sets.size, sets.short, shuffle, pools, name=repr(sets), in_words=sets.in_words())
     n_sets = order.n_sets()
     left_out = np.flatnonzero((n_sets == 0) & (groups.sizes > 0))
     if len(left_out):
@@ -77,71 +96,14 @@ def sets_order(dataset: Rows, sets: Any, shuffle: bool) -> Sets:
             f"{in_a_line(dataset)}: {sets!r} makes no set of {len(dataset):,} rows ({'; '.join(notes) or 'no rows'}). "
             "Choose other columns, or a smaller size"
         )
+    how = draws_of(weights, balance, temperature, replacement, n_samples)
+    if how is not None:
+        if not shuffle:
+            raise ValueError("weights given with shuffle=False; draws have no file order: use shuffle=True")
+        weighting = weighting_of_sets(found, n_sets, weights, balance, temperature, **how)
+        order = replace(order, weighting=weighting)
     _report(dataset, notes)
     return order
-
-
-class Columns:
-    """Obs columns of a dataset as codes, each read once."""
-
-    def __init__(self, dataset: Rows) -> None:
-        self._dataset = dataset
-        self._read: dict[str, tuple[Codes, list[Any]]] = {}
-
-    @property
-    def place(self) -> str:
-        """The words for the dataset in messages."""
-        return in_a_line(self._dataset)
-
-    def one(self, name: str) -> tuple[Codes, list[Any]]:
-        """Return the code of each row, -1 for missing values, and the label of each code."""
-        if name not in self._read:
-            self._read[name] = self._dataset.reader.label_codes(name)
-        return self._read[name]
-
-    def joined(self, names: Sequence[str]) -> tuple[Codes, int]:
-        """Return a code of each row for its values in several columns, -1 if one is missing, and how many there are."""
-        if not names:
-            return np.zeros(len(self._dataset), np.int8), 1
-        codes, labels = self.one(names[0])
-        n = len(labels)
-        for name in names[1:]:
-            others, labels = self.one(name)
-            codes, n = joined_codes(codes, others, len(labels))
-        return codes, n
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """The groups that were found: ``codes`` is the group of each row, -1 for rows in no set."""
-
-    columns: Columns
-    by: tuple[str, ...]
-    codes: Codes
-    groups: Groups
-
-    @property
-    def first_rows(self) -> npt.NDArray[np.int64]:
-        """A row of each group; 0 for an empty one."""
-        rows = np.zeros(len(self.groups), np.int64)
-        here = self.groups.sizes > 0
-        rows[here] = self.groups.members[self.groups.starts[here]]
-        return rows
-
-    def labels(self, group: int) -> Any:
-        """Return the values of a group: of one column the value, of several a tuple."""
-        row = self.first_rows[group]
-        values = []
-        for name in self.by:
-            codes, labels = self.columns.one(name)
-            values.append(labels[codes[row]])
-        return values[0] if len(values) == 1 else tuple(values)
-
-    def told(self, groups: npt.NDArray[np.int64]) -> str:
-        """Return the number of some groups, and the first of them, for messages."""
-        names = ", ".join(repr(self.labels(group)) for group in groups[:_NAMED].tolist())
-        more = ", …" if len(groups) > _NAMED else ""
-        return f"{len(groups):,} of {np.count_nonzero(self.groups.sizes):,} groups ({names}{more})"
 
 
 def _controls(columns: Columns, controls: Controls) -> npt.NDArray[np.bool_]:
@@ -188,8 +150,8 @@ def _pools(found: Found, controls: Controls, is_control: npt.NDArray[np.bool_], 
             first_fallback = len(pools)
         elif n_now := int(np.count_nonzero(here & (pool_of >= n_before))):
             notes.append(
-                f"{n_now:,} cells have no control with their {_listed(levels[number - 1])}; theirs have "
-                f"{f'their {_listed(names)}' if names else 'any value'} (fallback)"
+                f"{n_now:,} cells have no control with their {listed(levels[number - 1])}; theirs have "
+                f"{f'their {listed(names)}' if names else 'any value'} (fallback)"
             )
         if not (in_sets & (pool_of < 0)).any():
             break
@@ -199,7 +161,7 @@ def _pools(found: Found, controls: Controls, is_control: npt.NDArray[np.bool_], 
         n_cells = int(np.count_nonzero(in_sets & (pool_of < 0)))
         raise ValueError(
             f"{found.columns.place}: {n_cells:,} cells of {found.told(without)} have no control with their "
-            f"{' or '.join(map(_listed, levels))}; expected one for each cell. Add a fallback to Controls "
+            f"{' or '.join(map(listed, levels))}; expected one for each cell. Add a fallback to Controls "
             "(fallback=[[]] takes any control), or leave these cells out with obs_subset= or subset()"
         )
     of_groups = all(set(names) <= set(found.by) for names in levels)
@@ -217,26 +179,9 @@ def counted(windows: Iterator[Window], counts: Counter[str]) -> Iterator[Window]
         yield window
 
 
-def _listed(names: str | Iterable[str]) -> str:
-    return ", ".join(repr(name) for name in ([names] if isinstance(names, str) else names))
-
-
 def _report(dataset: Rows, notes: list[str]) -> None:
     """Give each note as a warning, once for a dataset and its parts."""
     for note in notes:
         if note not in dataset.reader.told:
             dataset.reader.told.add(note)
             warn(f"{in_a_line(dataset)}: {note}")
-
-
-def is_in_words(sets: CellSets) -> str:
-    """Return what sets are, in words.
-
-    Examples
-    --------
-    >>> is_in_words(CellSets(by=["cell_line", "drug"]))
-    "sets of 64 cells by 'cell_line', 'drug'"
-    """
-    size = "all cells" if sets.size is None else f"{sets.size:,} cells"
-    beside = "" if sets.controls is None else " beside controls"
-    return f"sets of {size} by {_listed(sets.by)}{beside}"

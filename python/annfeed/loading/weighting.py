@@ -44,6 +44,27 @@ def find_weighting(
     >>> find_weighting(dataset, None, "cell_type", 1.0, True, 12).expected_counts(np.arange(4)).tolist()
     [2.0, 2.0, 2.0, 6.0]
     """
+    how = draws_of(weights, balance, temperature, replacement, n_samples)
+    if how is None:
+        return None
+    if balance is not None:
+        codes, labels = dataset.reader.label_codes(balance, needed_by="balance")
+        return Weighting(class_weights(codes, len(labels), float(temperature)), codes=codes, **how)
+    return Weighting(numbers_of_rows("weights", weights, len(dataset), lambda: dataset.obs_names), **how)
+
+
+def draws_of(
+    weights: Any, balance: str | None, temperature: float, replacement: bool, n_samples: int | None
+) -> dict[str, Any] | None:
+    """Return ``n_samples`` and ``replacement`` for `Weighting`, after checks; None without ``weights`` and ``balance``.
+
+    The parameters are those of `find_weighting`.
+
+    Examples
+    --------
+    >>> draws_of(None, "cell_type", 1.0, True, 12)
+    {'replacement': True, 'n_samples': 12}
+    """
     if isinstance(temperature, bool) or not isinstance(temperature, int | float | np.number):
         raise TypeError(f"temperature is {temperature!r}; expected a number from 0 to 1")
     if not isinstance(replacement, bool | np.bool_):
@@ -57,7 +78,6 @@ def find_weighting(
             if value is not None:
                 raise ValueError(f"{name}={value} given without weights= or balance=; without them each row comes once")
         return None
-    how: dict[str, Any] = {"replacement": bool(replacement), "n_samples": n_samples}
     if balance is not None:
         if weights is not None:
             raise ValueError("weights and balance given; balance makes weights: pass one of them")
@@ -66,9 +86,7 @@ def find_weighting(
                 f"temperature is {temperature}; expected 0 (shares as in the data) to 1 (equal shares): "
                 "a class of n rows gets a share in proportion to n ** (1 - temperature)"
             )
-        codes, labels = dataset.reader.label_codes(balance, needed_by="balance")
-        return Weighting(class_weights(codes, len(labels), float(temperature)), codes=codes, **how)
-    return Weighting(numbers_of_rows("weights", weights, len(dataset), lambda: dataset.obs_names), **how)
+    return {"replacement": bool(replacement), "n_samples": n_samples}
 
 
 def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -> npt.NDArray[np.float64]:

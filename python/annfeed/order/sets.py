@@ -79,8 +79,8 @@ class Sets(Order):
         Controls; None for none.
     weighting
         Expected count of each set; None for one. Sets are counted group by group.
-    name
-        What it is, for saved states.
+    name, in_words
+        What it is, for saved states, and for people.
 
     Examples
     --------
@@ -99,6 +99,7 @@ class Sets(Order):
     pools: Pools | None = None
     weighting: Weighting | None = None
     name: str = ""
+    in_words: str = "sets"
 
     def length(self, n_rows: int) -> int:
         if n_rows != self.n_rows:

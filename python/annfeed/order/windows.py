@@ -22,7 +22,7 @@ class SetMarks:
     set_of
         Number of the set in its batch, int64 [n].
     is_repeat
-        Whether an earlier set of the epoch has the cell, bool [n]; False for controls.
+        Whether the cell is repeated, bool [n]: each cell of an epoch is unmarked once. False for controls.
     is_padding
         Whether the set repeats one of another rank, bool [n]; None without ranks.
     by_fallback
