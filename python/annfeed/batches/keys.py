@@ -17,8 +17,21 @@ CONTROL = "control_"
 FALLBACK = "fallback_controls"
 
 
-def check_keys(matrices: Iterable[str], obs: Collection[str]) -> None:
-    """Raise ValueError if a key of ``elem=`` is also the key of an obs column, of the index or of the mark of padding.
+def measured_key(key: str) -> str:
+    """Return the key of which rows a matrix in a modality of a MuData has, torch.bool [B].
+
+    Examples
+    --------
+    >>> measured_key("rna")
+    'rna_measured'
+    """
+    return f"{key}_measured"
+
+
+def check_keys(matrices: Collection[str], obs: Collection[str], in_modalities: Iterable[str] = ()) -> None:
+    """Raise ValueError if a key of ``elem=`` is also the key of an obs column, of the index or of a mark.
+
+    ``in_modalities`` are the keys of matrices that have the mark of `measured_key`.
 
     Examples
     --------
@@ -32,4 +45,12 @@ def check_keys(matrices: Iterable[str], obs: Collection[str]) -> None:
             raise ValueError(
                 f"a matrix has the key {key!r}, under which batches hold {owner}; give it another key in elem="
                 + (", or leave the column out of obs_columns" if key in obs else "")
+            )
+    for key in in_modalities:
+        mark = measured_key(key)
+        if mark in matrices or mark in obs:
+            other = "another matrix" if mark in matrices else f"the obs column {mark.removeprefix('obs_')!r}"
+            raise ValueError(
+                f"a matrix has the key {key!r}, and under {mark!r} batches hold both which cells were measured and "
+                f"{other}; expected different keys. Give the matrix another key in elem="
             )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import os
 from collections import Counter
+from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from annfeed._core import RowOps
 from annfeed.arrays import Int64Array, digest_of
 from annfeed.batches.items import Batch, Collate, Items, apply_transform
-from annfeed.batches.keys import INDEX, IS_PADDING
+from annfeed.batches.keys import INDEX, IS_PADDING, measured_key
 from annfeed.batches.matrix import Matrix
 from annfeed.batches.sets import SETS, SetsOfBatch, parts_of
 from annfeed.batches.window import ROW_TOTALS, LoadedWindow, WindowRows
@@ -45,6 +47,8 @@ class RowReader(ThroughFile):
         int64, the row at each position; None for all rows in order.
     transform, output, dtype, threads, categories, return_index
         As in `annfeed.AnnDataset`.
+    measured
+        Of matrices in modalities of a MuData, by key: bool ``[rows of obs]``, whether they have the row.
 
     Examples
     --------
@@ -69,8 +73,10 @@ class RowReader(ThroughFile):
         threads: int | None,
         categories: Literal["str", "code"],
         return_index: bool,
+        measured: Mapping[str, npt.NDArray[np.bool_]] = MappingProxyType({}),
     ) -> None:
         self.matrices = matrices
+        self.measured = dict(measured)
         self._obs: ObsTable | ObsColumns = obs
         self.sources = sources
         self.rows = rows
@@ -134,8 +140,7 @@ class RowReader(ThroughFile):
 
     def described_file(self) -> FileSource | None:
         """Return a file of the first matrix whose headers are known; None if there is none."""
-        source = self.first.source
-        parts = [matrix.source for matrix in source.matrices] if isinstance(source, ConcatSource) else [source]
+        parts = self.first.source.parts()
         return next((part for part in parts if isinstance(part, FileSource) and part.headers is not None), None)
 
     @property
@@ -262,8 +267,11 @@ class RowReader(ThroughFile):
         )
 
     def obs_batch(self, rows: Int64Array) -> Batch:
-        """Return the obs columns of a batch at ``rows`` of obs."""
-        return self._obs.take(rows, self.categories_as)
+        """Return the obs columns of a batch at ``rows`` of obs, and which rows were measured."""
+        batch: Batch = self._obs.take(rows, self.categories_as)
+        for key, there in self.measured.items():
+            batch[measured_key(key)] = torch.from_numpy(there[rows])
+        return batch
 
     def read(self, rows: Int64Array) -> dict[str, WindowRows]:
         """Read ``rows`` of every matrix together."""

@@ -41,22 +41,30 @@ class AnnDataset(RowDataset):
     Parameters
     ----------
     adata_or_path
-        Path of an .h5ad file, or an AnnData (in memory, backed, or a view). For several sources, whose rows follow each
-        other: a list of these, a dict ``{key: path or AnnData}``, or a pattern like ``"atlas/*.h5ad"`` (sorted by
-        name); genes are matched by name. Each epoch delivers what an AnnData holds when the epoch begins; its cells and
-        genes must then be the same as now. X and raw of a backed AnnData are read from its file, the rest from memory.
+        Path of an .h5ad or .h5mu file, or an AnnData or MuData (in memory, backed, or a view). For several sources,
+        whose rows follow each other: a list of these, a dict ``{key: path or AnnData}``, or a pattern like
+        ``"atlas/*.h5ad"`` (sorted by name); genes are matched by name. Each epoch delivers what an AnnData holds when
+        the epoch begins; its cells and genes must then be the same as now. X and raw of a backed AnnData are read from
+        its file, the rest from memory.
     transform
         An `annfeed.Transform`, called with each item, or with each batch if its ``batched`` is True.
     obs_subset
         Rows of the dataset: integer positions (order and repeats are kept), a slice, or a boolean mask; None for all.
+        With ``cells``, those of them that are chosen.
         A mask that is a pandas Series is aligned by its index, which must be the obs names or the default index.
     window
         Rows that the optimized loader reads together. More rows read faster and take more memory.
     elem
         Place of the matrix: "X", "raw/X", "layers/counts", "obsm/X_pca"; or ``{key: place}`` for several, each
-        delivered under its key.
+        delivered under its key. In a MuData they are "mod/rna/X", "mod/rna/obsm/X_pca", and "obsm/X_mofa" of all cells.
+        Of several modalities, the rows are the cells of the whole MuData, with its obs: a cell that a modality lacks is
+        a row of zeros there, and ``"<key>_measured"``, bool ``[B]``, is False.
+    cells
+        Which cells of a MuData: "all"; "common", those that all modalities of ``elem`` have; or a list of modalities
+        that have them. None: "all" where ``elem`` has several modalities, else the rows and the obs of the one.
     obs_columns
-        Obs columns to deliver; None for all, ``[]`` for none.
+        Obs columns to deliver; None for all, ``[]`` for none. Of the cells of a MuData these are the columns of its
+        obs, and those of modalities as "rna:leiden", missing where a cell was not measured.
     var_subset
         Genes to deliver, in this order: names, integer positions, a slice, or a boolean mask (a Series is aligned by
         its index); None for all. It applies to the matrices over genes, or, if there is none, to those in obsm.
@@ -111,17 +119,18 @@ class AnnDataset(RowDataset):
         If ``transform`` is not a Transform, or an argument has the wrong type.
     ValueError
         If a number is below 1, an option is unknown, a mask has the wrong length or index, a key of ``elem`` is
-        reserved or an obs column's, or sources have different genes and one of them repeats a gene name.
+        reserved or an obs column's, sources have different genes and one of them repeats a gene name, or ``cells`` is
+        given and a source is not a MuData.
     IndexError
         If a position of ``obs_subset`` or ``var_subset`` is out of range.
     KeyError
-        If an ``elem``, obs column or gene does not exist; the message suggests similar names.
+        If an ``elem``, modality, obs column or gene does not exist; the message suggests similar names.
     OSError
         If the file cannot be read; later, `StaleFileError` if it has changed.
     StaleDataError
         Later, if an AnnData has other cells or genes than now.
     FormatError
-        If the file is damaged or not an .h5ad file; `UnsupportedError` if annfeed recognises its format.
+        If the file is damaged or of no AnnData or MuData; `UnsupportedError` if annfeed recognises its format.
 
     Examples
     --------
@@ -145,6 +154,7 @@ class AnnDataset(RowDataset):
         obs_subset: npt.ArrayLike | slice | None = None,
         window: int = _WINDOW,
         elem: str | Mapping[str, str] = "X",
+        cells: Literal["all", "common"] | Sequence[str] | None = None,
         obs_columns: Sequence[str] | None = None,
         var_subset: Sequence[str] | npt.ArrayLike | Mapping[str, Any] | slice | None = None,
         var_column: str | None = None,
@@ -192,12 +202,14 @@ class AnnDataset(RowDataset):
             strict=strict,
             totals=any(map(needs_totals, steps_of(transform))),
             var_column=var_column,
+            cells=cells,
         )
         self._origin = opened.origin
-        check_keys(opened.matrices, {f"obs_{column}" for column in opened.obs.columns})
+        check_keys(opened.matrices, {f"obs_{column}" for column in opened.obs.columns}, opened.measured)
         #: Range of the rows of each source, before ``obs_subset``; ``"index"`` counts the same way.
         self.source_rows = opened.rows
-        rows = row_subset(obs_subset, opened.obs.n_rows, lambda: opened.obs.names)
+        rows = opened.rows_among(row_subset(obs_subset, opened.obs.n_rows, lambda: opened.obs.names))
+        options["measured"] = opened.measured
         self.reader = self._reader_type(opened.matrices, opened.obs, opened.places, rows, **options)
         if log.isEnabledFor(logging.INFO) and isinstance(self.reader.first.source, FileSource):
             log.info("%s", self.inspect())

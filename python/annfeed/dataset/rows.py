@@ -284,8 +284,7 @@ class RowDataset(Annotated):
         """
         source = self.reader.first.source
         of_files = FileSource | FrameFileSource
-        parts = [m.source for m in source.matrices] if isinstance(source, ConcatSource) else [source]
-        found = [part for part in parts if isinstance(part, of_files)]
+        found = [part for part in source.parts() if isinstance(part, of_files)]
         if not found:
             raise ValueError(f"{source.place} is in memory; expected a file; there is nothing to inspect")
         for part in found:

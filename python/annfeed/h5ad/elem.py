@@ -11,6 +11,8 @@ from annfeed.errors import UnknownNameError
 
 #: "mod/rna/raw/X" -> prefix "mod/rna/", place "raw/X": the shortest prefix, as "raw/" must not become one.
 _ELEM = re.compile(r"^(?P<prefix>(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
+#: "mod/rna/obs" -> "rna".
+_MODALITY = re.compile(r"^mod/([^/]+)/obs$")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,29 @@ class Elem:
         prefix, place = match["prefix"], match["place"]
         var = None if place.startswith("obsm/") else prefix + ("raw/var" if place.startswith("raw") else "var")
         return cls(prefix + place, prefix + "obs", var)
+
+    @property
+    def modality(self) -> str | None:
+        """Name of the modality of a MuData that the matrix is in; None for a matrix that is in none.
+
+        Examples
+        --------
+        >>> Elem.parse("mod/rna/X").modality, Elem.parse("obsm/X_mofa").modality
+        ('rna', None)
+        """
+        match = _MODALITY.match(self.obs)
+        return None if match is None else match[1]
+
+    @property
+    def inside(self) -> Elem:
+        """The same place, looked up from the modality that it is in.
+
+        Examples
+        --------
+        >>> Elem.parse("mod/rna/layers/counts").inside
+        Elem(path='layers/counts', obs='obs', var='var')
+        """
+        return self if self.modality is None else Elem.parse(self.path.removeprefix(f"mod/{self.modality}/"))
 
 
 def parse_elems(elem: str | Mapping[str, str]) -> dict[str, Elem]:

@@ -60,8 +60,11 @@ class HeldAnnData:
 
 
 def source_of(adata: anndata.AnnData) -> anndata.AnnData:
-    """Return the AnnData of a view, or an AnnData that is not a view itself."""
-    return cast(anndata.AnnData, adata._adata_ref) if adata.is_view else adata
+    """Return the AnnData (or MuData) of a view, or one that is not a view itself."""
+    if not adata.is_view:
+        return adata
+    of_mudata = getattr(adata, "_mudata_ref", None)
+    return cast(anndata.AnnData, adata._adata_ref if of_mudata is None else of_mudata)
 
 
 def unchanged(before: pd.Index[Any], now: pd.Index[Any], what: str, place: str) -> pd.Index[Any]:

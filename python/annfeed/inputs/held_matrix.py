@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import StaleDataError, UnknownNameError
+from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.file import check_not_replaced
 from annfeed.h5ad.held_anndata import AGAIN, HeldAnnData, positions_of, same, source_of, unchanged
 from annfeed.h5ad.identity import file_identity
@@ -31,7 +32,6 @@ from annfeed.sources.memory import MemorySource, digest_of_sparse
 from annfeed.user_arrays import near_matches
 
 if TYPE_CHECKING:
-    from annfeed.h5ad.elem import Elem
     from annfeed.inputs.gene_table import GeneTable
 
 
@@ -81,6 +81,12 @@ class HeldMatrix:
     def place(self) -> str:
         """The words for where the matrix lies: the file, or the AnnData."""
         return str(self._held.adata.filename) if self._on_disk() else self._held.place
+
+    @property
+    def elem_in_file(self) -> Elem:
+        """Where it is in the file of a backed AnnData, which may be a modality of a backed MuData."""
+        modality = getattr(self._held.adata.file, "_mod", None)
+        return self._elem if modality is None else Elem.parse(f"mod/{modality}/{self._elem.path}")
 
     @property
     def rows_in_file(self) -> Int64Array | None:
@@ -199,9 +205,10 @@ class HeldMatrix:
     def _of_file(self) -> Matrix:
         path, viewed = str(self._held.adata.filename), self._view_columns()
         if self._held.adata.file.is_open:
-            check_not_replaced(self._held.adata.file._file)
+            check_not_replaced(self._held.adata.file._file.file)  # of a modality it is a group
         # The AnnData's matrix is the view's: its rows are added up over the genes that it views.
-        source = self._open_file(path, self._elem.path, columns=self._source_columns(viewed), total_over=viewed)
+        elem = self.elem_in_file.path
+        source = self._open_file(path, elem, columns=self._source_columns(viewed), total_over=viewed)
         return self._made(source, self._view_rows(), viewed)
 
     # --- rows and columns --------------------------------------------------------------------------------------------

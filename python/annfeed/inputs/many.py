@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
 
-import anndata
+import numpy as np
 import pandas as pd
 
+from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.display.progress import tracked
 from annfeed.errors import FormatError
@@ -25,12 +26,14 @@ from annfeed.h5ad.elem import Elem, parse_elems
 from annfeed.h5ad.file import opened_once
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.headers import Headers, read_headers
+from annfeed.h5ad.mudata import is_mudata
 from annfeed.h5ad.open_files import OpenFiles
 from annfeed.inputs.gene_symbols import GeneSymbols
 from annfeed.inputs.gene_table import GeneTable
 from annfeed.inputs.genes import Join, join_names, place_columns
+from annfeed.inputs.modalities import BoolArray, Cells, Paired, check_cells, find_paired, located
 from annfeed.inputs.names import numbered
-from annfeed.inputs.paths import Sources, find_sources
+from annfeed.inputs.paths import Sources, find_sources, is_in_memory
 from annfeed.inputs.selection import column_subset
 from annfeed.inputs.single import (
     Symbols,
@@ -76,11 +79,11 @@ class Joining:
 class Origin:
     """What a dataset was made from, for what is written back."""
 
-    sources: list[Any]  # an AnnData or a path each; None for an AnnData that stayed in another process
+    sources: list[Any]  # an AnnData, MuData or path each; None for what is in memory and stayed in another process
     obs: str  # where the obs lies in each file: "obs", "mod/rna/obs"
 
     def __getstate__(self) -> dict[str, Any]:
-        paths = [None if isinstance(source, anndata.AnnData) else source for source in self.sources]
+        paths = [None if is_in_memory(source) else source for source in self.sources]
         return {"sources": paths, "obs": self.obs}
 
 
@@ -93,6 +96,16 @@ class Opened:
     places: list[str]  # the sources, for people
     rows: list[range]  # of each source
     origin: Origin
+    #: Of matrices in modalities of a MuData, by key: which rows they have.
+    measured: Mapping[str, BoolArray] = field(default_factory=dict)
+    #: Rows that ``cells`` chooses; None for all.
+    chosen: BoolArray | None = None
+
+    def rows_among(self, rows: Int64Array | None) -> Int64Array | None:
+        """Return those of some rows (None for all) that ``cells`` chooses."""
+        if self.chosen is None:
+            return rows
+        return np.flatnonzero(self.chosen) if rows is None else rows[self.chosen[rows]]
 
 
 @opened_once()
@@ -109,8 +122,10 @@ def open_sources(
     strict: bool,
     totals: bool = False,
     var_column: str | None = None,
+    cells: Cells = None,
 ) -> Opened:
     """Open what the user passed, one source or many, and match rows, genes and obs."""
+    check_cells(cells)
     elems = parse_elems(elem)
     first = next(iter(elems.values()))
     subsets = subsets_by_key(var_subset, elems, var_column)
@@ -120,24 +135,35 @@ def open_sources(
     open_files = OpenFiles(joining.max_open_files)
     several = find_sources(sources, joining.keys)
     if several is None and joining.label is None:
+        name = "MuData" if is_mudata(sources) else "AnnData" if is_in_memory(sources) else as_path(sources)
         with _recognised(sources):
-            matrices = {key: find_matrix(sources, place, subsets[key], opener) for key, place in elems.items()}
-            obs = find_obs(sources, first.path, obs_columns)
-            check_same_rows(sources, elems)
+            paired = find_paired(_as_source(sources), elems, cells, name)
+            matrices = {key: _find(sources, place, subsets[key], opener, name, paired) for key, place in elems.items()}
+            if paired is None:
+                part, _, words = located(sources, first, name)
+                obs = find_obs(part, first.path, obs_columns, None if part is sources else f"obs of {words}")
+                check_same_rows(part, elems)
+            else:
+                obs = ObsTable(paired.obs, obs_columns)
         _check_rows(matrices, obs)
-        source = _as_source(sources)
-        name = "AnnData" if isinstance(source, anndata.AnnData) else source
-        return Opened(matrices, obs, [name], [range(obs.n_rows)], Origin([source], first.obs))
+        source = _as_source(sources if paired is not None else located(sources, first, name)[0])
+        origin = Origin([source], "obs" if paired is not None else first.obs)
+        measured, chosen = ({}, None) if paired is None else (paired.measured(), paired.chosen(cells))
+        place = name if is_in_memory(sources) else source
+        return Opened(matrices, obs, [place], [range(obs.n_rows)], origin, measured, chosen)
     several = several or Sources([sources], ["0"])
     opener = partial(opener, open_files=open_files)
-    return _Concatenation(several, elems, joining, opener).opened(obs_columns, subsets)
+    return _Concatenation(several, elems, joining, opener, cells).opened(obs_columns, subsets)
 
 
 class _Concatenation:
     """The sources of a collection, while it is being opened."""
 
-    def __init__(self, sources: Sources, elems: dict[str, Elem], joining: Joining, opener: Any) -> None:
+    def __init__(self, sources: Sources, elems: dict[str, Elem], joining: Joining, opener: Any, cells: Cells) -> None:
         self._sources = sources
+        self._cells = cells
+        #: How the modalities of each source are paired; None where they are not.
+        self._paired: list[Paired | None] = []
         self._elems = elems
         self._joining = joining
         self._opener = opener
@@ -148,7 +174,6 @@ class _Concatenation:
         self._by_raw_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
 
     def opened(self, obs_columns: Sequence[str] | None, subsets: Mapping[str, Any]) -> Opened:
-        obs_place = next(iter(self._elems.values())).path
         obs: list[ObsTable] = []
         names: dict[str, list[pd.Index[Any] | None]] = {key: [] for key in self._elems}
         shapes: dict[str, list[tuple[int, int] | None]] = {key: [] for key in self._elems}
@@ -156,14 +181,13 @@ class _Concatenation:
         sources = self._sources.sources
         for number, source in enumerate(tracked(sources, "opening", len(sources), "files")):
             with _recognised(source):
-                obs.append(find_obs(source, obs_place, None, self._sources.place(number)))
-                check_same_rows(source, self._elems)
+                obs.append(self._obs(number))
                 for key, elem in self._elems.items():
-                    is_file = not isinstance(source, anndata.AnnData)
+                    is_file = not is_in_memory(source)
                     shape = find_shape(as_path(source), elem) if is_file else None
                     shapes[key].append(shape)
                     named = elem.var is not None
-                    found = self._names(number, elem) if named else self._frame_names(source, elem)
+                    found = self._names(number, elem) if named else self._frame_names(number, elem)
                     names[key].append(found)
                     if found is not None:
                         self._add_var(genes[key], number, elem, found)
@@ -177,7 +201,7 @@ class _Concatenation:
         for key, elem in self._elems.items():
             matrices[key], joined[key] = self._join(elem, names[key], shapes[key], subsets[key], genes[key])
             path, headers = self._headers.get(key, (None, None))
-            files = (one.source for one in matrices[key] if isinstance(one.source, FileSource))
+            files = (part for one in matrices[key] for part in one.source.parts() if isinstance(part, FileSource))
             described = next((file for file in files if file.path == path), None)
             if described is not None:
                 described.headers = headers
@@ -189,24 +213,54 @@ class _Concatenation:
         )
         ends = [0, *accumulate(one.n_rows for one in obs)]
         rows = [range(start, stop) for start, stop in pairwise(ends)]
-        origin = Origin([_as_source(source) for source in sources], next(iter(self._elems.values())).obs)
-        return Opened(joined, table, [self._sources.place(i) for i in range(len(obs))], rows, origin)
+        origin = self._origin()
+        places = [self._sources.place(i) for i in range(len(obs))]
+        return Opened(joined, table, places, rows, origin, *self._measured())
+
+    def _obs(self, number: int) -> ObsTable:
+        """The obs of a source; how its modalities are paired is found with it."""
+        source, place = self._sources.sources[number], self._sources.place(number)
+        paired = find_paired(_as_source(source), self._elems, self._cells, place)
+        self._paired.append(paired)
+        if paired is not None:
+            return ObsTable(paired.obs, None)
+        first = next(iter(self._elems.values()))
+        part, _, words = located(source, first, place)
+        check_same_rows(part, self._elems)
+        return find_obs(part, first.path, None, words)
+
+    def _origin(self) -> Origin:
+        first, sources = next(iter(self._elems.values())), self._sources.sources
+        if any(paired is not None for paired in self._paired):
+            return Origin([_as_source(source) for source in sources], "obs")
+        return Origin([_as_source(located(source, first, "")[0]) for source in sources], first.obs)
+
+    def _measured(self) -> tuple[dict[str, BoolArray], BoolArray | None]:
+        """Which rows of all sources each matrix has, and which are chosen."""
+        paired = [one for one in self._paired if one is not None]
+        of_each = [one.measured() for one in paired]
+        measured = {key: np.concatenate([one[key] for one in of_each]) for key in (of_each[0] if of_each else ())}
+        chosen = [rows for one in paired if (rows := one.chosen(self._cells)) is not None]
+        return measured, np.concatenate(chosen) if chosen else None
 
     def _names(self, number: int, elem: Elem) -> pd.Index[Any]:
         """The names of a source's genes: the same Index for the same names."""
-        source = self._sources.sources[number]
-        stored = None if isinstance(source, anndata.AnnData) else find_raw_names(as_path(source), elem)
+        source, elem, place = self._located(number, elem)
+        stored = None if is_in_memory(source) else find_raw_names(as_path(source), elem)
         raw = None if stored is None else tuple(stored)
         if raw is not None and raw in self._by_raw_names:
             return self._by_raw_names[raw]
-        names = find_names(source, elem, self._sources.place(number))
+        names = find_names(source, elem, place)
         names = self._by_names.setdefault(tuple(names), names)
         if raw is not None:
             self._by_raw_names[raw] = names
         return names
 
-    def _frame_names(self, source: Any, elem: Elem) -> pd.Index[Any] | None:
-        names = find_frame_names(source, elem)
+    def _located(self, number: int, elem: Elem) -> tuple[Any, Elem, str]:
+        return located(self._sources.sources[number], elem, self._sources.place(number))
+
+    def _frame_names(self, number: int, elem: Elem) -> pd.Index[Any] | None:
+        names = find_frame_names(*self._located(number, elem)[:2])
         return None if names is None else self._by_names.setdefault(tuple(names), names)
 
     def _join(
@@ -264,31 +318,36 @@ class _Concatenation:
         """Add a source's var; the column that genes are found in is read now, as the file is open."""
         if table is None:
             return
-        source = self._sources.sources[number]
-        var = SourceVar(
-            source if isinstance(source, anndata.AnnData) else as_path(source), elem, self._sources.place(number)
-        )
+        source, elem, place = self._located(number, elem)
+        var = SourceVar(source if is_in_memory(source) else as_path(source), elem, place)
         table.parts.append(var)
         if table.symbols is not None:
             table.symbols.add(names, var.column(table.symbols.column), var.place)
 
     def _open(self, number: int, elem: Elem, chosen: ColumnMap | None, shape: tuple[int, int] | None) -> Matrix:
-        source = self._sources.sources[number]
-        if isinstance(source, anndata.AnnData) or (elem.var is None and chosen is not None):
-            return find_matrix(source, elem, chosen, self._opener, self._sources.place(number))
+        source, paired = self._sources.sources[number], self._paired[number]
+        if is_in_memory(source) or (elem.var is None and chosen is not None):
+            return _find(source, elem, chosen, self._opener, self._sources.place(number), paired)
         columns = None if chosen is None else chosen.columns
         file = self._opener(as_path(source), elem.path, columns=columns, shape=shape)
         n_obs, n_cols = file.shape
         n_vars = n_cols if columns is None else len(columns)
         # Its own names are those of the joined columns, or nobody's.
-        return Matrix(elem.path, file, n_obs, n_vars, partial(numbered, n_vars))
+        matrix = Matrix(elem.path, file, n_obs, n_vars, partial(numbered, n_vars))
+        return matrix if paired is None else paired.matrix(elem, matrix)
 
     def _matrix(self, elem: Elem, source: ConcatSource, names: pd.Index[Any]) -> Matrix:
         return Matrix(elem.path, source, *source.shape, partial(pd.Index, names))
 
 
+def _find(source: Any, elem: Elem, var_subset: Any, opener: Any, place: str, paired: Paired | None) -> Matrix:
+    part, inside, words = located(source, elem, place)
+    matrix = find_matrix(part, inside, var_subset, opener, words)
+    return matrix if paired is None else paired.matrix(elem, matrix)
+
+
 def _recognised(source: Any) -> AbstractContextManager[None]:
-    return nullcontext() if isinstance(source, anndata.AnnData) else recognised(as_path(source))
+    return nullcontext() if is_in_memory(source) else recognised(as_path(source))
 
 
 def _check_rows(matrices: Mapping[str, Matrix], obs: ObsTable) -> None:
@@ -312,4 +371,4 @@ def _check_widths(matrices: Sequence[Matrix]) -> None:
 
 def _as_source(source: Any) -> Any:
     # A worker may run in another directory.
-    return source if isinstance(source, anndata.AnnData) else os.path.abspath(as_path(source))
+    return source if is_in_memory(source) else os.path.abspath(as_path(source))

@@ -10,13 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import anndata
 
+from annfeed.h5ad.mudata import is_mudata
 from annfeed.inputs.patterns import matching
 
-AnnDataOrPath: TypeAlias = "anndata.AnnData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+if TYPE_CHECKING:
+    from mudata import MuData
+
+AnnDataOrPath: TypeAlias = "anndata.AnnData | MuData | str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 
 @dataclass(frozen=True)
@@ -29,14 +33,17 @@ class Sources:
     def place(self, number: int) -> str:
         """The words for a source in messages."""
         source = self.sources[number]
-        return f"AnnData {self.keys[number]!r}" if isinstance(source, anndata.AnnData) else os.fsdecode(source)
+        if is_in_memory(source):
+            return f"{'MuData' if is_mudata(source) else 'AnnData'} {self.keys[number]!r}"
+        return os.fsdecode(source)
 
 
 def find_sources(sources: Any, keys: Iterable[str] | None) -> Sources | None:
     """Return the sources that a user means; None where it is a single one.
 
-    They are a path, an AnnData, a pattern like "atlas/*.h5ad" (sorted by name; ``**`` also looks in folders below), or
-    a list of these, or ``{key: path or AnnData}``. Without ``keys`` they are "0", "1", …, as in `anndata.concat`.
+    They are a path, an AnnData or MuData, a pattern like "atlas/*.h5ad" (sorted by name; ``**`` also looks in folders
+    below), or a list of these, or ``{key: path or AnnData}``. Without ``keys`` they are "0", "1", …, as in
+    `anndata.concat`.
 
     Examples
     --------
@@ -54,46 +61,41 @@ def find_sources(sources: Any, keys: Iterable[str] | None) -> Sources | None:
             return None
     elif isinstance(sources, AbstractSet):
         raise TypeError("the sources are a set, which has no order; pass a list, as sorted(…) gives")
-    elif isinstance(sources, Iterable) and not _is_mudata(sources) and getattr(sources, "ndim", 1) == 1:
+    elif isinstance(sources, Iterable) and getattr(sources, "ndim", 1) == 1:
         found = [match for source in sources for match in _matches(_as_source(source))]
     else:
         raise TypeError(
-            f"adata_or_path is a {type(sources).__name__}; expected an AnnData or the path of an .h5ad, or a list of "
-            f"these{_of_mudata(sources)}"
+            f"adata_or_path is a {type(sources).__name__}; expected a MuData, an AnnData or the path of an .h5ad or "
+            ".h5mu, or a list of these"
         )
     if not found:
         raise ValueError("there are no sources: the list is empty; expected paths or AnnData objects")
     return Sources(found, _checked_keys(keys, len(found)))
 
 
+def is_in_memory(source: Any) -> bool:
+    """Whether a source is an AnnData or a MuData, and not the path of a file.
+
+    Examples
+    --------
+    >>> is_in_memory("cells.h5ad"), is_in_memory(anndata.AnnData())
+    (False, True)
+    """
+    return isinstance(source, anndata.AnnData) or is_mudata(source)
+
+
 def _is_one(source: Any) -> bool:
-    return isinstance(source, str | bytes | os.PathLike | anndata.AnnData)
-
-
-def _is_mudata(source: Any) -> bool:
-    # Without mudata: whoever has one has imported it.
-    return any(kind.__name__ == "MuData" for kind in type(source).__mro__)
-
-
-def _of_mudata(source: Any) -> str:
-    if not _is_mudata(source):
-        return ""
-    return (
-        '. Pass one of its modalities, as mdata["rna"], or write it and pass the path of the .h5mu with '
-        'elem="mod/rna/X"'
-    )
+    return isinstance(source, str | bytes | os.PathLike) or is_in_memory(source)
 
 
 def _as_source(source: Any) -> Any:
     if _is_one(source):
         return source
-    raise TypeError(
-        f"a source is a {type(source).__name__}; expected an AnnData or the path of an .h5ad{_of_mudata(source)}"
-    )
+    raise TypeError(f"a source is a {type(source).__name__}; expected a MuData, an AnnData or the path of a file")
 
 
 def _matches(source: Any) -> list[Any]:
-    if isinstance(source, anndata.AnnData):
+    if is_in_memory(source):
         return [source]
     path = os.path.expanduser(os.fsdecode(source))
     found = matching(path)

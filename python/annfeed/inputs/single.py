@@ -29,7 +29,7 @@ from annfeed.h5ad.identity import KnownFile
 from annfeed.inputs.gene_table import GeneTable
 from annfeed.inputs.held_matrix import HeldFrame, HeldMatrix
 from annfeed.inputs.names import numbered, picked
-from annfeed.inputs.paths import AnnDataOrPath
+from annfeed.inputs.paths import AnnDataOrPath, is_in_memory
 from annfeed.inputs.selection import column_subset
 from annfeed.inputs.source_var import SourceVar
 from annfeed.obs.table import ObsTable
@@ -110,13 +110,13 @@ def find_matrix(
     if elem.var is None:
         names = find_frame_names(adata_or_path, elem)
         if names is not None:
-            if not isinstance(adata_or_path, anndata.AnnData):
+            if not is_in_memory(adata_or_path):
                 return _of_frame_in_file(as_path(adata_or_path), elem, var_subset, names)
             held = HeldAnnData(adata_or_path, place)
             matrix = _of_frame(held, elem, var_subset, names, copied=False)
             matrix.held = HeldFrame(held, partial(_frame_again, held, elem, var_subset, names))
             return matrix
-    if isinstance(adata_or_path, anndata.AnnData):
+    if is_in_memory(adata_or_path):
         return _of_anndata(adata_or_path, elem, var_subset, open_file, place)
     return _of_file(as_path(adata_or_path), elem, var_subset, open_file)
 
@@ -140,7 +140,7 @@ def _in_obsm(adata: anndata.AnnData, elem: Elem) -> Any:
 
 def find_frame_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any] | None:
     """Return the names of the columns of a DataFrame in obsm; None where it is something else, or is not there."""
-    if not isinstance(adata_or_path, anndata.AnnData):
+    if not is_in_memory(adata_or_path):
         return frame_columns(as_path(adata_or_path), elem.path)
     frame = _in_obsm(adata_or_path, elem)
     return frame.columns.astype(str) if isinstance(frame, pd.DataFrame) else None
@@ -341,7 +341,9 @@ def _of_anndata(
     if elem.var is not None and held.place != place:  # in the file
         over_vars = adata.is_view and not elem.path.startswith("raw")
         n_names = source_of(adata).n_vars if over_vars else held.n_cols
-        check_columns(f"{held.place}: '{elem.path}'", elem.var, _width(held.place, elem, open_file), n_names)
+        there = held.elem_in_file
+        width = _width(held.place, there, open_file)
+        check_columns(f"{held.place}: '{there.path}'", there.var or "", width, n_names)
     if elem.var is not None and not isinstance(var_subset, ColumnMap):
         held.table = GeneTable([SourceVar(adata, elem, place)])
     held.select(_columns(held.place, elem, var_subset, held.names, lambda: held.n_cols, held.table))

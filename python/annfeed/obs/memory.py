@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-import anndata
 import numpy as np
 import pandas as pd
 
@@ -64,11 +63,11 @@ class FrameObs(ObsSource):
 
 
 class AnnDataObs(FrameObs):
-    """The obs of an AnnData, looked up at each use because ``adata.obs = …`` replaces it."""
+    """The obs of an AnnData (or MuData), looked up at each use because ``adata.obs = …`` replaces it."""
 
-    def __init__(self, adata: anndata.AnnData, place: str | None = None) -> None:
-        self._held = HeldAnnData(adata, place or "AnnData")
-        self.place = place or "obs of the AnnData in memory"
+    def __init__(self, held: HeldAnnData, place: str) -> None:
+        self._held = held
+        self.place = place
 
     def _now(self) -> pd.DataFrame:
         return cast(pd.DataFrame, self._held.adata.obs)

@@ -20,6 +20,7 @@ import torch
 
 from annfeed.arrays import Int64Array
 from annfeed.errors import StaleFileError, UnknownNameError
+from annfeed.h5ad.held_anndata import HeldAnnData
 from annfeed.h5ad.identity import KnownFile, n_own_writes
 from annfeed.h5ad.turns import reading
 from annfeed.obs.base import Name, ObsSource
@@ -126,7 +127,8 @@ class ObsTable:
         """
         if not isinstance(adata.obs, pd.DataFrame):
             raise TypeError(f"adata.obs is a {type(adata.obs).__name__}, not a DataFrame; pass the file's path")
-        return cls(AnnDataObs(adata, place), columns)
+        held = HeldAnnData(adata, place or "AnnData")
+        return cls(AnnDataObs(held, place or "obs of the AnnData in memory"), columns)
 
     @classmethod
     def concat(

@@ -50,6 +50,10 @@ class RowSource(Protocol):
     def is_part(self) -> bool:
         """Whether columns are left out (or only put into another order)."""
 
+    def parts(self) -> list[RowSource]:
+        """The sources that read: itself, unless it puts together what others read."""
+        return [self]
+
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns beside the wanted ones."""
 

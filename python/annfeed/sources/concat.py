@@ -95,6 +95,9 @@ class ConcatSource(RowSource):
     def is_part(self) -> bool:
         return any(matrix.source.is_part for matrix in self.matrices)
 
+    def parts(self) -> list[RowSource]:
+        return [part for matrix in self.matrices for part in matrix.source.parts()]
+
     def keep_totals(self) -> None:
         """From now on, keep what rows sum to over all columns of their matrix."""
         for matrix in self.matrices:
