@@ -22,7 +22,10 @@ ROOMS, WALK = TEXT.split("## The walk of a row")
 #: Python files of the walk, with the function or class that it names there, if it names one.
 STEPS = re.findall(r"`(\w+/\w+\.py)`(?: \(`([\w.]+)`\))?", WALK.split("With `num_workers > 0`")[0])
 #: Files that this or that dataset goes through: blocks, orders by weight, several sources, an AnnData in memory.
-OTHER_WAYS = {"order/spread.py", "order/weighted.py", "sources/concat.py", "sources/mapped.py", "sources/memory.py"}
+OTHER_WAYS = {
+    *("order/spread.py", "order/weighted.py", "sources/concat.py", "sources/mapped.py", "sources/memory.py"),
+    *("batches/preload.py", "batches/preloaded.py"),
+}
 
 
 def test_the_rooms_are_those_of_the_package() -> None:

@@ -123,6 +123,11 @@ impl DecodedRows {
         write_batch::<Ix1>(data, dtype, ops.map(|ops| &ops.ops), batch)
     }
 
+    /// The same rows in memory of their own, without other rows and spare room.
+    fn compact(&self, py: Python<'_>) -> Self {
+        outside(py, || Self { decoded: self.decoded.compact() })
+    }
+
     /// Sums of the rows at `positions` over all columns of their matrix (float64).
     fn totals<'py>(
         &self,
@@ -136,7 +141,7 @@ impl DecodedRows {
     }
 
     /// Concatenates rows of several parts of `n_cols` columns: the decoded rows, positions in them (None: all), and their
-    /// place, for errors.
+    /// place, for errors (empty: none; parts that are concatenated themselves keep theirs).
     #[staticmethod]
     fn concat(n_cols: usize, parts: Vec<PyPart<'_>>) -> PyResult<Self> {
         let mut found = Vec::with_capacity(parts.len());

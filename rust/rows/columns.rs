@@ -1,5 +1,8 @@
 //! Column indices, two bytes each where the matrix has at most 65,536 columns.
 
+use std::ops::Range;
+
+use super::compact::joined;
 use crate::dtype::Kind;
 
 /// Column of each stored value.
@@ -62,6 +65,15 @@ impl Columns {
     /// Gives back memory that is not used.
     pub(crate) fn shrink(&mut self) {
         with_columns!(self, c => c.shrink_to_fit());
+    }
+
+    /// The indices in `ranges`, one range after the other.
+    #[must_use]
+    pub(super) fn at(&self, ranges: &[Range<usize>]) -> Self {
+        match self {
+            Self::U16(c) => Self::U16(joined(c, ranges)),
+            Self::U32(c) => Self::U32(joined(c, ranges)),
+        }
     }
 
     /// The index at `i`.

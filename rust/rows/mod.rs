@@ -5,6 +5,7 @@
 
 mod cast;
 mod columns;
+mod compact;
 mod csr;
 mod dense;
 mod free_list;
@@ -61,7 +62,7 @@ pub(crate) struct Part<'a> {
     pub(crate) rows: &'a DecodedRows,
     /// Positions among them, in any order, repeats allowed; `None` for all.
     pub(crate) positions: Option<&'a [i64]>,
-    /// Place of their matrix, for errors.
+    /// Place of their matrix, for errors; empty for none.
     pub(crate) place: &'a str,
 }
 
@@ -131,7 +132,12 @@ impl DecodedRows {
                 Some(positions) => all.rows.extend(positions.iter().map(|&p| moved(&rows.rows[p as usize]))),
             }
             all.groups.extend(rows.groups.iter().cloned());
-            all.places.push((before, place.to_owned()));
+            if rows.places.is_empty() && !place.is_empty() {
+                all.places.push((before, place.to_owned()));
+            } else {
+                // Rows of several matrices know better.
+                all.places.extend(rows.places.iter().map(|(first, of)| (before + first, of.clone())));
+            }
         }
         all
     }

@@ -3,8 +3,11 @@
 //! Counts written as float32 fit in one byte, a quarter of the memory. A value that does not fit widens the whole vector
 //! to the next type of its promotion order.
 
+use std::ops::Range;
+
 use half::f16;
 
+use super::compact::joined;
 use super::width::{Source, Width};
 use crate::dtype::Kind;
 
@@ -92,6 +95,20 @@ impl Values {
             Self::U64(v) => Self::U64(pick(v, keep)),
             Self::F32(v) => Self::F32(pick(v, keep)),
             Self::F64(v) => Self::F64(pick(v, keep)),
+        }
+    }
+
+    /// The numbers in `ranges`, one range after the other.
+    #[must_use]
+    pub(super) fn at(&self, ranges: &[Range<usize>]) -> Self {
+        match self {
+            Self::U8(v) => Self::U8(joined(v, ranges)),
+            Self::U16(v) => Self::U16(joined(v, ranges)),
+            Self::I32(v) => Self::I32(joined(v, ranges)),
+            Self::I64(v) => Self::I64(joined(v, ranges)),
+            Self::U64(v) => Self::U64(joined(v, ranges)),
+            Self::F32(v) => Self::F32(joined(v, ranges)),
+            Self::F64(v) => Self::F64(joined(v, ranges)),
         }
     }
 

@@ -184,3 +184,27 @@ def test_lightning_puts_batches_on_the_gpu(path: Path, tmp_path: Path) -> None:
     assert {device for device, _, _ in seen} == {"cuda"}
     assert all(rows == first for _, rows, first in seen)
     assert sorted(row for _, rows, _ in seen for row in rows) == sorted([*range(40), *range(40)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int32])
+@pytest.mark.parametrize("output", ["dense", "csr"])
+@pytest.mark.parametrize("pin", [False, True])
+def test_preloaded_rows_make_the_batches_of_the_file_on_the_gpu(
+    atlas: Path, output: Any, dtype: torch.dtype, pin: bool
+) -> None:
+    kind: dict[str, Any] = {"output": output, "dtype": dtype, "return_index": True}
+    on_gpu = AnnDataset(atlas, **kind).preload("cuda").get_optimized_dataloader(64, seed=0, pin_memory=pin)
+    of_file = AnnDataset(atlas, **kind).get_optimized_dataloader(64, seed=0)
+    for _ in range(2):
+        for found, wanted in zip(on_gpu, of_file, strict=True):
+            assert {value.device.type for value in tensors(found).values()} == {"cuda"}
+            assert found["X"].layout is wanted["X"].layout and found["X"].dtype is dtype
+            for key, value in tensors(wanted).items():
+                assert torch.equal(found[key].to_dense().cpu(), value.to_dense()), key
+
+
+def test_transforms_of_preloaded_rows_run_on_the_gpu(atlas: Path) -> None:
+    kind: dict[str, Any] = {"transform": Compose([NormalizeTotal(10), Log1p()]), "var_subset": range(0, N_GENES, 3)}
+    on_gpu = AnnDataset(atlas, **kind).preload("cuda").get_optimized_dataloader(64, seed=0)
+    for found, wanted in zip(on_gpu, AnnDataset(atlas, **kind).get_optimized_dataloader(64, seed=0), strict=True):
+        torch.testing.assert_close(found["X"].cpu(), wanted["X"])

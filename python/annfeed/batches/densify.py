@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 #: Types of devices to which torch moves CSR tensors.
-_TAKE_CSR = ("cpu", "cuda", "meta", "xpu")
+TAKE_CSR = ("cpu", "cuda", "meta", "xpu")
 
 
 def densify(batch: Any, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Any:
@@ -38,7 +38,7 @@ def densify(batch: Any, device: torch.device | str | None = None, *, non_blockin
     if not isinstance(batch, torch.Tensor):
         return batch
     if device is not None:
-        if batch.layout is torch.sparse_csr and torch.device(device).type not in _TAKE_CSR:
+        if batch.layout is torch.sparse_csr and torch.device(device).type not in TAKE_CSR:
             batch = batch.to_dense()
         batch = batch.to(device, non_blocking=non_blocking)
     return batch.to_dense() if batch.layout is torch.sparse_csr else batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -12,6 +11,7 @@ import torch
 
 from annfeed._core import DecodedRows, DirectRows
 from annfeed.arrays import Int64Array, digest_of
+from annfeed.batches.preloaded import DeviceRows, Preloaded
 from annfeed.batches.tensors import TensorMaker, dtype_name
 from annfeed.order.auto_blocks import units_of_positions
 from annfeed.sources.base import RowSource
@@ -48,6 +48,7 @@ class Matrix:
     rows: Int64Array | None = None  # [n_obs], the source's row of each row of obs; None if they are the same
     held: Held | None = None  # looks the matrix up in its AnnData; None if it is in files only
     var: Callable[[], pd.DataFrame] | None = None  # returns the var of these columns; None if they have none
+    preloaded: Preloaded | None = None  # rows that are read from there, and no longer from the source
     tensors: TensorMaker = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,16 +57,42 @@ class Matrix:
     def now(self, thorough: bool = True) -> Matrix:
         """Return the matrix that AnnData objects hold now; itself if nothing changed.
 
-        ``thorough``: also notice numbers that were overwritten in place in a matrix that was copied to be read.
+        ``thorough``: also notice numbers that were overwritten in place in a matrix that was copied to be read. What
+        was preloaded stays as it was then.
         """
+        if self.preloaded is not None:
+            return self
         if self.held is not None:
             return self.held.now(thorough)
         source = self.source.now(thorough)
         if source is self.source:
             return self
-        matrix = copy.copy(self)
-        matrix.source = source
+        return self._with(source=source)
+
+    def keeping(self, preloaded: Preloaded | None) -> Matrix:
+        """Return a copy whose rows are kept in memory, or, with None, read from the source."""
+        return self._with(preloaded=preloaded)
+
+    def _with(self, **changed: Any) -> Matrix:
+        # Not copy.copy, which gives what other processes get; nor replace(), which makes other tensors.
+        matrix = object.__new__(type(self))
+        matrix.__dict__.update(self.__dict__, **changed)
         return matrix
+
+    def keep_totals(self) -> None:
+        """From now on, keep what rows sum to over all columns beside the wanted ones.
+
+        Raises
+        ------
+        ValueError
+            If rows were preloaded without.
+        """
+        self.source.keep_totals()
+        if self.preloaded is not None and not self.preloaded.has_totals:
+            raise ValueError(
+                f"{self.source.place}: found rows that were preloaded without their totals over all genes, which the "
+                "transform needs by now; expected them. Call preload() again"
+            )
 
     def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:
         """Decode ``rows`` of obs (any order, repeats allowed), each once; return them and the slot of each row."""
@@ -74,8 +101,15 @@ class Matrix:
 
     def load(
         self, rows: Int64Array, threads: int, as_stored: torch.dtype | None = None
-    ) -> tuple[DecodedRows | DirectRows, Int64Array]:
-        """As `read`, but rows that dense batches of dtype ``as_stored`` only copy are left in the file."""
+    ) -> tuple[DecodedRows | DirectRows | DeviceRows, Int64Array]:
+        """As `read`, but preloaded rows are not read again, and rows that batches only copy are left in the file.
+
+        ``as_stored``: dtype of dense batches that only copy rows; None if they do more.
+        """
+        if self.preloaded is not None:
+            slots = self.preloaded.slots(self._of_source(rows))
+            if slots is not None:
+                return self.preloaded.block, slots
         if as_stored is None or not isinstance(self.source, FileSource):
             return self.read(rows, threads)
         distinct, slots = self._distinct(rows)
@@ -83,14 +117,18 @@ class Matrix:
 
     def ask(self, rows: Int64Array, threads: int, as_stored: torch.dtype | None = None) -> object:
         """Ask for the bytes of what `load` will read with the same arguments: they come while the result is kept."""
+        if self.preloaded is not None:
+            return None
         if as_stored is not None and isinstance(self.source, FileSource) and self.source.leaves(dtype_name(as_stored)):
             return None
         return self.source.ask(lambda: self._distinct(rows)[0], threads)
 
     def _distinct(self, rows: Int64Array) -> tuple[Int64Array, Int64Array]:
-        wanted = rows if self.rows is None else self.rows[rows]
-        distinct, slots = np.unique(wanted, return_inverse=True)
+        distinct, slots = np.unique(self._of_source(rows), return_inverse=True)
         return distinct, slots.astype(np.int64, copy=False)
+
+    def _of_source(self, rows: Int64Array) -> Int64Array:
+        return rows if self.rows is None else self.rows[rows]
 
     def sample_digest(self) -> str:
         """Return a digest of the values of a few rows at equal distances."""
@@ -108,7 +146,8 @@ class Matrix:
 
     def __getstate__(self) -> dict[str, Any]:
         # Without the AnnData, and without rows of it that are not in a view.
-        state = {**self.__dict__, "held": None}
+        # What was preloaded is read again from the source: it may be on a device, and is large.
+        state = {**self.__dict__, "held": None, "preloaded": None}
         if self.rows is not None and isinstance(self.source, MemorySource):
             state |= {"source": self.source.part(self.rows), "rows": None}
         return state

@@ -16,9 +16,12 @@ import torch
 
 from annfeed._core import RowOps
 from annfeed.arrays import Int64Array, digest_of
+from annfeed.batches.densify import TAKE_CSR
 from annfeed.batches.items import Batch, Collate, Items, apply_transform
 from annfeed.batches.keys import INDEX, IS_PADDING, measured_key
 from annfeed.batches.matrix import Matrix
+from annfeed.batches.preload import preload
+from annfeed.batches.preloaded import DeviceRows, moved
 from annfeed.batches.sets import SETS, SetsOfBatch, parts_of
 from annfeed.batches.window import ROW_TOTALS, LoadedWindow, WindowRows
 from annfeed.memory.sparse import quieten
@@ -158,6 +161,43 @@ class RowReader(ThroughFile):
         """Bytes of a delivered row; a CSR row is estimated as a quarter of a dense one."""
         dense = sum(matrix.n_vars for matrix in self.matrices.values()) * self.dtype.itemsize
         return dense if self.output == "dense" else dense // 4
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where preloaded rows are and batches are made, if that is a device; None for the host's memory."""
+        kept = self.first.preloaded
+        return kept.block.device if kept is not None and isinstance(kept.block, DeviceRows) else None
+
+    @property
+    def preloaded_bytes(self) -> int | None:
+        """Bytes of memory that preloaded rows take; None if the rows are read when they are wanted."""
+        kept = [matrix.preloaded.block.nbytes for matrix in self.matrices.values() if matrix.preloaded]
+        return sum(kept) if kept else None
+
+    def preload(self, device: torch.device | None) -> None:
+        """Decode the rows of all matrices, once, and keep them: in the core's types, or on a device."""
+        if device is not None and device.type not in TAKE_CSR:
+            raise ValueError(
+                f"device is {device}; expected one that takes CSR tensors ({', '.join(TAKE_CSR)}). Keep the rows in "
+                "memory (preload()), and move batches"
+            )
+        self.forget_preloaded()
+        self.look_again(thorough=True)
+        wants_totals, threads = self._steps().wants_totals, reading_threads(self.threads)
+        # On a device the steps of the transform are torch's, some in a wider dtype.
+        of_x = fuse(self._transform, self.output, self.dtype, in_core=False).dtype
+        kept = {}
+        for key, matrix in self.matrices.items():
+            is_x = key == "X"
+            kept[key] = preload(
+                matrix, self.rows, threads, device, of_x if is_x else self.dtype, with_totals=is_x and wants_totals
+            )
+        self.matrices, self._fused = kept, None
+
+    def forget_preloaded(self) -> None:
+        """Read rows from their sources again."""
+        self.matrices = {key: matrix.keeping(None) for key, matrix in self.matrices.items()}
+        self._fused = None
 
     def unit_starts(self) -> Int64Array | None:
         """Return the first position of each decode unit; None if any row can be read by itself."""
@@ -302,12 +342,16 @@ class RowReader(ThroughFile):
             done = self._transformed(batch)
         else:
             done = sets.merged([self._transformed(part) for part in parts_of(batch, sets)])
+            if self.device is not None:
+                done = moved(done, self.device)  # the marks of sets, too
             if not self.return_index:
                 done.pop(INDEX, None)
         return done if collate_fn is None or isinstance(collate_fn, Collate) else collate_fn(Items(done))
 
     def _transformed(self, batch: Batch) -> Batch:
         steps = self._steps()
+        if self.device is not None:
+            batch = moved(batch, self.device)
         totals = batch.pop(ROW_TOTALS, None)
         marks = {key: batch.pop(key) for key in (INDEX, IS_PADDING) if key in batch}  # not for the transform
         dtype = self.dtype if steps.dtype != self.dtype else None
@@ -319,9 +363,9 @@ class RowReader(ThroughFile):
             source = self.matrices["X"].source if "X" in self.matrices else None
             has_gaps = isinstance(source, ConcatSource) and source.has_gaps
             is_part = source is not None and source.is_part
-            fused = fuse(self._transform, self.output, self.dtype, has_gaps, is_part)
+            fused = fuse(self._transform, self.output, self.dtype, has_gaps, is_part, self.device is None)
             if source is not None and fused.wants_totals:
-                source.keep_totals()
+                self.matrices["X"].keep_totals()
             self._fused = fused
         return self._fused
 

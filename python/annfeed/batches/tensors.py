@@ -11,6 +11,7 @@ import torch
 
 from annfeed._core import DecodedRows, DirectRows, RowOps
 from annfeed.arrays import Int64Array
+from annfeed.batches.preloaded import DeviceRows
 from annfeed.memory.buffers import BatchMemory
 from annfeed.memory.sparse import compressed
 from annfeed.sources.base import Lost
@@ -61,7 +62,7 @@ class TensorMaker:
 
     def tensor(
         self,
-        block: DecodedRows | DirectRows,
+        block: DecodedRows | DirectRows | DeviceRows,
         slots: Int64Array,
         output: str,
         dtype: torch.dtype,
@@ -69,6 +70,8 @@ class TensorMaker:
         ops: RowOps | None = None,
     ) -> torch.Tensor:
         """Return the rows at ``slots`` of ``block``, dense or CSR, ``[len(slots), n_vars]`` of ``dtype``."""
+        if isinstance(block, DeviceRows):
+            return block.tensor(slots, output, dtype)
         try:
             if isinstance(block, DirectRows):
                 batch = self._memory.empty(len(slots) * self.n_vars, dtype)

@@ -74,7 +74,7 @@ class LoadedWindow:
         check_keys(batch, obs)  # the obs of an AnnData may have a new column
         if self._with_totals:
             x: Any = self._rows["X"]
-            batch[ROW_TOTALS] = torch.from_numpy(x.block.totals(x.slots[start:stop]))
+            batch[ROW_TOTALS] = torch.as_tensor(x.block.totals(x.slots[start:stop]))
         batch.update(obs)
         if self._index is not None:
             # A copy, because the rows of a window are one array.

@@ -19,6 +19,7 @@ from annfeed._core import __version__, about
 from annfeed.cli.show import show
 from annfeed.cli.storage import storage_of
 from annfeed.display.report import Facts, Report
+from annfeed.display.text import in_gib
 from annfeed.inspection import inspect_file
 from annfeed.process.cgroups import cgroup_cpus, cgroup_free
 from annfeed.process.threads import usable_cores
@@ -115,7 +116,7 @@ def _limits() -> Found:
     }
     if os.path.isdir(_SHM):
         usage = shutil.disk_usage(_SHM)
-        found[_SHM] = f"{_gib(usage.total)}, {_gib(usage.free)} free"
+        found[_SHM] = f"{in_gib(usage.total)}, {in_gib(usage.free)} free"
     found["open files"] = f"at most {files:,}"
     told = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     told += [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("ANNFEED_")]
@@ -127,14 +128,14 @@ def _limits() -> Found:
 def _memory() -> str:
     """Return the memory of the machine, what of it this process may take, and what ``cache="auto"`` makes of that."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    text = f"{_gib(total)} of the machine"
+    text = f"{in_gib(total)} of the machine"
     if groups := [free for free in cgroup_free() if free < total]:  # "no limit" is a large number
-        text += f", {_gib(min(groups))} left in its control group"
+        text += f", {in_gib(min(groups))} left in its control group"
     try:
         from annfeed.memory.budget import cache_budget, free_memory
     except Exception:  # torch is missing or broken: the packages tell
         return text
-    return f"{text}, {_gib(free_memory())} free; cache='auto' is {_gib(cache_budget('auto'))}"
+    return f"{text}, {in_gib(free_memory())} free; cache='auto' is {in_gib(cache_budget('auto'))}"
 
 
 def _file(path: str, elem: str) -> Found:
@@ -153,7 +154,3 @@ def _file(path: str, elem: str) -> Found:
         found["first read"] = f"takes {inspected.conversion_bytes:,} bytes of cache to turn columns into rows"
     found["obs"] = f"{len(inspected.obs_columns)} columns"
     return {"matrix": inspected.elem, **found}
-
-
-def _gib(n_bytes: float) -> str:
-    return f"{n_bytes / 2**30:.3g} GiB"

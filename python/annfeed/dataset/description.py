@@ -27,6 +27,15 @@ def dataset_report(dataset: Any) -> Report:
         "batches": f"{reader.output}, {str(reader.dtype).removeprefix('torch.')}{of_obs}",
         "transform": ", ".join(map(repr, steps_of(reader.transform))) or "none",
         "cache": f"{dataset.cache} (holds {held:,} bytes)",
+        **_preloaded(reader),
         "state": "closed" if reader.is_closed else "open",
     }
     return Report(dataset.in_a_line(), [Facts(facts)])
+
+
+def _preloaded(reader: Any) -> dict[str, str]:
+    held = reader.preloaded_bytes
+    if held is None:
+        return {}
+    where = "memory" if reader.device is None else f"the memory of {reader.device}"
+    return {"preloaded": f"{held:,} bytes in {where}"}

@@ -240,6 +240,41 @@ class RowDataset(Annotated):
         view.reader = self.reader.part(positions)
         return view
 
+    def preload(self, device: torch.device | str | None = None) -> Self:
+        """Decode all rows of the dataset, once, keep them in memory, and return the dataset.
+
+        Batches then come from there: the same ones, in the same order. Parts that are made later (`split`, `subset`)
+        use the rows, too. What an AnnData in memory holds is taken now, and later edits of its matrices are not seen.
+        Other processes (workers that are spawned) read the file as before.
+
+        Parameters
+        ----------
+        device
+            None: in the host's memory, in narrow types: about 3 bytes a stored count. A device, as "cuda": there, as
+            CSR of the dataset's dtype (8 bytes a float32). Batches are then made there, with all their tensors, and
+            transforms get these; loaders need ``num_workers=0``.
+
+        Raises
+        ------
+        MemoryError
+            If the rows take more memory than is free; the message says how much. Nothing is kept then.
+        ValueError
+            If the dataset is closed, or the device takes no CSR tensors.
+
+        Examples
+        --------
+        >>> import anndata, numpy as np, tempfile
+        >>> from annfeed import AnnDataset
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     anndata.AnnData(np.eye(3, dtype="float32")).write_h5ad(f"{folder}/three.h5ad")
+        ...     dataset = AnnDataset(f"{folder}/three.h5ad").preload()
+        >>> next(iter(dataset.get_optimized_dataloader(2, shuffle=False)))["X"]
+        tensor([[1., 0., 0.],
+                [0., 1., 0.]])
+        """
+        self.reader.preload(None if device is None else torch.device(device))
+        return self
+
     def stats(self) -> dict[str, int]:
         """Return counts of what was read so far in this process.
 
@@ -295,6 +330,7 @@ class RowDataset(Annotated):
 
     def close(self) -> None:
         """Close the files. A closed dataset cannot be read."""
+        self.reader.forget_preloaded()
         for matrix in self.reader.matrices.values():
             matrix.source.close()
 

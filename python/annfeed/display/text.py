@@ -80,6 +80,17 @@ def as_repr(report: Report) -> str:
     )
 
 
+def in_gib(n_bytes: float) -> str:
+    """Return a size as people read it.
+
+    Examples
+    --------
+    >>> in_gib(3 << 29)
+    '1.5 GiB'
+    """
+    return f"{n_bytes / 2**30:.3g} GiB"
+
+
 def printable(text: str) -> str:
     r"""Return the text with what would command a terminal written as escapes: names in files may hold anything.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from annfeed.display.html import as_html
 from annfeed.display.report import Bar, Bars, Facts, Report, Table, Tone
-from annfeed.display.text import as_text
+from annfeed.display.text import as_text, in_gib
 from annfeed.inspection.costs import cache_for
 
 #: Decoded bytes of a chunk above which a warning is given: each row of it needs the whole chunk.
@@ -316,7 +316,7 @@ def _of_csc(files: Sequence[Inspection]) -> str:
     needed = sum(file.conversion_bytes for file in files)
     return (
         "stored by columns: the first read turns it into rows in memory, which takes "
-        f"{needed:,} bytes of cache= ({needed / 2**30:.2g} GiB), in each worker; better written as CSR"
+        f"{needed:,} bytes of cache= ({in_gib(needed)}), in each worker; better written as CSR"
     )
 
 

@@ -56,7 +56,12 @@ def warn_if_costly(dataset: Rows, plan: EpochPlan | None) -> None:
     reader = dataset.reader
     source = reader.described_file()
     order = plan.order if plan is not None else None
-    if source is None or plan is None or not isinstance(order, Shuffled | Weighted | Blocks | Sets):
+    if (
+        reader.preloaded_bytes is not None
+        or source is None
+        or plan is None
+        or not isinstance(order, Shuffled | Weighted | Blocks | Sets)
+    ):
         return
     n_rows, share = len(dataset), len(dataset) / max(1, reader.n_source_rows)
     # The rows of sets are scattered like single rows.

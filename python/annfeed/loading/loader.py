@@ -265,6 +265,11 @@ class WindowLoader(DataLoader[Batch]):
     def _epoch(self) -> Iterator[Any]:
         has_controls = self.sets is not None and self.sets.controls is not None
         reads = self._rows.reader.at_epoch(self.return_index, has_controls)
+        if self.num_workers > 0 and reads.device is not None:
+            raise ValueError(
+                f"found num_workers={self.num_workers} and rows preloaded on {reads.device}; expected num_workers=0, "
+                "as this process makes the batches there. Pass num_workers=0, or preload() without a device"
+            )
         epoch = self._epochs.begin_epoch()
         windows = epoch.windows if self.sets is None else counted(epoch.windows, self._rows.reader.counts)
         if self.num_workers > 0:
@@ -281,7 +286,7 @@ class WindowLoader(DataLoader[Batch]):
         progress.ended(epoch.place)
 
     def _from_threads(self, reads: Reads, windows: Iterator[Window]) -> Generator[Any]:
-        pin = bool(self.pin_memory and torch.cuda.is_available())
+        pin = bool(self.pin_memory and torch.cuda.is_available() and self._rows.reader.device is None)
         # Matrices are made in page-locked memory; obs and new tensors of transforms are copied to it.
         reads.pin_batches(pin)
         with closing(read_ahead(reads, windows, self.prefetch_batches)) as batches:

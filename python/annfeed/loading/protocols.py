@@ -22,6 +22,10 @@ class Reads(Loads, Protocol):
 
     return_index: bool
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where batches are made, if that is a device."""
+
     def postprocess(self, batch: Batch, collate_fn: Any, /) -> Any:
         """Return a batch after transform and collate function."""
 
@@ -49,6 +53,10 @@ class Reader(Reads, Protocol):
     @property
     def row_bytes(self) -> int:
         """Bytes of a delivered row."""
+
+    @property
+    def preloaded_bytes(self) -> int | None:
+        """Bytes of memory that preloaded rows take; None if the rows are read when they are wanted."""
 
     @property
     def n_source_rows(self) -> int:

@@ -84,6 +84,10 @@ class RowSource(Protocol):
         """Whether it was closed, and cannot be read."""
         return False
 
+    def set_aside(self) -> None:
+        """Let go of files and cached rows until the next read."""
+        return
+
     def close(self) -> None:
         """Let go of file descriptors and memory."""
         return

@@ -41,6 +41,7 @@ def fuse(
     dtype: torch.dtype,
     has_gaps: bool = False,
     is_part: bool = False,
+    in_core: bool = True,
 ) -> Fused:
     """Return what Rust does, and what is left.
 
@@ -52,6 +53,8 @@ def fuse(
         Some file lacks some columns: Rust sees only those that a file has, while Scale is of all.
     is_part
         "X" lacks genes that its matrix has.
+    in_core
+        Rust makes "X". Otherwise all steps are left.
 
     Examples
     --------
@@ -65,7 +68,7 @@ def fuse(
         _check_totals(steps)
     order: list[type[Transform]] = [NormalizeTotal, Log1p, *([Scale] if output == "dense" and not has_gaps else [])]
     taken: dict[type[Transform], Transform] = {}
-    if dtype in _IN_RUST:
+    if dtype in _IN_RUST and in_core:
         for step in steps:
             # Exactly these classes: a subclass may do more.
             if type(step) not in order:
