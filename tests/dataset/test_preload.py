@@ -16,7 +16,7 @@ import scipy.sparse as sp
 import torch
 from tests.support.toys import FORMS, assert_same, dense, flat, hand_over, rows_of, toy, write
 
-from annfeed import AnnDataset, Compose, Log1p, NormalizeTotal, Scale
+from annfeed import AnnDataset, CellSets, Compose, Controls, Log1p, NormalizeTotal, Scale
 
 DEVICES = [None, "cpu"]
 
@@ -58,6 +58,14 @@ def test_orders_and_batches_are_those_of_the_file(
     path = write(toy(), tmp_path / "toy.h5ad", compression="gzip")
     kind: dict[str, Any] = {"output": output, "window": 15, "return_index": True}
     check_same(AnnDataset(path, **kind), AnnDataset(path, **kind).preload(device), **options)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("output", ["dense", "csr"])
+def test_sets_with_controls(output: Any, device: str | None) -> None:
+    kind: dict[str, Any] = {"output": output, "return_index": True}
+    sets = CellSets(by="label", size=4, controls=Controls(where={"flag": True}, match=[]))
+    check_same(AnnDataset(toy(), **kind), AnnDataset(toy(), **kind).preload(device), sets=sets)
 
 
 @pytest.mark.parametrize("device", DEVICES)
