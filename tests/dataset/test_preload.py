@@ -61,6 +61,16 @@ def test_orders_and_batches_are_those_of_the_file(
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("in_file", [True, False])
+def test_modalities_that_lack_cells(tmp_path: Path, in_file: bool, device: str | None) -> None:
+    mudata_toys = pytest.importorskip("tests.support.mudata_toys")
+    mdata = mudata_toys.cite()
+    source = mudata_toys.written(mdata, tmp_path / "cite.h5mu") if in_file else mdata
+    elems = {"rna": "mod/rna/X", "prot": "mod/prot/layers/clr"}
+    check_same(AnnDataset(source, elem=elems), AnnDataset(source, elem=elems).preload(device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("output", ["dense", "csr"])
 def test_sets_with_controls(output: Any, device: str | None) -> None:
     kind: dict[str, Any] = {"output": output, "return_index": True}

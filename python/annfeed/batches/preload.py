@@ -20,7 +20,6 @@ from annfeed.display.progress import progress_bar
 from annfeed.display.text import in_gib
 from annfeed.memory.budget import free_memory
 from annfeed.sources.base import RowSource
-from annfeed.sources.concat import ConcatSource
 from annfeed.sources.file import FileSource
 
 if TYPE_CHECKING:
@@ -81,7 +80,8 @@ def _decoded(matrix: Matrix, kept: Int64Array | None, threads: int) -> DecodedRo
         for piece in _pieces(source, kept, matrix.n_vars):
             parts.append((source.read(piece, threads).compact(), None, ""))
             count(len(piece))
-    source.set_aside()  # the same rows need not be kept twice
+    for part in source.parts():
+        part.set_aside()  # the same rows need not be kept twice
     return DecodedRows.concat(matrix.n_vars, parts)
 
 
@@ -120,8 +120,7 @@ def _pieces(source: RowSource, kept: Int64Array | None, n_vars: int) -> Iterator
 
 def _size(source: RowSource, n_rows: int, n_vars: int) -> float | None:
     """Bytes that decoded rows take, about; None where no headers tell."""
-    parts = [part.source for part in source.matrices] if isinstance(source, ConcatSource) else [source]
-    for part in parts:
+    for part in source.parts():
         if isinstance(part, FileSource) and part.headers is not None:
             return n_rows * part.headers.held_bytes * min(1.0, n_vars / max(1, part.shape[1]))
     return None

@@ -166,11 +166,6 @@ class ConcatSource(RowSource):
     def is_closed(self) -> bool:
         return any(matrix.source.is_closed for matrix in self.matrices)
 
-    def set_aside(self) -> None:
-        """Close all files until the next read; cached rows go with them."""
-        for matrix in self.matrices:
-            matrix.source.set_aside()
-
     def close(self) -> None:
         """Close all files."""
         for matrix in self.matrices:
