@@ -281,6 +281,8 @@ def test_groups_of_many_rows_are_counted_in_parts(monkeypatch: pytest.MonkeyPatc
     whole, joined = Groups(codes, 30), joined_codes(codes, codes % 7, 7)
     monkeypatch.setattr("annfeed.order.groups._CHUNK", 64)
     parts, in_parts = Groups(codes, 30), joined_codes(codes, codes % 7, 7)
+    monkeypatch.setattr("annfeed.order.groups._TABLE", 64)
+    assert joined_codes(codes, codes % 7, 7)[0].tolist() == joined[0].tolist()
     assert parts.digest == whole.digest and in_parts[0].tolist() == joined[0].tolist()
     assert [
         parts.members[start : start + size].tolist() for start, size in zip(parts.starts, parts.sizes, strict=True)

@@ -14,8 +14,10 @@ from annfeed.order.random import GOLDEN, derive_key, mix, scattered
 
 #: Rows that are looked at together.
 _CHUNK = 1 << 20
-#: Up to so many rows of a group, their order is found by sorting hashes; above, by a Feistel network.
-_SORTED = 256
+#: Up to so many rows of a group, at most 256, their order is found by sorting hashes; above, by a Feistel network.
+_SORTED = 64
+#: Pairs of codes that are looked up in a table, at most.
+_TABLE = 1 << 24
 
 
 class Groups:
@@ -114,10 +116,13 @@ class WithinGroups:
         starts = np.cumsum(sizes) - sizes
         owners = np.repeat(np.arange(len(found)), sizes)
         within = np.arange(len(owners)) - starts[owners]
-        # Hashes of one group are distinct, so the result does not depend on the sorting algorithm.
-        hashes = mix((within + 1).astype(np.uint64) * np.uint64(GOLDEN) + self._keys(found)[owners])
-        order = within[np.lexsort((hashes, owners))]
-        result: Int64Array = order[starts[slots] + places]
+        # Each ticket is the number of the group here, 32 bits of a hash, and the place, so that no two are equal.
+        tickets = mix((within + 1).astype(np.uint64) * np.uint64(GOLDEN) + self._keys(found)[owners])
+        tickets = tickets >> np.uint64(32) << np.uint64(8)
+        tickets |= owners.astype(np.uint64) << np.uint64(40)
+        tickets |= within.astype(np.uint64)
+        tickets.sort()
+        result: Int64Array = (tickets[starts[slots] + places] & np.uint64(255)).astype(np.int64)
         return result
 
     def _by_network(self, groups: Int64Array, places: Int64Array) -> Int64Array:
@@ -158,7 +163,6 @@ def joined_codes(first: npt.NDArray[Any], second: npt.NDArray[Any], n_second: in
     >>> joined_codes(np.array([0, 1, 0, -1, 1]), np.array([2, 0, 2, 0, 1]), 3)
     (array([ 0,  1,  0, -1,  2], dtype=int8), 3)
     """
-    seen = np.empty(0, np.int64)
     parts = [slice(start, start + _CHUNK) for start in range(0, len(first), _CHUNK)]
 
     def pairs(part: slice) -> Int64Array:
@@ -166,17 +170,19 @@ def joined_codes(first: npt.NDArray[Any], second: npt.NDArray[Any], n_second: in
         both[(first[part] < 0) | (second[part] < 0)] = -1
         return both
 
-    for part in parts:
-        found, places = np.unique(pairs(part), return_index=True)
-        found = found[np.argsort(places)]
-        seen = np.append(seen, found[(found >= 0) & ~np.isin(found, seen)])
-    order = np.argsort(seen)
-    ordered = seen[order]
-    codes = np.empty(len(first), np.min_scalar_type(-max(1, len(seen))))
+    n_pairs = (max((int(first[part].max()) for part in parts), default=-1) + 1) * n_second
+    known = None
+    if n_pairs > _TABLE:
+        known = np.unique(np.concatenate([np.unique(pairs(part)) for part in parts]))
+        n_pairs = len(known)
+    number = np.full(n_pairs + 1, -1, np.int32)  # of each pair; a missing value finds the last entry, which stays -1
+    codes = np.empty(len(first), np.int32)
+    n_seen = 0
     for part in parts:
         both = pairs(part)
-        here = both >= 0
-        numbers = np.full(len(both), -1, np.int64)
-        numbers[here] = order[np.searchsorted(ordered, both[here])]
-        codes[part] = numbers
-    return codes, len(seen)
+        places = both if known is None else np.where(both < 0, -1, np.searchsorted(known, both))
+        new, first_places = np.unique(places[(number[places] < 0) & (places >= 0)], return_index=True)
+        number[new[np.argsort(first_places)]] = n_seen + np.arange(len(new))
+        n_seen += len(new)
+        codes[part] = number[places]
+    return codes.astype(np.min_scalar_type(-max(1, n_seen))), n_seen
