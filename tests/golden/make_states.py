@@ -3,8 +3,9 @@
     python tests/golden/make_states.py [CASE ...] > tests/golden/states-VERSION.json
 
 Run with that version installed. `test_golden_states.py` loads them with the annfeed of the checkout. States of another
-version are made with cases of its own: a case that is here keeps its name and its meaning for ever. Where the order
-of a case changed, its later states are in a file named after the change (0.1-spread: blocks that are spread).
+version are made with cases of its own: a case that is here keeps its name and its meaning for ever. Where the order of a
+case changed, its later states are in a file named after the change (0.1-spread: blocks that are spread). Cases of a later
+version are in a file of that version (0.2-sets: sets of cells).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pandas as pd
 import scipy.sparse as sp
 from torch.utils.data import RandomSampler, SequentialSampler
 
-from annfeed import AnnDataset
+from annfeed import AnnDataset, CellSets, Controls
 
 #: Rows of the file, and batches delivered before the state is saved.
 N_ROWS, N_BATCHES = 53, 3
@@ -42,7 +43,11 @@ def cells(first: int, last: int) -> anndata.AnnData:
     rows = np.arange(first, last)
     x = np.stack([rows, rows % 5, np.zeros_like(rows), (rows * rows) % 11], axis=1).astype(np.float32)
     obs = pd.DataFrame(
-        {"kind": pd.Categorical.from_codes(rows % 3, ["a", "b", "c"])}, index=[f"c{row}" for row in rows]
+        {
+            "kind": pd.Categorical.from_codes(rows % 3, ["a", "b", "c"]),
+            "plate": pd.Categorical.from_codes(rows // 8 % 2, ["p", "q"]),
+        },
+        index=[f"c{row}" for row in rows],
     )
     return anndata.AnnData(sp.csr_matrix(x), obs=obs, var=pd.DataFrame(index=["g0", "g1", "g2", "g3"]))
 
@@ -106,9 +111,28 @@ CASES: dict[str, Callable[[Path], Any]] = {
 }
 
 
+def _of_sets(controls: dict | None = None, sets: dict | None = None, **options: Any) -> Callable[[Path], Any]:
+    beside = None if controls is None else Controls(where={"kind": "c"}, **controls)
+    return _loader(sets=CellSets(**{"by": "kind", "size": 2, "controls": beside, **(sets or {})}), **options)
+
+
+#: The same for batches of sets of cells, which are saved since 0.2.
+SETS: dict[str, Callable[[Path], Any]] = {
+    "sets": _of_sets(seed=7),
+    "sets, short ones dropped": _of_sets(sets={"size": 3, "short": "drop"}, seed=7),
+    "sets, controls of a group": _of_sets({"match": "plate"}, {"by": ["kind", "plate"]}, seed=7),
+    "sets, controls of a cell": _of_sets({"match": "plate"}, {"short": "keep"}, seed=7),
+    "sets, three controls each": _of_sets({"match": "plate", "size": 3}, {"by": ["plate", "kind"]}, seed=7),
+    "sets in file order": _of_sets({"match": "plate"}, shuffle=False),
+    "sets, balance": _of_sets({}, {"by": ["kind", "plate"]}, seed=7, balance="plate", n_samples=30),
+    "rank 1 of 2, sets": _of_sets({"match": "plate"}, {"size": 1}, seed=7),
+}
+
+
 def rows(batches: Iterator[dict[str, Any]], column: int = 0) -> list[list[int]]:
-    """The rows of batches, from X."""
-    return [batch["X"][:, column].int().tolist() for batch in batches]
+    """The rows of batches, from X, those of controls last."""
+    parts = ([batch["X"], batch["control_X"]] if "control_X" in batch else [batch["X"]] for batch in batches)
+    return [[row for x in of for row in x[:, column].int().tolist()] for of in parts]
 
 
 def column_of(name: str) -> int:
@@ -120,7 +144,7 @@ def column_of(name: str) -> int:
 def rank_of(name: str) -> Iterator[None]:
     """Be the rank that a case is of, if it is of one."""
     if name.startswith("rank "):
-        os.environ["RANK"], os.environ["WORLD_SIZE"] = name.removeprefix("rank ").split(" of ")
+        os.environ["RANK"], os.environ["WORLD_SIZE"] = name.removeprefix("rank ").partition(",")[0].split(" of ")
     try:
         yield
     finally:
@@ -136,8 +160,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)
-        for case in sys.argv[1:] or CASES:
-            make = CASES[case]
+        for case in sys.argv[1:] or CASES | SETS:
+            make = (CASES | SETS)[case]
             torch.manual_seed(3)
             with rank_of(case):
                 loader, column = make(folder), column_of(case)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.golden.make_states import CASES, N_BATCHES, column_of, rank_of, rows, write
+from tests.golden.make_states import CASES, N_BATCHES, SETS, column_of, rank_of, rows, write
 from tests.support.places import ROOT
 
 GOLDEN = {path.stem.removeprefix("states-"): json.loads(path.read_text())
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_states_of_each_order() -> None:
-    assert GOLDEN["0.1"].keys() == CASES.keys()
+    assert GOLDEN["0.1"].keys() == CASES.keys() and GOLDEN["0.2-sets"].keys() == SETS.keys()
     assert GOLDEN["0.1-spread"].keys() == {name for name in CASES if "block" in name} | {"rank 1 of 2"}
 
 
@@ -31,7 +31,7 @@ def test_there_are_states_of_each_order() -> None:
 def test_a_saved_state_goes_on_with_what_would_have_come(folder: Path, version: str, name: str) -> None:
     saved, column = GOLDEN[version][name], column_of(name)
     with rank_of(name):
-        loader = CASES[name](folder)
+        loader = (CASES | SETS)[name](folder)
         if "RandomSampler" in name:  # its order is drawn from torch's generator: epoch 0's, then epoch 1's
             torch.manual_seed(3)
             list(loader.sampler)
@@ -46,7 +46,7 @@ def test_a_state_has_the_form_that_it_had(folder: Path, version: str, name: str)
     saved, column = GOLDEN[version][name], column_of(name)
     torch.manual_seed(3)
     with rank_of(name):
-        loader = CASES[name](folder)
+        loader = (CASES | SETS)[name](folder)
         assert rows(loader, column) == saved["epoch 0"]
         batches = iter(loader)
         assert rows((next(batches) for _ in range(N_BATCHES)), column) == saved["before"]
