@@ -126,6 +126,6 @@ def assert_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key, value in wanted.items():
         if isinstance(value, torch.Tensor):
             assert (found[key].layout, found[key].dtype) == (value.layout, value.dtype), key
-            torch.testing.assert_close(found[key].to_dense(), value.to_dense(), rtol=0, atol=0)
+            torch.testing.assert_close(found[key].to_dense(), value.to_dense(), rtol=0, atol=0, equal_nan=True)
         else:
             assert found[key] == value, key
