@@ -6,7 +6,8 @@ use hdf5::plist::dataset_create::Layout;
 use hdf5::{Dataset, LocationType};
 
 use super::dtype::number_type;
-use super::open::{COPY_AGAIN, check_readable, layout, locate, open_file, shape_attr, text_attr};
+use super::open::{COPY_AGAIN, check_readable, layout, locate, open_file};
+use super::tenx::Form;
 use crate::error::{Error, Place, Result};
 use crate::filters::name_of;
 
@@ -70,14 +71,14 @@ pub(crate) fn describe(path: &Path, elem: &str) -> Result<MatrixFacts> {
         return Ok(MatrixFacts { path: found, format: "dense", shape: [rows, columns], arrays: vec![array], declined });
     }
     let group = file.group(&found).map_err(|e| cannot(&e))?;
-    let encoding = text_attr(&group, "encoding-type").or_else(|| text_attr(&group, "h5sparse_format"));
-    let format = if encoding.is_some_and(|e| e.starts_with("csc")) { "csc" } else { "csr" };
+    let form = Form::of(&group);
+    let format = if matches!(&form, Form::Encoded(e) if e.starts_with("csc")) { "csc" } else { "csr" };
     let arrays = ["data", "indices", "indptr"].iter().map(|part| {
         let name = format!("{found}/{part}");
         array_facts(&group.dataset(part)?, &name)
     });
     let arrays = arrays.collect::<hdf5::Result<Vec<_>>>().map_err(|e| cannot(&e))?;
-    Ok(MatrixFacts { shape: shape_attr(&group, &place)?, path: found, format, arrays, declined })
+    Ok(MatrixFacts { shape: form.shape(&group, &place)?, path: found, format, arrays, declined })
 }
 
 fn array_facts(dataset: &Dataset, name: &str) -> hdf5::Result<ArrayFacts> {

@@ -7,6 +7,7 @@ mod btree;
 pub(crate) mod describe;
 mod dtype;
 mod open;
+mod tenx;
 
 pub use open::layout;
 pub(crate) use open::{open, open_array};

@@ -1,7 +1,7 @@
 //! From a path and an element's name to the layout of its matrix.
 //!
 //! Knows the encodings of anndata (`encoding-type`), those before 0.7 (`h5sparse_format`, `raw.X` at the top) and the bare
-//! `csr`/`csc` that some writers use. obs and var are not read here: anndata's own readers do that.
+//! `csr`/`csc` that some writers use; `tenx` knows Cell Ranger's. obs and var are not read here: Python does that.
 
 use std::io::Read as _;
 use std::os::fd::AsRawFd as _;
@@ -11,6 +11,7 @@ use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenU
 use hdf5::{Attribute, File, Group, LocationType};
 
 use super::array::describe;
+use super::tenx::Form;
 use crate::error::{Error, Place, Result};
 use crate::file::{DEFAULT_DEPTH, DataFile};
 use crate::layout::{ArrayLayout, MatrixLayout, SparseLayout};
@@ -228,19 +229,22 @@ fn not_a_matrix(place: &Place, encoding: &str) -> Error {
 
 fn sparse(file: &File, path: &str, place: &Place, source: &DataFile) -> Result<MatrixLayout> {
     let group = file.group(path).map_err(|e| place.format(format!("HDF5 cannot open the group ({e})"), COPY_AGAIN))?;
-    let encoding = text_attr(&group, "encoding-type").or_else(|| text_attr(&group, "h5sparse_format"));
-    let rows_first = match encoding.as_deref() {
-        Some("csr_matrix" | "csr") => true,
-        Some("csc_matrix" | "csc") => false,
-        Some(other) => return Err(not_a_matrix(place, other)),
-        None => {
+    let form = Form::of(&group);
+    let rows_first = match &form {
+        Form::TenX => true,
+        Form::Encoded(encoding) => match encoding.as_str() {
+            "csr_matrix" | "csr" => true,
+            "csc_matrix" | "csc" => false,
+            other => return Err(not_a_matrix(place, other)),
+        },
+        Form::Unknown => {
             return Err(place.format(
                 "the group has no encoding-type; expected 'csr_matrix' or 'csc_matrix'",
                 "Write the file again with anndata",
             ));
         }
     };
-    let shape = shape_attr(&group, place)?;
+    let shape = form.shape(&group, place)?;
     let part = |name: &str| -> Result<ArrayLayout> {
         let place = place.at(format!("{path}/{name}"));
         let dataset = group

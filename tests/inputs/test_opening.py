@@ -224,23 +224,9 @@ def test_obs_of_the_same_cells_are(nested: Any) -> None:
 # Other formats. ------------------------------------------------------------------------------------------------------
 
 
-def tenx_3(path: Path) -> None:
+def molecules(path: Path) -> None:
     with h5py.File(path, "w") as file:
-        for name, values in {
-            "data": [1],
-            "indices": [0],
-            "indptr": [0, 1],
-            "shape": [1, 1],
-            "barcodes": [b"A-1"],
-        }.items():
-            file[f"matrix/{name}"] = np.array(values)
-        file["matrix/features/name"] = np.array([b"CD3E"])
-
-
-def tenx_2(path: Path) -> None:
-    with h5py.File(path, "w") as file:
-        for name in ("data", "indices", "indptr", "shape", "barcodes", "genes", "gene_names"):
-            file[f"GRCh38/{name}"] = np.array([1])
+        file["umi"], file["barcode_idx"] = [1], [1]
 
 
 def loom(path: Path) -> None:
@@ -275,9 +261,7 @@ def an_h5ad(path: Path) -> bytes:
 
 
 FORMATS: list[tuple[str, Callable[[Path], Any], str]] = [
-    ("cells.h5", tenx_3, "10x.*read_10x_h5"),
-    ("cells.h5ad", tenx_3, "10x.*read_10x_h5"),
-    ("old.h5", tenx_2, "10x.*read_10x_h5"),
+    ("molecule_info.h5", molecules, "10x.*molecule file.*matrix"),
     ("cells.loom", loom, "loom.*read_loom"),
     ("loom_by_content.h5ad", loom, "loom.*read_loom"),
     ("cells.h5seurat", seurat, "h5Seurat.*Convert"),

@@ -236,7 +236,7 @@ def test_what_no_header_can_raise_is_not_passed_over(path: Path, monkeypatch: py
         raise MemoryError
 
     assert read_headers(str(path), "layers/missing") is None
-    monkeypatch.setattr("annfeed.h5ad.headers._is_by_rows", no_memory)
+    monkeypatch.setattr("annfeed.h5ad.headers.sparse_format", no_memory)
     with pytest.raises(MemoryError):
         read_headers(str(path), "X")
 
@@ -326,7 +326,7 @@ def test_the_command_takes_files_patterns_and_folders(folder: Path, capsys: pyte
     ("argument", "told"),
     [
         ("nothing*.h5ad", "annfeed: no file matches the pattern 'nothing*.h5ad'"),
-        ("FOLDER", "annfeed: there are no .h5ad files in the folder 'FOLDER'"),
+        ("FOLDER", "annfeed: there are no .h5ad or Cell Ranger .h5 files in the folder 'FOLDER'"),
         ("FOLDER", "expected at least one. Pass files or a pattern: 'FOLDER/**/*.h5ad'"),
         ("s3://bucket/a.h5ad", "s3://bucket/a.h5ad is a remote address (s3://); expected an .h5ad file. Download"),
         ("s3://bucket/*.h5ad", "s3://bucket/*.h5ad is a remote address (s3://); expected an .h5ad file. Download"),

@@ -20,7 +20,7 @@ from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspec
 #: The keys that docs/cli.md promises to scripts.
 KEYS = {"place", "file", "elem", "encoding", "shape", "dtype", "nnz", "chunk", "rows_per_chunk", "chunk_bytes"}
 KEYS |= {"filters", "stored_bytes_per_row", "decoded_bytes_per_row", "held_bytes", "reader", "window", "cost"}
-KEYS |= {"declined", "conversion_bytes", "obs_columns", "advice"}
+KEYS |= {"declined", "conversion_bytes", "obs_columns", "kind", "advice"}
 
 
 @pytest.fixture

@@ -80,7 +80,10 @@ def argument_parser() -> argparse.ArgumentParser:
     bench.set_defaults(run=_bench)
     for command in (inspect, bench):
         command.add_argument(
-            "files", metavar="FILE", nargs="+", help='.h5ad files, patterns ("atlas/*.h5ad") or folders; read as one'
+            "files",
+            metavar="FILE",
+            nargs="+",
+            help='.h5ad or Cell Ranger .h5 files, patterns ("atlas/*.h5ad") or folders; read as one',
         )
         command.add_argument("--elem", default="X", help="place of the matrix (default: X)")
         command.add_argument("--window", type=int, default=6000, help="rows read together (default: 6000)")
@@ -88,7 +91,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "rewrite", help="write a file again in a form that reads faster; the source is not changed"
     )
     rewrite.set_defaults(run=_rewrite)
-    rewrite.add_argument("source", metavar="IN", help="an .h5ad file")
+    rewrite.add_argument("source", metavar="IN", help="an .h5ad file, or a Cell Ranger .h5")
     rewrite.add_argument("target", metavar="OUT", help="the new file")
     rewrite.add_argument("--codec", default="zstd", help="zstd, bitshuffle, lz4, gzip or lzf (default: zstd)")
     rewrite.add_argument(
@@ -97,6 +100,7 @@ def argument_parser() -> argparse.ArgumentParser:
     rewrite.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
     rewrite.add_argument("--level", type=int, help="level of zstd (1 to 22, default: 3) or gzip (1 to 9, default: 4)")
     rewrite.add_argument("--chunk-rows", type=int, help="mean rows of a chunk (default: by the length of rows)")
+    rewrite.add_argument("--genome", help="of a Cell Ranger 2 file with several genomes, which one")
     rewrite.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     rewrite.add_argument("--threads", type=int, help="threads that decode and compress (default: all cores)")
     doctor = commands.add_parser("doctor", help="print versions, limits, and how a file is read, for a report")
@@ -158,6 +162,7 @@ def _rewrite(options: argparse.Namespace) -> None:
         seed=options.seed,
         level=options.level,
         chunk_rows=options.chunk_rows,
+        genome=options.genome,
         overwrite=options.overwrite,
         threads=options.threads,
     )

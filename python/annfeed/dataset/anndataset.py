@@ -1,4 +1,4 @@
-"""`AnnDataset`: a torch Dataset over the rows of an .h5ad file or an AnnData: how it is opened, and its loaders."""
+"""`AnnDataset`: a torch Dataset over the rows of a file or an AnnData: how it is opened, and its loaders."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from annfeed.batches.keys import check_keys
 from annfeed.batches.reader import RowReader
 from annfeed.batches.tensors import dtype_name
 from annfeed.dataset.rows import RowDataset
+from annfeed.h5ad.tenx import FeatureOptions
 from annfeed.inputs.selection import row_subset
 from annfeed.loading.cell_sets import CellSets
 from annfeed.loading.keywords import PredictKeywords, TorchKeywords
@@ -41,11 +42,11 @@ class AnnDataset(RowDataset):
     Parameters
     ----------
     adata_or_path
-        Path of an .h5ad or .h5mu file, or an AnnData or MuData (in memory, backed, or a view). For several sources,
-        whose rows follow each other: a list of these, a dict ``{key: path or AnnData}``, or a pattern like
-        ``"atlas/*.h5ad"`` (sorted by name); genes are matched by name. Each epoch delivers what an AnnData holds when
-        the epoch begins; its cells and genes must then be the same as now. X and raw of a backed AnnData are read from
-        its file, the rest from memory.
+        Path of an .h5ad or .h5mu file or of a Cell Ranger .h5 (10x Genomics), or an AnnData or MuData (in memory,
+        backed, or a view). For several sources, whose rows follow each other: a list of these, a dict ``{key: path or
+        AnnData}``, or a pattern like ``"atlas/*.h5ad"`` (sorted by name); genes are matched by name, those of Cell
+        Ranger's files by id. Each epoch delivers what an AnnData holds when the epoch begins; its cells and genes must
+        then be the same as now. X and raw of a backed AnnData are read from its file, the rest from memory.
     transform
         An `annfeed.Transform`, called with each item, or with each batch if its ``batched`` is True.
     obs_subset
@@ -58,7 +59,8 @@ class AnnDataset(RowDataset):
         Place of the matrix: "X", "raw/X", "layers/counts", "obsm/X_pca"; or ``{key: place}`` for several, each
         delivered under its key. In a MuData they are "mod/rna/X", "mod/rna/obsm/X_pca", and "obsm/X_mofa" of all cells.
         Of several modalities, the rows are the cells of the whole MuData, with its obs: a cell that a modality lacks is
-        a row of zeros there, and ``"<key>_measured"``, bool ``[B]``, is False.
+        a row of zeros there, and ``"<key>_measured"``, bool ``[B]``, is False. Of a Cell Ranger 2 file with several
+        genomes it is one of them: "GRCh38".
     cells
         Which cells of a MuData: "all"; "common", those that all modalities of ``elem`` have; or a list of modalities
         that have them. None: "all" where ``elem`` has several modalities, else the rows and the obs of the one.
@@ -73,6 +75,14 @@ class AnnDataset(RowDataset):
         Column of var in which the names of ``var_subset`` are looked up, for files whose genes have ids for names:
         ``var_subset=["CD3E"], var_column="feature_name"`` (CELLxGENE). Numbers are given as texts; a mask and a slice
         mean positions. None: they are names of genes.
+    var_names, make_unique
+        Of Cell Ranger's files: whether features are named by "gene_symbols" (None, the default) or "gene_ids", as in
+        `scanpy.read_10x_mtx`; and whether "-1", "-2", … is put after repeated names, as
+        `anndata.AnnData.var_names_make_unique` does.
+    feature_types
+        Types of features to deliver, one or a list: "Gene Expression", "Antibody Capture". They are values of the
+        column "feature_types" of var, which Cell Ranger's files have. ``var_subset`` chooses among these features, and
+        `NormalizeTotal` sums over them, as if there were no others.
     categories
         "str": text and categorical columns as text. "code": as int64 codes, -1 for missing values; the attribute
         `categories` lists their labels.
@@ -158,6 +168,9 @@ class AnnDataset(RowDataset):
         obs_columns: Sequence[str] | None = None,
         var_subset: Sequence[str] | npt.ArrayLike | Mapping[str, Any] | slice | None = None,
         var_column: str | None = None,
+        var_names: Literal["gene_symbols", "gene_ids"] | None = None,
+        make_unique: bool = False,
+        feature_types: str | Sequence[str] | None = None,
         categories: Literal["str", "code"] = "str",
         output: Literal["dense", "csr"] = "dense",
         dtype: torch.dtype = torch.float32,
@@ -203,6 +216,7 @@ class AnnDataset(RowDataset):
             totals=any(map(needs_totals, steps_of(transform))),
             var_column=var_column,
             cells=cells,
+            features=FeatureOptions.checked(var_names, make_unique, feature_types),
         )
         self._origin = opened.origin
         check_keys(opened.matrices, {f"obs_{column}" for column in opened.obs.columns}, opened.measured)

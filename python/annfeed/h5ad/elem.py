@@ -1,13 +1,17 @@
-"""`Elem`: the place of a matrix, parsed from ``elem=``, with its obs and var. No file is opened here."""
+"""`Elem`: the place of a matrix, parsed from ``elem=``, with its obs and var. No file is opened here.
+
+In a Cell Ranger file another place is meant: `annfeed.h5ad.tenx.elem_in` finds it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from annfeed.errors import UnknownNameError
+from annfeed.h5ad.tenx import FeatureOptions, TenX
 
 #: "mod/rna/raw/X" -> prefix "mod/rna/", place "raw/X": the shortest prefix, as "raw/" must not become one.
 _ELEM = re.compile(r"^(?P<prefix>(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
@@ -26,12 +30,18 @@ class Elem:
     obs
         HDF5 path of its obs.
     var
-        HDF5 path of its var; None for obsm, whose columns are not in var.
+        HDF5 path of its var; None for obsm, whose columns are not in var; "" if only a Cell Ranger file can have it.
+    features
+        Which features are wanted, and how those of Cell Ranger's files are named.
+    tenx
+        Where it lies in a Cell Ranger file; None for other files.
     """
 
     path: str
     obs: str
     var: str | None
+    features: FeatureOptions = field(default=FeatureOptions(), repr=False)
+    tenx: TenX | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, elem: Any) -> Elem:
@@ -41,8 +51,8 @@ class Elem:
         ------
         TypeError
             If it is not a text.
-        ValueError
-            If no matrix over cells can be there.
+        UnknownNameError
+            If no matrix over cells can be there. The name of a genome is taken: a Cell Ranger file may have it.
 
         Examples
         --------
@@ -53,10 +63,10 @@ class Elem:
             raise TypeError(f"elem is {elem!r}; expected a text like 'X' or a dict {{key: place}}")
         match = _ELEM.match(elem.strip("/"))
         if match is None:
-            raise UnknownNameError(
-                f"elem is {elem!r}; expected 'X', 'raw/X', 'layers/<name>' or 'obsm/<name>' "
-                "(in a nested AnnData with its path before it: 'mod/rna/X')"
-            )
+            found = cls(elem.strip("/"), "", "")
+            if "/" in found.path or not found.path:
+                found.check()
+            return found
         prefix, place = match["prefix"], match["place"]
         var = None if place.startswith("obsm/") else prefix + ("raw/var" if place.startswith("raw") else "var")
         return cls(prefix + place, prefix + "obs", var)
@@ -82,10 +92,23 @@ class Elem:
         >>> Elem.parse("mod/rna/layers/counts").inside
         Elem(path='layers/counts', obs='obs', var='var')
         """
-        return self if self.modality is None else Elem.parse(self.path.removeprefix(f"mod/{self.modality}/"))
+        if self.modality is None:
+            return self
+        return replace(Elem.parse(self.path.removeprefix(f"mod/{self.modality}/")), features=self.features)
+
+    def check(self) -> None:
+        """Raise UnknownNameError if only a Cell Ranger file can have this place."""
+        if self.var == "":
+            raise UnknownNameError(
+                f"elem is {self.path!r}; expected 'X', 'raw/X', 'layers/<name>' or 'obsm/<name>' "
+                "(in a nested AnnData with its path before it: 'mod/rna/X')"
+            )
 
 
-def parse_elems(elem: str | Mapping[str, str]) -> dict[str, Elem]:
+def parse_elems(
+    elem: str | Mapping[str, str],
+    features: FeatureOptions = FeatureOptions(),  # noqa: B008  # immutable
+) -> dict[str, Elem]:
     """Return the places of a dataset's matrices by key; ValueError if there are none.
 
     Examples
@@ -96,4 +119,4 @@ def parse_elems(elem: str | Mapping[str, str]) -> dict[str, Elem]:
     places = dict(elem) if isinstance(elem, Mapping) else {"X": elem}
     if not places:
         raise ValueError("elem is empty; expected at least one {key: place}")
-    return {key: Elem.parse(place) for key, place in places.items()}
+    return {key: replace(Elem.parse(place), features=features) for key, place in places.items()}

@@ -39,7 +39,6 @@ def _scanpy(call: str) -> str:
 
 _R = "Convert it in R, as with anndataR or zellkonverter (writeH5AD)"
 _UNPACK = "Unpack it first"
-_10X = Foreign("a 10x Genomics .h5 file", _scanpy("read_10x_h5(path)"))
 _LOOM = Foreign("a loom file", 'Convert it once: anndata.io.read_loom(path).write_h5ad("cells.h5ad")')
 _MTX = Foreign(
     "a matrix in Matrix Market form (.mtx)",
@@ -159,18 +158,7 @@ def _of_hdf5(path: str) -> Foreign | None:
     return None
 
 
-def _is_10x(file: Any) -> bool:
-    def holds(group: Any, *names: str) -> bool:
-        return hasattr(group, "keys") and set(names) <= set(group)
-
-    # Version 2 has a group for each genome, with any name.
-    return holds(file.get("matrix"), "barcodes", "data", "indptr") or any(
-        holds(file.get(name), "barcodes", "genes", "data", "indptr") for name in list(file)[:50]
-    )
-
-
 _HDF5: list[tuple[Foreign, Callable[[Any], bool]]] = [
-    (_10X, _is_10x),
     (
         Foreign("a 10x Genomics molecule file", "Take the feature-barcode matrix (.h5) of the same run"),
         lambda file: {"barcode_idx", "molecule_info"} & set(file) != set() and "umi" in file,

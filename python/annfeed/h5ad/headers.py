@@ -12,6 +12,7 @@ from typing import NamedTuple
 import h5py
 
 from annfeed.h5ad.file import open_h5py
+from annfeed.h5ad.sparse import sparse_format
 
 #: Bytes that a value of a sparse matrix and its column take in the cache: an estimate for counts.
 _HELD_PER_VALUE = 3
@@ -70,7 +71,7 @@ def read_headers(path: str, elem: str) -> Headers | None:
         node = file[elem]
         if isinstance(node, h5py.Dataset):
             return headers_of(_stored(node), None, node.shape[0])
-        if {"indptr", "indices", "data"} <= set(node) and _is_by_rows(node):
+        if sparse_format(node) == "csr":
             return headers_of(_stored(node["data"]), _stored(node["indices"]), node["indptr"].shape[0] - 1)
     return None
 
@@ -78,9 +79,3 @@ def read_headers(path: str, elem: str) -> Headers | None:
 def _stored(array: h5py.Dataset) -> StoredArray:
     is_filtered = array.chunks is not None and array.id.get_create_plist().get_nfilters() > 0
     return StoredArray(math.prod(array.shape), array.dtype.itemsize, array.chunks, is_filtered)
-
-
-def _is_by_rows(group: h5py.Group) -> bool:
-    encoding = group.attrs.get("encoding-type", group.attrs.get("h5sparse_format"))
-    text = encoding.decode() if isinstance(encoding, bytes) else str(encoding)
-    return text in ("csr_matrix", "csr")

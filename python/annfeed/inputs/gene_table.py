@@ -35,12 +35,15 @@ class GeneTable:
         int64, which of these genes are delivered; None for all.
     symbols
         The values of a column, which were read while the sources were opened; None for none.
+    shown
+        The names of the joined genes, where they were matched by something else; None: they are what was matched.
     """
 
     parts: list[SourceVar]
     join: Join = "inner"
     columns: Int64Array | None = None
     symbols: GeneSymbols | None = None
+    shown: pd.Index[Any] | None = None
 
     def frame(self) -> pd.DataFrame:
         """Return the var of the delivered genes: of several sources the columns that all have, and agree on.
@@ -62,6 +65,8 @@ class GeneTable:
         if len(frames) > 1:
             joined = join_names([one.index for one in frames], self.join, lambda i: places[i])
             frame = _united(frames).loc[joined]
+        if self.shown is not None:
+            frame = frame.set_axis(self.shown, axis=0)
         return frame if self.columns is None else frame.iloc[self.columns]
 
     def find(self, wanted: Sequence[str], column: str) -> Int64Array:

@@ -19,10 +19,13 @@ from annfeed.user_arrays import first_few
 Join = Literal["inner", "outer"]
 
 
-def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int], str]) -> pd.Index[Any]:
+def join_names(
+    names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int], str], by: Literal["name", "id"] = "name"
+) -> pd.Index[Any]:
     """Return the joined names: "inner", those that all files have; "outer", those that any file has.
 
-    Files that have the same names must give the same Index object. ``where`` names the file of a number, for messages.
+    Files that have the same names must give the same Index object. For messages, ``where`` names the file of a number,
+    and ``by`` says what the names are.
 
     Examples
     --------
@@ -34,7 +37,7 @@ def join_names(names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int]
     different = [names[i] for i in sorted(first_at.values())]
     if len(different) > 1:  # else there is nothing to match
         for index in different:
-            _check_unique(index, where(first_at[id(index)]))
+            _check_unique(index, where(first_at[id(index)]), by)
     if join == "outer":
         united: pd.Index[Any] = reduce(lambda a, b: a.union(b), different)
         return united
@@ -57,12 +60,15 @@ def place_columns(names: pd.Index[Any], wanted: pd.Index[Any]) -> ColumnMap:
     return ColumnMap(names.get_indexer(wanted).astype(np.int64))
 
 
-def _check_unique(names: pd.Index[Any], place: str) -> None:
+def _check_unique(names: pd.Index[Any], place: str, by: str) -> None:
     twice = names[names.duplicated()].unique()
     if len(twice):
+        remedy = "Make them distinct, as with adata.var_names_make_unique()"
+        if by == "id":
+            remedy = "Make the ids distinct in its var, or leave out the file"
         raise ValueError(
-            f"{place} has several genes of one name: {first_few(twice, 5)}; files are joined by the names of their "
-            "genes, so that each may be there once. Make them distinct, as with adata.var_names_make_unique()"
+            f"{place} has several genes of one {by}: {first_few(twice, 5)}; files are joined by the {by}s of their "
+            f"genes, so that each may be there once. {remedy}"
         )
 
 

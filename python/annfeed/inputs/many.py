@@ -8,7 +8,7 @@ obs/concat.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,8 +28,7 @@ from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.headers import Headers, read_headers
 from annfeed.h5ad.mudata import is_mudata
 from annfeed.h5ad.open_files import OpenFiles
-from annfeed.inputs.gene_symbols import GeneSymbols
-from annfeed.inputs.gene_table import GeneTable
+from annfeed.h5ad.tenx import FeatureOptions
 from annfeed.inputs.genes import Join, join_names, place_columns
 from annfeed.inputs.modalities import BoolArray, Cells, Paired, check_cells, find_paired, located
 from annfeed.inputs.names import numbered
@@ -38,17 +37,15 @@ from annfeed.inputs.selection import column_subset
 from annfeed.inputs.single import (
     Symbols,
     as_path,
-    check_columns,
     check_same_rows,
+    elem_of,
     find_frame_names,
     find_matrix,
-    find_names,
     find_obs,
-    find_raw_names,
     find_shape,
     subsets_by_key,
 )
-from annfeed.inputs.source_var import SourceVar
+from annfeed.inputs.source_genes import SourceGenes
 from annfeed.memory.budget import SharedBudget
 from annfeed.obs.table import ObsTable
 from annfeed.sources.columns import ColumnMap
@@ -122,11 +119,14 @@ def open_sources(
     strict: bool,
     totals: bool = False,
     var_column: str | None = None,
+    features: FeatureOptions = FeatureOptions(),  # noqa: B008  # immutable
     cells: Cells = None,
 ) -> Opened:
     """Open what the user passed, one source or many, and match rows, genes and obs."""
     check_cells(cells)
-    elems = parse_elems(elem)
+    elems = parse_elems(elem, features)
+    if features.types is not None and all(place.var is None for place in elems.values()):
+        raise ValueError(f"feature_types is given, and no matrix of elem={elem!r} is over genes; leave it out")
     first = next(iter(elems.values()))
     subsets = subsets_by_key(var_subset, elems, var_column)
     opener = partial(
@@ -137,11 +137,15 @@ def open_sources(
     if several is None and joining.label is None:
         name = "MuData" if is_mudata(sources) else "AnnData" if is_in_memory(sources) else as_path(sources)
         with _recognised(sources):
+            elems = {key: elem_of(sources, place) for key, place in elems.items()}
+            if all(place.tenx is None for place in elems.values()):
+                features.refuse_others(name)
             paired = find_paired(_as_source(sources), elems, cells, name)
             matrices = {key: _find(sources, place, subsets[key], opener, name, paired) for key, place in elems.items()}
             if paired is None:
                 part, _, words = located(sources, first, name)
-                obs = find_obs(part, first.path, obs_columns, None if part is sources else f"obs of {words}")
+                of_obs = next(iter(elems.values()))
+                obs = find_obs(part, of_obs, obs_columns, None if part is sources else f"obs of {words}")
                 check_same_rows(part, elems)
             else:
                 obs = ObsTable(paired.obs, obs_columns)
@@ -165,41 +169,44 @@ class _Concatenation:
         #: How the modalities of each source are paired; None where they are not.
         self._paired: list[Paired | None] = []
         self._elems = elems
+        #: Where the matrices lie in each source, by key.
+        self._places: list[dict[str, Elem]] = []
         self._joining = joining
         self._opener = opener
-        # Files of one atlas mostly have the same genes: these are kept once, and decoded once.
+        # Of DataFrames in obsm: the same names are kept once.
         self._by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
         #: Path and headers of the first file, by key of the matrix.
         self._headers: dict[str, tuple[str, Headers | None]] = {}
-        self._by_raw_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
 
     def opened(self, obs_columns: Sequence[str] | None, subsets: Mapping[str, Any]) -> Opened:
         obs: list[ObsTable] = []
         names: dict[str, list[pd.Index[Any] | None]] = {key: [] for key in self._elems}
         shapes: dict[str, list[tuple[int, int] | None]] = {key: [] for key in self._elems}
-        genes = {key: self._genes(elem, subsets[key]) for key, elem in self._elems.items()}
+        genes = {key: self._genes(elem, subsets[key]) for key, elem in self._elems.items() if elem.var is not None}
         sources = self._sources.sources
         for number, source in enumerate(tracked(sources, "opening", len(sources), "files")):
             with _recognised(source):
+                elems = {key: elem_of(source, elem) for key, elem in self._elems.items()}
+                self._places.append(elems)
                 obs.append(self._obs(number))
-                for key, elem in self._elems.items():
+                for key, elem in elems.items():
                     is_file = not is_in_memory(source)
                     shape = find_shape(as_path(source), elem) if is_file else None
                     shapes[key].append(shape)
-                    named = elem.var is not None
-                    found = self._names(number, elem) if named else self._frame_names(number, elem)
-                    names[key].append(found)
-                    if found is not None:
-                        self._add_var(genes[key], number, elem, found)
+                    if key in genes:
+                        genes[key].add(*self._located(number, elem), shape)
+                    else:
+                        names[key].append(self._frame_names(number, elem))
                     if is_file and key not in self._headers:  # files of an atlas are mostly alike
                         place = os.path.abspath(as_path(source))
                         self._headers[key] = place, read_headers(place, elem.path)
-                    if elem.var is not None and found is not None and shape is not None:
-                        check_columns(f"{self._sources.place(number)}: '{elem.path}'", elem.var, shape[1], len(found))
+        for key, found in genes.items():
+            found.match(self._sources.place)
+            names[key] = list(found.matched)
         matrices: dict[str, list[Matrix]] = {}
         joined = {}
-        for key, elem in self._elems.items():
-            matrices[key], joined[key] = self._join(elem, names[key], shapes[key], subsets[key], genes[key])
+        for key in self._elems:
+            matrices[key], joined[key] = self._join(key, names[key], shapes[key], subsets[key], genes.get(key))
             path, headers = self._headers.get(key, (None, None))
             files = (part for one in matrices[key] for part in one.source.parts() if isinstance(part, FileSource))
             described = next((file for file in files if file.path == path), None)
@@ -220,14 +227,15 @@ class _Concatenation:
     def _obs(self, number: int) -> ObsTable:
         """The obs of a source; how its modalities are paired is found with it."""
         source, place = self._sources.sources[number], self._sources.place(number)
-        paired = find_paired(_as_source(source), self._elems, self._cells, place)
+        elems = self._places[number]
+        paired = find_paired(_as_source(source), elems, self._cells, place)
         self._paired.append(paired)
         if paired is not None:
             return ObsTable(paired.obs, None)
-        first = next(iter(self._elems.values()))
+        first = next(iter(elems.values()))
         part, _, words = located(source, first, place)
-        check_same_rows(part, self._elems)
-        return find_obs(part, first.path, None, words)
+        check_same_rows(part, elems)
+        return find_obs(part, first, None, words)
 
     def _origin(self) -> Origin:
         first, sources = next(iter(self._elems.values())), self._sources.sources
@@ -243,19 +251,6 @@ class _Concatenation:
         chosen = [rows for one in paired if (rows := one.chosen(self._cells)) is not None]
         return measured, np.concatenate(chosen) if chosen else None
 
-    def _names(self, number: int, elem: Elem) -> pd.Index[Any]:
-        """The names of a source's genes: the same Index for the same names."""
-        source, elem, place = self._located(number, elem)
-        stored = None if is_in_memory(source) else find_raw_names(as_path(source), elem)
-        raw = None if stored is None else tuple(stored)
-        if raw is not None and raw in self._by_raw_names:
-            return self._by_raw_names[raw]
-        names = find_names(source, elem, place)
-        names = self._by_names.setdefault(tuple(names), names)
-        if raw is not None:
-            self._by_raw_names[raw] = names
-        return names
-
     def _located(self, number: int, elem: Elem) -> tuple[Any, Elem, str]:
         return located(self._sources.sources[number], elem, self._sources.place(number))
 
@@ -265,71 +260,81 @@ class _Concatenation:
 
     def _join(
         self,
-        elem: Elem,
+        key: str,
         found_names: list[pd.Index[Any] | None],
         shapes: list[tuple[int, int] | None],
         var_subset: Any,
-        table: GeneTable | None,
+        genes: SourceGenes | None,
     ) -> tuple[list[Matrix], Matrix]:
+        elem = self._elems[key]
         names = [index for index in found_names if index is not None]
         if names and len(names) < len(found_names):
             with_names, without = (
                 next(i for i, index in enumerate(found_names) if (index is None) is lacks) for lacks in (False, True)
             )
-            self._open(without, elem, None, None)  # which tells if there is nothing
+            self._open(without, key, None, None)  # which tells if there is nothing
             raise ValueError(
                 f"'{elem.path}' is a DataFrame in {self._sources.place(with_names)} and an array in "
                 f"{self._sources.place(without)}; expected one kind, as "
                 "columns with names and without cannot be matched"
             )
         if not names:
-            matrices = [self._open(i, elem, None, shape) for i, shape in enumerate(shapes)]
+            matrices = [self._open(i, key, None, shape) for i, shape in enumerate(shapes)]
             _check_widths(matrices)
             numbers = numbered(matrices[0].n_vars)
             place = f"{self._sources.place(0)}: '{elem.path}'"
             of_all = ColumnMap(column_subset(var_subset, len(numbers), None, place))
             if of_all.columns is not None:
-                matrices = [self._open(i, elem, of_all, shape) for i, shape in enumerate(shapes)]
+                matrices = [self._open(i, key, of_all, shape) for i, shape in enumerate(shapes)]
                 numbers = numbers[of_all.columns]
             source = ConcatSource(matrices, [of_all] * len(matrices), len(numbers))
             return matrices, self._matrix(elem, source, numbers)
-        wanted = join_names(names, self._joining.join, lambda i: f"{self._sources.place(i)}: '{elem.var or elem.path}'")
+        where = self._place_of_names(key)
+        wanted = join_names(names, self._joining.join, where, "name" if genes is None else genes.by)
+        shown, table = wanted, None
+        if genes is not None:
+            shown = genes.shown(wanted, where)
+            table = replace(genes.table(), shown=None if shown is wanted else shown)
         # Where all have the same names, there are none to match, and one may be there twice.
         different = {id(index): index for index in names}
         var_subset, by = var_subset if isinstance(var_subset, Symbols) else (var_subset, None)
-        columns = column_subset(var_subset, len(wanted), lambda: wanted, f"the var of {len(names)} sources", table, by)
+        columns = column_subset(var_subset, len(wanted), lambda: shown, f"the var of {len(names)} sources", table, by)
         if columns is not None:
-            wanted = wanted[columns]
+            wanted, shown = wanted[columns], shown[columns]
         found = {i: place_columns(index, wanted) for i, index in different.items()} if len(different) > 1 else {}
         maps = [found.get(id(index), ColumnMap(columns)) for index in names]
-        matrices = [self._open(i, elem, maps[i], shapes[i]) for i in range(len(names))]
-        joined = self._matrix(elem, ConcatSource(matrices, maps, len(wanted)), wanted)
+        matrices = [self._open(i, key, maps[i], shapes[i], genes) for i in range(len(names))]
+        joined = self._matrix(elem, ConcatSource(matrices, maps, len(wanted)), shown)
         if table is not None:
             joined.var = replace(table, columns=columns, symbols=None).frame
         return matrices, joined
 
-    def _genes(self, elem: Elem, subset: Any) -> GeneTable | None:
-        if elem.var is None:  # a DataFrame in obsm
-            return None
+    def _place_of_names(self, key: str) -> Callable[[int], str]:
+        def where(number: int) -> str:
+            elem = self._places[number][key]
+            return f"{self._sources.place(number)}: '{elem.var or elem.path}'"
+
+        return where
+
+    def _genes(self, elem: Elem, subset: Any) -> SourceGenes:
         by_column = isinstance(subset, Symbols) and subset.are_names
-        return GeneTable([], self._joining.join, symbols=GeneSymbols(subset.column) if by_column else None)
+        return SourceGenes(elem.features, self._joining.join, subset.column if by_column else None)
 
-    def _add_var(self, table: GeneTable | None, number: int, elem: Elem, names: pd.Index[Any]) -> None:
-        """Add a source's var; the column that genes are found in is read now, as the file is open."""
-        if table is None:
-            return
-        source, elem, place = self._located(number, elem)
-        var = SourceVar(source if is_in_memory(source) else as_path(source), elem, place)
-        table.parts.append(var)
-        if table.symbols is not None:
-            table.symbols.add(names, var.column(table.symbols.column), var.place)
-
-    def _open(self, number: int, elem: Elem, chosen: ColumnMap | None, shape: tuple[int, int] | None) -> Matrix:
-        source, paired = self._sources.sources[number], self._paired[number]
+    def _open(
+        self,
+        number: int,
+        key: str,
+        chosen: ColumnMap | None,
+        shape: tuple[int, int] | None,
+        genes: SourceGenes | None = None,
+    ) -> Matrix:
+        source, paired, elem = self._sources.sources[number], self._paired[number], self._places[number][key]
         if is_in_memory(source) or (elem.var is None and chosen is not None):
             return _find(source, elem, chosen, self._opener, self._sources.place(number), paired)
-        columns = None if chosen is None else chosen.columns
-        file = self._opener(as_path(source), elem.path, columns=columns, shape=shape)
+        columns, counted = None if chosen is None else chosen.columns, None
+        if genes is not None:
+            columns, counted = genes.columns(number, columns), genes.counted(number)
+        file = self._opener(as_path(source), elem.path, columns=columns, total_over=counted, shape=shape)
         n_obs, n_cols = file.shape
         n_vars = n_cols if columns is None else len(columns)
         # Its own names are those of the joined columns, or nobody's.
@@ -354,8 +359,8 @@ def _check_rows(matrices: Mapping[str, Matrix], obs: ObsTable) -> None:
     for matrix in matrices.values():
         if matrix.n_obs != obs.n_rows:
             raise FormatError(
-                f"{matrix.source.place} has {matrix.n_obs} rows, but obs has {obs.n_rows}. "
-                "The file was written wrongly: write it again with anndata"
+                f"{matrix.source.place} has {matrix.n_obs} rows, but obs has {obs.n_rows}; expected the same number. "
+                "The file is damaged or was written wrongly: copy it again, or write it again with anndata"
             )
 
 

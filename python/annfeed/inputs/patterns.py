@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 from annfeed.h5ad.foreign import recognised
+from annfeed.h5ad.tenx import is_tenx
 
 
 def matching(path: str) -> list[str]:
@@ -35,7 +36,9 @@ def matching(path: str) -> list[str]:
 
 
 def files_of(arguments: Iterable[str]) -> list[str]:
-    """Return the files that arguments of a command mean: paths, patterns, and folders for the .h5ad files in them.
+    """Return the files that arguments of a command mean: paths, patterns, and folders for the files in them.
+
+    Those are the .h5ad files, and the Cell Ranger .h5 files (10x Genomics) that have a matrix.
 
     A file that is meant twice, by whatever names, is there once.
 
@@ -76,11 +79,13 @@ def _is_pattern(path: str) -> bool:
 def _in(path: str) -> list[str]:
     if not os.path.isdir(path):
         return [path]
-    found = sorted(glob.glob(os.path.join(glob.escape(path), "*.h5ad")))
+    inside = os.path.join(glob.escape(path), "*")
+    found = sorted([*glob.glob(f"{inside}.h5ad"), *filter(is_tenx, glob.glob(f"{inside}.h5"))])
     if not found:
         with recognised(path):
+            below = os.path.join(glob.escape(path), "**", "*.h5ad")
             raise FileNotFoundError(
-                f"there are no .h5ad files in the folder {path!r}; expected at least one. Pass files or a pattern: "
-                f"{os.path.join(glob.escape(path), '**', '*.h5ad')!r} for those in folders within it, say"
+                f"there are no .h5ad or Cell Ranger .h5 files in the folder {path!r}; expected at least one. Pass "
+                f"files or a pattern: {below!r} for those in folders within it, say"
             )
     return found

@@ -22,16 +22,17 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.h5ad.elem import Elem
-from annfeed.h5ad.file import missing_filters, open_h5py, raw_place, text_of
+from annfeed.h5ad.elem_in_file import elem_in
+from annfeed.h5ad.file import missing_filters, open_h5py
 from annfeed.h5ad.headers import read_headers
 from annfeed.h5ad.held_anndata import HeldAnnData, source_of
-from annfeed.h5ad.identity import KnownFile
+from annfeed.h5ad.sparse import encoding_of, sparse_format, sparse_shape
 from annfeed.inputs.gene_table import GeneTable
 from annfeed.inputs.held_matrix import HeldFrame, HeldMatrix
 from annfeed.inputs.names import numbered, picked
 from annfeed.inputs.paths import AnnDataOrPath, is_in_memory
 from annfeed.inputs.selection import column_subset
-from annfeed.inputs.source_var import SourceVar
+from annfeed.inputs.source_var import SourceVar, obs_in_file, var_in_file
 from annfeed.obs.table import ObsTable
 from annfeed.sources.base import RowSource
 from annfeed.sources.columns import ColumnMap
@@ -146,11 +147,24 @@ def find_frame_names(adata_or_path: AnnDataOrPath, elem: Elem) -> pd.Index[Any] 
     return frame.columns.astype(str) if isinstance(frame, pd.DataFrame) else None
 
 
+def elem_of(adata_or_path: AnnDataOrPath, elem: Elem) -> Elem:
+    """Return the place of a matrix in a source; UnknownNameError if it can have none of this name."""
+    if not is_in_memory(adata_or_path):
+        return elem_in(as_path(adata_or_path), elem)
+    elem.check()
+    if elem.features.types is not None:
+        raise ValueError(
+            "feature_types is given, and a source is an AnnData; expected paths. Of an AnnData pass a view: "
+            'adata[:, adata.var["feature_types"] == "Gene Expression"]'
+        )
+    return elem
+
+
 def find_names(adata_or_path: AnnDataOrPath, elem: Elem, place: str = "AnnData") -> pd.Index[Any]:
     """Return the names of the columns of a matrix over genes; ``place`` are the words for an AnnData in messages."""
     if isinstance(adata_or_path, anndata.AnnData):
         return HeldMatrix(HeldAnnData(adata_or_path, place), elem, FileSource).names()
-    return _names_in_file(as_path(adata_or_path), elem)
+    return SourceVar(as_path(adata_or_path), elem_of(adata_or_path, elem), place).names()
 
 
 def find_raw_names(path: str, elem: Elem) -> npt.NDArray[Any] | None:
@@ -173,7 +187,7 @@ def find_n_names(path: str, elem: Elem) -> int | None:
         return None
     # What is wrong with a var is told when its names are read.
     with suppress(FormatError, OSError):
-        return ObsTable.from_file(path, _var_group(path, elem), []).n_rows
+        return var_in_file(path, elem, []).n_rows
     return None
 
 
@@ -182,7 +196,7 @@ def check_columns(place: str, var: str, n_cols: int, n_names: int | None) -> Non
     if n_names is not None and n_names != n_cols:
         raise FormatError(
             f"{place} has {n_cols} columns, but {var} has {n_names} rows; expected the same number. "
-            "The file was written wrongly: write it again with anndata"
+            "The file is damaged or was written wrongly: copy it again, or write it again with anndata"
         )
 
 
@@ -195,21 +209,17 @@ def find_shape(path: str, elem: Elem) -> tuple[int, int] | None:
         node = file[elem.path]
         if not _is_matrix(node):
             return None
-        shape = node.shape if hasattr(node, "shape") else node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
-        n_rows, n_cols = shape
-        return int(n_rows), int(n_cols)
+        n_rows, n_cols = node.shape if hasattr(node, "shape") else sparse_shape(node)
+        return None if min(n_rows, n_cols) < 0 else (int(n_rows), int(n_cols))
     return None
 
 
 def _is_matrix(node: Any) -> bool:
     """Whether encoding, dtypes and filters are ones that a reader knows, as far as the headers tell."""
-    encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format"))
-    encoding = None if encoding is None else text_of(encoding)
     if isinstance(node, h5py.Dataset):
-        return encoding in (None, "array") and node.ndim == 2 and _is_array(node, "biuf")
+        return encoding_of(node) in (None, "array") and node.ndim == 2 and _is_array(node, "biuf")
     parts = {"data": "biuf", "indices": "iu", "indptr": "iu"}
-    known = encoding in ("csr_matrix", "csc_matrix", "csr", "csc")
-    return known and all(_is_array(node[name], kinds) for name, kinds in parts.items())
+    return sparse_format(node) is not None and all(_is_array(node[name], kinds) for name, kinds in parts.items())
 
 
 def _is_array(array: Any, kinds: str) -> bool:
@@ -224,7 +234,8 @@ def check_same_rows(adata_or_path: AnnDataOrPath, elems: Mapping[str, Elem]) -> 
     if len(groups) < 2 or isinstance(adata_or_path, anndata.AnnData):
         return
     path = as_path(adata_or_path)
-    first, *others = [ObsTable.from_file(path, group, []) for group in groups]
+    by_group = {elem.obs: elem for elem in elems.values()}
+    first, *others = [obs_in_file(path, by_group[group], []) for group in groups]
     for group, other in zip(groups[1:], others, strict=True):
         if other.n_rows != first.n_rows:
             found = f"{first.n_rows} and {other.n_rows} rows"
@@ -241,12 +252,12 @@ def check_same_rows(adata_or_path: AnnDataOrPath, elems: Mapping[str, Elem]) -> 
 
 
 def find_obs(
-    adata_or_path: AnnDataOrPath, elem: str, columns: Sequence[str] | None, place: str | None = None
+    adata_or_path: AnnDataOrPath, elem: Elem, columns: Sequence[str] | None, place: str | None = None
 ) -> ObsTable:
     """Return the obs that goes with ``elem``: an AnnData's own with its edits, else the file's."""
     if isinstance(adata_or_path, anndata.AnnData):
         return ObsTable.from_anndata(adata_or_path, columns, place)
-    return ObsTable.from_file(as_path(adata_or_path), Elem.parse(elem).obs, columns)
+    return obs_in_file(as_path(adata_or_path), elem_of(adata_or_path, elem), columns)
 
 
 def as_path(path: Any) -> str:
@@ -261,14 +272,26 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
         shape = find_shape(path, elem)
         if shape is not None:
             check_columns(f"{path}: '{elem.path}'", elem.var, shape[1], find_n_names(path, elem))
-    names = partial(_names_in_file, path, elem, KnownFile.at(os.path.abspath(path)))
-    table = None if elem.var is None else GeneTable([SourceVar(path, elem, path)])
-    columns = _columns(path, elem, var_subset, names, partial(_width, path, elem, open_file), table)
-    source = open_file(path, elem.path, columns=columns)
+    width = partial(_width, path, elem, open_file)
+    if elem.var is None:
+        columns = _columns(path, elem, var_subset, lambda: numbered(width()), width)
+        source = open_file(path, elem.path, columns=columns)
+        source.headers = read_headers(path, elem.path)
+        return _matrix(elem, source, columns, partial(numbered, source.shape[1]))
+    var = SourceVar(path, elem, path)
+    var.check_types()
+    chosen = var.chosen()
+    columns = _columns(
+        path, elem, var_subset, var.names, width if chosen is None else lambda: len(chosen), GeneTable([var])
+    )
+    stored = columns
+    if chosen is not None:  # those of some types, as if there were no others
+        columns = np.arange(len(chosen)) if columns is None else columns
+        stored = chosen[columns]
+    source = open_file(path, elem.path, columns=stored, total_over=chosen)
     source.headers = read_headers(path, elem.path)
-    matrix = _matrix(elem, source, columns, names if elem.var is not None else partial(numbered, source.shape[1]))
-    if table is not None:
-        matrix.var = replace(table, columns=columns).frame
+    matrix = _matrix(elem, source, columns, var.names)
+    matrix.var = GeneTable([var], columns=columns).frame
     return matrix
 
 
@@ -321,17 +344,6 @@ def _columns(
     if elem.var is None:  # an array in obsm
         return column_subset(var_subset, n_cols(), None, f"{place}: '{elem.path}'")
     return column_subset(var_subset, n_cols(), names, f"{place}: '{elem.var}'", table, by)
-
-
-def _names_in_file(path: str, elem: Elem, known: KnownFile | None = None) -> pd.Index[Any]:
-    return ObsTable.from_file(path, _var_group(path, elem), [], known).names
-
-
-def _var_group(path: str, elem: Elem) -> str:
-    if elem.var != "raw/var":
-        return elem.var or ""
-    with open_h5py(path) as file:
-        return raw_place(file, elem.var)
 
 
 def _of_anndata(

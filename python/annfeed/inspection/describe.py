@@ -14,6 +14,7 @@ from annfeed.arrays import integer
 from annfeed.display.progress import tracked
 from annfeed.errors import UnsupportedError
 from annfeed.h5ad.elem import Elem
+from annfeed.h5ad.elem_in_file import elem_in
 from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.headers import StoredArray, headers_of
@@ -43,6 +44,7 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
     file, where = os.fsdecode(path), Elem.parse(elem)
     integer("window", window)
     with reading(), recognised(file):
+        where = elem_in(file, where)
         if where.var is None:
             _refuse_frame(file, where.path)
         facts = Reader.describe(file, where.path)
@@ -72,7 +74,8 @@ def inspect_file(path: str | os.PathLike[str], elem: str = "X", window: int = 60
         cost=Costs(shape[0], rows_per_chunk, window).by_order() if encoding != "csc" else {},
         declined=facts["declined"],
         conversion_bytes=facts["conversion_bytes"],
-        obs_columns=_obs_columns(file, where.obs),
+        obs_columns=_obs_columns(file, where),
+        kind="h5ad" if where.tenx is None else "10x",
     )
 
 
@@ -135,10 +138,12 @@ def _chunk_bytes(array: dict[str, Any]) -> int:
     return 0 if array["chunk"] is None else math.prod(array["chunk"]) * int(array["item_size"])
 
 
-def _obs_columns(path: str, group: str) -> dict[str, str]:
+def _obs_columns(path: str, elem: Elem) -> dict[str, str]:
     """Return the columns of an obs and their types; {} if it cannot be read (making a dataset says why)."""
     with contextlib.suppress(Exception), open_h5py(path) as file:
-        obs = file[group]
+        if elem.tenx is not None:
+            return {name: _kind_of_column(file[place]) for name, place in elem.tenx.obs_columns(file).items()}
+        obs = file[elem.obs]
         if obs.dtype.names if hasattr(obs, "dtype") else False:  # anndata before 0.7
             return {name: str(obs.dtype[name]) for name in obs.dtype.names if name != "index"}
         names = [text_of(name) for name in obs.attrs["column-order"]]

@@ -63,6 +63,8 @@ class Inspection:
         Bytes of memory that the first read of a CSC matrix takes; 0 for other encodings.
     obs_columns
         For each obs column "categorical (12 categories)", "text", or the dtype.
+    kind
+        Of the file: "h5ad", or "10x" for one of Cell Ranger's.
 
     Examples
     --------
@@ -96,6 +98,7 @@ class Inspection:
     declined: str | None = None
     conversion_bytes: int = 0
     obs_columns: dict[str, str] = field(default_factory=dict)
+    kind: str = "h5ad"
 
     @property
     def place(self) -> str:
@@ -135,6 +138,8 @@ class Inspection:
             "chunks": f"{self.chunk or 'none (one run)'}{per_chunk}",
             "filters": f"{' + '.join(self.filters) or 'none'} (read by {self.reader})",
         }
+        if self.kind == "10x":
+            facts = {"file": "10x Genomics (Cell Ranger), features x barcodes by columns", **facts}
         if self.declined is not None:
             facts["h5py"] = f"because of {self.declined}"
         facts["a row"] = f"{self.stored_bytes_per_row:,.0f} bytes stored, {self.decoded_bytes_per_row:,.0f} decoded"

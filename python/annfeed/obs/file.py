@@ -24,7 +24,7 @@ from annfeed.obs.text_codes import read_text_codes
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class Header:
     """What is known of a file's obs before any column is read."""
 
     columns: list[str]
@@ -108,24 +108,24 @@ class FileObs(ObsSource):
         return self._file.is_replaced(f"{self._group}/{column}", since)
 
     @cached_property
-    def _header(self) -> _Header:
+    def _header(self) -> Header:
         with self._open() as obs, _annotate_errors(self.place):
             kind, version = (_attribute(obs, f"encoding-{name}") for name in ("type", "version"))
             if isinstance(obs, h5py.Dataset):
                 # Before anndata 0.7: one compound dataset, its first field the names.
                 if obs.dtype.names is None or obs.ndim != 1:
                     raise FormatError(f"it is an array of {obs.dtype}, not a dataframe")
-                return _Header(list(obs.dtype.names[1:]), len(obs), None)
+                return Header(list(obs.dtype.names[1:]), len(obs), None)
             if kind == "dataframe":
                 columns = [text_of(c) for c in obs.attrs["column-order"]]
                 index = text_of(obs.attrs["_index"])
                 # In older frames a lone categorical would come back as its bare codes.
                 alone = _at_least(version, (0, 2))
-                return _Header(columns, n_values(obs[index]), index if alone else None)
+                return Header(columns, n_values(obs[index]), index if alone else None)
         if kind:
             raise FormatError(f"{self.place} is encoded as {kind!r}, not as a dataframe; is the elem right?")
         whole = self._whole()  # no encoding at all: what it is, only anndata's reader of whole files knows
-        return _Header(list(whole.columns), len(whole), None)
+        return Header(list(whole.columns), len(whole), None)
 
     def _whole(self) -> pd.DataFrame:
         frame = self._read_whole()

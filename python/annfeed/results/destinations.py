@@ -19,6 +19,7 @@ import pandas as pd
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import open_h5py, text_of
+from annfeed.h5ad.tenx import refuse_to_write
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -117,6 +118,7 @@ def find_destinations(target: Any) -> Destinations:
             2, "there is no such file; of many files pass the AnnDataset that was made of them", path
         )
     with open_h5py(path) as file:
+        refuse_to_write(path, file)
         if "obs" not in file:
             raise FormatError(f"{path} has no 'obs'; expected an .h5ad file")
     obs = ObsTable.from_file(path, "obs", [])
@@ -158,6 +160,7 @@ def already_there(place: str) -> str:
 
 def _check_file(path: str, prefix: str, where: Where, key: str, overwrite: bool) -> None:
     with open_h5py(path) as file:
+        refuse_to_write(path, file)
         obs, obsm = file.get(prefix + "obs"), file.get(prefix + "obsm")
         if obs is None:
             raise FormatError(f"{path} has no {prefix + 'obs'!r}; expected an .h5ad file")

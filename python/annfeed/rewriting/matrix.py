@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import row_digests
+from annfeed.h5ad.sparse import sparse_format
 from annfeed.rewriting.arrays import ArrayReader, ArrayWriter, whole
 from annfeed.rewriting.layout import POINTERS, Job, checked, chunk_of_rows, chunk_of_values, windows
-from annfeed.rewriting.tree import copy_attributes, sparse_format
+from annfeed.rewriting.tree import copy_attributes
 
 #: Told apart in digests.
 _SALTS = {"data": 1, "indices": 2}

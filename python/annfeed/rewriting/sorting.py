@@ -12,11 +12,12 @@ import numpy.typing as npt
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError
 from annfeed.h5ad.file import text_of
+from annfeed.h5ad.sparse import sparse_format, sparse_shape
 from annfeed.rewriting import layout
 from annfeed.rewriting.arrays import ArrayReader, ArrayWriter, whole
 from annfeed.rewriting.layout import POINTERS, Job, checked, chunk_of_rows, chunk_of_values, windows
 from annfeed.rewriting.spool import Items, Spool, starts_of
-from annfeed.rewriting.tree import copy_attributes, sparse_format
+from annfeed.rewriting.tree import copy_attributes
 
 #: Decoded bytes of a bucket of rows, at least: as many as are sorted in memory.
 BUCKET = 32 << 20
@@ -156,8 +157,7 @@ class _Sparse:
         self._pointers = ArrayReader(path, node["indptr"], job.threads)
         self._starts = checked(whole(self._pointers), node, self._pointers.place)
         self._readers = {part: ArrayReader(path, node[part], job.threads) for part in ("data", "indices")}
-        shape = node.attrs.get("shape", node.attrs.get("h5sparse_shape"))
-        self.n_rows, self.n_columns = (int(n) for n in shape)
+        self.n_rows, self.n_columns = sparse_shape(node)
         stored = self._readers["indices"].dtype
         fits = np.iinfo(stored).max >= max(0, self.n_columns - 1)
         self.index_dtype = stored if fits else np.dtype(np.int64)

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from annfeed.h5ad.file import text_of
+from annfeed.h5ad.sparse import sparse_format
 
 _NEIGHBOURS = ("uns/neighbors/connectivities", "uns/neighbors/distances")
-_FORMATS = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}
 
 
 def matrices(file: Any) -> Iterator[str]:
@@ -49,14 +49,6 @@ def cells_beside(file: Any, written: list[str]) -> Iterator[str]:
     yield from (name for name in names if name not in written and sparse_format(file[name]) is None)
 
 
-def sparse_format(node: Any) -> str | None:
-    """Return "csr" or "csc"; None for what is no sparse matrix."""
-    if not hasattr(node, "keys") or not {"data", "indices", "indptr"} <= set(node):
-        return None
-    encoding = node.attrs.get("encoding-type", node.attrs.get("h5sparse_format", ""))
-    return _FORMATS.get(text_of(encoding))
-
-
 def copy_tree(source: Any, target: Any, written: dict[str, Callable[[Any, str], None]], path: str = "") -> None:
     """Copy a group into another one, but for what is written again.
 
@@ -93,10 +85,10 @@ def copy_attributes(source: Any, target: Any) -> None:
 
     for name in source.attrs:
         old = source.attrs.get_id(name)
-        value = np.empty(old.shape, old.dtype)
         if old.get_space().get_simple_extent_type() == h5py.h5s.NULL:
             target.attrs[name] = source.attrs[name]
             continue
+        value = np.empty(old.shape, old.dtype)
         # In the type of the file, so that nothing is converted; texts that lie elsewhere go through Python's objects.
         datatype = None if value.dtype.hasobject else old.get_type()
         old.read(value, mtype=datatype)

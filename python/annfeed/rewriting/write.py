@@ -14,9 +14,12 @@ import numpy as np
 from annfeed.arrays import Int64Array, integer
 from annfeed.display.progress import progress_bar
 from annfeed.errors import StaleFileError, UnsupportedError
+from annfeed.h5ad.elem import Elem
+from annfeed.h5ad.elem_in_file import elem_in
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.foreign import recognised
 from annfeed.h5ad.identity import file_identity
+from annfeed.h5ad.sparse import sparse_format
 from annfeed.order.permutation import shuffled
 from annfeed.order.random import derive_key
 from annfeed.process.threads import usable_cores
@@ -26,7 +29,8 @@ from annfeed.rewriting.layout import Job
 from annfeed.rewriting.matrix import Digests, digests_of, size_of, write_matrix
 from annfeed.rewriting.sorting import digests_of_sorted, write_sorted
 from annfeed.rewriting.target import new_file
-from annfeed.rewriting.tree import cells_beside, copy_tree, matrices, n_cells, point_anew, sparse_format
+from annfeed.rewriting.tenx import write_tenx
+from annfeed.rewriting.tree import cells_beside, copy_tree, matrices, n_cells, point_anew
 
 
 def rewrite(
@@ -38,16 +42,18 @@ def rewrite(
     seed: int = 0,
     level: int | None = None,
     chunk_rows: int | None = None,
+    genome: str | None = None,
     overwrite: bool = False,
     threads: int | None = None,
     progress: bool = True,
 ) -> None:
-    """Write a copy of an .h5ad file whose matrices over cells are compressed to read faster.
+    """Write a copy of an .h5ad file, or a Cell Ranger .h5 (10x Genomics) as one, that is compressed to read faster.
 
-    These are X, raw/X, layers, obsm and obsp, also in the modalities of a MuData; their types and values do not change,
-    and a matrix that is stored by columns (CSC) is stored by rows (CSR). Everything else is copied. Memory is bounded
-    for any size of file. Before the new file gets its name, it is read back, and a digest of each row is compared.
-    After an error, a full disk or Ctrl-C there is no new file; the source is only read.
+    Compressed are X, raw/X, layers, obsm and obsp, also in the modalities of a MuData; their types and values do not
+    change, and a matrix that is stored by columns (CSC) is stored by rows (CSR). Everything else is copied. Of a Cell
+    Ranger file all features are written, with the obs and var of ``scanpy.read_10x_h5(path, gex_only=False)``. Memory
+    is bounded for any size of file. Before the new file gets its name, it is read back, and a digest of each row is
+    compared. After an error, a full disk or Ctrl-C there is no new file; the source is only read.
 
     Parameters
     ----------
@@ -67,6 +73,8 @@ def rewrite(
         Level of "zstd" (1 to 22) or "gzip" (1 to 9). None: 3 and 4.
     chunk_rows
         Mean rows of a chunk; None chooses a small number by the length of rows.
+    genome
+        Of a Cell Ranger 2 file with several genomes, which one.
     overwrite
         Whether to replace an existing file at ``target``.
     threads
@@ -109,21 +117,27 @@ def rewrite(
         import hdf5plugin  # noqa: F401
     with recognised(path), open_h5py(path) as file:
         before = file_identity(path)
-        places = list(matrices(file))
-        order = None if rows == "kept" else _order(path, file, seed)
+        elem = elem_in(path, Elem.parse("X" if genome is None else genome))
+        places = list(matrices(file)) if elem.tenx is None else [elem.path]
+        order = None if rows == "kept" else _order(path, file, elem, seed)
         total = sum(size_of(file[place]) for place in places)
         with new_file(new, overwrite) as unfinished, progress_bar("rewriting", 2 * total, "B", shown=progress) as count:
             folder = os.path.dirname(os.path.abspath(new))
             job = Job(found, chunk_rows, threads or usable_cores(), count, folder)
             with _told(new):
-                written = _write(path, file, unfinished, places, order, job)
+                if elem.tenx is None:
+                    written = _write(path, file, unfinished, places, order, job)
+                else:
+                    written = _write_tenx(path, file, elem, unfinished, order, job)
             _check(unfinished, written, job)
             if file_identity(path) != before:
                 raise StaleFileError(f"{path}: the file changed while it was written again. Begin again")
 
 
-def _order(path: str, file: Any, seed: int) -> Int64Array:
+def _order(path: str, file: Any, elem: Elem, seed: int) -> Int64Array:
     """The old row of each new one."""
+    if elem.tenx is not None:
+        return shuffled(len(file[elem.obs]), derive_key(seed, 0))
     if "mod" in file or "obs" not in file:
         found = "a MuData file" if "mod" in file else "a file without obs"
         raise UnsupportedError(
@@ -137,6 +151,26 @@ def _order(path: str, file: Any, seed: int) -> Int64Array:
 _Written = dict[str, tuple[Digests, bool]]
 
 
+def _write_matrix(
+    path: str, node: Any, parent: Any, name: str, job: Job, new_places: Int64Array | None, both_axes: bool = False
+) -> tuple[Digests, bool]:
+    if new_places is None and sparse_format(node) != "csc":
+        return write_matrix(path, node, parent, name, job), False
+    return write_sorted(path, node, parent, name, job, new_places, both_axes=both_axes), True
+
+
+def _write_tenx(path: str, file: Any, elem: Elem, unfinished: str, order: Int64Array | None, job: Job) -> _Written:
+    """Write all of a Cell Ranger file; return the digests of the rows of X."""
+    written: _Written = {}
+    node, new_places = file[elem.path], None if order is None else np.argsort(order)
+
+    def write(parent: Any, name: str) -> None:
+        written[name] = _write_matrix(path, node, parent, name, job, new_places)
+
+    write_tenx(path, node, elem, unfinished, order, write)
+    return written
+
+
 def _write(path: str, file: Any, unfinished: str, places: list[str], order: Int64Array | None, job: Job) -> _Written:
     """Write all of the file; return the digests of the rows of each matrix."""
     import h5py
@@ -145,14 +179,8 @@ def _write(path: str, file: Any, unfinished: str, places: list[str], order: Int6
     new_places = None if order is None else np.argsort(order)
 
     def write(place: str, parent: Any, name: str) -> None:
-        node = file[place]
-        sort = new_places is not None or sparse_format(node) == "csc"
-        if sort:
-            square = place.startswith(("obsp/", "uns/"))
-            digests = write_sorted(path, node, parent, name, job, new_places, both_axes=square and order is not None)
-        else:
-            digests = write_matrix(path, node, parent, name, job)
-        written[place] = digests, sort
+        square = place.startswith(("obsp/", "uns/")) and order is not None
+        written[place] = _write_matrix(path, file[place], parent, name, job, new_places, square)
 
     writers: dict[str, Callable[[Any, str], None]] = {place: functools.partial(write, place) for place in places}
     if order is not None:

@@ -145,7 +145,7 @@ class SCVIDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignor
             threads=threads,
             io_depth=io_depth,
         )
-        obs = pd.concat([find_obs(path, elem, list(keys)).frame() for path in paths])
+        obs = pd.concat([find_obs(path, Elem.parse(elem), list(keys)).frame() for path in paths])
         self.var_names, self.obs_names = self._cells.var_names, obs.index
         _warn_unless_counts(self._cells, elem)
         n_in_files = len(obs)

@@ -16,8 +16,9 @@ import numpy.typing as npt
 from annfeed._core import Budget, DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, StaleFileError, UnsupportedError
-from annfeed.h5ad.file import missing_filters, open_to_stay, raw_place, text_of
+from annfeed.h5ad.file import missing_filters, open_to_stay, raw_place
 from annfeed.h5ad.identity import file_identity
+from annfeed.h5ad.sparse import sparse_format, sparse_shape
 from annfeed.sources.base import Wanted, decoded
 
 
@@ -118,12 +119,8 @@ class H5pyMatrix:
         return self._file[place]
 
     def _open_sparse(self, group: Any) -> None:
-        attrs: dict[str, Any] = dict(group.attrs)
-        encoding = attrs.get("encoding-type", attrs.get("h5sparse_format", ""))
-        # Julia writes bytes.
-        self.format = text_of(encoding)[:3]
-        shape: Any = attrs.get("shape", attrs.get("h5sparse_shape"))
-        self.shape = (int(shape[0]), int(shape[1]))
+        self.format = sparse_format(group) or ""
+        self.shape = sparse_shape(group)
         arrays = [self._checked(group.get(name), f"{self._elem}/{name}", 1) for name in ("data", "indices", "indptr")]
         self._data, self._indices = arrays[:2]
         if len(self._data) != len(self._indices):

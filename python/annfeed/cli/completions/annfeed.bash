@@ -9,7 +9,7 @@ _shtab_annfeed_subparsers=(inspect bench rewrite doctor completion)
 
 _shtab_annfeed_inspect_option_strings=(-h --help --elem --window --json)
 _shtab_annfeed_bench_option_strings=(-h --help --elem --window --batch-size --seconds --cache --cold --io-depth --output --plot)
-_shtab_annfeed_rewrite_option_strings=(-h --help --codec --rows --seed --level --chunk-rows --overwrite --threads)
+_shtab_annfeed_rewrite_option_strings=(-h --help --codec --rows --seed --level --chunk-rows --genome --overwrite --threads)
 _shtab_annfeed_doctor_option_strings=(-h --help --elem --json)
 _shtab_annfeed_completion_option_strings=(-h --help)
 _shtab_annfeed_option_strings=(-h --help --version)

@@ -51,7 +51,7 @@ function _shtab_annfeed_using
 end
 
 set -g _shtab_annfeed_commands inspect bench rewrite doctor completion
-set -g _shtab_annfeed_opts_with_value --batch-size --cache --chunk-rows --codec --elem --io-depth --level --output --plot --rows --seconds --seed --threads --window
+set -g _shtab_annfeed_opts_with_value --batch-size --cache --chunk-rows --codec --elem --genome --io-depth --level --output --plot --rows --seconds --seed --threads --window
 
 complete -c annfeed -e
 complete -c annfeed -f
@@ -63,7 +63,7 @@ complete -c annfeed -n '_shtab_annfeed_using inspect' -s h -l help -d 'show this
 complete -c annfeed -n '_shtab_annfeed_using inspect' -l elem -x -d 'place of the matrix (default: X)'
 complete -c annfeed -n '_shtab_annfeed_using inspect' -l window -x -d 'rows read together (default: 6000)'
 complete -c annfeed -n '_shtab_annfeed_using inspect' -l json -d 'print JSON'
-complete -c annfeed -n '_shtab_annfeed_using inspect; and test $_shtab_annfeed_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d '.h5ad files, patterns ("atlas/*.h5ad") or folders; read as one'
+complete -c annfeed -n '_shtab_annfeed_using inspect; and test $_shtab_annfeed_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d '.h5ad or Cell Ranger .h5 files, patterns ("atlas/*.h5ad") or folders; read as one'
 complete -c annfeed -n '_shtab_annfeed_using; and test $_shtab_annfeed_npos -eq 0' -a bench -d 'measure cells per second from a file, in several orders'
 complete -c annfeed -n '_shtab_annfeed_using bench' -s h -l help -d 'show this help message and exit'
 complete -c annfeed -n '_shtab_annfeed_using bench' -l elem -x -d 'place of the matrix (default: X)'
@@ -75,7 +75,7 @@ complete -c annfeed -n '_shtab_annfeed_using bench' -l cold -d 'drop the file fr
 complete -c annfeed -n '_shtab_annfeed_using bench' -l io-depth -x -d 'reads in flight on slow storage, or '"'"'auto'"'"' (default: auto)'
 complete -c annfeed -n '_shtab_annfeed_using bench' -l output -xka "dense csr" -d 'kind of batches (default: dense)'
 complete -c annfeed -n '_shtab_annfeed_using bench' -l plot -xka "(__fish_complete_path (commandline -ct))" -d 'write the chart as a picture, too (needs matplotlib)'
-complete -c annfeed -n '_shtab_annfeed_using bench; and test $_shtab_annfeed_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d '.h5ad files, patterns ("atlas/*.h5ad") or folders; read as one'
+complete -c annfeed -n '_shtab_annfeed_using bench; and test $_shtab_annfeed_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d '.h5ad or Cell Ranger .h5 files, patterns ("atlas/*.h5ad") or folders; read as one'
 complete -c annfeed -n '_shtab_annfeed_using; and test $_shtab_annfeed_npos -eq 0' -a rewrite -d 'write a file again in a form that reads faster; the source is not changed'
 complete -c annfeed -n '_shtab_annfeed_using rewrite' -s h -l help -d 'show this help message and exit'
 complete -c annfeed -n '_shtab_annfeed_using rewrite' -l codec -x -d 'zstd, bitshuffle, lz4, gzip or lzf (default: zstd)'
@@ -83,9 +83,10 @@ complete -c annfeed -n '_shtab_annfeed_using rewrite' -l rows -xka "kept shuffle
 complete -c annfeed -n '_shtab_annfeed_using rewrite' -l seed -x -d 'seed of the random order (default: 0)'
 complete -c annfeed -n '_shtab_annfeed_using rewrite' -l level -x -d 'level of zstd (1 to 22, default: 3) or gzip (1 to 9, default: 4)'
 complete -c annfeed -n '_shtab_annfeed_using rewrite' -l chunk-rows -x -d 'mean rows of a chunk (default: by the length of rows)'
+complete -c annfeed -n '_shtab_annfeed_using rewrite' -l genome -x -d 'of a Cell Ranger 2 file with several genomes, which one'
 complete -c annfeed -n '_shtab_annfeed_using rewrite' -l overwrite -d 'replace OUT if it exists'
 complete -c annfeed -n '_shtab_annfeed_using rewrite' -l threads -x -d 'threads that decode and compress (default: all cores)'
-complete -c annfeed -n '_shtab_annfeed_using rewrite; and test $_shtab_annfeed_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an .h5ad file'
+complete -c annfeed -n '_shtab_annfeed_using rewrite; and test $_shtab_annfeed_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an .h5ad file, or a Cell Ranger .h5'
 complete -c annfeed -n '_shtab_annfeed_using rewrite; and test $_shtab_annfeed_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'the new file'
 complete -c annfeed -n '_shtab_annfeed_using; and test $_shtab_annfeed_npos -eq 0' -a doctor -d 'print versions, limits, and how a file is read, for a report'
 complete -c annfeed -n '_shtab_annfeed_using doctor' -s h -l help -d 'show this help message and exit'

@@ -38,7 +38,7 @@ _shtab_annfeed_bench_options=(
   "--io-depth[reads in flight on slow storage, or \'auto\' (default\: auto)]:io_depth:"
   "--output[kind of batches (default\: dense)]:output:(dense csr)"
   "--plot[write the chart as a picture, too (needs matplotlib)]:OUT.png:_files"
-  "(*):.h5ad files, patterns (\"atlas\/\*.h5ad\") or folders\; read as one:_files"
+  "(*):.h5ad or Cell Ranger .h5 files, patterns (\"atlas\/\*.h5ad\") or folders\; read as one:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -67,7 +67,7 @@ _shtab_annfeed_inspect_options=(
   "--elem[place of the matrix (default\: X)]:elem:"
   "--window[rows read together (default\: 6000)]:window:"
   "--json[print JSON]"
-  "(*):.h5ad files, patterns (\"atlas\/\*.h5ad\") or folders\; read as one:_files"
+  "(*):.h5ad or Cell Ranger .h5 files, patterns (\"atlas\/\*.h5ad\") or folders\; read as one:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -80,9 +80,10 @@ _shtab_annfeed_rewrite_options=(
   "--seed[seed of the random order (default\: 0)]:seed:"
   "--level[level of zstd (1 to 22, default\: 3) or gzip (1 to 9, default\: 4)]:level:"
   "--chunk-rows[mean rows of a chunk (default\: by the length of rows)]:chunk_rows:"
+  "--genome[of a Cell Ranger 2 file with several genomes, which one]:genome:"
   "--overwrite[replace OUT if it exists]"
   "--threads[threads that decode and compress (default\: all cores)]:threads:"
-  ":an .h5ad file:_files"
+  ":an .h5ad file, or a Cell Ranger .h5:_files"
   ":the new file:_files"
 )
 

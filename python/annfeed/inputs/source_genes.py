@@ -1,0 +1,182 @@
+"""`SourceGenes`: the genes of several sources, what they are matched by, and what they are called.
+
+They are matched by name. If Cell Ranger's files (10x Genomics) are among the sources, it is by the ids of genes:
+symbols may repeat in such a file. Other sources then take part by the column ``gene_ids`` of their var, as scanpy's
+reader names it; if one has none, all sources are matched by name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import anndata
+import anndata.utils
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from annfeed.arrays import Int64Array
+from annfeed.h5ad.elem import Elem
+from annfeed.h5ad.tenx import FeatureOptions
+from annfeed.inputs.gene_symbols import GeneSymbols
+from annfeed.inputs.gene_table import GeneTable
+from annfeed.inputs.genes import Join
+from annfeed.inputs.single import as_path, check_columns, find_names, find_raw_names
+from annfeed.inputs.source_var import SourceVar, check_types
+from annfeed.sources.columns import MISSING
+
+
+class SourceGenes:
+    """The genes of one matrix in each source; the same names are one Index object.
+
+    Parameters
+    ----------
+    options
+        Which features are wanted, and how they are named.
+    join
+        How the genes of several sources are joined.
+    column
+        Column of var in which genes will be looked for; None for none.
+    """
+
+    def __init__(self, options: FeatureOptions, join: Join, column: str | None) -> None:
+        self._options, self._join, self._column = options, join, column
+        # Files of one atlas mostly have the same genes: these are kept once, and decoded once.
+        self._known: dict[tuple[Any, ...], pd.Index[Any]] = {}
+        self._known_raw: dict[tuple[Any, ...], pd.Index[Any]] = {}
+        self._known_columns: dict[bytes, Int64Array] = {}
+        self._symbols = None if column is None else GeneSymbols(column)
+        self._parts: list[SourceVar] = []
+        self._names: list[pd.Index[Any]] = []
+        self._chosen: list[Int64Array | None] = []
+        self._types: Counter[str] = Counter()
+        self._by_id = False
+        #: What the genes of each source are matched by; the same Index for the same ones.
+        self.matched: list[pd.Index[Any]] = []
+
+    def add(self, source: Any, elem: Elem, place: str, shape: tuple[int, int] | None) -> None:
+        """Take in the genes of another source, whose file is open; ``shape`` is that of its matrix, if it is known."""
+        # Repeated symbols are told apart when all sources are known.
+        elem = replace(elem, features=replace(elem.features, make_unique=False))
+        of_all = replace(elem, features=replace(elem.features, types=None))
+        chosen, names = None, self._read(source, of_all, place)
+        if shape is not None:
+            check_columns(f"{place}: '{elem.path}'", elem.var or "", shape[1], len(names))
+        var = SourceVar(source if isinstance(source, anndata.AnnData) else as_path(source), elem, place)
+        if elem.features.types is not None:
+            self._types.update(var.types())
+            chosen = var.chosen()
+            names = names if chosen is None else self._same(names[chosen])
+        self._parts.append(var)
+        self._chosen.append(chosen)
+        self._names.append(names)
+        if self._symbols is not None and not var.is_tenx:  # read now, as the file is open
+            self._symbols.add(names, var.column(self._symbols.column), var.place)
+
+    def match(self, where: Callable[[int], str]) -> None:
+        """Find out what genes are matched by, when all sources were added; ``where`` names the source of a number.
+
+        Raises
+        ------
+        UnknownNameError
+            If no source has features of a wanted type.
+        ValueError
+            If features are to be named otherwise, and no source is a Cell Ranger file.
+        """
+        if self._options.types is not None:
+            check_types(self._options.types, dict(self._types), f"the var of {len(self._parts)} sources")
+        self.matched = self._names
+        of_tenx = [part.is_tenx for part in self._parts]
+        if not any(of_tenx):
+            self._options.refuse_others(where(0))
+            return
+        ids = [part.ids() for part in self._parts]
+        self._by_id = all(index is not None for index in ids)
+        if self._by_id:
+            self.matched = [self._same(index) for index in ids if index is not None]
+            if self._options.names == "gene_ids":  # which names of other sources need not be
+                self._names = [
+                    names if part.is_tenx or (found := part.gene_ids()) is None else self._same(found)
+                    for part, names in zip(self._parts, self._names, strict=True)
+                ]
+            self._parts = [part.going_by_id() for part in self._parts]
+        elif self._options.make_unique:
+            named = zip(self._names, of_tenx, strict=True)
+            self.matched = [self._same(_unique(names)) if is_tenx else names for names, is_tenx in named]
+            self._parts = [part.made_unique() for part in self._parts]
+        if self._column is not None:
+            self._symbols = GeneSymbols(self._column)
+            for part, index in zip(self._parts, self.matched, strict=True):
+                self._symbols.add(index, part.column(self._column), part.place)
+
+    @property
+    def by(self) -> Literal["name", "id"]:
+        """What they are matched by, for messages."""
+        return "id" if self._by_id else "name"
+
+    def table(self) -> GeneTable:
+        """Return the joined var."""
+        return GeneTable(self._parts, self._join, symbols=self._symbols)
+
+    def columns(self, number: int, columns: Int64Array | None) -> Int64Array | None:
+        """Return where in a source's matrix the ``columns`` of its wanted features are; None for all."""
+        chosen = self._chosen[number]
+        if chosen is None or columns is None:
+            return chosen if columns is None else columns
+        found = np.where(columns == MISSING, MISSING, chosen[columns])
+        return self._known_columns.setdefault(found.tobytes(), found)
+
+    def counted(self, number: int) -> Int64Array | None:
+        """Return the columns of a source's matrix over which its rows are summed; None for all."""
+        return self._chosen[number]
+
+    def shown(self, joined: pd.Index[Any], where: Callable[[int], str]) -> pd.Index[Any]:
+        """Return the names of joined genes; ValueError if sources have different names for one.
+
+        ``where`` names the source of a number, for messages.
+        """
+        if not self._by_id:
+            return joined
+        names: npt.NDArray[np.object_] = np.full(len(joined), None, object)
+        sources = np.zeros(len(joined), np.int64)
+        seen: set[tuple[int, int]] = set()
+        for number, (ids, found) in enumerate(zip(self.matched, self._names, strict=True)):
+            if (id(ids), id(found)) in seen:
+                continue
+            seen.add((id(ids), id(found)))
+            # An id may be there twice, where all sources have the same genes.
+            to = np.arange(len(ids)) if ids is joined else joined.get_indexer(ids)
+            to, new = to[to >= 0], found.to_numpy(object)[to >= 0]
+            wrong = np.flatnonzero(pd.notna(names[to]) & (names[to] != new))
+            if len(wrong):
+                gene = to[wrong[0]]
+                raise ValueError(
+                    f"the gene {joined[gene]!r} is {names[gene]!r} in {where(sources[gene])}, and {new[wrong[0]]!r} in "
+                    f"{where(number)} ({len(wrong)} genes differ); expected one name, as genes are matched by their "
+                    "ids. Pass var_names='gene_ids' to name them by these"
+                )
+            sources[to[pd.isna(names[to])]] = number
+            names[to] = new
+        return _unique(pd.Index(names)) if self._options.make_unique else pd.Index(names)
+
+    def _read(self, source: Any, elem: Elem, place: str) -> pd.Index[Any]:
+        """The names of all genes of a source."""
+        stored = None if isinstance(source, anndata.AnnData) else find_raw_names(as_path(source), elem)
+        raw = None if stored is None else tuple(stored)
+        if raw is not None and raw in self._known_raw:
+            return self._known_raw[raw]
+        names = self._same(find_names(source, elem, place))
+        if raw is not None:
+            self._known_raw[raw] = names
+        return names
+
+    def _same(self, index: pd.Index[Any]) -> pd.Index[Any]:
+        return self._known.setdefault(tuple(index), index)
+
+
+def _unique(names: pd.Index[Any]) -> pd.Index[Any]:
+    """Names told apart as `anndata.AnnData.var_names_make_unique` does."""
+    return names if names.is_unique else anndata.utils.make_index_unique(names)
