@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -105,4 +106,7 @@ def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -
     counts: npt.NDArray[np.int64] = sum(
         (np.bincount(p, minlength=n_classes) for p in parts), np.zeros(n_classes, np.int64)
     )
-    return counts.astype(np.float64) ** -temperature
+    if temperature == 1:
+        return 1.0 / counts
+    # NumPy's power differs in the last bit between processors and versions: a state saved on one would not fit on another.
+    return np.array([math.pow(count, -temperature) for count in counts.tolist()], np.float64)
