@@ -93,7 +93,9 @@ fuzz: ## Fuzz the core with a sanitizer (cargo-fuzz and a nightly Rust; FUZZ=inf
 		--fuzz-dir . --release $(FUZZ_BUILD_$(FUZZ)) $(FUZZ) $(CORPUS_OF_FUZZING) -- \
 		-max_total_time=$(SECONDS_OF_FUZZING) -detect_leaks=0 $(FUZZ_RUN_$(FUZZ))
 
-miri: ## The inflater's fast path and its twin in safe code under Miri (a nightly Rust with it; EXECUTIONS_OF_MIRI=100)
+# The threads' tests need HDF5, which is only linked.
+miri: $(VENV)/.tools ## The inflater's fast path, its twin in safe code, and the threads under Miri (a nightly Rust with it; EXECUTIONS_OF_MIRI=100)
+	MIRIFLAGS=-Zmiri-permissive-provenance cargo +nightly miri test --locked --lib threads::
 	cd fuzz && MIRIFLAGS=-Zmiri-permissive-provenance RUSTFLAGS="--cfg fuzzing $(MIRI_FEATURES)" \
 		cargo +nightly miri run --example miri $(EXECUTIONS_OF_MIRI)
 

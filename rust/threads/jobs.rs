@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn an_interrupt_ends_the_work() {
-        // Miri's time for a list grows with the square of its length: 100,000 jobs would take it hours, not for the waiting.
+        // Miri takes 5 seconds for 16,000, and did not end in 5 minutes with 32,000.
         const N_JOBS: usize = if cfg!(miri) { 2_000 } else { 100_000 };
         let begun = AtomicUsize::new(0);
         let workers = Workers { threads: 2, interrupted: &|| begun.load(Ordering::Relaxed) > 10 };

@@ -6,6 +6,7 @@ The oracle is anndata: a copy of what the object gives, taken when an epoch begi
 from __future__ import annotations
 
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from annfeed import AnnDataset, StaleDataError, UnknownNameError
 ELEM = {"X": "X", "counts": "layers/counts", "emb": "obsm/emb", "table": "obsm/table"}
 N, GENES = 12, 5
 ROWS, COLUMNS = [9, 2, 7, 4, 11, 0], [3, 0, 4]
+IS_OF_0_11 = version("anndata").startswith("0.11.")
 MAKE = {"dense": np.array, "csr": sp.csr_matrix, "csc": sp.csc_matrix}
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -83,7 +85,8 @@ class Edits(RuleBasedStateMachine):
         self.count = 0
 
     @initialize(
-        form=st.sampled_from(["memory", "backed", "view", "view of backed"]),
+        # anndata 0.11 itself cannot read a view of rows and columns of a dense matrix in a file.
+        form=st.sampled_from(["memory", "backed", "view"] + ["view of backed"] * (not IS_OF_0_11)),
         layout=st.sampled_from(["dense", "csr", "csc"]),
         workers=st.sampled_from([0, 0, 0, 2]),
         listed=st.booleans(),

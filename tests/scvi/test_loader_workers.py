@@ -60,7 +60,7 @@ def test_a_batch_is_the_user_s(registered: Any) -> None:
 
 
 def test_timeout_needs_workers(registered: Any) -> None:
-    with pytest.raises((ValueError, AssertionError), match="timeout"):
+    with pytest.raises((ValueError, AssertionError), match=r"timeout|^$"):  # torch 2.6 says nothing
         list(AnnDataLoader(registered, timeout=3))
 
 

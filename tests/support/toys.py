@@ -100,8 +100,9 @@ def dense(matrix: Any) -> np.ndarray:
 def as_csr(matrix: Any) -> torch.Tensor:
     """Return a matrix as torch's CSR, its invariants checked; lists of numbers as float32."""
     m = sp.csr_matrix(np.asarray(matrix, np.float32) if isinstance(matrix, list) else matrix)
+    # What torch 2.6 says of empty ones is not so: "expected col_indices to be a contiguous tensor".
     parts = [torch.from_numpy(a) for a in (m.indptr, m.indices, m.data)]
-    return torch.sparse_csr_tensor(*parts, size=m.shape, check_invariants=True)
+    return torch.sparse_csr_tensor(*parts, size=m.shape, check_invariants=bool(m.nnz))
 
 
 def rows_of(batches: Any) -> list[list[int]]:

@@ -108,5 +108,5 @@ def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -
     )
     if temperature == 1:
         return 1.0 / counts
-    # NumPy's power differs in the last bit between processors and versions: a state saved on one would not fit on another.
+    # NumPy's power differs in the last bit between processors and versions: a state saved on one fits on it only.
     return np.array([math.pow(count, -temperature) for count in counts.tolist()], np.float64)
