@@ -145,6 +145,19 @@ pub enum Error {
          before the epoch begins"
     )]
     NoTotals,
+    /// A value that no gene's expression has, where tokens are made.
+    #[error(
+        "row {row}, column {column} is {value}; expected finite numbers of 0 or more, as tokens need. Choose the matrix of \
+         counts with elem=, or leave the column out with var_subset="
+    )]
+    NotExpression {
+        /// Row of the data.
+        row: i64,
+        /// Column of the matrix that was delivered.
+        column: u32,
+        /// The value as text.
+        value: String,
+    },
     /// The error inside, for a row of one of several matrices.
     #[error("{place}: {error}")]
     OfPart {

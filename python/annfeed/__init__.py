@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from annfeed._core import __version__
     from annfeed.batches.densify import densify
     from annfeed.batches.items import Collate
+    from annfeed.batches.tokens import Tokens
     from annfeed.dataset import AnnDataset
     from annfeed.errors import (
         AnnfeedWarning,
@@ -40,6 +41,7 @@ __all__ = [
     "Scale",
     "StaleDataError",
     "StaleFileError",
+    "Tokens",
     "Transform",
     "UnknownNameError",
     "UnsupportedError",
@@ -68,6 +70,7 @@ _HOMES = {
     "Scale": "transforms.counts",
     "StaleDataError": "errors",
     "StaleFileError": "errors",
+    "Tokens": "batches.tokens",
     "Transform": "transforms.base",
     "UnknownNameError": "errors",
     "UnsupportedError": "errors",

@@ -19,6 +19,7 @@ __all__ = [
     "Reader",
     "RowOps",
     "StoredArray",
+    "TokenSpec",
     "__version__",
     "about",
     "gather_items",
@@ -44,6 +45,31 @@ class RowOps:
         max_value: float | None = None,
         over_all: bool = True,
     ) -> RowOps: ...
+
+@final
+class TokenSpec:
+    """Which genes of a row become tokens, in which order, with which values; `annfeed.Tokens` checks the numbers.
+
+    ``scale``, ``ids`` and ``kept`` have one element for each of ``n_cols`` columns.
+    """
+
+    def __new__(
+        cls,
+        n_cols: int,
+        length: int,
+        choose: str,
+        order: str,
+        values: str,
+        target_sum: float,
+        bins: int,
+        scale: npt.NDArray[np.float64] | None,
+        ids: _Int64 | None,
+        kept: npt.NDArray[np.bool_] | None,
+        zeros: int,
+        pad_id: int,
+        pad_value: float,
+        cls_id: int | None,
+    ) -> TokenSpec: ...
 
 @final
 class BufferPool:
@@ -169,6 +195,19 @@ class DecodedRows:
         threads: int = 1,
         ops: RowOps | None = None,
     ) -> tuple[int, str, str] | None: ...
+    def expressed(self, positions: _Int64, rows: _Int64, spec: TokenSpec, threads: int) -> tuple[_Int64, int]: ...
+    def tokens(
+        self,
+        positions: _Int64,
+        rows: _Int64,
+        epoch: int,
+        n_expressed: _Int64,
+        spec: TokenSpec,
+        genes: _Int64,
+        values: npt.NDArray[np.float32],
+        mask: _Bytes,
+        threads: int,
+    ) -> None: ...
     def totals(self, positions: _Int64) -> npt.NDArray[np.float64]: ...
     def nnz(self, positions: _Int64) -> int: ...
     def compact(self) -> DecodedRows: ...

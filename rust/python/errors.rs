@@ -35,7 +35,9 @@ pub(super) fn to_python(py: Python<'_>, error: Error) -> PyErr {
         Error::Stale { .. } => ours("StaleFileError"),
         Error::RowOutOfRange { .. } => PyIndexError::new_err(text),
         Error::TooLarge { .. } | Error::OutOfMemory { .. } => PyMemoryError::new_err(text),
-        Error::Inexact { .. } | Error::NoTotals | Error::OfPart { .. } => PyValueError::new_err(text),
+        Error::Inexact { .. } | Error::NoTotals | Error::NotExpression { .. } | Error::OfPart { .. } => {
+            PyValueError::new_err(text)
+        }
         Error::Interrupted => PyKeyboardInterrupt::new_err(()),
     }
 }

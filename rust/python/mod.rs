@@ -19,6 +19,7 @@ mod ops;
 mod reader;
 mod rewrite;
 mod rows;
+mod tokens;
 
 use pyo3::prelude::pymodule;
 
@@ -47,6 +48,8 @@ mod _core {
     use super::rewrite::{ChunkEncoder, StoredArray, gather_items, order_by_key, row_digests};
     #[pymodule_export]
     use super::rows::DecodedRows;
+    #[pymodule_export]
+    use super::tokens::TokenSpec;
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -8,9 +8,12 @@ use super::batch::{Batch, LostTuple, write_batch};
 use super::errors::{to_python, unknown_dtype};
 use super::gil::outside;
 use super::ops::{RowOps, ops_fit};
+use super::tokens::TokenSpec;
 use crate::dtype::Kind;
 use crate::matrix::Wanted;
-use crate::rows::{self, Columns, Computed, CsrOut, Lost, Part, RowGroup, Selection, SumTooLarge, Target, Values};
+use crate::rows::{
+    self, Columns, Computed, CsrOut, Lost, Part, RowGroup, Selection, SumTooLarge, Target, TokenRows, TokensOut, Values,
+};
 
 /// Decoded rows of a matrix, from which batches are copied in any order, with repeats.
 #[pyclass(frozen, module = "annfeed._core")]
@@ -40,6 +43,22 @@ impl DecodedRows {
         } else {
             Err(PyValueError::new_err(format!("out has {found} elements; expected {expected}")))
         }
+    }
+
+    fn token_rows<'a>(
+        &self,
+        positions: &'a [i64],
+        rows: &'a [i64],
+        epoch: u64,
+        spec: &TokenSpec,
+    ) -> PyResult<TokenRows<'a>> {
+        self.check_positions(positions)?;
+        spec.fits(self.decoded.n_cols())?;
+        if rows.len() != positions.len() {
+            let (found, expected) = (rows.len(), positions.len());
+            return Err(PyValueError::new_err(format!("found {found} numbers of rows; expected {expected}")));
+        }
+        Ok(TokenRows { positions, rows, epoch })
     }
 
     /// Checks that `out` has the sizes that the rows need.
@@ -126,6 +145,52 @@ impl DecodedRows {
     /// The same rows in memory of their own, without other rows and spare room.
     fn compact(&self, py: Python<'_>) -> Self {
         outside(py, || Self { decoded: self.decoded.compact() })
+    }
+
+    /// Numbers of expressed genes of the rows at `positions`, and tokens of the longest; `rows` are their numbers in the data.
+    fn expressed<'py>(
+        &self,
+        py: Python<'py>,
+        positions: PyReadonlyArray1<'_, i64>,
+        rows: PyReadonlyArray1<'_, i64>,
+        spec: &TokenSpec,
+        threads: usize,
+    ) -> PyResult<(Bound<'py, PyArray1<i64>>, usize)> {
+        let wanted = self.token_rows(positions.as_slice()?, rows.as_slice()?, 0, spec)?;
+        let spec = &spec.spec;
+        let counts = outside(py, || self.decoded.expressed(wanted, spec, threads)).map_err(|e| to_python(py, e))?;
+        let longest = spec.longest(&counts, self.decoded.n_cols());
+        Ok((counts.into_pyarray(py), longest))
+    }
+
+    /// Writes the tokens of the rows at `positions` into `genes`, `values` and `mask` (row-major, flat, one length).
+    ///
+    /// `epoch` is the key of draws; `n_expressed` is what `expressed` gave.
+    #[allow(clippy::too_many_arguments)]
+    fn tokens(
+        &self,
+        py: Python<'_>,
+        positions: PyReadonlyArray1<'_, i64>,
+        rows: PyReadonlyArray1<'_, i64>,
+        epoch: u64,
+        n_expressed: PyReadonlyArray1<'_, i64>,
+        spec: &TokenSpec,
+        mut genes: PyReadwriteArray1<'_, i64>,
+        mut values: PyReadwriteArray1<'_, f32>,
+        mut mask: PyReadwriteArray1<'_, u8>,
+        threads: usize,
+    ) -> PyResult<()> {
+        let positions = positions.as_slice()?;
+        let wanted = self.token_rows(positions, rows.as_slice()?, epoch, spec)?;
+        let (counts, spec) = (n_expressed.as_slice()?, &spec.spec);
+        let (genes, values, mask) = (genes.as_slice_mut()?, values.as_slice_mut()?, mask.as_slice_mut()?);
+        let width = genes.len() / positions.len().max(1);
+        let fits = [genes.len(), values.len(), mask.len()] == [width * positions.len(); 3];
+        if counts.len() != positions.len() || !fits || width < spec.longest(counts, self.decoded.n_cols()) {
+            return Err(PyValueError::new_err("genes, values, mask and n_expressed do not fit the rows"));
+        }
+        let out = TokensOut { genes, values, mask, width };
+        outside(py, || self.decoded.tokens(wanted, counts, spec, out, threads)).map_err(|e| to_python(py, e))
     }
 
     /// Sums of the rows at `positions` over all columns of their matrix (float64).

@@ -1,6 +1,6 @@
 //! Decoded rows: a window of them, held narrowly in row groups, and the batches that are written from it.
 //!
-//! `dense` and `csr` write batches, with the steps of `ops` on the way; `cast` says what a conversion loses; `free_list`
+//! `dense`, `csr` and `tokens` write batches, the first two with the steps of `ops` on the way; `cast` says what a conversion loses; `free_list`
 //! recycles the memory of row groups. No files are read here, and no order of rows is chosen.
 
 mod cast;
@@ -13,6 +13,7 @@ mod group;
 mod number;
 mod ops;
 mod select;
+mod tokens;
 mod totals;
 mod values;
 mod width;
@@ -31,6 +32,7 @@ pub(crate) use group::SumTooLarge;
 pub(crate) use number::Number;
 pub(crate) use ops::{ColumnScale, Computed, RowOps};
 pub(crate) use select::Selection;
+pub(crate) use tokens::{Arrange, Choose, Kept, TokenRows, TokenSpec, TokenValues, TokensOut};
 pub(crate) use totals::Counted;
 pub use totals::Totals;
 pub use values::Values;

@@ -84,12 +84,7 @@ impl RowOps {
         out.clear();
         let factor = self.factor(values, total);
         let step = |x: f32| {
-            let scaled = match factor {
-                None => x,
-                Some(factor) if factor <= f64::from(f32::MAX) => x * factor as f32,
-                // Or zeros would become NaN.
-                Some(factor) => (f64::from(x) * factor) as f32,
-            };
+            let scaled = times(x, factor);
             if self.log1p { scaled.ln_1p() } else { scaled }
         };
         if size_of::<V>() <= 2 && self.log1p {
@@ -122,6 +117,17 @@ impl RowOps {
     }
 }
 
+/// A value times the factor of its row.
+#[inline]
+pub(super) fn times(x: f32, factor: Option<f64>) -> f32 {
+    match factor {
+        None => x,
+        Some(factor) if factor <= f64::from(f32::MAX) => x * factor as f32,
+        // Or zeros would become NaN.
+        Some(factor) => (f64::from(x) * factor) as f32,
+    }
+}
+
 /// The place of the first finite number whose result is beyond ±`limit`; without an early exit, to be vectorised.
 fn first_beyond(results: impl Iterator<Item = (bool, f32)>, limit: f32) -> Option<usize> {
     let place = |(place, (was_finite, x)): (u32, (bool, f32))| {
@@ -145,12 +151,14 @@ impl Default for Table {
 }
 
 impl Table {
-    fn begin(&mut self) {
+    /// Forgets the results of the row before.
+    pub(super) fn begin(&mut self) {
         self.current += 1;
     }
 
+    /// The result for `at`, computed once in a row.
     #[inline]
-    fn get(&mut self, at: usize, compute: impl FnOnce() -> f32) -> f32 {
+    pub(super) fn get(&mut self, at: usize, compute: impl FnOnce() -> f32) -> f32 {
         if at >= self.row.len() {
             return compute();
         }

@@ -15,7 +15,9 @@ import torch
 
 from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
+from annfeed.batches.densify import TAKE_CSR
 from annfeed.batches.preloaded import DeviceRows, Preloaded
+from annfeed.batches.token_matrix import no_device
 from annfeed.display.progress import progress_bar
 from annfeed.display.text import in_gib
 from annfeed.memory.budget import free_memory
@@ -32,6 +34,27 @@ _PIECE = 256 << 20
 #: Bytes that are copied to a device together, about.
 _COPIED = 64 << 20
 _REMEDY = "Take fewer rows (obs_subset=) or genes (var_subset=)"
+
+
+def check_device(device: torch.device | None, place: str, *, has_tokens: bool) -> None:
+    """Raise ValueError if batches of preloaded rows cannot be made on ``device``.
+
+    Parameters
+    ----------
+    device
+        The device; None for the host's memory.
+    place
+        Place of the matrix, for messages.
+    has_tokens
+        Whether batches are of tokens.
+    """
+    if device is not None and device.type not in TAKE_CSR:
+        raise ValueError(
+            f"device is {device}; expected one that takes CSR tensors ({', '.join(TAKE_CSR)}). Keep the rows in "
+            "memory (preload()), and move batches"
+        )
+    if device is not None and has_tokens:
+        raise ValueError(no_device(place))
 
 
 def preload(

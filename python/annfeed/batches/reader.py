@@ -16,18 +16,21 @@ import torch
 
 from annfeed._core import RowOps
 from annfeed.arrays import Int64Array, digest_of
-from annfeed.batches.densify import TAKE_CSR
 from annfeed.batches.items import Batch, Collate, Items, apply_transform
 from annfeed.batches.keys import INDEX, IS_PADDING, measured_key
 from annfeed.batches.matrix import Matrix
-from annfeed.batches.preload import preload
+from annfeed.batches.preload import check_device, preload
 from annfeed.batches.preloaded import DeviceRows, moved
 from annfeed.batches.sets import SETS, SetsOfBatch, parts_of
-from annfeed.batches.window import ROW_TOTALS, LoadedWindow, WindowRows
+from annfeed.batches.steps import steps_on_x
+from annfeed.batches.token_matrix import TokenMatrix, token_matrix
+from annfeed.batches.tokens import Tokens
+from annfeed.batches.window import ROW_TOTALS, LoadedWindow, TokenRows, WindowRows
 from annfeed.memory.sparse import quieten
 from annfeed.obs.labels import label_codes
 from annfeed.obs.to_batch import ObsColumns
 from annfeed.order.auto_blocks import units_of_positions
+from annfeed.order.random import row_key
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads
 from annfeed.sources.concat import ConcatSource
@@ -48,7 +51,7 @@ class RowReader(ThroughFile):
         Path of each source, or a description of an AnnData.
     rows
         int64, the row at each position; None for all rows in order.
-    transform, output, dtype, threads, categories, return_index
+    transform, output, dtype, threads, categories, return_index, var_column
         As in `annfeed.AnnDataset`.
     measured
         Of matrices in modalities of a MuData, by key: bool ``[rows of obs]``, whether they have the row.
@@ -63,6 +66,9 @@ class RowReader(ThroughFile):
             [0., 0., 1.]])
     """
 
+    #: What is done with the transform; None until it is needed.
+    _fused: Fused | None = None
+
     def __init__(
         self,
         matrices: dict[str, Matrix],
@@ -71,25 +77,29 @@ class RowReader(ThroughFile):
         rows: Int64Array | None,
         *,
         transform: Transform | None,
-        output: str,
+        output: str | Tokens,
         dtype: torch.dtype,
         threads: int | None,
         categories: Literal["str", "code"],
         return_index: bool,
         measured: Mapping[str, npt.NDArray[np.bool_]] = MappingProxyType({}),
+        var_column: str | None = None,
     ) -> None:
         self.matrices = matrices
         self.measured = dict(measured)
         self._obs: ObsTable | ObsColumns = obs
         self.sources = sources
         self.rows = rows
-        self.output = output
         self.dtype = dtype
+        self._var_column = var_column
+        self.output = output
         self.threads = threads
         self.return_index = return_index
         self.transform = transform
         self.categories_as: Literal["str", "code"] = categories
         self._n_rows = obs.n_rows
+        #: Key of draws in rows: that of the epoch, in a reader for one.
+        self.draw_key = row_key(0, 0)
         #: Row in the file of each row of obs, for a view of a backed AnnData; None if they are the same.
         self._rows_in_file: Int64Array | None = None
         self._fingerprint: dict[str, Any] | None = None
@@ -112,7 +122,20 @@ class RowReader(ThroughFile):
     @transform.setter
     def transform(self, transform: Transform | None) -> None:
         self._transform = check_transform(transform)
-        self._fused: Fused | None = None
+        self._fused = None
+
+    @property
+    def output(self) -> str | Tokens:
+        """The kind of batches: "dense", "csr", or tokens."""
+        return self._output
+
+    @output.setter
+    def output(self, output: str | Tokens) -> None:
+        self._tokens: TokenMatrix | None = None
+        if isinstance(output, Tokens):
+            self._tokens = token_matrix(output, self.matrices, self.dtype, self._var_column)
+        self._output = output
+        self._fused = None
 
     @property
     def first(self) -> Matrix:
@@ -159,8 +182,9 @@ class RowReader(ThroughFile):
     @property
     def row_bytes(self) -> int:
         """Bytes of a delivered row; a CSR row is estimated as a quarter of a dense one."""
-        dense = sum(matrix.n_vars for matrix in self.matrices.values()) * self.dtype.itemsize
-        return dense if self.output == "dense" else dense // 4
+        token_key, of_tokens = ("", 0) if self._tokens is None else (self._tokens.key, self._tokens.row_bytes)
+        others = sum(matrix.n_vars for key, matrix in self.matrices.items() if key != token_key) * self.dtype.itemsize
+        return of_tokens + (others if self._kind == "dense" else others // 4)
 
     @property
     def device(self) -> torch.device | None:
@@ -176,22 +200,17 @@ class RowReader(ThroughFile):
 
     def preload(self, device: torch.device | None) -> None:
         """Decode the rows of all matrices, once, and keep them: in the core's types, or on a device."""
-        if device is not None and device.type not in TAKE_CSR:
-            raise ValueError(
-                f"device is {device}; expected one that takes CSR tensors ({', '.join(TAKE_CSR)}). Keep the rows in "
-                "memory (preload()), and move batches"
-            )
+        check_device(device, self.first.source.place, has_tokens=self._tokens is not None)
         self.forget_preloaded()
         self.look_again(thorough=True)
         wants_totals, threads = self._steps().wants_totals, reading_threads(self.threads)
         # On a device the steps of the transform are torch's, some in a wider dtype.
-        of_x = fuse(self._transform, self.output, self.dtype, in_core=False).dtype
+        of_x = fuse(self._transform, self._kind, self.dtype, in_core=False).dtype
         kept = {}
+        of_totals = "X" if self._tokens is None else self._tokens.key
         for key, matrix in self.matrices.items():
-            is_x = key == "X"
-            kept[key] = preload(
-                matrix, self.rows, threads, device, of_x if is_x else self.dtype, with_totals=is_x and wants_totals
-            )
+            dtype, with_totals = of_x if key == "X" else self.dtype, wants_totals and key == of_totals
+            kept[key] = preload(matrix, self.rows, threads, device, dtype, with_totals=with_totals)
         self.matrices, self._fused = kept, None
 
     def forget_preloaded(self) -> None:
@@ -313,16 +332,25 @@ class RowReader(ThroughFile):
             batch[measured_key(key)] = torch.from_numpy(there[rows])
         return batch
 
-    def read(self, rows: Int64Array) -> dict[str, WindowRows]:
+    def read(self, rows: Int64Array) -> dict[str, WindowRows | TokenRows]:
         """Read ``rows`` of every matrix together."""
         threads = reading_threads(self.threads)
-        found: dict[str, WindowRows] = {}
+        found: dict[str, WindowRows | TokenRows] = {}
         for key, matrix in self.matrices.items():
+            if self._tokens is not None and key == self._tokens.key:
+                numbers = rows if self._rows_in_file is None else self._rows_in_file[rows]
+                found[key] = self._tokens.read(matrix, rows, numbers, self.draw_key, threads)
+                continue
             ops, dtype, as_stored = self._made(key)
             block, slots = matrix.load(rows, threads, as_stored)
-            tensor = partial(matrix.tensors.tensor, output=self.output, dtype=dtype, threads=threads, ops=ops)
+            tensor = partial(matrix.tensors.tensor, output=self._kind, dtype=dtype, threads=threads, ops=ops)
             found[key] = WindowRows(block, slots, tensor)
         return found
+
+    @property
+    def _kind(self) -> str:
+        """The kind of the matrices' tensors, but for tokens."""
+        return self.output if isinstance(self.output, str) else "dense"
 
     def ask(self, positions: Int64Array) -> object:
         """Ask for the bytes of the rows at ``positions`` for a later `load`; they come while the result is kept."""
@@ -333,7 +361,8 @@ class RowReader(ThroughFile):
         """How the tensors of a matrix are made: by which operations, of which dtype, of which if left in the file."""
         steps = self._steps()
         ops, dtype = (steps.ops, steps.dtype) if key == "X" else (None, self.dtype)
-        return ops, dtype, dtype if self.output == "dense" and ops is None else None
+        stays = self._kind == "dense" and ops is None and (self._tokens is None or key != self._tokens.key)
+        return ops, dtype, dtype if stays else None
 
     def postprocess(self, batch: Batch, collate_fn: Any = None) -> Any:
         """Return a batch of a window after transform and collate function; a user's sees a sequence of items."""
@@ -360,13 +389,11 @@ class RowReader(ThroughFile):
     def _steps(self) -> Fused:
         """Return which steps of the transform the core applies, and which are left."""
         if self._fused is None:
-            source = self.matrices["X"].source if "X" in self.matrices else None
-            has_gaps = isinstance(source, ConcatSource) and source.has_gaps
-            is_part = source is not None and source.is_part
-            fused = fuse(self._transform, self.output, self.dtype, has_gaps, is_part, self.device is None)
-            if source is not None and fused.wants_totals:
-                self.matrices["X"].keep_totals()
-            self._fused = fused
+            tokens, in_core = self._tokens, self.device is None
+            if tokens is None:
+                self._fused = steps_on_x(self.matrices, self._transform, self._kind, self.dtype, in_core)
+            else:
+                self._fused = tokens.steps(self.matrices[tokens.key], self._transform, self.dtype)
         return self._fused
 
     def __getstate__(self) -> dict[str, Any]:

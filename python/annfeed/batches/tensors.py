@@ -12,6 +12,7 @@ import torch
 from annfeed._core import DecodedRows, DirectRows, RowOps
 from annfeed.arrays import Int64Array
 from annfeed.batches.preloaded import DeviceRows
+from annfeed.batches.tokens import TokenColumns
 from annfeed.memory.buffers import BatchMemory
 from annfeed.memory.sparse import compressed
 from annfeed.sources.base import Lost
@@ -92,6 +93,25 @@ class TensorMaker:
         if lost is not None and lost[2] not in self._warned:
             self._warn(*lost, dtype)
         return batch
+
+    def tokens(
+        self, block: DecodedRows, slots: Int64Array, rows: Int64Array, columns: TokenColumns, key: int, threads: int
+    ) -> dict[str, torch.Tensor]:
+        """Return the tokens of the rows at ``slots`` of ``block``, drawn by ``key`` and their ``rows`` in the data."""
+        spec, n = columns.spec, len(slots)
+        try:
+            n_expressed, width = block.expressed(slots, rows, spec, threads)
+            width = width if columns.width is None else columns.width
+            genes, values = self._memory.empty(n * width, torch.int64), self._memory.empty(n * width, torch.float32)
+            mask = self._memory.empty(n * width, torch.bool)
+            memory = genes.numpy(), values.numpy(), mask.view(torch.uint8).numpy()
+            block.tokens(slots, rows, key, n_expressed, spec, *memory, threads)
+        except ValueError as error:
+            raise ValueError(f"{self.place}: {error}") from None
+        made = {"genes": genes, "values": values, "mask": mask}
+        return {name: each.view(n, width) for name, each in made.items()} | {
+            "n_expressed": torch.from_numpy(n_expressed)
+        }
 
     def _dense(
         self, block: DecodedRows, slots: Int64Array, dtype: torch.dtype, threads: int, ops: RowOps | None

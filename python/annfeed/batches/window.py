@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -32,6 +32,27 @@ class WindowRows:
     #: Makes a tensor (for scvi-tools also an array) of the rows at some slots of ``block``.
     tensor: Callable[[Any, Int64Array], Any]
 
+    def entries(self, key: str, start: int, stop: int) -> Batch:
+        """Return rows ``start`` to ``stop`` of the window, as a batch has the matrix of this key."""
+        return {key: self.tensor(self.block, self.slots[start:stop])}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """The rows of a matrix that becomes tokens, in a window."""
+
+    #: The decoded rows, each once.
+    block: Any
+    #: The slot in ``block`` of each row of the window, and its number in the data.
+    slots: Int64Array
+    rows: Int64Array
+    #: Makes the tokens of some slots and rows.
+    tokens: Callable[[Any, Int64Array, Int64Array], Batch]
+
+    def entries(self, key: str, start: int, stop: int) -> Batch:
+        """Return the tokens of rows ``start`` to ``stop`` of the window."""
+        return self.tokens(self.block, self.slots[start:stop], self.rows[start:stop])
+
 
 class LoadedWindow:
     """The decoded rows of one window.
@@ -42,7 +63,7 @@ class LoadedWindow:
 
     def __init__(
         self,
-        read: Callable[[], dict[str, WindowRows]],
+        read: Callable[[], Mapping[str, WindowRows | TokenRows]],
         obs: Callable[[int, int], Batch],
         index: Int64Array | None = None,
         with_totals: bool = False,
@@ -69,7 +90,9 @@ class LoadedWindow:
                 return self._batch(start, stop)
 
     def _batch(self, start: int, stop: int) -> Batch:
-        batch: dict[str, Any] = {key: r.tensor(r.block, r.slots[start:stop]) for key, r in self._rows.items()}
+        batch: dict[str, Any] = {}
+        for key, rows in self._rows.items():
+            batch |= rows.entries(key, start, stop)
         obs = self._obs(start, stop)
         check_keys(batch, obs)  # the obs of an AnnData may have a new column
         if self._with_totals:

@@ -13,6 +13,7 @@ from annfeed.arrays import integer
 from annfeed.batches.keys import check_keys
 from annfeed.batches.reader import RowReader
 from annfeed.batches.tensors import dtype_name
+from annfeed.batches.tokens import Tokens, names_genes
 from annfeed.dataset.rows import RowDataset
 from annfeed.h5ad.tenx import FeatureOptions
 from annfeed.inputs.selection import row_subset
@@ -74,7 +75,7 @@ class AnnDataset(RowDataset):
     var_column
         Column of var in which the names of ``var_subset`` are looked up, for files whose genes have ids for names:
         ``var_subset=["CD3E"], var_column="feature_name"`` (CELLxGENE). Numbers are given as texts; a mask and a slice
-        mean positions. None: they are names of genes.
+        mean positions. None: they are names of genes. Those of `Tokens` are looked up there, too.
     var_names, make_unique
         Of Cell Ranger's files: whether features are named by "gene_symbols" (None, the default) or "gene_ids", as in
         `scanpy.read_10x_mtx`; and whether "-1", "-2", … is put after repeated names, as
@@ -88,6 +89,7 @@ class AnnDataset(RowDataset):
         `categories` lists their labels.
     output
         "dense": strided tensors ``[B, n_vars]``. "csr": torch sparse CSR tensors with sorted, distinct columns.
+        `Tokens`: pairs of genes and values, for transformers.
     dtype
         Of the matrix: torch.float16, bfloat16, float32, float64, uint8, int8, int16, int32 or int64. The first whole
         number that a float dtype rounds, and the first number that it makes infinite, give a warning each. A value that
@@ -172,7 +174,7 @@ class AnnDataset(RowDataset):
         make_unique: bool = False,
         feature_types: str | Sequence[str] | None = None,
         categories: Literal["str", "code"] = "str",
-        output: Literal["dense", "csr"] = "dense",
+        output: Literal["dense", "csr"] | Tokens = "dense",
         dtype: torch.dtype = torch.float32,
         cache: str | int = "auto",
         threads: int | None = None,
@@ -197,11 +199,12 @@ class AnnDataset(RowDataset):
         self.elem = elem
         options: dict[str, Any] = {
             "transform": transform,
-            "output": _one_of("output", output, ("dense", "csr")),
+            "output": output if isinstance(output, Tokens) else _one_of("output", output, ("dense", "csr")),
             "dtype": dtype,
             "threads": None if threads is None else integer("threads", threads),
             "categories": _one_of("categories", categories, ("str", "code")),
             "return_index": return_index,
+            "var_column": var_column,
         }
         opened = open_sources(
             adata_or_path,
@@ -213,10 +216,11 @@ class AnnDataset(RowDataset):
             threads=reading_threads(options["threads"]),
             io_depth=reads_in_flight(io_depth),
             strict=strict,
-            totals=any(map(needs_totals, steps_of(transform))),
-            var_column=var_column,
             cells=cells,
             features=FeatureOptions.checked(var_names, make_unique, feature_types),
+            totals=any(map(needs_totals, steps_of(transform))) or (isinstance(output, Tokens) and output.needs_totals),
+            # It is for var_subset, for the names of tokens, or for both.
+            var_column=None if var_subset is None and names_genes(output) else var_column,
         )
         self._origin = opened.origin
         check_keys(opened.matrices, {f"obs_{column}" for column in opened.obs.columns}, opened.measured)

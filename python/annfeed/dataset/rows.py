@@ -16,6 +16,7 @@ import torch
 from annfeed.arrays import Int64Array, integer
 from annfeed.batches.items import Batch, Collate, Item, Items, split
 from annfeed.batches.keys import FALLBACK
+from annfeed.batches.tokens import TokenCollate, Tokens
 from annfeed.dataset.annotations import Annotated, OfReader
 from annfeed.dataset.description import dataset_report
 from annfeed.display.html import as_html
@@ -48,7 +49,7 @@ class RowDataset(Annotated):
         self.window = chunk_size
 
     transform = OfReader[Transform | None]()
-    output = OfReader[str]()
+    output = OfReader[str | Tokens]()
     dtype = OfReader[torch.dtype]()
     threads = OfReader[int | None]()
     return_index = OfReader[bool]()
@@ -131,7 +132,7 @@ class RowDataset(Annotated):
         {'X': tensor([[1., 0., 0.],
             [0., 1., 0.]])}
         """
-        return Collate()
+        return TokenCollate(self.output) if isinstance(self.output, Tokens) else Collate()
 
     def head(self, n: int = 5) -> Batch:
         """Return the first ``n`` rows as a batch, as a loader without shuffling and collate function delivers them.

@@ -10,6 +10,7 @@ import torch
 from annfeed.loading.epochs import Epoch, begun
 from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.state import Position, Progress
+from annfeed.order.random import row_key
 from annfeed.order.sampler_plan import SamplerPlan
 from annfeed.process.ranks import draw_seed, rank_and_world
 
@@ -89,7 +90,8 @@ class GivenSampler:
         seed = draw_seed(self._generator, 1) if self._seed is None else self._seed
         number = self.epoch
         self._n_begun += 1
-        return begun(self.progress, self._plan(), number, None, (seed, self._n_begun, rank_and_world()[0]))
+        worker_key = seed, self._n_begun, rank_and_world()[0]
+        return begun(self.progress, self._plan(), number, None, worker_key, row_key(self._seed or 0, number))
 
     def order(self, saved: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Return what determines the order, for a saved state."""

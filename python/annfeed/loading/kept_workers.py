@@ -62,7 +62,7 @@ class LoaderWorkers:
         if persistent:
             self._kept, self._kept_are_busy = workers, True
         order: SliceOrder = workers.sampler  # type: ignore[assignment]
-        order.windows, order.transform = windows, transform
+        order.windows, order.transform, order.draw_key = windows, transform, reads.draw_key
         workers.generator = torch.Generator("cpu").manual_seed(seed % 2**63)
         try:
             yield from batches_from(workers)

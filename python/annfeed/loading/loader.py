@@ -272,6 +272,7 @@ class WindowLoader(DataLoader[Batch]):
             )
         epoch = self._epochs.begin_epoch()
         windows = epoch.windows if self.sets is None else counted(epoch.windows, self._rows.reader.counts)
+        reads.draw_key = epoch.draw_key
         if self.num_workers > 0:
             batches = self._workers.batches(self, reads, windows, epoch.seed, self._collate)
         else:

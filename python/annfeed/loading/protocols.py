@@ -21,6 +21,8 @@ class Reads(Loads, Protocol):
     """Rows as an epoch reads them."""
 
     return_index: bool
+    #: Key of what is drawn in rows.
+    draw_key: int
 
     @property
     def device(self) -> torch.device | None:
@@ -39,7 +41,7 @@ class Reads(Loads, Protocol):
 class Reader(Reads, Protocol):
     """Reads the rows of a dataset, as `annfeed.batches.reader.RowReader`."""
 
-    output: str
+    output: Any
     dtype: torch.dtype
     threads: int | None
     #: What was reported, and what was counted, of sets of cells.

@@ -21,6 +21,7 @@ from annfeed.loading.state import Position, Progress
 from annfeed.order.auto_blocks import auto_blocks, describe, log
 from annfeed.order.epoch import EpochPlan
 from annfeed.order.orders import Blocks, FileOrder, Given, Order, Shuffled
+from annfeed.order.random import row_key
 from annfeed.order.sets import Sets
 from annfeed.order.shards import Uneven
 from annfeed.order.weighted import Weighted
@@ -224,7 +225,15 @@ class PlanSampler(DistributedSampler[int]):
     def begin_epoch(self) -> Epoch:
         """Begin the next epoch, or the rest of it if its place was loaded, and count it."""
         plan = self.begin()
-        return begun(self.progress, plan, plan.epoch, plan.seed, (plan.seed, plan.epoch, plan.rank))
+        return begun(
+            self.progress, plan, plan.epoch, plan.seed, (plan.seed, plan.epoch, plan.rank), self._draw_key(plan)
+        )
+
+    def _draw_key(self, plan: EpochPlan) -> int:
+        """Return the key of what is drawn in rows, the same on all ranks and when the epoch is resumed."""
+        if self._seed is not None or self._draws_order:
+            return row_key(plan.seed, plan.epoch)
+        return row_key(0, 0 if self._given is None else plan.epoch)
 
     def begin(self) -> EpochPlan:
         """Return the plan of the next epoch and count it."""
@@ -233,11 +242,15 @@ class PlanSampler(DistributedSampler[int]):
         seed = self._seed if loaded is None or loaded.seed is None else loaded.seed
         if seed is None:
             # In file order the ranks need no common seed; each draws its own for its workers, as torch's loader does.
-            drawn_order = self.shuffle and self._given is None
-            seed = draw_seed(self._generator, world if drawn_order else 1)
+            seed = draw_seed(self._generator, world if self._draws_order else 1)
         plan = replace(self._plan_of(self.epoch), seed=seed, epoch=self.epoch, rank=rank, world=world)
         self.epoch += 1
         return plan
+
+    @property
+    def _draws_order(self) -> bool:
+        """Whether the order is drawn, so that ranks need a common seed."""
+        return self.shuffle and self._given is None
 
     def _plan_as_saved(self, order: Mapping[str, Any]) -> EpochPlan:
         return replace(self._plan, order=self._plan.order.as_saved(order))

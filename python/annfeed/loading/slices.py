@@ -56,6 +56,8 @@ class Slice(NamedTuple):
     window: Window
     #: Pickled; None if it is the one that the worker has.
     transform: bytes | None
+    #: Key of what is drawn in rows; None if nothing is.
+    draw_key: int | None
 
 
 class SliceOrder:
@@ -75,6 +77,8 @@ class SliceOrder:
         self.windows: Iterator[Window] = iter(())
         #: The pickled transform of the epoch.
         self.transform = transform
+        #: Key of what is drawn in rows in the epoch.
+        self.draw_key: int | None = None
 
     def __iter__(self) -> Iterator[Slice]:
         # After a first change every slice carries its transform, because torch decides which worker makes it.
@@ -83,7 +87,7 @@ class SliceOrder:
             self._first = None
         for window in self.windows:
             for part in slices(window, self._row_bytes):
-                yield Slice(part, None if known else self.transform)
+                yield Slice(part, None if known else self.transform, self.draw_key)
 
 
 class SliceBatches(ThroughFile, Dataset[Any]):
@@ -113,6 +117,8 @@ class SliceBatches(ThroughFile, Dataset[Any]):
         if wanted.transform is not None and wanted.transform != self._transform:
             self._transform = wanted.transform
             self._rows = self._rows.with_transform(pickle.loads(wanted.transform))
+        if wanted.draw_key is not None:
+            self._rows.draw_key = wanted.draw_key
         loaded = self._rows.load(wanted.window.positions)
         return [sendable(self._make(self._rows, batch)) for batch in batches_of(wanted.window, loaded)]
 

@@ -23,6 +23,7 @@ class EpochStream(IntEnum):
     ORDER = 0
     RESHUFFLE = 1
     WORKERS = 2
+    ROWS = 3
 
 
 class DrawStream(IntEnum):
@@ -87,6 +88,17 @@ def derive_key(*parts: int) -> int:
     for part in parts:
         key = int(mix(np.array([((key ^ part) + GOLDEN) & _MASK], dtype=np.uint64))[0])
     return key
+
+
+def row_key(seed: int, epoch: int) -> int:
+    """Return the key of what is drawn in each row in an epoch, such as the genes of its tokens.
+
+    Examples
+    --------
+    >>> row_key(0, 0) != row_key(0, 1)
+    True
+    """
+    return derive_key(seed, epoch, EpochStream.ROWS)
 
 
 def hashes(key: int, start: int, stop: int) -> UInt64Array:

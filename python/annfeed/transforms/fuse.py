@@ -88,6 +88,29 @@ def fuse(
     )
 
 
+def without_x(transform: Transform | None, dtype: torch.dtype, wants_totals: bool = False) -> Fused:
+    """Return what is left of a transform for batches of tokens, which have no "X": all of it.
+
+    Raises
+    ------
+    ValueError
+        If a step of it works on "X".
+
+    Examples
+    --------
+    >>> without_x(None, torch.float32).rest is None
+    True
+    """
+    for step in steps_of(transform):
+        if isinstance(step, StepOnX):
+            instead = {NormalizeTotal: "normalized", Log1p: "log1p"}.get(type(step))
+            raise ValueError(
+                f"found the transform {step!r}, which works on X, with output=Tokens; expected transforms of tokens. "
+                + (f"Pass Tokens(values={instead!r})" if instead else "Leave it out")
+            )
+    return Fused(None, dtype, transform, wants_totals)
+
+
 def _check_totals(steps: list[Transform]) -> None:
     """That nothing of ours changes X before it is normalised; what users' own steps do is seen when they were run."""
     before: Transform | None = None

@@ -1,0 +1,320 @@
+//! Decoded rows as tokens: of each row some genes with their values, padded to one length. No dense row is made.
+
+mod bins;
+mod draw;
+mod row;
+mod select;
+
+use super::{DecodedRows, Number, RowGroup, Values};
+use crate::error::{Error, Result};
+use crate::rows::{with_columns, with_values};
+use crate::threads::team::{rows_of_piece, share};
+use draw::RowDraws;
+use row::Scratch;
+
+/// Which genes are chosen of a row that has more than there is room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choose {
+    /// The greatest values.
+    Top,
+    /// All equally likely.
+    Random,
+    /// In proportion to their values, without replacement.
+    Weighted,
+    /// The first columns.
+    First,
+}
+
+/// How the tokens of a row are ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrange {
+    /// By value, falling.
+    Value,
+    /// By column.
+    Gene,
+    /// In random order.
+    Random,
+}
+
+/// What the values of tokens are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenValues {
+    /// As stored.
+    Counts,
+    /// Normalised to a total.
+    Normalized,
+    /// The logarithm of 1 + normalised.
+    Log1p,
+    /// The quantile bin among the row's expressed genes.
+    Binned,
+    /// The place in falling order among the row's expressed genes, from 1.
+    Rank,
+}
+
+/// How rows become tokens.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenSpec {
+    /// Most tokens of a row, all kinds together.
+    pub(crate) length: usize,
+    /// Which genes.
+    pub(crate) choose: Choose,
+    /// In which order.
+    pub(crate) order: Arrange,
+    /// With which values.
+    pub(crate) values: TokenValues,
+    /// What normalised rows sum to.
+    pub(crate) target_sum: f64,
+    /// Number of bins, with that of zeros: at least 3.
+    pub(crate) bins: u32,
+    /// What the values of each column are divided by.
+    pub(crate) scale: Option<Vec<f64>>,
+    /// Token of each column; `None` for the column itself.
+    pub(crate) ids: Option<Vec<i64>>,
+    /// The columns that may become tokens; `None` for all.
+    pub(crate) kept: Option<Kept>,
+    /// Most drawn genes that are not expressed.
+    pub(crate) zeros: usize,
+    /// Token of padding.
+    pub(crate) pad_id: i64,
+    /// Value of padding.
+    pub(crate) pad_value: f32,
+    /// The first token of each row.
+    pub(crate) cls_id: Option<i64>,
+}
+
+/// Some columns of a matrix.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// Rising.
+    columns: Vec<u32>,
+    /// Of each column of the matrix, its place among them; [`Self::NONE`] if it is none of them.
+    place: Vec<u32>,
+}
+
+impl Kept {
+    const NONE: u32 = u32::MAX;
+
+    /// Those marked.
+    pub(crate) fn new(marks: &[bool]) -> Self {
+        let columns: Vec<u32> = (0u32..).zip(marks).filter(|(_, kept)| **kept).map(|(column, _)| column).collect();
+        let mut place = vec![Self::NONE; marks.len()];
+        (0u32..).zip(&columns).for_each(|(at, &column)| place[column as usize] = at);
+        Self { columns, place }
+    }
+
+    fn has(&self, column: u32) -> bool {
+        self.place[column as usize] != Self::NONE
+    }
+}
+
+/// How many tokens a row has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sizes {
+    expressed: usize,
+    zeros: usize,
+}
+
+impl TokenSpec {
+    /// Those of a row with so many expressed genes among `n_cols` columns.
+    fn sizes(&self, expressed: usize, n_cols: usize) -> Sizes {
+        let genes = self.kept.as_ref().map_or(n_cols, |kept| kept.columns.len());
+        let zeros = self.zeros.min(genes - expressed);
+        Sizes { expressed: expressed.min(self.length - self.first() - zeros), zeros }
+    }
+
+    /// Whether values come from the order of all expressed genes.
+    fn needs_ranks(&self) -> bool {
+        matches!(self.values, TokenValues::Binned | TokenValues::Rank)
+    }
+
+    /// Where genes begin.
+    fn first(&self) -> usize {
+        usize::from(self.cls_id.is_some())
+    }
+
+    /// Tokens of the longest row of which the expressed genes were counted.
+    #[must_use]
+    pub(crate) fn longest(&self, n_expressed: &[i64], n_cols: usize) -> usize {
+        let tokens = n_expressed.iter().map(|&n| {
+            let sizes = self.sizes(n as usize, n_cols);
+            sizes.expressed + sizes.zeros
+        });
+        self.first() + tokens.max().unwrap_or(0)
+    }
+}
+
+/// Rows of a batch: where they are, and what their draws are keyed by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenRows<'a> {
+    /// Positions among the decoded rows.
+    pub(crate) positions: &'a [i64],
+    /// The number of each in the data.
+    pub(crate) rows: &'a [i64],
+    /// The key of the epoch.
+    pub(crate) epoch: u64,
+}
+
+/// The arrays of a batch of tokens, row-major, all of one size.
+#[derive(Debug)]
+pub(crate) struct TokensOut<'a> {
+    /// Tokens.
+    pub(crate) genes: &'a mut [i64],
+    /// Their values.
+    pub(crate) values: &'a mut [f32],
+    /// 1 where there is a token, 0 for padding.
+    pub(crate) mask: &'a mut [u8],
+    /// Tokens of a row, at least as many as [`TokenSpec::longest`] says.
+    pub(crate) width: usize,
+}
+
+impl DecodedRows {
+    /// Counts the expressed genes (above zero, and kept) of each row.
+    ///
+    /// # Errors
+    /// [`Error::NotExpression`] where a delivered value is negative or no finite float32.
+    ///
+    /// # Panics
+    /// Where a position is out of range.
+    pub(crate) fn expressed(&self, rows: TokenRows<'_>, spec: &TokenSpec, threads: usize) -> Result<Vec<i64>> {
+        let pieces = rows.positions.chunks(COUNTED_ROWS).zip(rows.rows.chunks(COUNTED_ROWS));
+        let counted = share(threads, pieces, |(positions, rows)| {
+            let of_row = |(&position, &row): (&i64, &i64)| {
+                self.count(position as usize, row, spec.kept.as_ref()).map_err(|e| self.named(position, e))
+            };
+            positions.iter().zip(rows).map(of_row).collect::<Result<Vec<i64>>>()
+        });
+        Ok(counted.into_iter().collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    /// Writes the tokens of each row, of which the expressed genes were counted.
+    ///
+    /// # Errors
+    /// [`Error::NoTotals`] where values need what was not kept.
+    ///
+    /// # Panics
+    /// Where a position is out of range or `out` too small.
+    pub(crate) fn tokens(
+        &self,
+        rows: TokenRows<'_>,
+        n_expressed: &[i64],
+        spec: &TokenSpec,
+        out: TokensOut<'_>,
+        threads: usize,
+    ) -> Result<()> {
+        let TokensOut { genes, values, mask, width } = out;
+        if width == 0 {
+            return Ok(());
+        }
+        let n = rows_of_piece(width * TOKEN_BYTES);
+        let inputs = rows.positions.chunks(n).zip(rows.rows.chunks(n)).zip(n_expressed.chunks(n));
+        let outputs = genes.chunks_mut(n * width).zip(values.chunks_mut(n * width)).zip(mask.chunks_mut(n * width));
+        let done = share(threads, inputs.zip(outputs), |(((positions, rows_of), counts), ((genes, values), mask))| {
+            let mut scratch = Scratch::default();
+            let each = positions.iter().zip(rows_of).zip(counts);
+            let out = genes.chunks_mut(width).zip(values.chunks_mut(width)).zip(mask.chunks_mut(width));
+            for (((&position, &row), &n), ((genes, values), mask)) in each.zip(out) {
+                let (draws, sizes) = (RowDraws::new(rows.epoch, row), spec.sizes(n as usize, self.n_cols));
+                let made = self
+                    .row_tokens(position as usize, draws, sizes, spec, &mut scratch, (&mut *genes, &mut *values))
+                    .map_err(|e| self.named(position, e))?;
+                mask[..made].fill(1);
+                mask[made..].fill(0);
+                genes[made..].fill(spec.pad_id);
+                values[made..].fill(spec.pad_value);
+            }
+            Ok(())
+        });
+        done.into_iter().collect()
+    }
+
+    /// Writes the tokens of one row, and gives their number.
+    fn row_tokens(
+        &self,
+        position: usize,
+        draws: RowDraws,
+        sizes: Sizes,
+        spec: &TokenSpec,
+        scratch: &mut Scratch,
+        out: (&mut [i64], &mut [f32]),
+    ) -> Result<usize> {
+        let (group, row) = self.locate(position);
+        let needs_total = matches!(spec.values, TokenValues::Normalized | TokenValues::Log1p);
+        let kept_total = if needs_total { Self::kept_total(group, row)? } else { None };
+        let own_total = needs_total && kept_total.is_none();
+        let found = with_row(group, row, row::Gather { scratch, kept: spec.kept.as_ref(), total: own_total });
+        let total = kept_total.or(found);
+        let n_cols = self.n_cols as u32;
+        Ok(scratch.write(&row::Wanted { spec, sizes, n_cols, draws, total, are_counts: are_counts(group) }, out))
+    }
+
+    /// Counts the expressed genes of one row.
+    fn count(&self, position: usize, row: i64, kept: Option<&Kept>) -> Result<i64> {
+        let (group, at) = self.locate(position);
+        with_row(group, at, Count { row, kept, are_counts: are_counts(group) })
+    }
+}
+
+/// Rows that are counted together.
+const COUNTED_ROWS: usize = 64;
+
+/// Bytes of a token: gene, value, mask.
+const TOKEN_BYTES: usize = 13;
+
+/// Whether the values are whole numbers of 16 bits.
+fn are_counts(group: &RowGroup) -> bool {
+    let (RowGroup::Sparse { values, .. } | RowGroup::Dense { values, .. }) = group;
+    matches!(values, Values::U8(_) | Values::U16(_))
+}
+
+/// What is done with the stored values of a row, of whatever type.
+trait OnRow {
+    type Out;
+    /// `columns` rise; there is one for each value.
+    fn run<V: Number>(self, columns: impl Iterator<Item = u32>, values: &[V]) -> Self::Out;
+}
+
+fn with_row<W: OnRow>(group: &RowGroup, row: usize, work: W) -> W::Out {
+    match group {
+        RowGroup::Sparse { offsets, columns, values, .. } => {
+            let span = offsets[row]..offsets[row + 1];
+            with_values!(values, v => {
+                let v = &v[span.clone()];
+                with_columns!(columns, c => work.run(c[span].iter().map(|c| as_u32(*c)), v))
+            })
+        }
+        RowGroup::Dense { n_cols, values, .. } => {
+            with_values!(values, v => work.run(0u32.., &v[row * n_cols..(row + 1) * n_cols]))
+        }
+    }
+}
+
+fn as_u32(column: impl Into<u32>) -> u32 {
+    column.into()
+}
+
+struct Count<'a> {
+    row: i64,
+    kept: Option<&'a Kept>,
+    are_counts: bool,
+}
+
+impl OnRow for Count<'_> {
+    type Out = Result<i64>;
+
+    fn run<V: Number>(self, mut columns: impl Iterator<Item = u32>, values: &[V]) -> Result<i64> {
+        if !self.are_counts {
+            let is_wrong = |v: &V| v.wide() < 0.0 || !(v.wide() as f32).is_finite();
+            if let Some(at) = values.iter().position(is_wrong) {
+                let column = columns.nth(at).unwrap_or_default();
+                return Err(Error::NotExpression { row: self.row, column, value: values[at].wide().to_string() });
+            }
+        }
+        Ok(match self.kept {
+            None => values.iter().filter(|v| v.wide() > 0.0).count(),
+            Some(kept) => columns.zip(values).filter(|(column, v)| v.wide() > 0.0 && kept.has(*column)).count(),
+        } as i64)
+    }
+}
+
+#[cfg(test)]
+mod tests;

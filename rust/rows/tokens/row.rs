@@ -1,0 +1,232 @@
+//! The tokens of one row: its expressed genes are gathered, then chosen, ordered and written.
+
+use super::bins::quantile_bins;
+use super::draw::{Bits, RowDraws, Stream};
+use super::select::{Sorter, falling};
+use super::{Arrange, Choose, Kept, OnRow, Sizes, TokenSpec, TokenValues};
+use crate::rows::number::{Number, sum};
+use crate::rows::ops::{Table, times};
+
+/// Memory that a thread uses for all of its rows.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// Columns of the expressed genes, rising; then those of drawn zeros.
+    genes: Vec<u32>,
+    /// Their values as stored.
+    stored: Vec<f64>,
+    /// Those divided by `scale`, if there is one.
+    scaled: Vec<f64>,
+    /// Bins or ranks of the expressed genes, where these are the values.
+    made: Vec<f32>,
+    /// Places in `genes` of all expressed genes by value, where bins or ranks need it.
+    ranked: Vec<u32>,
+    /// Places in `genes` of the tokens, in order.
+    tokens: Vec<u32>,
+    keys: Vec<u64>,
+    zeros: Bits,
+    sorter: Sorter,
+    table: Table,
+}
+
+/// Gathers the expressed genes of a row; gives the sum of all values if it is wanted.
+pub(super) struct Gather<'a> {
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) kept: Option<&'a Kept>,
+    pub(super) total: bool,
+}
+
+impl OnRow for Gather<'_> {
+    type Out = Option<f64>;
+
+    fn run<V: Number>(self, columns: impl Iterator<Item = u32>, values: &[V]) -> Option<f64> {
+        let Scratch { genes, stored, .. } = self.scratch;
+        genes.clear();
+        stored.clear();
+        let expressed = columns.zip(values).filter(|(_, v)| v.wide() > 0.0);
+        let mut push = |(column, v): (u32, &V)| {
+            genes.push(column);
+            stored.push(v.wide());
+        };
+        match self.kept {
+            None => expressed.for_each(push),
+            Some(kept) => expressed.filter(|(column, _)| kept.has(*column)).for_each(&mut push),
+        }
+        self.total.then(|| sum(values.iter().copied()))
+    }
+}
+
+/// What is wanted of a row.
+pub(super) struct Wanted<'a> {
+    pub(super) spec: &'a TokenSpec,
+    pub(super) sizes: Sizes,
+    pub(super) n_cols: u32,
+    pub(super) draws: RowDraws,
+    /// The sum of the row, where values are normalised.
+    pub(super) total: Option<f64>,
+    /// Whether stored values are whole numbers of 16 bits.
+    pub(super) are_counts: bool,
+}
+
+impl Scratch {
+    /// Writes the tokens of the row that was gathered, and gives their number.
+    pub(super) fn write(&mut self, wanted: &Wanted<'_>, (genes, values): (&mut [i64], &mut [f32])) -> usize {
+        let (spec, first) = (wanted.spec, wanted.spec.first());
+        self.scale(spec);
+        self.rank(wanted);
+        let is_by_value = self.choose(wanted);
+        self.arrange(wanted, is_by_value);
+        if let Some(cls) = spec.cls_id {
+            (genes[0], values[0]) = (cls, 0.0);
+        }
+        let made = first + self.tokens.len();
+        let columns = self.tokens.iter().map(|&at| self.genes[at as usize]);
+        let out = genes[first..made].iter_mut();
+        match &spec.ids {
+            None => out.zip(columns).for_each(|(out, column)| *out = i64::from(column)),
+            Some(ids) => out.zip(columns).for_each(|(out, column)| *out = ids[column as usize]),
+        }
+        self.write_values(wanted, &mut values[first..made]);
+        made
+    }
+
+    /// Divides the values.
+    fn scale(&mut self, spec: &TokenSpec) {
+        let Some(scale) = &spec.scale else { return };
+        self.scaled.clear();
+        self.scaled.extend(self.stored.iter().zip(&self.genes).map(|(x, &column)| x / scale[column as usize]));
+    }
+
+    /// Finds the order of all expressed genes, and their bins or ranks, where these are the values.
+    fn rank(&mut self, wanted: &Wanted<'_>) {
+        let Self { genes, stored, scaled, made, ranked, sorter, .. } = self;
+        let spec = wanted.spec;
+        let scores = if spec.scale.is_some() { scaled } else { stored };
+        if !spec.needs_ranks() {
+            return;
+        }
+        sorter.greatest(scores, wanted.are_counts && spec.scale.is_none(), scores.len(), ranked);
+        if spec.values == TokenValues::Binned {
+            quantile_bins(scores, genes, ranked, spec.bins, wanted.draws.of(Stream::Bins), made);
+        } else {
+            made.clear();
+            made.resize(ranked.len(), 0.0);
+            (1u32..).zip(&*ranked).for_each(|(rank, &at)| made[at as usize] = rank as f32);
+        }
+    }
+
+    /// Chooses the expressed genes; tells whether they are ordered by value, and not by column.
+    fn choose(&mut self, wanted: &Wanted<'_>) -> bool {
+        let Self { genes, stored, scaled, ranked, tokens, keys, sorter, .. } = self;
+        let (spec, k) = (wanted.spec, wanted.sizes.expressed);
+        let scores = if spec.scale.is_some() { scaled } else { stored };
+        let is_whole = k == scores.len();
+        if spec.order == Arrange::Value && (is_whole || spec.choose == Choose::Top) {
+            if spec.needs_ranks() {
+                tokens.clear();
+                tokens.extend_from_slice(&ranked[..k]);
+            } else {
+                sorter.greatest(scores, wanted.are_counts && spec.scale.is_none(), k, tokens);
+            }
+            return true;
+        }
+        if is_whole || spec.choose == Choose::First {
+            tokens.clear();
+            tokens.extend(0..k as u32);
+            return false;
+        }
+        let draws = wanted.draws.of(Stream::Choice);
+        keys.clear();
+        match spec.choose {
+            // The k least of -ln(u) / weight are a draw in proportion to weights (Efraimidis and Spirakis, 2006).
+            Choose::Weighted => {
+                keys.extend(genes.iter().zip(&*scores).map(|(&gene, x)| (draws.exponential(gene) / x).to_bits()));
+            }
+            Choose::Random => keys.extend(genes.iter().map(|&gene| draws.at(gene))),
+            Choose::Top | Choose::First => keys.extend(scores.iter().map(|&x| falling(x))),
+        }
+        sorter.least(keys, k, tokens);
+        false
+    }
+
+    /// Draws zeros, and orders all tokens.
+    fn arrange(&mut self, wanted: &Wanted<'_>, is_by_value: bool) {
+        let n_expressed = self.genes.len();
+        if wanted.sizes.zeros > 0 {
+            self.draw_zeros(wanted);
+        }
+        let Self { genes, stored, scaled, tokens, sorter, .. } = self;
+        let scores = if wanted.spec.scale.is_some() { scaled } else { stored };
+        let zeros = n_expressed as u32..genes.len() as u32;
+        match wanted.spec.order {
+            Arrange::Value => {
+                if !is_by_value {
+                    sorter.sort(tokens, |at| falling(scores[at as usize]));
+                }
+                tokens.extend(zeros);
+            }
+            Arrange::Gene => {
+                if !zeros.is_empty() {
+                    tokens.extend(zeros);
+                    sorter.sort(tokens, |at| u64::from(genes[at as usize]));
+                }
+            }
+            Arrange::Random => {
+                let draws = wanted.draws.of(Stream::Order);
+                tokens.extend(zeros);
+                sorter.sort(tokens, |at| draws.at(genes[at as usize]));
+            }
+        }
+    }
+
+    /// Appends drawn columns that are not expressed to `genes`.
+    fn draw_zeros(&mut self, wanted: &Wanted<'_>) {
+        let Self { genes, zeros, .. } = self;
+        let (kept, expressed) = (wanted.spec.kept.as_ref(), genes.len());
+        let n_genes = kept.map_or(wanted.n_cols as usize, |kept| kept.columns.len());
+        wanted.draws.of(Stream::Zeros).distinct(n_genes - expressed, wanted.sizes.zeros, zeros);
+        let place = |column: u32| kept.map_or(column, |kept| kept.place[column as usize]);
+        let mut before = 0;
+        for at in zeros.rising() {
+            while before < expressed && place(genes[before]) <= at + before as u32 {
+                before += 1;
+            }
+            let at = at + before as u32;
+            genes.push(kept.map_or(at, |kept| kept.columns[at as usize]));
+        }
+    }
+
+    /// Writes the values of the tokens.
+    fn write_values(&mut self, wanted: &Wanted<'_>, out: &mut [f32]) {
+        let Self { genes, stored, scaled, made, tokens, table, .. } = self;
+        let spec = wanted.spec;
+        let n_expressed = stored.len();
+        let each = out.iter_mut().zip(&*tokens).map(|(out, &at)| (out, at as usize));
+        let each = each.map(|(out, at)| if at < n_expressed { (out, Some(at)) } else { (out, None) });
+        if spec.needs_ranks() {
+            each.for_each(|(out, at)| *out = at.map_or(0.0, |at| made[at]));
+            return;
+        }
+        if spec.values == TokenValues::Counts {
+            let x = if spec.scale.is_some() { scaled } else { stored };
+            each.for_each(|(out, at)| *out = at.map_or(0.0, |at| x[at] as f32));
+            return;
+        }
+        let factor = wanted.total.filter(|total| *total != 0.0).map(|total| spec.target_sum / total);
+        let is_log = spec.values == TokenValues::Log1p;
+        let of = |x: f64, column: u32| {
+            let mut done = times(x as f32, factor);
+            if let Some(scale) = &spec.scale {
+                done = (f64::from(done) / scale[column as usize]) as f32;
+            }
+            if is_log { done.ln_1p() } else { done }
+        };
+        let is_tabled = is_log && wanted.are_counts && spec.scale.is_none();
+        table.begin();
+        each.for_each(|(out, at)| {
+            *out = at.map_or(0.0, |at| {
+                let x = stored[at];
+                if is_tabled { table.get(x as usize, || of(x, 0)) } else { of(x, genes[at]) }
+            });
+        });
+    }
+}
