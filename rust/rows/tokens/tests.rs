@@ -133,7 +133,7 @@ proptest! {
         let width = genes.len() / cells.len();
         for (i, cell) in cells.iter().enumerate() {
             let span = i * width..(i + 1) * width;
-            let real = mask[span.clone()].iter().filter(|m| **m == 1).count();
+            let real = mask[span.clone()].iter().map(|m| usize::from(*m)).sum::<usize>();
             let (genes, values) = (&genes[span.clone()][..real], &values[span.clone()][..real]);
             let is_kept = |at: usize| spec.kept.as_ref().is_none_or(|kept| kept.has(at as u32));
             let expressed: Vec<usize> = (0..20).filter(|&at| cell[at] > 0.0 && is_kept(at)).collect();
