@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack
 import numpy as np
 
 from annfeed.dataset import AnnDataset
+from annfeed.loading.cell_sets import CellSets
 from annfeed.loading.description import in_a_line
 from annfeed.loading.keywords import TorchKeywords
 from annfeed.loading.loader import WindowLoader
@@ -61,6 +62,10 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
         Rows of a batch, on each rank.
     block_size, seed, drop_last
         Options of the training loader, as in `AnnDataset.get_optimized_dataloader`.
+    sets
+        An `annfeed.CellSets`, for training, validation and test: ``batch_size`` then counts sets, but not in
+        prediction, which delivers single rows. Each of these parts needs controls of its own. Validation and test sets
+        are the same in each epoch.
     dataset_options
         Keywords of `AnnDataset`, if ``data`` is not a dataset.
     **loader_options
@@ -104,6 +109,7 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
         block_size: int | Literal["auto"] = 1,
         seed: int | None = None,
         drop_last: bool = False,
+        sets: CellSets | None = None,
         dataset_options: Mapping[str, Any] | None = None,
         **loader_options: Unpack[PartsKeywords],
     ) -> None:
@@ -123,6 +129,7 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
             self.parts = {name: self.dataset.subset(rows) for name, rows in splits.items()}
             _check_apart(self.parts)
         self.batch_size = batch_size
+        self.sets = sets
         self._training: dict[str, Any] = {"block_size": block_size, "seed": seed, "drop_last": drop_last}
         self._loader_options: dict[str, Any] = {**loader_options}
         self.train_dataloader()  # raises now if a keyword is wrong
@@ -166,7 +173,9 @@ class AnnDataModule(pl.LightningDataModule):  # type: ignore[misc, unused-ignore
             )
 
     def _loader(self, part: str, **options: Any) -> WindowLoader:
-        return self.parts[part].get_optimized_dataloader(self.batch_size, **options, **self._loader_options)
+        return self.parts[part].get_optimized_dataloader(
+            self.batch_size, sets=self.sets, **options, **self._loader_options
+        )
 
 
 def _check_apart(parts: Mapping[str, AnnDataset]) -> None:

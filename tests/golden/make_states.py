@@ -3,9 +3,9 @@
     python tests/golden/make_states.py [CASE ...] > tests/golden/states-VERSION.json
 
 Run with that version installed. `test_golden_states.py` loads them with the annfeed of the checkout. States of another
-version are made with cases of its own: a case that is here keeps its name and its meaning for ever. Where the order of a
-case changed, its later states are in a file named after the change (0.1-spread: blocks that are spread). Cases of a later
-version are in a file of that version (0.2-sets: sets of cells).
+version are made with cases of its own: a case that is here keeps its name and its meaning for ever. Where the order
+of a case changed, its later states are in a file named after the change (0.1-spread: blocks that are spread). Cases of
+a later version are in a file of that version (0.2-sets: sets of cells).
 """
 
 from __future__ import annotations

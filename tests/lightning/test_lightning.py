@@ -13,7 +13,7 @@ from tests.support.places import SCRIPTS
 from tests.support.processes import run, run_ranks
 from tests.support.toys import flat, rows_of
 
-from annfeed import AnnDataset, write_obsm
+from annfeed import AnnDataset, CellSets, Controls, write_obsm
 
 pl = pytest.importorskip("lightning.pytorch", reason="lightning is not installed")
 from annfeed.lightning import AnnDataModule  # noqa: E402
@@ -60,6 +60,21 @@ def trainer(folder: Path, **settings: Any) -> Any:
 
 
 # --- one process -----------------------------------------------------------------------------------------------------
+
+
+def test_sets_in_all_uses_but_prediction(path: Path, tmp_path: Path) -> None:
+    sets = CellSets(by="label", size=4, controls=Controls(where={"flag": True}))
+    data = AnnDataModule(path, splits=FRACTIONS, stratify="flag", batch_size=2, seed=1, sets=sets)
+    model = Model()
+    trainer(tmp_path, enable_checkpointing=False).fit(model, data)
+    for part, use in ((data.parts["train"], "train"), (data.parts["val"], "val")):
+        flags = part.obs_column("flag").to_numpy()
+        cells = part.rows_at(np.flatnonzero(~flags)).tolist()
+        epochs = [model.rows(use, epoch) for epoch in (0, 1)]
+        assert [set(rows) for rows in epochs] == [set(cells)] * 2
+        assert (epochs[0] == epochs[1]) == (use == "val")
+    assert sorted(flat(rows_of(data.predict_dataloader()))) == list(range(40))
+    assert "control_X" in next(iter(data.test_dataloader()))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
