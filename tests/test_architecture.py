@@ -21,10 +21,11 @@ PACKAGE = Path(annfeed.__file__).parent
 ROOMS, WALK = TEXT.split("## The walk of a row")
 #: Python files of the walk, with the function or class that it names there, if it names one.
 STEPS = re.findall(r"`(\w+/\w+\.py)`(?: \(`([\w.]+)`\))?", WALK.split("With `num_workers > 0`")[0])
-#: Files that this or that dataset goes through: blocks, orders by weight, several sources, an AnnData in memory.
+#: Files that this or that dataset goes through: blocks, orders by weight, several sources, an AnnData in memory, sets.
 OTHER_WAYS = {
     *("order/spread.py", "order/weighted.py", "sources/concat.py", "sources/mapped.py", "sources/memory.py"),
     *("batches/preload.py", "batches/preloaded.py"),
+    *("order/sets.py", "batches/sets.py"),
 }
 
 
