@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -121,8 +120,8 @@ class SourceVar:
         return self._with(elem=replace(self._elem, features=options))
 
     def _with(self, **changed: Any) -> SourceVar:
-        other = copy.copy(self)
-        other.__dict__.update({f"_{name}": value for name, value in changed.items()})
+        other = object.__new__(SourceVar)  # a copy as for another process would not have the AnnData
+        other.__dict__.update(self.__dict__, **{f"_{name}": value for name, value in changed.items()})
         return other
 
     def types(self) -> dict[str, int]:
