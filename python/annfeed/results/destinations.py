@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -20,6 +19,8 @@ from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import open_h5py, text_of
 from annfeed.h5ad.tenx import refuse_to_write
+from annfeed.h5ad.mudata import is_mudata
+from annfeed.inputs.paths import is_in_memory
 
 if TYPE_CHECKING:
     from annfeed.dataset import AnnDataset
@@ -33,14 +34,14 @@ class Destination:
     """One file, or one AnnData, and which of all rows are its own."""
 
     place: str  # the words for it in messages
-    source: Any  # an AnnData, or the path of a file
+    source: Any  # an AnnData, a MuData, or the path of a file
     prefix: str  # of the groups in the file: "", or "mod/rna/"
     rows: range
 
     @property
     def is_file(self) -> bool:
         """Whether it is a file."""
-        return not isinstance(self.source, anndata.AnnData)
+        return not is_in_memory(self.source)
 
     def check(self, where: Where, key: str, overwrite: bool) -> None:
         """Refuse what cannot be written, where that can be known."""
@@ -96,20 +97,19 @@ class Destinations:
 
 
 def find_destinations(target: Any) -> Destinations:
-    """Return where results for ``target`` go: an AnnData, the path of an .h5ad file, or an AnnDataset."""
+    """Return where results for ``target`` go: an AnnData or MuData, the path of a file, or an AnnDataset."""
     from annfeed.dataset import AnnDataset
 
     if isinstance(target, AnnDataset):
         return Destinations(_of_dataset(target), target.reader.obs, target)
     from annfeed.obs.table import ObsTable
 
-    if isinstance(target, anndata.AnnData):
-        return Destinations(
-            [Destination("AnnData", target, "", range(target.n_obs))], ObsTable.from_anndata(target, [])
-        )
+    if is_in_memory(target):
+        of_memory = Destination("MuData" if is_mudata(target) else "AnnData", target, "", range(target.n_obs))
+        return Destinations([of_memory], ObsTable.from_anndata(target, []))
     if not isinstance(target, str | bytes | os.PathLike):
         raise TypeError(
-            f"path_or_adata is a {type(target).__name__}; expected an AnnData, the path of an .h5ad file or an "
+            f"path_or_adata is a {type(target).__name__}; expected an AnnData or MuData, the path of a file or an "
             "AnnDataset"
         )
     path = os.path.expanduser(os.fsdecode(target))

@@ -19,12 +19,13 @@ from annfeed.user_arrays import numpy_of_tensor
 
 if TYPE_CHECKING:
     import anndata
+    from mudata import MuData
 
     from annfeed.dataset import AnnDataset
     from annfeed.results.batches import Piece
     from annfeed.results.destinations import Destination, Destinations, Where
 
-    Target: TypeAlias = "str | bytes | os.PathLike[str] | anndata.AnnData | AnnDataset"
+    Target: TypeAlias = "str | bytes | os.PathLike[str] | anndata.AnnData | MuData | AnnDataset"
 
 Array = npt.NDArray[Any]
 
@@ -43,9 +44,9 @@ def write_obsm(
     Parameters
     ----------
     path_or_adata
-        Path of a file, which is changed in place; an AnnData, whose ``obsm`` in memory is set (the file of a backed one
-        is not changed); or an `annfeed.AnnDataset`, whose files and AnnData objects get the results of their rows.
-        Files are changed one after the other. If writing fails, the file keeps what it had.
+        Path of a file, which is changed in place; an AnnData or MuData, whose ``obsm`` in memory is set (the file of a
+        backed one is not changed); or an `annfeed.AnnDataset`, whose files and AnnData objects get the results of their
+        rows. Files are changed one after the other. If writing fails, the file keeps what it had.
     key
         Name in ``obsm``.
     results
@@ -114,7 +115,7 @@ def write_obs(
     Parameters
     ----------
     path_or_adata
-        As for `write_obsm`: a file, an AnnData (its ``obs`` in memory), or an `annfeed.AnnDataset`.
+        As for `write_obsm`: a file, an AnnData or MuData (its ``obs`` in memory), or an `annfeed.AnnDataset`.
     column
         Name in ``obs``.
     results
