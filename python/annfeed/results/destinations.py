@@ -18,8 +18,8 @@ import pandas as pd
 from annfeed.arrays import Int64Array
 from annfeed.errors import FormatError, UnsupportedError
 from annfeed.h5ad.file import open_h5py, text_of
-from annfeed.h5ad.tenx import refuse_to_write
 from annfeed.h5ad.mudata import is_mudata
+from annfeed.h5ad.tenx import refuse_to_write
 from annfeed.inputs.paths import is_in_memory
 
 if TYPE_CHECKING:
