@@ -3,7 +3,7 @@
 //! Total size (u64), block size (u32), then for each block its stored size (u32) and its bytes; a block whose stored
 //! size is its raw size is plain. Only the last block is shorter. Bytes behind it are ignored, as the plugin does.
 
-use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
+use lz4::block::{compress_bound, compress_to_buffer, decompress_to_buffer};
 
 use super::{DecodeError, Found};
 
@@ -42,7 +42,12 @@ pub(super) fn decode(mut stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeE
 
 /// Decodes one bare block of LZ4 into exactly `out`.
 pub(super) fn decode_block(stored: &[u8], out: &mut [u8]) -> Result<(), DecodeError> {
-    let written = decompress_into(stored, out).map_err(|error| DecodeError::Lz4(error.to_string()))?;
+    // The binding passes lengths as C's int.
+    let (Ok(expected), Ok(_)) = (i32::try_from(out.len()), i32::try_from(stored.len())) else {
+        return Err(DecodeError::Lz4("a block of 2^31 bytes or more".to_owned()));
+    };
+    let written = decompress_to_buffer(stored, Some(expected), out)
+        .map_err(|_| DecodeError::Lz4(format!("a block of {} stored bytes that is damaged", stored.len())))?;
     if written == out.len() {
         Ok(())
     } else {
@@ -52,9 +57,10 @@ pub(super) fn decode_block(stored: &[u8], out: &mut [u8]) -> Result<(), DecodeEr
 
 /// Compresses `data` into one bare block behind what `out` holds; false where it cannot.
 pub(super) fn encode_block(data: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(most) = compress_bound(data.len()) else { return false };
     let before = out.len();
-    out.resize(before + get_maximum_output_size(data.len()), 0);
-    let written = compress_into(data, &mut out[before..]);
+    out.resize(before + most, 0);
+    let written = compress_to_buffer(data, None, false, &mut out[before..]);
     out.truncate(before + written.as_ref().map_or(0, |&written| written));
     written.is_ok()
 }
