@@ -134,6 +134,7 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 	python benches/memory.py
 	python benches/scvi_loader.py
 	python benches/rewriting.py
+	python benches/tenx.py
 	python benches/run.py
 
 wheel: $(VENV)/.tools ## Build a wheel for TARGET (this machine) into dist/ and try it in empty environments (PYTHONS="python3.11 python3.13")

@@ -18,12 +18,14 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from tests.support.h5ad_files import FOREIGN, PIPELINES, Layout, Storage, Stored, stored_matrix, write_h5ad
+from tests.support.tenx_files import counts, features_of, write_tenx_2, write_tenx_3
 
 from annfeed import AnnDataset, AnnfeedWarning, FormatError, UnknownNameError
 
 #: What a file may be answered with; UnsupportedError is a FormatError, StaleFileError an OSError.
 DOCUMENTED = (FormatError, UnknownNameError, OSError, MemoryError)
 MEMORY = 3 << 30
+MATRICES = ("X", "matrix", "GRCh38")
 SECONDS = 60
 
 
@@ -53,6 +55,22 @@ def seeds_of_files():
     ]
 
 
+def tenx_files(folder: Path) -> list[tuple[str, Path]]:
+    """Write small files of Cell Ranger."""
+    matrix, features = counts(30, 20, seed=4), features_of([f"gene {i}" for i in range(20)])
+    version_2 = {MATRICES[2]: (matrix, features)}
+    return [
+        ("10x", write_tenx_3(folder / "good.h5", matrix, features, chunk=64)),
+        ("10x plain", write_tenx_3(folder / "plain.h5", matrix, features, storage={})),
+        ("10x version 2", write_tenx_2(folder / "version2.h5", version_2)),
+    ]
+
+
+def place_of(file: h5py.File) -> str:
+    """Return where the matrix lies: X, or as Cell Ranger has it."""
+    return next(name for name in MATRICES if name in file)
+
+
 def spoil(raw: bytes, rng: np.random.Generator, parts: list[tuple[int, int]]) -> bytes:
     """Return the bytes of a file with something wrong in ``parts``, or cut off."""
     spoilt = bytearray(raw)
@@ -80,7 +98,9 @@ def parts_of(path: Path) -> list[tuple[int, int]]:
     """Return extents around what describes X and what X stores; obs is for h5py and anndata, which crash over some."""
     size = path.stat().st_size
     with h5py.File(path) as file:
-        nodes = [file, file["X"], *(file["X"].values() if isinstance(file["X"], h5py.Group) else [])]
+        x = file[place_of(file)]
+        parts = [x[name] for name in ("data", "indices", "indptr", "shape") if isinstance(x, h5py.Group) and name in x]
+        nodes = [file, x, *parts]
         headers = [h5py.h5o.get_info(node.id).addr for node in nodes]
         arrays = [node.id for node in nodes if isinstance(node, h5py.Dataset)]
         chunks = []
@@ -130,23 +150,23 @@ def same(one, other) -> bool:
 def contradicts_itself(path: Path) -> bool:
     """Whether a damaged index of chunks says one thing to who goes through it, and another to who looks a chunk up."""
     with h5py.File(path) as file:
-        node = file["X"]
+        node = file[place_of(file)]
         for array in [node] if isinstance(node, h5py.Dataset) else node.values():
-            if array.chunks is not None:
+            if isinstance(array, h5py.Dataset) and array.chunks is not None:
                 listed = [array.id.get_chunk_info(i) for i in range(array.id.get_num_chunks())]
                 if any(info != array.id.get_chunk_info_by_coord(info.chunk_offset) for info in listed):
                     return True
     return False
 
 
-def outcome(path: Path, good, seed: int) -> str:
+def outcome(path: Path, good, seed: int, place: str) -> str:
     """Read a spoilt file; return what came of it, raise where that is not allowed."""
     try:
         rows = delivered(path, seed)
     except DOCUMENTED as error:
         return type(error).__name__
     try:
-        expected = stored_matrix(path)
+        expected = stored_matrix(path, place)
     except Exception:  # h5py cannot read it, so what annfeed read must be what was there
         assert same(rows, good), "other rows than were written, from a file that h5py cannot read"
         return "rows, as they were written"
@@ -163,27 +183,31 @@ def main(folder: Path, first: int, count: int) -> int:
     warnings.simplefilter("ignore", AnnfeedWarning)
     warnings.filterwarnings("ignore", "Sparse CSR")
     np.seterr(all="ignore")
-    files = seeds_of_files()
+    obs = {"n_genes": np.arange(30), "share": np.linspace(0, 1, 30)}
+    files = [
+        (name, write_h5ad(folder / f"good{i}.h5ad", matrix, layout, obs=obs))
+        for i, (name, matrix, layout) in enumerate(seeds_of_files())
+    ]
     written = []
-    for i, (name, matrix, layout) in enumerate(files):
-        obs = {"n_genes": np.arange(30), "share": np.linspace(0, 1, 30)}
-        path = write_h5ad(folder / f"good{i}.h5ad", matrix, layout, obs=obs)
+    for name, path in [*files, *tenx_files(folder)]:
         for seed in range(0, 99, 11):
             delivered(path, seed)
-        written.append((name, path.read_bytes(), parts_of(path), stored_matrix(path)))
+        with h5py.File(path) as file:
+            place = place_of(file)
+        written.append((name, path.read_bytes(), parts_of(path), stored_matrix(path, place), place))
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     tally: dict[str, int] = {}
     failed = 0
     for seed in range(first, first + count):
-        name, raw, parts, good = written[seed % len(written)]
+        name, raw, parts, good, place = written[seed % len(written)]
         path = folder / f"spoilt{seed}.h5ad"
         path.write_bytes(spoil(raw, np.random.default_rng(seed), parts))
         (folder / "last").write_text(f"{seed} {name}")
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         try:
-            what = outcome(path, good, seed)
+            what = outcome(path, good, seed, place)
         except Exception:
             failed += 1
             what = "FAILED"

@@ -230,8 +230,11 @@ def stored_matrix(path: Path, elem: str = "X") -> np.ndarray | sp.csr_matrix | s
         node = file["raw.X" if elem == "raw/X" and "raw" not in file else elem]
         if isinstance(node, h5py.Dataset):
             return _native(node[...])
-        kind = node.attrs["encoding-type"] if "encoding-type" in node.attrs else node.attrs["h5sparse_format"]
-        shape = node.attrs["shape"] if "shape" in node.attrs else node.attrs["h5sparse_shape"]
+        if "barcodes" in node:  # Cell Ranger's
+            kind, shape = "csr", node["shape"][...][::-1]
+        else:
+            kind = node.attrs["encoding-type"] if "encoding-type" in node.attrs else node.attrs["h5sparse_format"]
+            shape = node.attrs["shape"] if "shape" in node.attrs else node.attrs["h5sparse_shape"]
         make = {"csr": sp.csr_matrix, "csc": sp.csc_matrix}[kind[:3]]
         data = _native(node["data"][...])
         # scipy has no float16.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from annfeed.errors import FormatError
+from annfeed.errors import FormatError, StaleFileError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.identity import KnownFile
 from annfeed.h5ad.tenx import FeatureOptions, TenX
@@ -110,7 +110,14 @@ class TenXTable(FileObs):
         self._file.check()
         with open_h5py(self._path) as file:
             self._file.check()  # it is the one that was opened
-            yield file
+            try:
+                yield file
+            except (FormatError, StaleFileError, MemoryError):
+                raise
+            except Exception as error:  # of a damaged file h5py may say anything
+                raise FormatError(
+                    f"{self._path}: '{self._group}' cannot be read: {error}. Copy or download the file again"
+                ) from error
 
     def __getstate__(self) -> Any:
         return (*super().__getstate__(), self._tenx, self._part, self._options)
