@@ -133,6 +133,7 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 	python benches/training.py
 	python benches/memory.py
 	python benches/scvi_loader.py
+	python benches/sets.py
 	python benches/rewriting.py
 	python benches/tenx.py
 	python benches/run.py

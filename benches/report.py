@@ -21,6 +21,7 @@ import pandas as pd
 import quality
 import rates
 import scvi_loader
+import sets
 import storage
 import training
 from keep import MACHINES, heading
@@ -36,6 +37,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     "gpu": gpu.table,
     "memory": memory.table,
     "scvi loader": scvi_loader.table,
+    "sets": sets.table,
     "quality": quality.table,
 }
 #: Versions that matter where annfeed is alone.

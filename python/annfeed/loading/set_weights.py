@@ -10,6 +10,7 @@ import numpy as np
 
 from annfeed.arrays import Int64Array
 from annfeed.loading.set_groups import Found, listed
+from annfeed.loading.weighting import weights_of_counts
 from annfeed.order.weights import Float64Array, Weighting
 from annfeed.user_arrays import near_matches
 
@@ -54,9 +55,9 @@ def _balanced(found: Found, n_sets: Int64Array, column: str, temperature: float)
             f"{found.columns.place}: balance={column!r}: {found.told(groups)} have several values there, or none; "
             "expected one in each group of CellSets(by=…). Add the column to by, or balance another one"
         )
-    sets_of_value = np.bincount(value_of[n_sets > 0], n_sets[n_sets > 0], minlength=max(1, len(labels)))
-    weights: Float64Array = np.maximum(sets_of_value, 1)[value_of] ** -float(temperature)
-    return weights
+    sets_of_value = np.zeros(max(1, len(labels)), np.int64)
+    np.add.at(sets_of_value, value_of[n_sets > 0], n_sets[n_sets > 0])
+    return weights_of_counts(np.maximum(sets_of_value, 1), float(temperature))[value_of]
 
 
 def _by_group(found: Found, n_sets: Int64Array, weights: Any) -> Float64Array:

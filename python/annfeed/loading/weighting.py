@@ -106,6 +106,17 @@ def class_weights(codes: npt.NDArray[Any], n_classes: int, temperature: float) -
     counts: npt.NDArray[np.int64] = sum(
         (np.bincount(p, minlength=n_classes) for p in parts), np.zeros(n_classes, np.int64)
     )
+    return weights_of_counts(counts, temperature)
+
+
+def weights_of_counts(counts: npt.NDArray[np.int64], temperature: float) -> npt.NDArray[np.float64]:
+    """Return n ** -temperature for each count n >= 1, the same on every processor.
+
+    Examples
+    --------
+    >>> weights_of_counts(np.array([4, 1]), 0.5).tolist()
+    [0.5, 1.0]
+    """
     if temperature == 1:
         return 1.0 / counts
     # NumPy's power differs in the last bit between processors and versions: a state saved on one fits on it only.
