@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy
 import torch
 from tests.support.places import ROOT
 
@@ -26,6 +27,7 @@ from scvi.dataloaders import DataSplitter
 from scvi.model._utils import get_max_epochs_heuristic
 from tests.scvi.module_toys import TRAIN, V15, N
 from tests.support.scvi_toys import SETUP, assert_same, cells, flat, manager, toy
+from tests.support.tenx_files import counts, features_of, write_tenx_3
 
 from annfeed.errors import UnsupportedError
 from annfeed.scvi import SCVIDataModule
@@ -352,3 +354,16 @@ def test_table_of_parameters_is_the_signature() -> None:
     told = {name: eval(default) for name, default in re.findall(r"^\| `(\w+)` \| `(.+?)` \|", table, re.MULTILINE)}
     parameters = inspect.signature(SCVIDataModule.__init__).parameters.values()
     assert told == {p.name: p.default for p in parameters if p.kind == p.KEYWORD_ONLY}
+
+
+def test_cell_ranger_files_are_read_as_what_scanpy_makes_of_them(tmp_path: Path) -> None:
+    path = write_tenx_3(tmp_path / "cells.h5", counts(40, 6), features_of(list("ABCDEF")))
+    scanpy.read_10x_h5(path).write_h5ad(tmp_path / "cells.h5ad")
+    genes = ["E", "B"]
+    tenx, h5ad = (SCVIDataModule(p, var_subset=genes, batch_size=16, seed=0) for p in (path, tmp_path / "cells.h5ad"))
+    assert_equal(dict(tenx.registry["field_registries"]), dict(h5ad.registry["field_registries"]))
+    assert list(tenx.obs_names) == list(h5ad.obs_names)
+    for one, other in zip(tenx.inference_dataloader(), h5ad.inference_dataloader(), strict=True):
+        assert_same(one, other)
+    with pytest.raises(KeyError, match=r"cells\.h5: matrix/barcodes has no column 'donor'"):
+        SCVIDataModule(path, batch_key="donor")
