@@ -16,7 +16,7 @@ import torch
 from tests.loading.test_ranks import on_rank
 from tests.support.toys import FORMS, hand_over, write
 
-from annfeed import AnnDataset, AnnfeedWarning, CellSets, Compose, Controls, Log1p, NormalizeTotal, Transform
+from annfeed import AnnDataset, AnnfeedWarning, CellSets, Compose, Controls, Log1p, NormalizeTotal, Tokens, Transform
 from annfeed.errors import UnknownNameError
 
 LINES, DRUGS, PLATES = ["A549", "K562", "MCF7"], ["DMSO", "x", "y", "z"], ["p1", "p2", "p3"]
@@ -213,8 +213,31 @@ def test_bags_are_whole_groups(dataset: AnnDataset) -> None:
     assert batch["control_set"].tolist() == np.repeat([0, 1, 2], 5).tolist()
 
 
-@pytest.mark.parametrize("stop", [0, 1, 3, 100])
-@pytest.mark.parametrize("num_workers", [0])
+def test_tokens_of_cells_and_of_controls(path: Path) -> None:
+    dataset = quiet(path, output=Tokens(length=4, choose="top", pad_to="length"))
+    plain = quiet(path, obs_columns=["row"])
+    expected = list(plain.get_optimized_dataloader(4, sets=SETS, seed=7))
+    found = list(dataset.get_optimized_dataloader(4, sets=SETS, seed=7))
+    for batch, other in zip(found, expected, strict=True):
+        assert "X" not in batch
+        for part in ("", "control_"):
+            x = other[f"{part}X"]
+            wanted = x.topk(4).values * (x.topk(4).values > 0)
+            assert torch.equal(batch[f"{part}values"], wanted)
+            assert torch.equal(batch[f"{part}n_expressed"], (x > 0).sum(1))
+            here = batch[f"{part}mask"]
+            assert torch.equal(x.gather(1, batch[f"{part}genes"])[here], batch[f"{part}values"][here])
+        assert torch.equal(batch["set"], other["set"])
+
+
+def test_preloaded_rows_give_the_same(path: Path) -> None:
+    dataset = quiet(path)
+    wanted = numbers(dataset.get_optimized_dataloader(4, sets=SETS, seed=7))
+    dataset.preload()
+    assert numbers(dataset.get_optimized_dataloader(4, sets=SETS, seed=7)) == wanted
+
+
+@pytest.mark.parametrize(("stop", "num_workers"), [(0, 0), (1, 0), (3, 0), (100, 0), (2, 2)])
 def test_the_rest_is_what_would_have_come(path: Path, stop: int, num_workers: int) -> None:
     make = {"batch_size": 4, "sets": SETS, "seed": 5, "num_workers": num_workers}
     whole = quiet(path).get_optimized_dataloader(**make)

@@ -279,7 +279,7 @@ class PlanSampler(DistributedSampler[int]):
         return [name for name in super().__dir__() if name not in _INTERNAL and (name[0] != "_" or name[:2] == "__")]
 
     def __len__(self) -> int:
-        """Return the number of positions of this rank in an epoch (with a user's order, in the last one)."""
+        """Return the number of positions (or sets) of this rank in an epoch (with a user's order, in the last one)."""
         return self._plan_of(None).shard(*rank_and_world()).n_delivered
 
 
