@@ -170,6 +170,9 @@ def test_types_of_features(cite: Path, tmp_path: Path) -> None:
         AnnDataset(cite, feature_types="Peaks")
     with pytest.raises(ValueError, match=r"feature_types is given, and a source is an AnnData.*view"):
         AnnDataset(adata, feature_types="Gene Expression")
+    # Names are told apart among the features of these types.
+    unique = AnnDataset(cite, feature_types="Antibody Capture", make_unique=True)
+    assert list(unique.var_names) == list(unique.var.index) == ["CD3E", "size"]
     # Rows are summed over the features of these types.
     sc.pp.normalize_total(rna, target_sum=10)
     normalized = AnnDataset(cite, feature_types="Gene Expression", var_subset=[4, 0], transform=NormalizeTotal(10))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import anndata
+import anndata.utils
 import numpy as np
 import pandas as pd
 
@@ -34,9 +35,9 @@ def obs_in_file(path: str, elem: Elem, columns: Sequence[str] | None) -> ObsTabl
 
 
 def var_in_file(path: str, elem: Elem, columns: Sequence[str] | None, known: KnownFile | None = None) -> ObsTable:
-    """Return the var of a matrix over genes in a file, which must be the ``known`` one."""
+    """Return the var of a matrix over genes in a file, which must be the ``known`` one: all of it, as it is stored."""
     if elem.tenx is not None:
-        return ObsTable(TenXTable(path, elem.tenx, "var", elem.features, known), columns)
+        return ObsTable(TenXTable(path, elem.tenx, "var", elem.features.names, known), columns)
     group = elem.var or ""
     if group == "raw/var":
         with open_h5py(path) as file:
@@ -79,7 +80,7 @@ class SourceVar:
         chosen = self.chosen()
         frame = frame if chosen is None else frame.iloc[chosen]
         ids = self.ids() if self._by_id else None
-        return frame if ids is None else frame.set_axis(ids, axis=0)
+        return frame.set_axis(self._told_apart(frame.index) if ids is None else ids, axis=0)
 
     def column(self, name: str) -> pd.Series[Any]:
         """Return a column of the var, numbered; names are not read."""
@@ -90,7 +91,11 @@ class SourceVar:
     def names(self) -> pd.Index[Any]:
         """Return the names."""
         names, chosen = self._table([]).names, self.chosen()
-        return names if chosen is None else names[chosen]
+        return self._told_apart(names if chosen is None else names[chosen])
+
+    def _told_apart(self, names: pd.Index[Any]) -> pd.Index[Any]:
+        wanted = self.is_tenx and self._elem.features.make_unique and not names.is_unique
+        return anndata.utils.make_index_unique(names) if wanted else names
 
     def ids(self) -> pd.Index[Any] | None:
         """Return the ids of features, by which they differ; None where var does not tell them."""

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Literal
 
-import anndata.utils
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,7 +14,7 @@ import pandas as pd
 from annfeed.errors import FormatError, StaleFileError
 from annfeed.h5ad.file import open_h5py
 from annfeed.h5ad.identity import KnownFile
-from annfeed.h5ad.tenx import FeatureOptions, TenX
+from annfeed.h5ad.tenx import TenX
 from annfeed.obs.base import Name, Read
 from annfeed.obs.file import FileObs, Header
 
@@ -29,8 +28,8 @@ class TenXTable(FileObs):
         The file, and where its matrix lies.
     part
         "obs" for the barcodes, "var" for the features.
-    options
-        How features are named.
+    names_by
+        "gene_ids" for features that are named by ids; None and "gene_symbols" for symbols.
     file
         The file that it must be; None for the one that is there now.
     """
@@ -40,17 +39,15 @@ class TenXTable(FileObs):
         path: str,
         tenx: TenX,
         part: Literal["obs", "var"],
-        options: FeatureOptions = FeatureOptions(),  # noqa: B008  # immutable
+        names_by: str | None = None,
         file: KnownFile | None = None,
     ) -> None:
         super().__init__(path, tenx.cells if part == "obs" else tenx.features, file)
-        self._tenx, self._part, self._options = tenx, part, options
+        self._tenx, self._part, self._names_by = tenx, part, names_by
 
     @cached_property
     def names(self) -> pd.Index[str]:
         names: pd.Index[str] = pd.Index(self._texts(self._header.index or ""))
-        if self._part == "var" and self._options.make_unique and not names.is_unique:
-            names = anndata.utils.make_index_unique(names)
         return names
 
     def ids(self) -> pd.Index[str]:
@@ -74,14 +71,12 @@ class TenXTable(FileObs):
                 index = self._tenx.cells
             else:
                 symbols, genes, _ = self._tenx.name_arrays(file)
-                index = genes if self._options.names == "gene_ids" else symbols
+                index = genes if self._names_by == "gene_ids" else symbols
             n_rows = len(self._tenx.array(file, index, self._path))
             return Header(list(self._arrays(file)), n_rows, index)
 
     def _arrays(self, file: Any) -> dict[str, str]:
-        return (
-            self._tenx.obs_columns(file) if self._part == "obs" else self._tenx.var_columns(file, self._options.names)
-        )
+        return self._tenx.obs_columns(file) if self._part == "obs" else self._tenx.var_columns(file, self._names_by)
 
     def _texts(self, name: str) -> npt.NDArray[Any]:
         with self._open() as file:
@@ -120,8 +115,8 @@ class TenXTable(FileObs):
                 ) from error
 
     def __getstate__(self) -> Any:
-        return (*super().__getstate__(), self._tenx, self._part, self._options)
+        return (*super().__getstate__(), self._tenx, self._part, self._names_by)
 
     def __setstate__(self, state: Any) -> None:
-        *of_file, self._tenx, self._part, self._options = state
+        *of_file, self._tenx, self._part, self._names_by = state
         super().__setstate__(tuple(of_file))
