@@ -145,7 +145,7 @@ def _pools(found: Found, controls: Controls, is_control: npt.NDArray[np.bool_], 
         own = Groups(np.where(is_control, number_of[codes], np.int32(-1)), int(there.sum()))
         pools = own if pools is None else pools.joined(own)
         here = in_sets & (pool_of < 0)
-        pool_of[here] = np.where(there, number_of + n_before, -1)[codes[here]]
+        pool_of[here] = np.where(there, number_of + np.int32(n_before), np.int32(-1))[codes[here]]
         if number == 0:
             first_fallback = len(pools)
         elif n_now := int(np.count_nonzero(here & (pool_of >= n_before))):
