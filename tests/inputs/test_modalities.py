@@ -16,7 +16,7 @@ import scanpy as sc
 import torch
 from tests.support.mudata_toys import CORPUS, ELEMS, aligned, as_new, cite, expected, modality, read, written
 
-from annfeed import AnnDataset, Log1p, NormalizeTotal
+from annfeed import AnnDataset, CellSets, Log1p, NormalizeTotal, Tokens
 from annfeed.errors import FormatError, StaleDataError, UnknownNameError
 from annfeed.transforms.base import Compose
 
@@ -342,6 +342,22 @@ def test_ranks_share_the_cells(path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         dataset = AnnDataset(path, elem=ELEMS, return_index=True)
         seen += rows_of(dataset.get_optimized_dataloader(6, seed=0), wanted)
     assert sorted(set(seen)) == list(range(len(wanted["rna"])))
+
+
+def test_tokens_sets_and_preloading(path: Path) -> None:
+    """What else a loader can do finds the same rows."""
+    wanted = expected(read(path))
+    elems = {"X": "mod/rna/X", "prot": "mod/prot/layers/clr"}
+    tokens = AnnDataset(path, elem=elems, output=Tokens(length=12))[:].batch
+    assert tokens["n_expressed"].tolist() == (wanted["rna"] > 0).sum(1).tolist()
+    check(tokens, {"X_measured": wanted["rna_measured"]})
+    for source in (path, read(path)):
+        dataset = AnnDataset(source, elem=ELEMS, return_index=True)
+        in_sets = dataset.get_optimized_dataloader(2, sets=CellSets(by=["donor"], size=5), seed=0)
+        assert set(rows_of(in_sets, wanted)) == set(range(dataset.n_obs))
+        straight = rows_of(dataset.get_optimized_dataloader(7, seed=0), wanted)
+        dataset.preload()
+        assert rows_of(dataset.get_optimized_dataloader(7, seed=0), wanted) == straight
 
 
 # --- what is wrong ----------------------------------------------------------------------------------------------------
