@@ -418,6 +418,19 @@ def test_modalities_that_there_are_not(path: Path) -> None:
         AnnDataset(read(path), elem="mod/prot/layers/crl")
 
 
+def test_a_modality_that_is_a_mudata(path: Path) -> None:
+    with as_new():
+        nested = mudata.MuData({"in": read(path), "rna": read(path)["rna"]})
+    with pytest.raises(TypeError, match=r"modality 'in' of MuData is a MuData; expected an AnnData"):
+        AnnDataset(nested, elem={"a": "mod/in/X", "b": "mod/rna/X"})
+
+
+def test_a_value_that_does_not_fit_is_told_with_its_matrix(path: Path) -> None:
+    dataset = AnnDataset(path, elem={"a": "mod/rna/X", "b": "mod/prot/layers/clr"}, dtype=torch.int8)
+    with pytest.raises(ValueError, match=r"^\S*cite\.h5mu: 'mod/prot/layers/clr': measured cells: column \d holds"):
+        dataset[:]
+
+
 def test_keys_that_collide(path: Path) -> None:
     with pytest.raises(ValueError, match=r"'rna_measured' batches hold both .* another matrix"):
         AnnDataset(path, elem={"rna": "mod/rna/X", "rna_measured": "mod/prot/X"})

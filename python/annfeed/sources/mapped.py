@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,11 +13,12 @@ from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.order.auto_blocks import units_of_positions
 from annfeed.sources.base import RowSource
-from annfeed.user_arrays import as_text
 
 #: Row of a cell that is not in the matrix.
 ABSENT = -1
 _NO_VALUES = np.empty(0, np.uint8)
+#: The words for rows that are there, in messages after the words for the matrix.
+_THERE = "measured cells"
 
 
 class Mapped(Protocol):
@@ -90,17 +90,17 @@ class MappedSource(RowSource):
     def read(self, rows: Int64Array, threads: int) -> DecodedRows:
         wanted = self._rows[rows].astype(np.int64, copy=False)
         there = wanted != ABSENT
-        n_vars, place = self._matrix.n_vars, as_text(os.fsencode(self.place))
+        n_vars = self._matrix.n_vars
         if there.all():
-            return DecodedRows.concat(n_vars, [(*self._matrix.read(wanted, threads), place)])
+            return DecodedRows.concat(n_vars, [(*self._matrix.read(wanted, threads), _THERE)])
         nothing = DecodedRows.from_csr(n_vars, np.zeros(2, np.int64), _NO_VALUES, "int32", _NO_VALUES, "uint8")
-        parts: list[tuple[DecodedRows, Int64Array | None, str]] = [(nothing, None, place)]
+        parts: list[tuple[DecodedRows, Int64Array | None, str]] = [(nothing, None, _THERE)]
         slots = np.zeros(len(wanted), np.int64)
         if there.any():
             found, at = self._matrix.read(wanted[there], threads)
-            parts.append((found, None, place))
+            parts.append((found, None, _THERE))
             slots[there] = at + 1
-        return DecodedRows.concat(n_vars, [(DecodedRows.concat(n_vars, parts), slots, place)])
+        return DecodedRows.concat(n_vars, [(DecodedRows.concat(n_vars, parts), slots, _THERE)])
 
     def ask(self, rows: Callable[[], Int64Array], threads: int) -> object:
         """Ask for the bytes of the rows that are there."""
