@@ -246,8 +246,8 @@ def check_same_rows(adata_or_path: AnnDataOrPath, elems: Mapping[str, Elem]) -> 
             continue
         raise ValueError(
             f"{path}: '{groups[0]}' and '{group}' are not the same cells: {found}; expected the same names in the same "
-            "order, as rows of several matrices are paired by position. Read one of them, or write a file in which "
-            "they agree, as after muon.pp.intersect_obs(mdata)"
+            "order, as rows of several matrices are paired by position (but for modalities of a MuData). Read one of "
+            "them, or write a file in which they agree"
         )
 
 
