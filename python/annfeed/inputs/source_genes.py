@@ -51,6 +51,7 @@ class SourceGenes:
         self._symbols = None if column is None else GeneSymbols(column)
         self._parts: list[SourceVar] = []
         self._names: list[pd.Index[Any]] = []
+        self._ids: list[pd.Index[Any] | None] = []
         self._chosen: list[Int64Array | None] = []
         self._types: Counter[str] = Counter()
         self._by_id = False
@@ -73,7 +74,10 @@ class SourceGenes:
         self._parts.append(var)
         self._chosen.append(chosen)
         self._names.append(names)
-        if self._symbols is not None and not var.is_tenx:  # read now, as the file is open
+        # Read now, as the file is open; of other sources only if a Cell Ranger file turns up.
+        ids = var.ids() if var.is_tenx else None
+        self._ids.append(None if ids is None else self._same(ids))
+        if self._symbols is not None and not var.is_tenx:
             self._symbols.add(names, var.column(self._symbols.column), var.place)
 
     def match(self, where: Callable[[int], str]) -> None:
@@ -93,7 +97,7 @@ class SourceGenes:
         if not any(of_tenx):
             self._options.refuse_others(where(0))
             return
-        ids = [part.ids() for part in self._parts]
+        ids = [index if part.is_tenx else part.ids() for part, index in zip(self._parts, self._ids, strict=True)]
         self._by_id = all(index is not None for index in ids)
         if self._by_id:
             self.matched = [self._same(index) for index in ids if index is not None]
