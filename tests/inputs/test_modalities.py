@@ -53,12 +53,11 @@ def check(batch: Any, wanted: dict[str, Any], rows: Any = slice(None)) -> None:
 # --- matrices ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.corpus
 @pytest.mark.parametrize("name", ["v0.1.2_axis0", "v0.2.4_axis0", "v0.3.10_axis1"])
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_real_files_of_all_versions(name: str, in_memory: bool) -> None:
     file = CORPUS / f"{name}.h5mu"
-    if not file.exists():
-        pytest.skip("the corpus of real files is not here")
     mdata = read(file)
     elems = {"two": "mod/mod2/X", "raw": "mod/mod1/raw/X"}
     dataset = AnnDataset(mdata if in_memory else file, elem=elems)
@@ -401,8 +400,9 @@ def test_a_damaged_obsmap(path: Path, tmp_path: Path, edit: Any, found: str) -> 
         del file["obsmap/rna"]
         file["obsmap/rna"] = edit(stored)
     for source in (bad, [path, bad]):
-        with pytest.raises(FormatError, match=rf"bad\.h5mu: 'obsmap/rna' .*{found}|rows.*bad\.h5mu.*{found}|{found}"):
+        with pytest.raises(FormatError, match=found) as caught:
             AnnDataset(source, elem=ELEMS)
+        assert "bad.h5mu: 'obsmap/rna'" in str(caught.value)
     assert AnnDataset(bad, elem="mod/rna/X").shape == (33, 12)  # what does not concern a matrix does not matter
 
 

@@ -14,7 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 import scipy.sparse as sp
 
-CORPUS = Path(__file__).parents[3] / "shared" / "corpus" / "mudata"
+from tests.support import places
+
+CORPUS = places.CORPUS / "mudata"
 #: Places of the matrices of `cite`.
 ELEMS = {"rna": "mod/rna/X", "prot": "mod/prot/layers/clr", "pca": "mod/rna/obsm/X_pca"}
 
