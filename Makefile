@@ -131,6 +131,7 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 	python benches/first_batch.py
 	python benches/storage.py
 	python benches/training.py
+	python benches/tokens.py
 	python benches/memory.py
 	python benches/scvi_loader.py
 	python benches/sets.py

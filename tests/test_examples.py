@@ -159,6 +159,24 @@ def test_every_example_takes_many_files(
         run_here(monkeypatch, script, *files, *options, "--epochs", 1, "--overwrite")
 
 
+def test_transformer_learns_what_genes_have_the_same_way_each_time(
+    counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(counts, tmp_path / "a.h5ad")
+    arguments = ["--epochs", 6, "--width", 16, "--device", "cpu"]
+    told = []
+    for files in ([counts], [tmp_path / "*.h5ad"]):
+        run_here(monkeypatch, "train_transformer.py", *files, *arguments)
+        told.append(capsys.readouterr().out)
+    assert re.findall(r"loss +([\d.]+)", told[0]) == re.findall(r"loss +([\d.]+)", told[1])
+    share = re.search(r"explained variance of masked values, held out +(-?[\d.]+)%", told[0])
+    assert share is not None
+    assert float(share[1]) > 10  # a network that tells nothing explains 0 %
+    monkeypatch.setattr(sys, "argv", ["train_transformer.py", str(tmp_path / "none.h5ad")])
+    with pytest.raises(SystemExit, match=r"error: .*none\.h5ad: cannot open the file"):
+        runpy.run_path(str(EXAMPLES / "train_transformer.py"), run_name="__main__")
+
+
 @pytest.mark.parametrize("script", ["train_ddp.py", "train_lightning.py"])
 def test_examples_say_before_training_that_they_could_not_write(
     counts: Path, tmp_path: Path, script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

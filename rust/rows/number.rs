@@ -4,6 +4,10 @@
 pub(crate) trait Number: Copy {
     /// Exact except for huge integers, which are equal in float32 anyway.
     fn wide(self) -> f64;
+    /// Cut to 16 bits: of use for those of at most 16.
+    fn narrow(self) -> u16;
+    /// Above zero.
+    fn is_positive(self) -> bool;
 }
 
 macro_rules! numbers {
@@ -12,6 +16,10 @@ macro_rules! numbers {
         impl Number for $t {
             #[inline]
             fn wide(self) -> f64 { self as f64 }
+            #[inline]
+            fn narrow(self) -> u16 { self as u16 }
+            #[inline]
+            fn is_positive(self) -> bool { self > (0 as $t) }
         }
     )* };
 }

@@ -56,6 +56,13 @@ def test_a_picture(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "<svg" in (tmp_path / "out.svg").read_text()
 
 
+def test_tokens(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(path), *QUICK, "--output", "tokens"]) == 0
+    out = capsys.readouterr().out
+    assert "batch 5, tokens, cache 0" in out
+    assert len(rates_of(out.splitlines(), ORDERS)) == len(ORDERS)
+
+
 @pytest.mark.parametrize(
     ("out", "words"),
     [

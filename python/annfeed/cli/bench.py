@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from annfeed.batches.tokens import Tokens
 from annfeed.cli.plot import check_plot, plot_rates
 from annfeed.cli.show import show
 from annfeed.dataset import AnnDataset
@@ -71,7 +72,7 @@ def bench(options: argparse.Namespace) -> None:
             window=options.window,
             cache=cache,
             io_depth=depth,
-            output=options.output,
+            output=Tokens() if options.output == "tokens" else options.output,
         )
         with dataset:
             source = dataset.reader.described_file()
@@ -127,7 +128,7 @@ def _run(order: str, dataset: AnnDataset, loader: WindowLoader, seconds: float) 
     cells, first = 0, 0.0
     with progress_bar(order, None, "cells") as count:
         for batch in loader:
-            cells += (n := batch["X"].shape[0])
+            cells += (n := next(iter(batch.values())).shape[0])
             first = first or time.perf_counter() - begin
             if time.perf_counter() - begin > seconds:
                 break

@@ -1,6 +1,7 @@
 //! Decoded rows as tokens: of each row some genes with their values, padded to one length. No dense row is made.
 
 mod bins;
+mod counted;
 mod draw;
 mod row;
 mod select;
@@ -122,6 +123,15 @@ impl TokenSpec {
         Sizes { expressed: expressed.min(self.length - self.first() - zeros), zeros }
     }
 
+    /// Whether counts (of a row with so many expressed genes) are put in falling order and no more.
+    fn may_be_counted(&self, sizes: Sizes, expressed: usize) -> bool {
+        self.order == Arrange::Value
+            && (self.choose == Choose::Top || sizes.expressed == expressed)
+            && self.scale.is_none()
+            && sizes.zeros == 0
+            && !self.needs_ranks()
+    }
+
     /// Whether values come from the order of all expressed genes.
     fn needs_ranks(&self) -> bool {
         matches!(self.values, TokenValues::Binned | TokenValues::Rank)
@@ -213,9 +223,9 @@ impl DecodedRows {
             let each = positions.iter().zip(rows_of).zip(counts);
             let out = genes.chunks_mut(width).zip(values.chunks_mut(width)).zip(mask.chunks_mut(width));
             for (((&position, &row), &n), ((genes, values), mask)) in each.zip(out) {
-                let (draws, sizes) = (RowDraws::new(rows.epoch, row), spec.sizes(n as usize, self.n_cols));
+                let draws = RowDraws::new(rows.epoch, row);
                 let made = self
-                    .row_tokens(position as usize, draws, sizes, spec, &mut scratch, (&mut *genes, &mut *values))
+                    .row_tokens(position as usize, draws, n as usize, spec, &mut scratch, (&mut *genes, &mut *values))
                     .map_err(|e| self.named(position, e))?;
                 mask[..made].fill(1);
                 mask[made..].fill(0);
@@ -232,19 +242,25 @@ impl DecodedRows {
         &self,
         position: usize,
         draws: RowDraws,
-        sizes: Sizes,
+        expressed: usize,
         spec: &TokenSpec,
         scratch: &mut Scratch,
         out: (&mut [i64], &mut [f32]),
     ) -> Result<usize> {
         let (group, row) = self.locate(position);
+        let sizes = spec.sizes(expressed, self.n_cols);
         let needs_total = matches!(spec.values, TokenValues::Normalized | TokenValues::Log1p);
         let kept_total = if needs_total { Self::kept_total(group, row)? } else { None };
-        let own_total = needs_total && kept_total.is_none();
-        let found = with_row(group, row, row::Gather { scratch, kept: spec.kept.as_ref(), total: own_total });
+        let total = needs_total && kept_total.is_none();
+        let are_counts = are_counts(group);
+        let counted = are_counts && spec.may_be_counted(sizes, expressed);
+        let found = with_row(group, row, row::Gather { scratch, kept: spec.kept.as_ref(), expressed, total, counted });
         let total = kept_total.or(found);
+        if counted {
+            return Ok(scratch.write_counted(spec, sizes, total, out));
+        }
         let n_cols = self.n_cols as u32;
-        Ok(scratch.write(&row::Wanted { spec, sizes, n_cols, draws, total, are_counts: are_counts(group) }, out))
+        Ok(scratch.write(&row::Wanted { spec, sizes, n_cols, draws, total, are_counts }, out))
     }
 
     /// Counts the expressed genes of one row.
@@ -310,8 +326,9 @@ impl OnRow for Count<'_> {
             }
         }
         Ok(match self.kept {
-            None => values.iter().filter(|v| v.wide() > 0.0).count(),
-            Some(kept) => columns.zip(values).filter(|(column, v)| v.wide() > 0.0 && kept.has(*column)).count(),
+            // In 32 bits, to be vectorised.
+            None => values.iter().map(|v| u32::from(v.is_positive())).sum::<u32>() as usize,
+            Some(kept) => columns.zip(values).filter(|(column, v)| v.is_positive() && kept.has(*column)).count(),
         } as i64)
     }
 }

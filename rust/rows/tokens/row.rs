@@ -1,6 +1,7 @@
 //! The tokens of one row: its expressed genes are gathered, then chosen, ordered and written.
 
 use super::bins::quantile_bins;
+use super::counted::Counter;
 use super::draw::{Bits, RowDraws, Stream};
 use super::select::{Sorter, falling};
 use super::{Arrange, Choose, Kept, OnRow, Sizes, TokenSpec, TokenValues};
@@ -25,6 +26,9 @@ pub(super) struct Scratch {
     keys: Vec<u64>,
     zeros: Bits,
     sorter: Sorter,
+    /// In place of `stored`, for counts that are put in falling order.
+    counts: Vec<u16>,
+    counter: Counter,
     table: Table,
 }
 
@@ -32,6 +36,10 @@ pub(super) struct Scratch {
 pub(super) struct Gather<'a> {
     pub(super) scratch: &'a mut Scratch,
     pub(super) kept: Option<&'a Kept>,
+    /// How many they are.
+    pub(super) expressed: usize,
+    /// Whether to take them as counts.
+    pub(super) counted: bool,
     pub(super) total: bool,
 }
 
@@ -39,17 +47,27 @@ impl OnRow for Gather<'_> {
     type Out = Option<f64>;
 
     fn run<V: Number>(self, columns: impl Iterator<Item = u32>, values: &[V]) -> Option<f64> {
-        let Scratch { genes, stored, .. } = self.scratch;
+        let Scratch { genes, stored, counts, .. } = self.scratch;
         genes.clear();
         stored.clear();
-        let expressed = columns.zip(values).filter(|(_, v)| v.wide() > 0.0);
-        let mut push = |(column, v): (u32, &V)| {
-            genes.push(column);
-            stored.push(v.wide());
-        };
-        match self.kept {
-            None => expressed.for_each(push),
-            Some(kept) => expressed.filter(|(column, _)| kept.has(*column)).for_each(&mut push),
+        counts.clear();
+        if self.expressed == values.len() {
+            genes.extend(columns.take(values.len()));
+            if self.counted {
+                counts.extend(values.iter().map(|v| v.narrow()));
+            } else {
+                stored.extend(values.iter().map(|v| v.wide()));
+            }
+        } else {
+            let expressed = columns.zip(values).filter(|(_, v)| v.is_positive());
+            for (column, v) in expressed.filter(|(column, _)| self.kept.is_none_or(|kept| kept.has(*column))) {
+                genes.push(column);
+                if self.counted {
+                    counts.push(v.narrow());
+                } else {
+                    stored.push(v.wide());
+                }
+            }
         }
         self.total.then(|| sum(values.iter().copied()))
     }
@@ -75,17 +93,34 @@ impl Scratch {
         self.rank(wanted);
         let is_by_value = self.choose(wanted);
         self.arrange(wanted, is_by_value);
-        if let Some(cls) = spec.cls_id {
-            (genes[0], values[0]) = (cls, 0.0);
+        if spec.cls_id.is_some() {
+            values[0] = 0.0;
         }
         let made = first + self.tokens.len();
-        let columns = self.tokens.iter().map(|&at| self.genes[at as usize]);
-        let out = genes[first..made].iter_mut();
-        match &spec.ids {
-            None => out.zip(columns).for_each(|(out, column)| *out = i64::from(column)),
-            Some(ids) => out.zip(columns).for_each(|(out, column)| *out = ids[column as usize]),
-        }
+        write_genes(spec, genes, self.tokens.iter().map(|&at| self.genes[at as usize]));
         self.write_values(wanted, &mut values[first..made]);
+        made
+    }
+
+    /// As `write`, for counts in falling order.
+    pub(super) fn write_counted(
+        &mut self,
+        spec: &TokenSpec,
+        sizes: Sizes,
+        total: Option<f64>,
+        (genes, values): (&mut [i64], &mut [f32]),
+    ) -> usize {
+        let (first, made) = (spec.first(), spec.first() + sizes.expressed);
+        let factor = factor(spec, total);
+        let value = |count: u16| {
+            let done = times(f32::from(count), factor);
+            if spec.values == TokenValues::Log1p { done.ln_1p() } else { done }
+        };
+        self.counter.fall(&self.genes, &self.counts, value, &mut self.tokens, &mut values[first..made]);
+        write_genes(spec, genes, self.tokens[..sizes.expressed].iter().copied());
+        if spec.cls_id.is_some() {
+            values[0] = 0.0;
+        }
         made
     }
 
@@ -211,7 +246,7 @@ impl Scratch {
             each.for_each(|(out, at)| *out = at.map_or(0.0, |at| x[at] as f32));
             return;
         }
-        let factor = wanted.total.filter(|total| *total != 0.0).map(|total| spec.target_sum / total);
+        let factor = factor(spec, wanted.total);
         let is_log = spec.values == TokenValues::Log1p;
         let of = |x: f64, column: u32| {
             let mut done = times(x as f32, factor);
@@ -228,5 +263,22 @@ impl Scratch {
                 if is_tabled { table.get(x as usize, || of(x, 0)) } else { of(x, genes[at]) }
             });
         });
+    }
+}
+
+/// What values are multiplied by.
+fn factor(spec: &TokenSpec, total: Option<f64>) -> Option<f64> {
+    total.filter(|total| *total != 0.0).map(|total| spec.target_sum / total)
+}
+
+/// Writes the first token and those of columns.
+fn write_genes(spec: &TokenSpec, genes: &mut [i64], columns: impl Iterator<Item = u32>) {
+    if let Some(cls) = spec.cls_id {
+        genes[0] = cls;
+    }
+    let out = genes[spec.first()..].iter_mut();
+    match &spec.ids {
+        None => out.zip(columns).for_each(|(out, column)| *out = i64::from(column)),
+        Some(ids) => out.zip(columns).for_each(|(out, column)| *out = ids[column as usize]),
     }
 }

@@ -21,7 +21,7 @@ _shtab_annfeed_rewrite_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_annfeed_rewrite_pos_1_COMPGEN=_shtab_compgen_files
 _shtab_annfeed_doctor_pos_0_COMPGEN=_shtab_compgen_files
 
-_shtab_annfeed_bench___output_choices=(dense csr)
+_shtab_annfeed_bench___output_choices=(dense csr tokens)
 _shtab_annfeed_rewrite___rows_choices=(kept shuffled)
 _shtab_annfeed_completion_pos_0_choices=(bash zsh fish)
 _shtab_annfeed_pos_0_choices=(inspect bench rewrite doctor completion)

@@ -73,7 +73,7 @@ complete -c annfeed -n '_shtab_annfeed_using bench' -l seconds -x -d 'seconds fo
 complete -c annfeed -n '_shtab_annfeed_using bench' -l cache -x -d 'memory for decoded rows: bytes, '"'"'4GiB'"'"' or '"'"'auto'"'"' (default: 0)'
 complete -c annfeed -n '_shtab_annfeed_using bench' -l cold -d 'drop the file from the page cache before each order'
 complete -c annfeed -n '_shtab_annfeed_using bench' -l io-depth -x -d 'reads in flight on slow storage, or '"'"'auto'"'"' (default: auto)'
-complete -c annfeed -n '_shtab_annfeed_using bench' -l output -xka "dense csr" -d 'kind of batches (default: dense)'
+complete -c annfeed -n '_shtab_annfeed_using bench' -l output -xka "dense csr tokens" -d 'kind of batches (default: dense)'
 complete -c annfeed -n '_shtab_annfeed_using bench' -l plot -xka "(__fish_complete_path (commandline -ct))" -d 'write the chart as a picture, too (needs matplotlib)'
 complete -c annfeed -n '_shtab_annfeed_using bench; and test $_shtab_annfeed_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d '.h5ad or Cell Ranger .h5 files, patterns ("atlas/*.h5ad") or folders; read as one'
 complete -c annfeed -n '_shtab_annfeed_using; and test $_shtab_annfeed_npos -eq 0' -a rewrite -d 'write a file again in a form that reads faster; the source is not changed'

@@ -36,7 +36,7 @@ _shtab_annfeed_bench_options=(
   "--cache[memory for decoded rows\: bytes, \'4GiB\' or \'auto\' (default\: 0)]:cache:"
   "--cold[drop the file from the page cache before each order]"
   "--io-depth[reads in flight on slow storage, or \'auto\' (default\: auto)]:io_depth:"
-  "--output[kind of batches (default\: dense)]:output:(dense csr)"
+  "--output[kind of batches (default\: dense)]:output:(dense csr tokens)"
   "--plot[write the chart as a picture, too (needs matplotlib)]:OUT.png:_files"
   "(*):.h5ad or Cell Ranger .h5 files, patterns (\"atlas\/\*.h5ad\") or folders\; read as one:_files"
 )
