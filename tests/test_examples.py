@@ -163,7 +163,7 @@ def test_transformer_learns_what_genes_have_the_same_way_each_time(
     counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(counts, tmp_path / "a.h5ad")
-    arguments = ["--epochs", 6, "--width", 16, "--device", "cpu"]
+    arguments = ["--epochs", 8, "--width", 16, "--batch-size", 16, "--lr", 0.01, "--device", "cpu"]
     told = []
     for files in ([counts], [tmp_path / "*.h5ad"]):
         run_here(monkeypatch, "train_transformer.py", *files, *arguments)

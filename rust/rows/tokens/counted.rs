@@ -27,52 +27,56 @@ fn bucket(count: u16) -> usize {
 }
 
 impl Counter {
-    /// Puts `genes` into `falling` by their counts, the greatest first, those of equal counts as they are; writes the values of the
-    /// first `values.len()`, each as `value` says.
+    /// Puts the tokens of `genes` into `out` by their counts, the greatest first, those of equal counts as they are; and their
+    /// values.
     pub(super) fn fall(
         &mut self,
         genes: &[u32],
         counts: &[u16],
-        value: impl Fn(u16) -> f32,
-        falling: &mut Vec<u32>,
+        (token, value): (impl Fn(u32) -> i64, impl Fn(u16) -> f32),
+        out: &mut [i64],
         values: &mut [f32],
     ) {
-        let (n, part) = (genes.len(), genes.len() / PARTS);
-        falling.resize(n, 0);
-        self.places.fill([0; 256]);
-        let places = &mut *self.places;
-        for i in 0..part {
-            for (p, places) in places.iter_mut().enumerate() {
-                places[bucket(counts[p * part + i])] += 1;
-            }
+        let part = genes.len() / PARTS;
+        let rest = PARTS * part..;
+        // Greater counts than the greatest are not there.
+        let begin = bucket(counts.iter().copied().max().unwrap_or(0));
+        let [first, second, third, fourth] = &mut *self.places;
+        for places in [&mut *first, &mut *second, &mut *third, &mut *fourth] {
+            places[begin..].fill(0);
         }
-        counts[PARTS * part..].iter().for_each(|count| places[PARTS - 1][bucket(*count)] += 1);
+        let of = |p: usize| counts[p * part..(p + 1) * part].iter();
+        for (((a, b), c), d) in of(0).zip(of(1)).zip(of(2)).zip(of(3)) {
+            first[bucket(*a)] += 1;
+            second[bucket(*b)] += 1;
+            third[bucket(*c)] += 1;
+            fourth[bucket(*d)] += 1;
+        }
+        counts[rest.clone()].iter().for_each(|count| fourth[bucket(*count)] += 1);
 
-        let (mut start, mut n_large, k) = (0, 0, values.len());
-        for at in 0..256 {
-            let begin = start as usize;
-            for places in &mut *places {
+        let mut start = 0;
+        for at in begin..256 {
+            for places in [&mut *first, &mut *second, &mut *third, &mut *fourth] {
                 (places[at], start) = (start, start + places[at]);
             }
-            let end = (start as usize).min(k);
-            if at == 0 {
-                n_large = start as usize;
-            } else if begin < end {
-                values[begin..end].fill(value(LARGE - at as u16));
-            }
         }
 
-        let mut place = |p: usize, at: usize| {
-            let to = &mut places[p][bucket(counts[at])];
-            falling[*to as usize] = genes[at];
+        let mut place = |places: &mut [u32; 256], (gene, count): (&u32, &u16)| {
+            let to = &mut places[bucket(*count)];
+            out[*to as usize] = token(*gene);
+            values[*to as usize] = value(*count);
             *to += 1;
         };
-        for i in 0..part {
-            (0..PARTS).for_each(|p| place(p, p * part + i));
+        let of = |p: usize| genes[p * part..(p + 1) * part].iter().zip(of(p));
+        for (((a, b), c), d) in of(0).zip(of(1)).zip(of(2)).zip(of(3)) {
+            place(first, a);
+            place(second, b);
+            place(third, c);
+            place(fourth, d);
         }
-        (PARTS * part..n).for_each(|at| place(PARTS - 1, at));
-        if n_large > 0 {
-            self.place_large(genes, counts, value, &mut falling[..n_large], values);
+        genes[rest.clone()].iter().zip(&counts[rest]).for_each(|pair| place(fourth, pair));
+        if begin == 0 {
+            self.place_large(genes, counts, (token, value), out, values);
         }
     }
 
@@ -80,14 +84,14 @@ impl Counter {
         &mut self,
         genes: &[u32],
         counts: &[u16],
-        value: impl Fn(u16) -> f32,
-        falling: &mut [u32],
+        (token, value): (impl Fn(u32) -> i64, impl Fn(u16) -> f32),
+        out: &mut [i64],
         values: &mut [f32],
     ) {
         self.large.clear();
         self.large.extend(counts.iter().zip(genes).filter(|(count, _)| **count >= LARGE).map(|(c, g)| (!*c, *g)));
         self.large.sort_unstable();
-        falling.iter_mut().zip(&self.large).for_each(|(out, (_, gene))| *out = *gene);
+        out.iter_mut().zip(&self.large).for_each(|(out, (_, gene))| *out = token(*gene));
         values.iter_mut().zip(&self.large).for_each(|(out, (count, _))| *out = value(!*count));
     }
 }
@@ -100,16 +104,18 @@ mod tests {
     proptest! {
         #[test]
         fn counts_fall_and_equal_ones_stay(
-            counts in proptest::collection::vec(prop_oneof![1u16..4, 1u16..600, 250u16..260, Just(u16::MAX)], 0..90), part in 0.0f64..=1.0,
+            counts in proptest::collection::vec(prop_oneof![1u16..4, 1u16..600, 250u16..260, Just(u16::MAX)], 0..90),
         ) {
             let genes: Vec<u32> = (0..counts.len() as u32).map(|at| 3 * at + 1).collect();
-            let k = (counts.len() as f64 * part) as usize;
-            let (mut falling, mut values) = (vec![7; 2], vec![0.0; k]);
-            Counter::default().fall(&genes, &counts, |count| f32::from(count) / 2.0, &mut falling, &mut values);
+            let (mut falling, mut values) = (vec![7; genes.len()], vec![0.0; genes.len()]);
+            let (token, value) = (|gene: u32| -i64::from(gene), |count: u16| f32::from(count) / 2.0);
+            let mut counter = Counter::default();
+            counter.fall(&[5, 6], &[u16::MAX, 3], (token, value), &mut [0, 0], &mut [0.0; 2]); // of the row before
+            counter.fall(&genes, &counts, (token, value), &mut falling, &mut values);
             let mut wanted: Vec<(u16, u32)> = counts.iter().map(|c| !*c).zip(genes).collect();
             wanted.sort_unstable();
-            prop_assert_eq!(falling, wanted.iter().map(|(_, gene)| *gene).collect::<Vec<_>>());
-            prop_assert_eq!(values, wanted[..k].iter().map(|(c, _)| f32::from(!*c) / 2.0).collect::<Vec<_>>());
+            prop_assert_eq!(falling, wanted.iter().map(|(_, gene)| -i64::from(*gene)).collect::<Vec<_>>());
+            prop_assert_eq!(values, wanted.iter().map(|(c, _)| f32::from(!*c) / 2.0).collect::<Vec<_>>());
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Scratch {
     /// In place of `stored`, for counts that are put in falling order.
     counts: Vec<u16>,
     counter: Counter,
+    /// Tokens and values of a row of which some are cut off.
+    cut: (Vec<i64>, Vec<f32>),
     table: Table,
 }
 
@@ -112,14 +114,33 @@ impl Scratch {
     ) -> usize {
         let (first, made) = (spec.first(), spec.first() + sizes.expressed);
         let factor = factor(spec, total);
-        let value = |count: u16| {
-            let done = times(f32::from(count), factor);
-            if spec.values == TokenValues::Log1p { done.ln_1p() } else { done }
+        let value = |count: u16| times(f32::from(count), factor);
+        if let Some(cls) = spec.cls_id {
+            (genes[0], values[0]) = (cls, 0.0);
+        }
+        let (genes, values) = (&mut genes[first..made], &mut values[first..made]);
+        let Self { genes: columns, counts, counter, cut: (cut, cut_values), .. } = self;
+        let mut fall = |out: &mut [i64], values: &mut [f32]| match &spec.ids {
+            None => counter.fall(columns, counts, (i64::from, value), out, values),
+            Some(ids) => counter.fall(columns, counts, (|column: u32| ids[column as usize], value), out, values),
         };
-        self.counter.fall(&self.genes, &self.counts, value, &mut self.tokens, &mut values[first..made]);
-        write_genes(spec, genes, self.tokens[..sizes.expressed].iter().copied());
-        if spec.cls_id.is_some() {
-            values[0] = 0.0;
+        if columns.len() == sizes.expressed {
+            fall(genes, values);
+        } else {
+            cut.resize(columns.len(), 0);
+            cut_values.resize(columns.len(), 0.0);
+            fall(cut, cut_values);
+            genes.copy_from_slice(&cut[..sizes.expressed]);
+            values.copy_from_slice(&cut_values[..sizes.expressed]);
+        }
+        if spec.values == TokenValues::Log1p {
+            let mut last = (0.0f32, 0.0);
+            for x in values {
+                if x.to_bits() != last.0.to_bits() {
+                    last = (*x, x.ln_1p());
+                }
+                *x = last.1;
+            }
         }
         made
     }
