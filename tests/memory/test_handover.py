@@ -28,7 +28,7 @@ N, WIDTH, BATCH = 64, 20_000, 8
 
 @pytest.fixture(scope="module")
 def x() -> sp.csr_matrix:
-    return sp.random(N, WIDTH, density=0.4, format="csr", dtype=np.float32, rng=np.random.default_rng(0))
+    return sp.random(N, WIDTH, density=0.4, format="csr", dtype=np.float32, random_state=np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
