@@ -76,7 +76,7 @@ def test_folders_of_the_core_exist() -> None:
 def test_a_batch_takes_the_walk(tmp_path: Path) -> None:
     path = tmp_path / "cells.h5ad"
     anndata.AnnData(np.eye(40, dtype="float32"), obs={"kind": ["a", "b"] * 20}).write_h5ad(path, compression="gzip")
-    dataset = AnnDataset(path, chunk_size=8, transform=Compose([NormalizeTotal(), Log1p()]))
+    dataset = AnnDataset(path, window=8, transform=Compose([NormalizeTotal(), Log1p()]))
     loader = dataset.get_optimized_dataloader(4, seed=0)
     entered: set[str] = set()
 

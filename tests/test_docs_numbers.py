@@ -151,7 +151,7 @@ def test_bytes_of_a_balance(n_classes: int, n_bytes: int, as_text: bool, tmp_pat
 
 
 def test_what_an_order_is_a_function_of(tmp_path: Path) -> None:
-    """reproducibility.md: not of compression or, without blocks, of `chunk_size`; with "auto" of the file's chunks."""
+    """reproducibility.md: not of compression or, without blocks, of `window`; with "auto" of the file's chunks."""
     x = np.random.default_rng(0).random((2_000, 200), dtype=np.float32)
     paths = [tmp_path / f"{i}.h5ad" for i in range(3)]
     chunks = [{}, {"compression": "gzip", "chunks": (32, 200)}, {"compression": "lzf", "chunks": (50, 200)}]
@@ -163,15 +163,15 @@ def test_what_an_order_is_a_function_of(tmp_path: Path) -> None:
             file.create_dataset("X", data=x, **how).attrs.update(attrs)
             write_elem(file, "var", pd.DataFrame(index=[f"g{i}" for i in range(200)]))
 
-    def order(path: Path, block_size: Any, chunk_size: int = 500) -> list[int]:
-        dataset = AnnDataset(path, chunk_size=chunk_size)
+    def order(path: Path, block_size: Any, window: int = 500) -> list[int]:
+        dataset = AnnDataset(path, window=window)
         loader = dataset.get_optimized_dataloader(50, seed=1, block_size=block_size, return_index=True)
         return torch.cat([batch["index"] for batch in loader]).tolist()
 
     for block_size in (1, 8):
         assert order(paths[0], block_size) == order(paths[1], block_size) == order(paths[2], block_size)
-    assert order(paths[0], 1) == order(paths[0], 1, chunk_size=100)
-    assert order(paths[0], 8) != order(paths[0], 8, chunk_size=100)
+    assert order(paths[0], 1) == order(paths[0], 1, window=100)
+    assert order(paths[0], 8) != order(paths[0], 8, window=100)
     assert order(paths[1], "auto", 6_000) != order(paths[2], "auto", 6_000)
 
 
@@ -193,7 +193,7 @@ def test_windows_and_batches_that_are_held(tmp_path: Path, output: str, monkeypa
     monkeypatch.setattr(RowReader, "load", loaded)
     monkeypatch.setattr(LoadedWindow, "batch", made)
     path = sparse(tmp_path / "x.h5ad", [1, 2, 3], n_values=5, n_rows=3_000)
-    dataset = AnnDataset(path, chunk_size=100, output=output, cache=0)
+    dataset = AnnDataset(path, window=100, output=output, cache=0)
     most_windows = most_batches = 0
     for _held in dataset.get_optimized_dataloader(20, seed=0, prefetch_batches=3):
         time.sleep(0.001)  # all that is made ahead is made

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from annfeed import AnnDataset, AnnfeedWarning, NormalizeTotal
+from annfeed import AnnDataset, AnnfeedWarning, NormalizeTotal, user_warnings
 from annfeed.user_warnings import Line, on_behalf_of, users_line, warn
 from tests.support import h5ad_files as h5ad
 
@@ -118,6 +118,25 @@ def test_of_a_worker(rounded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         list(loader)  # the user's line
     filename, line = (tmp_path / "shown").read_text().rsplit(":", 1)
     assert (filename, linecache.getline(filename, int(line)).strip()) == (__file__, "list(loader)  # the user's line")
+
+
+def test_of_a_spawned_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As in one: "<string>" calls the standard library, which calls torch.
+    monkeypatch.setattr(user_warnings, "_of_process", [])
+    line = pickle.loads(pickle.dumps(users_line()))
+    program = compile("import threading\nthread = threading.Thread(target=work)\nthread.run()", "<string>", "exec")
+    torchs = {"warn": warn}
+    exec(compile("def work():\n    warn('slow')", "/opt/python/site-packages/torch/worker.py", "exec"), torchs)
+
+    def run() -> None:
+        thread = threading.Thread(target=exec, args=(program, {"work": torchs["work"]}))
+        thread.start()
+        thread.join()
+
+    assert noted(run)[0].filename == "<string>"
+    user_warnings.is_sent_by(line)
+    (found,) = noted(run)
+    assert (found.filename, found.lineno) == (__file__, line.number)
 
 
 def test_a_thread_speaks_for_the_line_that_it_works_for() -> None:

@@ -2,7 +2,7 @@
 
 A line of the user is one that is neither in this package nor in the standard library or an installed package, such as a
 trainer that reads a loader. Threads and workers have no such line on their stack; they are told the one that began the
-epoch.
+epoch, and a spawned process the one that sent it a dataset.
 """
 
 from __future__ import annotations
@@ -53,10 +53,14 @@ def users_line() -> Line:
     while frame is not None:
         name = frame.f_code.co_filename
         if not name.startswith(_OWN):
-            if not name.startswith((*_STANDARD, "<frozen ")) and not any(part in name for part in _INSTALLED):
+            # A spawned process begins with a line in "<string>".
+            standard = name.startswith((*_STANDARD, "<frozen ")) or (name == "<string>" and _of_process)
+            if not standard and not any(part in name for part in _INSTALLED):
                 return _line_of(frame)
             outside = outside or frame
         frame = frame.f_back
+    if _of_process:
+        return _of_process[-1]
     return _line_of(outside or sys._getframe(1))
 
 
@@ -69,6 +73,11 @@ def on_behalf_of(line: Line) -> Iterator[None]:
         yield
     finally:
         _here.line = before
+
+
+def is_sent_by(line: Line) -> None:
+    """Let warnings of this process that have no line of the user here point at ``line``."""
+    _of_process[:] = [line]
 
 
 def warn(message: str, category: type[Warning] = AnnfeedWarning) -> None:
@@ -93,3 +102,5 @@ def _line_of(frame: FrameType) -> Line:
 
 #: The line that this thread works for.
 _here = threading.local()
+#: The line, if any, that sent a dataset to this process, which was spawned for it.
+_of_process: list[Line] = []

@@ -229,7 +229,7 @@ def test_what_a_backed_anndata_writes_in_mid_epoch_is_not_mixed_in(tmp_path: Pat
     whole = toy(400, kind="dense")
     del whole.raw
     adata = anndata.read_h5ad(write(whole, tmp_path / "toy.h5ad"), backed="r+")
-    dataset = AnnDataset(adata, obs_columns=["row"], chunk_size=4)
+    dataset = AnnDataset(adata, obs_columns=["row"], window=4)
     loader = dataset.get_optimized_dataloader(4, seed=3, prefetch_batches=1)
     expected, batches = np.array(adata.X[:]), iter(loader)
     found = [next(batches)]

@@ -32,13 +32,13 @@ def test_pickle_round_trip(tmp_path: Path, form: str) -> None:
         var_subset=["gene0", "gene4"],
         obs_columns=["row", "text"],
         dtype=torch.float64,
-        chunk_size=10,
+        window=10,
     )
     before = dataset[0]  # with everything read and open
     again = pickle.loads(pickle.dumps(dataset))
     assert_same(again[0], before)
     assert again.shape == dataset.shape
-    assert again.chunk_size == 10
+    assert again.window == 10
     assert again.var_names.tolist() == ["gene0", "gene4"]
     assert again.obs_names.tolist() == ["cell9", "cell2", "cell2"]
     pd.testing.assert_frame_equal(again.obs, dataset.obs, check_dtype=False)
@@ -126,7 +126,7 @@ def test_repr_names_shape_and_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_open_for_any_number_of_batches(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = AnnDataset(hand_over(toy(kind=kind), "path", tmp_path), chunk_size=4)
+    dataset = AnnDataset(hand_over(toy(kind=kind), "path", tmp_path), window=4)
     _ = dataset[0]
     opened: list[object] = []
     real_open = h5py.File.__init__
@@ -185,7 +185,7 @@ def test_a_batch_is_the_users_own(shelf: Path, form: str, output: str, n_vars: i
 def test_what_is_kept_of_a_batch_outlives_the_batch(shelf: Path, output: str, n_vars: int) -> None:
     # Memory may be used again only when nothing of the batch is left: no item, no view, no numpy array.
     adata = toy(200, n_vars)
-    dataset = AnnDataset(hand_over(adata, "path", shelf, f"kept{n_vars}"), chunk_size=32, output=output)
+    dataset = AnnDataset(hand_over(adata, "path", shelf, f"kept{n_vars}"), window=32, output=output)
     wanted, kept = dense(adata.X), []
     for batch in dataset.get_optimized_dataloader(batch_size=16, seed=0):
         rows, x = batch["obs_row"], batch["X"].values() if output == "csr" else batch["X"]

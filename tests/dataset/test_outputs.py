@@ -178,6 +178,7 @@ def test_unsorted_and_repeated_columns_are_summed_as_scipy_does(tmp_path: Path) 
         ({"chunk_size": True}, TypeError, "chunk_size is True"),
         ({"window": 0}, ValueError, "window is 0"),
         ({"window": 2.5}, TypeError, r"window is 2\.5"),
+        ({"window": 6000, "chunk_size": 6}, ValueError, "window is 6000 and chunk_size is 6"),
         ({"window": 5, "chunk_size": 6}, ValueError, "window is 5 and chunk_size is 6, another name of it; pass one"),
         ({"threads": 0}, ValueError, "threads is 0"),
         ({"threads": "2"}, TypeError, "threads is '2'"),

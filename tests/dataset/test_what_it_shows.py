@@ -92,6 +92,24 @@ def test_a_sampler_says_what_it_is(settings: dict[str, Any], said: str) -> None:
     assert repr(loader.sampler).endswith("; epoch 4 comes next)")
 
 
+def test_what_the_data_have_is_not_set() -> None:
+    class Mine(AnnDataset):
+        def __init__(self, adata: Any) -> None:
+            super().__init__(adata)
+            self.my_name = "mine"
+            self.n_vars = 7  # type: ignore[misc]
+
+    with pytest.raises(
+        AttributeError, match=r"Mine\.n_vars says what the data have, .*Give an attribute of your own another"
+    ):
+        Mine(toy())
+
+    class Other(AnnDataset):
+        n_vars = 7
+
+    assert (Other(toy()).n_vars, Other(toy()).shape) == (7, AnnDataset(toy()).shape)
+
+
 def test_completion_lists_what_is_public() -> None:
     listed = {name for name in dir(annfeed) if not name.startswith("__")}
     assert listed - {"lightning"} == {*annfeed.__all__, "scvi"} - {"__version__"}  # where somebody has imported it

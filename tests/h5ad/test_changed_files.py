@@ -185,7 +185,7 @@ def rows_of(dataset: AnnDataset, **how: Any) -> list[int]:
 def test_a_changed_file(folder: Path, change: Callable[[Path], None], before: str, sources: str) -> None:
     path: Any = folder / "cells.h5ad"
     given = path if sources == "one" else [path]
-    old = AnnDataset(given, chunk_size=5, cache=0)
+    old = AnnDataset(given, window=5, cache=0)
     batches = iter(old.predict_loader(5))
     if before == "read":
         assert rows_of(old) == list(range(N))
@@ -193,7 +193,7 @@ def test_a_changed_file(folder: Path, change: Callable[[Path], None], before: st
         next(batches)
     change(folder)
     for _ in range(2):  # the second time it knows what it did not the first time
-        assert rows_of(AnnDataset(given, chunk_size=5, cache=0)) == rows_now(path)
+        assert rows_of(AnnDataset(given, window=5, cache=0)) == rows_now(path)
         try:
             assert rows_of(old) == rows_now(path) == list(range(N))
         except StaleFileError:
@@ -213,7 +213,7 @@ def test_a_changed_file(folder: Path, change: Callable[[Path], None], before: st
 def test_a_changed_file_and_workers(folder: Path, change: Callable[[Path], None], method: str) -> None:
     path = folder / "cells.h5ad"
     how = {"num_workers": 1, "multiprocessing_context": method, "persistent_workers": method == "fork"}
-    old = AnnDataset(path, chunk_size=5, cache=0)
+    old = AnnDataset(path, window=5, cache=0)
     loader = old.predict_loader(5, **how)
     if method == "fork":  # its workers live on, the file open
         assert len(list(loader)) == 3
@@ -223,7 +223,7 @@ def test_a_changed_file_and_workers(folder: Path, change: Callable[[Path], None]
             assert [int(row) for batch in loader for row in batch["X"][:, 0]] == rows_now(path) == list(range(N))
         except StaleFileError:
             assert change not in STILL_RIGHT
-    assert rows_of(AnnDataset(path, chunk_size=5, cache=0), **how) == rows_now(path)
+    assert rows_of(AnnDataset(path, window=5, cache=0), **how) == rows_now(path)
 
 
 def test_obs_alone_is_not_read_from_another_file(folder: Path) -> None:

@@ -45,7 +45,7 @@ def new_values(key: str, width: int) -> Any:
 @pytest.mark.parametrize("form", ["alone", "beside X", "in a list"])
 def test_an_element_that_is_replaced_in_mid_epoch(path: Path, key: str, form: str, width: int) -> None:
     elem: Any = {"X": "X", "M": f"obsm/{key}"} if form == "beside X" else f"obsm/{key}"
-    dataset = AnnDataset([path] if form == "in a list" else path, elem=elem, chunk_size=8, cache=0)
+    dataset = AnnDataset([path] if form == "in a list" else path, elem=elem, window=8, cache=0)
     loader = dataset.get_optimized_dataloader(4, shuffle=False)
     old = np.asarray(anndata.read_h5ad(path).obsm[key], "float32")
     batches, rows = iter(loader), []
@@ -125,7 +125,7 @@ def test_a_column_that_is_replaced_between_epochs(path: Path, categories: Any, l
 @pytest.mark.parametrize("listed", [False, True])
 def test_a_column_that_is_replaced_in_mid_epoch(path: Path, listed: bool) -> None:
     """The epoch ends with the labels that it began with, and the next has the new ones."""
-    dataset = AnnDataset([path] if listed else path, chunk_size=8)
+    dataset = AnnDataset([path] if listed else path, window=8)
     loader = dataset.get_optimized_dataloader(4, shuffle=False, prefetch_batches=0)
     batches = iter(loader)
     kinds = next(batches)["obs_kind"]
@@ -147,7 +147,7 @@ def test_a_column_that_is_replaced_before_an_epoch_read_it(path: Path) -> None:
 
 
 def test_what_is_added_or_not_delivered_disturbs_no_epoch(path: Path) -> None:
-    dataset = AnnDataset(path, obs_columns=["kind"], elem={"X": "X", "M": "obsm/protein"}, chunk_size=8, cache=0)
+    dataset = AnnDataset(path, obs_columns=["kind"], elem={"X": "X", "M": "obsm/protein"}, window=8, cache=0)
     before = anndata.read_h5ad(path)
     kinds, rows = [], []
     for number, batch in enumerate(dataset.get_optimized_dataloader(4, shuffle=False)):

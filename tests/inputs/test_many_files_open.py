@@ -46,7 +46,7 @@ def stored_bytes(path: Path) -> int:
 @pytest.mark.parametrize("limit", [1, 3, 100])
 def test_no_more_files_are_open_than_allowed(shards: list[Path], limit: int) -> None:
     before = open_shards()
-    dataset = AnnDataset(shards, max_open_files=limit, chunk_size=40, cache=0)
+    dataset = AnnDataset(shards, max_open_files=limit, window=40, cache=0)
     assert open_shards() == before
     assert dataset.stats()["opens"] == 0
     dataset[30]
@@ -120,7 +120,7 @@ def several(folder: Path, limits: list[Any], ulimit: int, num_workers: int) -> i
         if limit == "files":  # datasets on one file each
             kept += [AnnDataset(path, transform=Open()) for path in sorted(folder.iterdir())]
         else:
-            kept.append(AnnDataset(f"{folder}/*.h5ad", max_open_files=limit, transform=Open(), chunk_size=40))
+            kept.append(AnnDataset(f"{folder}/*.h5ad", max_open_files=limit, transform=Open(), window=40))
         for dataset in kept:
             loader = dataset.get_optimized_dataloader(batch_size=10, seed=0, prefetch_batches=0, **workers)
             for batch in loader:

@@ -41,7 +41,7 @@ def atlas(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("block_size", [1, 7, "auto"])
-@pytest.mark.parametrize("settings", [{}, {"chunk_size": 10}, {"threads": 1, "max_open_files": 1}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"window": 10}, {"threads": 1, "max_open_files": 1}], ids=str)
 def test_each_row_once_and_the_order_that_one_file_has(
     shards: list[Path], tmp_path: Path, block_size: Any, settings: dict[str, Any]
 ) -> None:
@@ -93,7 +93,7 @@ def test_split_of_many_files(shards: list[Path]) -> None:
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_workers_pitfall_17(shards: list[Path], method: str) -> None:
     # Row 17: handles shared through fork; the parent has files open already.
-    dataset = AnnDataset([*shards[:-1], anndata.read_h5ad(shards[-1], backed="r")], max_open_files=5, chunk_size=60)
+    dataset = AnnDataset([*shards[:-1], anndata.read_h5ad(shards[-1], backed="r")], max_open_files=5, window=60)
     alone = rows_of(dataset.get_optimized_dataloader(batch_size=20, seed=2))
     loader = dataset.get_optimized_dataloader(
         batch_size=20,

@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_csr_matrix(path: Path) -> None:
-    found = AnnDataset(path, chunk_size=1000).inspect()
+    found = AnnDataset(path, window=1000).inspect()
     with h5py.File(path) as file:
         data, indices = file["X/data"], file["X/indices"]
         assert (found.encoding, found.shape, found.nnz) == ("csr", (5000, 200), 250_000)
@@ -50,7 +50,7 @@ def test_a_csr_matrix(path: Path) -> None:
 def test_costs_are_what_reading_costs(path: Path, order: str) -> None:
     # The formula speaks of whole chunks; reading stops within a chunk where it can, so it may cost less, never more.
     block = {"exact random": 1, "block_size=16": 16, "block_size=64": 64}[order]
-    dataset = AnnDataset(path, chunk_size=1000, cache=0)
+    dataset = AnnDataset(path, window=1000, cache=0)
     plan = dataset.get_optimized_dataloader(100, block_size=block, seed=0).sampler
     rows = np.fromiter(plan, int).reshape(5, 1000)
     for window in rows:

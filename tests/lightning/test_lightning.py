@@ -114,7 +114,7 @@ def test_a_new_trainer_and_the_same_seed_give_the_same_run(path: Path, tmp_path:
 
 
 def test_predicting_makes_the_loader_anew_with_all_its_options(path: Path, tmp_path: Path) -> None:
-    dataset = AnnDataset(path, obs_subset=[17, 3, 39, 0, 21, 38, 1], chunk_size=4)
+    dataset = AnnDataset(path, obs_subset=[17, 3, 39, 0, 21, 38, 1], window=4)
     loader = dataset.predict_loader(batch_size=2, prefetch_batches=2)
     runs, model = trainer(tmp_path, enable_checkpointing=False), Model()
     predictions = runs.predict(model, loader)
@@ -177,8 +177,8 @@ def test_what_is_refused(path: Path, options: dict, error: type, message: str) -
 
 
 def test_options_for_a_dataset_that_has_its_own(path: Path) -> None:
-    with pytest.raises(TypeError, match=r"dataset_options \['chunk_size'\]"):
-        AnnDataModule(AnnDataset(path), splits={"train": [0]}, dataset_options={"chunk_size": 3})
+    with pytest.raises(TypeError, match=r"dataset_options \['window'\]"):
+        AnnDataModule(AnnDataset(path), splits={"train": [0]}, dataset_options={"window": 3})
 
 
 def test_a_checkpoint_of_another_split_is_refused(path: Path, tmp_path: Path) -> None:

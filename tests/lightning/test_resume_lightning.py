@@ -44,7 +44,7 @@ def fit(
 ) -> Rows:
     model = Rows()
     options = {"batch_size": 4, "seed": 3, **dict(loader)}
-    train = AnnDataset(path, chunk_size=8, obs_subset=range(30)).get_optimized_dataloader(**options)
+    train = AnnDataset(path, window=8, obs_subset=range(30)).get_optimized_dataloader(**options)
     valid = AnnDataset(path, obs_subset=range(30, 40)).get_optimized_dataloader(batch_size=4, shuffle=False)
     trainer = pl.Trainer(
         default_root_dir=folder,

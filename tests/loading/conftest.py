@@ -11,4 +11,4 @@ from annfeed import AnnDataset
 @pytest.fixture
 def dataset(shelf: Path) -> AnnDataset:
     """40 rows in a file, in windows of 8 rows."""
-    return AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8)
+    return AnnDataset(hand_over(toy(), "path", shelf), window=8)

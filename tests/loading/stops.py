@@ -10,9 +10,9 @@ from tests.support.toys import rows_of
 from annfeed import AnnDataset, WindowLoader
 
 
-def loader_on(data: Any, chunk_size: int = 8, subset: Any = range(39), **settings: Any) -> WindowLoader:
+def loader_on(data: Any, window: int = 8, subset: Any = range(39), **settings: Any) -> WindowLoader:
     """39 rows: the last batch is short."""
-    dataset = AnnDataset(data, chunk_size=chunk_size, obs_subset=subset)
+    dataset = AnnDataset(data, window=window, obs_subset=subset)
     return dataset.get_optimized_dataloader(**{"batch_size": 4, "seed": 3, **settings})
 
 

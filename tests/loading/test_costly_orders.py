@@ -45,7 +45,7 @@ def given(dataset: AnnDataset, n_epochs: int = 1, **settings: Any) -> list[warni
 @pytest.mark.parametrize("several", [False, True])
 def test_what_is_told_is_what_reading_costs(path: Path, elem: str, several: bool) -> None:
     source = [path, path] if several else path
-    settings: dict[str, Any] = {"elem": elem, "chunk_size": 200, "cache": 0, "obs_columns": []}
+    settings: dict[str, Any] = {"elem": elem, "window": 200, "cache": 0, "obs_columns": []}
     dataset = AnnDataset(source, **settings)
     (told,) = given(dataset, 2)
     assert told.filename == __file__
@@ -71,7 +71,7 @@ def test_what_is_told_is_what_reading_costs(path: Path, elem: str, several: bool
 
 @pytest.mark.usefixtures("any_size")
 def test_it_is_told_once_for_a_dataset_and_its_parts(path: Path) -> None:
-    dataset = AnnDataset(path, chunk_size=200, cache=0)
+    dataset = AnnDataset(path, window=200, cache=0)
     parts = dataset.split({"train": 0.8, "val": 0.2})
     assert len(given(parts["train"])) == 1
     assert given(dataset) == given(parts["val"]) == given(parts["train"], block_size=2) == []
@@ -83,7 +83,7 @@ def test_it_is_told_once_for_a_dataset_and_its_parts(path: Path) -> None:
     [{"block_size": 2}, {"weights": np.ones(5000)}, {"num_workers": 1, "multiprocessing_context": "fork"}],
 )
 def test_other_orders_that_cost_much(path: Path, settings: dict[str, Any]) -> None:
-    (told,) = given(AnnDataset(path, chunk_size=200, cache=0), **settings)
+    (told,) = given(AnnDataset(path, window=200, cache=0), **settings)
     assert WORDS in str(told.message)
 
 
@@ -96,46 +96,46 @@ def test_other_orders_that_cost_much(path: Path, settings: dict[str, Any]) -> No
         ({}, {"order": lambda epoch: range(5000)}),
         ({}, {"sampler": range(4999, -1, -1)}),
         ({"cache": "auto"}, {}),
-        ({"chunk_size": 5000}, {}),
+        ({"window": 5000}, {}),
         ({"elem": "layers/columns", "cache": "100MiB"}, {}),
-        ({"obs_subset": range(0, 5000, 100), "chunk_size": 20}, {}),
+        ({"obs_subset": range(0, 5000, 100), "window": 20}, {}),
     ],
 )
 def test_orders_that_cost_little(path: Path, settings: dict[str, Any], loader: dict[str, Any]) -> None:
-    assert given(AnnDataset(path, **({"chunk_size": 200, "cache": 0} | settings)), **loader) == []
+    assert given(AnnDataset(path, **({"window": 200, "cache": 0} | settings)), **loader) == []
 
 
 @pytest.mark.usefixtures("any_size")
 def test_rows_that_can_be_read_alone(path: Path, tmp_path: Path) -> None:
     plain = write(anndata.read_h5ad(path), tmp_path / "plain.h5ad")
     for source in (plain, anndata.read_h5ad(path), [anndata.read_h5ad(path)] * 2):
-        assert given(AnnDataset(source, chunk_size=200, cache=0)) == []
+        assert given(AnnDataset(source, window=200, cache=0)) == []
 
 
 def test_few_draws_cost_little_whatever_the_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costly_orders, "_LEAST_BYTES", 2 << 20)
     for n_samples, n_told in ((100, 0), (5000, 1)):
-        dataset = AnnDataset(path, chunk_size=200, cache=0)
+        dataset = AnnDataset(path, window=200, cache=0)
         assert len(given(dataset, weights=np.ones(5000), n_samples=n_samples)) == n_told
 
 
 @pytest.mark.usefixtures("any_size")
 def test_headers_are_those_of_the_file(path: Path, tmp_path: Path) -> None:
     plain = write(anndata.read_h5ad(path), tmp_path / "plain.h5ad")
-    with_backed = AnnDataset([anndata.read_h5ad(plain, backed="r"), path], chunk_size=200, cache=0)
-    described = with_backed.reader.described_file()
+    with_backed = AnnDataset([anndata.read_h5ad(plain, backed="r"), path], window=200, cache=0)
+    described = with_backed.reader.file_with_headers()
     assert described is not None and described.path == str(path)
     assert len(given(with_backed)) == 1
 
 
 def test_small_files_are_read_at_once_in_any_order(path: Path) -> None:
-    assert given(AnnDataset(path, chunk_size=200, cache=0)) == []
+    assert given(AnnDataset(path, window=200, cache=0)) == []
 
 
 @pytest.mark.usefixtures("any_size")
 def test_it_recommends_the_cache_that_inspections_do(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("annfeed.inspection.costs._ROOM", 1e5)  # a toy needs the least that there is
-    dataset = AnnDataset(path, chunk_size=200, cache=0)
+    dataset = AnnDataset(path, window=200, cache=0)
     (told,) = given(dataset)
     cache = re.search(r"cache='(\d+)GiB'", str(told.message))
     assert cache

@@ -62,7 +62,7 @@ def rows_of(batches: Any) -> list[int]:
     [("killed", False), ("killed", True), ("failed", False), ("failed", True), ("gone", True)],
 )
 def test_a_worker_that_dies_is_one_error_and_the_next_epoch_is_whole(path: Path, how: str, persistent: bool) -> None:
-    dataset = AnnDataset(path, chunk_size=8, transform=Dies(how, path.with_name("died")))
+    dataset = AnnDataset(path, window=8, transform=Dies(how, path.with_name("died")))
     loader = dataset.get_optimized_dataloader(8, shuffle=False, num_workers=2, persistent_workers=persistent)
     for _ in range(1 if how == "gone" else 2):  # torch looks every 5 seconds only
         path.with_name("died").unlink(missing_ok=True)
@@ -95,7 +95,7 @@ class DiesWithALock(Transform):
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_worker_that_dies_with_the_lock_of_all_workers(path: Path, persistent: bool) -> None:
     """The process that it leaves behind would wait for the lock for ever."""
-    dataset = AnnDataset(path, chunk_size=8, transform=DiesWithALock(path.with_name("died")))
+    dataset = AnnDataset(path, window=8, transform=DiesWithALock(path.with_name("died")))
     loader = dataset.get_optimized_dataloader(8, shuffle=False, num_workers=2, persistent_workers=persistent)
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
         rows_of(loader)
@@ -111,7 +111,7 @@ def kill_and_wait(process: Any) -> None:
 
 @pytest.mark.parametrize("between", [False, True])
 def test_a_worker_killed_while_nobody_waits_for_it(path: Path, between: bool) -> None:
-    loader = AnnDataset(path, chunk_size=8).get_optimized_dataloader(8, shuffle=False, num_workers=2)
+    loader = AnnDataset(path, window=8).get_optimized_dataloader(8, shuffle=False, num_workers=2)
     before = set(multiprocessing.active_children())
     if between:
         assert rows_of(loader) == list(range(N))
@@ -281,7 +281,7 @@ class Knows(Transform):
 def test_workers_that_are_started_anew_deliver_what_the_process_does(many: Path, method: str) -> None:
     adata = anndata.AnnData(np.arange(40_000, dtype="float32").reshape(4, 10_000))
     for given in (adata, str(many / "*.h5ad")):
-        dataset = AnnDataset(given, chunk_size=2)
+        dataset = AnnDataset(given, window=2)
         expected = [batch["X"] for batch in dataset.predict_loader(2)]
         found = [batch["X"] for batch in dataset.predict_loader(2, num_workers=1, multiprocessing_context=method)]
         torch.testing.assert_close(found, expected, rtol=0, atol=0)

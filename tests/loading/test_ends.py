@@ -127,7 +127,7 @@ class Circle:
 
 
 def test_an_iterator_collected_in_another_thread(folder: Path, messages: list[Any]) -> None:
-    dataset = AnnDataset(folder / "cells.h5ad", cache=0, chunk_size=256)
+    dataset = AnnDataset(folder / "cells.h5ad", cache=0, window=256)
     for _ in range(3):
         batches = iter(dataset.get_optimized_dataloader(16, seed=0))
         next(batches)
@@ -169,7 +169,7 @@ def test_an_iterator_collected_in_a_thread_of_its_own(
 
     monkeypatch.setattr(RowReader, "read", collect_after_read)
     monkeypatch.setattr(TensorMaker, "tensor", collect_before_tensor)
-    dataset = AnnDataset(folder / "cells.h5ad", cache=0, chunk_size=16, obs_columns=[])
+    dataset = AnnDataset(folder / "cells.h5ad", cache=0, window=16, obs_columns=[])
     batches = iter(dataset.get_optimized_dataloader(16, seed=0))
     next(batches)
     assert reached.wait(20)
@@ -195,7 +195,7 @@ def test_an_iterator_collected_where_a_lock_is_held_that_its_threads_need(
             return read(self, rows)
 
     monkeypatch.setattr(RowReader, "read", read_under_a_lock)
-    batches = iter(AnnDataset(folder / "cells.h5ad", cache=0, chunk_size=16).get_optimized_dataloader(16, seed=0))
+    batches = iter(AnnDataset(folder / "cells.h5ad", cache=0, window=16).get_optimized_dataloader(16, seed=0))
     next(batches)
     with lock:
         time.sleep(0.2)  # now its thread waits for the lock

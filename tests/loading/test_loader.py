@@ -49,7 +49,7 @@ def test_two_iterators_at_once(dataset: AnnDataset, num_workers: int) -> None:
 
 @pytest.mark.parametrize("prefetch_batches", [0, 1, 4])
 def test_early_break_leaves_no_thread_and_no_window(shelf: Path, prefetch_batches: int) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=0, prefetch_batches=prefetch_batches)
     before = set(threading.enumerate())
     for batch in loader:
@@ -85,7 +85,7 @@ def test_slow_consumer_loses_nothing(dataset: AnnDataset) -> None:
 
 @pytest.mark.parametrize("prefetch_batches", [0, 1, 4])
 def test_error_of_a_transform_comes_after_the_batches_before_it(shelf: Path, prefetch_batches: int) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=FailAt(22))
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=FailAt(22))
     loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False, prefetch_batches=prefetch_batches)
     before = set(threading.enumerate())
     found = []
@@ -96,7 +96,7 @@ def test_error_of_a_transform_comes_after_the_batches_before_it(shelf: Path, pre
 
 
 def test_error_of_a_transform_in_a_worker_comes_after_the_windows_before_it(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=FailAt(22))
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=FailAt(22))
     loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False, num_workers=2)
     found = []
     with pytest.raises(ZeroDivisionError, match="row 22"):
@@ -117,7 +117,7 @@ def test_corrupt_chunk_is_told_after_the_windows_before_it(tmp_path: Path, setti
     with path.open("r+b") as file:
         file.seek(info.byte_offset)
         file.write(bytes([255] * info.size))
-    loader = AnnDataset(path, chunk_size=500).get_optimized_dataloader(batch_size=100, shuffle=False, **settings)
+    loader = AnnDataset(path, window=500).get_optimized_dataloader(batch_size=100, shuffle=False, **settings)
     found = []
     with pytest.raises(ValueError, match=r"corrupt\.h5ad.*X"):
         found.extend(batch for batch in loader)
@@ -126,7 +126,7 @@ def test_corrupt_chunk_is_told_after_the_windows_before_it(tmp_path: Path, setti
 
 def test_error_does_not_end_the_loader(shelf: Path) -> None:
     transform = FailAt(22)
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=transform)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=transform)
     loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False)
     with pytest.raises(ZeroDivisionError):
         list(loader)
@@ -138,19 +138,19 @@ def test_error_does_not_end_the_loader(shelf: Path) -> None:
 
 
 COUNTS = [
-    (n, batch_size, drop_last, chunk_size)
+    (n, batch_size, drop_last, window)
     for n in (0, 1, 2, 7, 39, 40)
     for batch_size in (1, 2, 7, 40, 100)
     for drop_last in (False, True)
-    for chunk_size in (1, 10, 6000)
+    for window in (1, 10, 6000)
 ]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_len_is_what_is_delivered(shelf: Path, shuffle: bool) -> None:
     path = hand_over(toy(), "path", shelf)
-    for n, batch_size, drop_last, chunk_size in COUNTS:
-        dataset = AnnDataset(path, obs_subset=range(n), chunk_size=chunk_size, obs_columns=["row", "text"])
+    for n, batch_size, drop_last, window in COUNTS:
+        dataset = AnnDataset(path, obs_subset=range(n), window=window, obs_columns=["row", "text"])
         loader = dataset.get_optimized_dataloader(batch_size=batch_size, shuffle=shuffle, drop_last=drop_last)
         # The oracle is torch's own sampler.
         wanted = [len(batch) for batch in BatchSampler(range(n), batch_size, drop_last)]
@@ -164,13 +164,13 @@ def test_len_is_what_is_delivered(shelf: Path, shuffle: bool) -> None:
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 @pytest.mark.parametrize(
-    ("n", "batch_size", "drop_last", "chunk_size"),
+    ("n", "batch_size", "drop_last", "window"),
     [(39, 7, False, 10), (39, 7, True, 14), (1, 4, False, 8), (0, 4, False, 8)],
 )
 def test_len_is_what_workers_deliver(
-    shelf: Path, n: int, batch_size: int, drop_last: bool, chunk_size: int, num_workers: int
+    shelf: Path, n: int, batch_size: int, drop_last: bool, window: int, num_workers: int
 ) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), obs_subset=range(n), chunk_size=chunk_size)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), obs_subset=range(n), window=window)
     loader = dataset.get_optimized_dataloader(batch_size=batch_size, drop_last=drop_last, num_workers=num_workers)
     found = rows_of(loader)
     wanted = [len(batch) for batch in BatchSampler(range(n), batch_size, drop_last)]
@@ -180,7 +180,7 @@ def test_len_is_what_workers_deliver(
 
 
 @pytest.mark.parametrize(
-    ("chunk_size", "batch_size", "reads"),
+    ("window", "batch_size", "reads"),
     [
         (8, 4, [8] * 5),
         (10, 4, [8] * 5),  # rounded down to whole batches
@@ -192,9 +192,9 @@ def test_len_is_what_workers_deliver(
     ],
 )
 def test_chunk_size_rows_are_read_together(
-    shelf: Path, chunk_size: int, batch_size: int, reads: list[int], monkeypatch: pytest.MonkeyPatch
+    shelf: Path, window: int, batch_size: int, reads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=chunk_size)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=window)
     found = count_reads(dataset, monkeypatch)
     assert len(flat(rows_of(dataset.get_optimized_dataloader(batch_size=batch_size)))) == 40
     assert found == reads
@@ -204,12 +204,12 @@ def test_first_windows_are_small(shelf: Path, monkeypatch: pytest.MonkeyPatch) -
     dataset = AnnDataset(hand_over(toy(20_000, 3, "csr"), "path", shelf, "long"))
     found = count_reads(dataset, monkeypatch)
     assert sum(len(batch["X"]) for batch in dataset.get_optimized_dataloader(batch_size=100)) == 20_000
-    # "1,024 rows, then double", up to the 6,000 of chunk_size, each rounded down to whole batches.
+    # "1,024 rows, then double", up to the 6,000 of window, each rounded down to whole batches.
     assert found == [1000, 2000, 4000, 6000, 6000, 1000]
 
 
 def test_an_early_break_reads_few_windows(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=4)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=4)
     found = count_reads(dataset, monkeypatch)
     iterator = iter(dataset.get_optimized_dataloader(batch_size=4, prefetch_batches=1))
     next(iterator)

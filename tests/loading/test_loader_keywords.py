@@ -106,7 +106,7 @@ def test_collate_fn_sees_items(dataset: AnnDataset, num_workers: int) -> None:
 
 
 def test_default_collate_equals_ours(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=Plus())
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=Plus())
     ours = list(dataset.get_optimized_dataloader(batch_size=3, shuffle=False))
     torchs = list(
         dataset.get_optimized_dataloader(batch_size=3, shuffle=False, collate_fn=torch.utils.data.default_collate)
@@ -129,7 +129,7 @@ class Threads(Transform):
 
 
 def test_worker_init_fn(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=Threads())
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=Threads())
     loader = dataset.get_optimized_dataloader(batch_size=8, num_workers=2, worker_init_fn=note_worker, shuffle=False)
     # Worker w takes windows w, w + 2, …
     assert [batch["threads"].unique().tolist() for batch in loader] == [[3], [4], [3], [4], [3]]
@@ -272,7 +272,7 @@ def test_every_keyword_of_torchs_loader_is_known(dataset: AnnDataset) -> None:
     ],
 )
 def test_a_loader_says_what_it_is(shelf: Path, settings: dict, order: str, batches: str) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=1024, cache="2MiB", threads=2)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=1024, cache="2MiB", threads=2)
     text = str(dataset.get_optimized_dataloader(batch_size=4, **settings))
     said = dict(line.strip().split(": ", 1) for line in text.splitlines()[1:])
     assert text.startswith("WindowLoader:")

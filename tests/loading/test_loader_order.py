@@ -23,7 +23,7 @@ from annfeed import AnnDataset
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("subset", [None, UNSORTED])
 def test_without_shuffle_the_datasets_order(shelf: Path, form: str, subset, num_workers: int) -> None:
-    dataset = AnnDataset(hand_over(toy(), form, shelf), obs_subset=subset, chunk_size=8)
+    dataset = AnnDataset(hand_over(toy(), form, shelf), obs_subset=subset, window=8)
     loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False, num_workers=num_workers)
     rows = list(range(40)) if subset is None else UNSORTED
     assert rows_of(loader) == [rows[i : i + 4] for i in range(0, len(rows), 4)]
@@ -34,7 +34,7 @@ def test_without_shuffle_the_datasets_order(shelf: Path, form: str, subset, num_
 @pytest.mark.parametrize("form", FORMS)
 def test_rows_of_x_are_those_of_obs_in_the_planned_order(shelf: Path, form: str, kind: str, output: str) -> None:
     adata = toy(kind=kind)
-    dataset = AnnDataset(hand_over(adata, form, shelf, kind), chunk_size=9, output=output)
+    dataset = AnnDataset(hand_over(adata, form, shelf, kind), window=9, output=output)
     batches = list(dataset.get_optimized_dataloader(batch_size=4, seed=11))
     assert rows_of(batches) == planned(seed=11)
     # pitfall 15: as wide as the matrix, whose last column is empty, as is row 3; pitfall 16: X, though there is a raw.
@@ -62,7 +62,7 @@ SETTINGS = [
 )
 def test_same_seed_same_batches_whatever_the_settings(shelf: Path, settings: dict, block_size: int) -> None:
     settings = dict(settings)
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, threads=settings.pop("threads", None))
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, threads=settings.pop("threads", None))
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=7, block_size=block_size, **settings)
     for number in range(2):
         wanted = planned(seed=7, block_size=block_size, epoch=number)
@@ -190,7 +190,7 @@ def test_with_a_seed_no_generator_is_touched(dataset: AnnDataset, extra: dict, n
 def test_nothing_is_drawn_or_read_before_the_first_next(
     shelf: Path, num_workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8)
     reads = count_reads(dataset, monkeypatch)
     torch.manual_seed(0)
     before, threads = states(), threading.active_count()

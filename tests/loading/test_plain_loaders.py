@@ -75,7 +75,7 @@ class WhichThread(Transform):
 
 def test_transforms_run_in_the_thread_that_calls_next(shelf: Path) -> None:
     transform = WhichThread()
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=transform)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=transform)
     list(dataset.get_optimized_dataloader(batch_size=4))
     assert transform.threads == {threading.current_thread().name}
 

@@ -31,7 +31,7 @@ def of_all_ranks(
     found = []
     for rank in range(world):
         on_rank(monkeypatch, rank, world)
-        dataset = AnnDataset(path, obs_subset=range(n_rows), chunk_size=8)
+        dataset = AnnDataset(path, obs_subset=range(n_rows), window=8)
         loader = dataset.get_optimized_dataloader(**{"batch_size": 4, "seed": 3, **settings})
         rows = rows_of(loader)
         assert len(loader) == len(rows)
@@ -250,7 +250,7 @@ def in_group(rank: int, path: Path, folder: Path) -> None:
     """What each of two real processes does."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/group", rank=rank, world_size=2)
     torch.manual_seed(100 + rank)
-    loader: WindowLoader = AnnDataset(path, chunk_size=8).get_optimized_dataloader(batch_size=4)
+    loader: WindowLoader = AnnDataset(path, window=8).get_optimized_dataloader(batch_size=4)
     epochs = [rows_of(loader) for _ in range(2)]
     drawn = torch.rand(3).tolist()
     seeded = rows_of(AnnDataset(path).get_optimized_dataloader(batch_size=4, seed=7))
@@ -304,7 +304,7 @@ def test_padding_is_marked(path: Path, settings: dict, monkeypatch: pytest.Monke
     marks = []
     for rank in (0, 1):
         on_rank(monkeypatch, rank, 2)
-        dataset = AnnDataset(path, obs_subset=range(25), chunk_size=8, transform=Anew())
+        dataset = AnnDataset(path, obs_subset=range(25), window=8, transform=Anew())
         batches = list(dataset.get_optimized_dataloader(batch_size=4, seed=3, **settings))
         assert all(batch["is_padding"].dtype == torch.bool for batch in batches)
         assert [len(batch["is_padding"]) for batch in batches] == [len(rows) for rows in rows_of(batches)]
@@ -375,7 +375,7 @@ class Orders:
 def test_an_order_is_delivered_as_it_is(path: Path, kind: Any, num_workers: int) -> None:
     """Pitfall 6: the rows come in exactly the order given; pitfall 7: repeated ones come repeatedly."""
     order = Orders(kind)
-    loader = AnnDataset(path, chunk_size=4).get_optimized_dataloader(batch_size=2, order=order, num_workers=num_workers)
+    loader = AnnDataset(path, window=4).get_optimized_dataloader(batch_size=2, order=order, num_workers=num_workers)
     for epoch in range(3):
         assert rows_of(loader) == [[epoch, 39], [7, 7], [0, 20 + epoch], [1]]
         assert (len(loader), len(loader.sampler)) == (4, 7)
@@ -440,7 +440,7 @@ EXACT: list[tuple[tuple[int, int, int, int], list[list[int]]]] = [
 
 
 def table(path: Path, seed: int, epoch: int, block_size: int, **settings: Any) -> list[list[int]]:
-    dataset = AnnDataset(path, obs_subset=range(12), chunk_size=4, transform=Worker())
+    dataset = AnnDataset(path, obs_subset=range(12), window=4, transform=Worker())
     loader = dataset.get_optimized_dataloader(batch_size=2, seed=seed, block_size=block_size, **settings)
     loader.sampler.set_epoch(epoch)
     batches = list(loader)

@@ -270,7 +270,7 @@ def test_random_transforms_of_workers_do_not_repeat_what_they_drew(path: Path) -
         def __call__(self, data_dict):
             return {"seed": torch.tensor(torch.initial_seed())}
 
-    dataset = AnnDataset(path, transform=Seed(), chunk_size=8)
+    dataset = AnnDataset(path, transform=Seed(), window=8)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=3, num_workers=2)
     batches = iter(loader)
     first = {seed for _ in range(2) for seed in next(batches)["seed"].tolist()}

@@ -42,12 +42,12 @@ def test_a_state_of_another_order_is_refused(path: Path, settings: dict, message
 def test_the_window_counts_where_rows_are_shuffled_in_it(path: Path) -> None:
     for settings in ({}, {"shuffle": False}):
         before, state = stop_after(loader_on(path, **settings), 3)
-        loader = loader_on(path, chunk_size=16, **settings)
+        loader = loader_on(path, window=16, **settings)
         loader.load_state_dict(state)
         assert before + rows_of(loader) == rows_of(loader_on(path, **settings))
     _, state = stop_after(loader_on(path, block_size=3), 3)
     with pytest.raises(ValueError, match="window is 16, the state has 8"):
-        loader_on(path, chunk_size=16, block_size=3).load_state_dict(state)
+        loader_on(path, window=16, block_size=3).load_state_dict(state)
 
 
 def test_a_state_of_an_earlier_block_order_goes_on_in_that_order(path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_is_delivered_may_change(path: Path, kind: str, tmp_path: Path) -> 
     _, state = stop_after(loader_on(path), 3)
     data = hand_over(toy(kind=kind), "path", tmp_path)
     options = {"dtype": torch.float64, "output": "csr", "cache": "1MiB", "obs_columns": ["row", "text"]}
-    dataset = AnnDataset(data, obs_subset=range(39), chunk_size=8, **options)
+    dataset = AnnDataset(data, obs_subset=range(39), window=8, **options)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=3)
     loader.load_state_dict(state)
     assert rows_of(loader) == rows_of(loader_on(path))[3:]

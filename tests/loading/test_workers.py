@@ -74,7 +74,7 @@ def open_files() -> list[str]:
 @pytest.mark.parametrize("method", METHODS)
 def test_data_that_the_parent_has_read_is_read_by_workers(shelf: Path, method: str) -> None:
     # pitfall 17: fork, forkserver and spawn, with the file open in the parent.
-    datasets = [AnnDataset(hand_over(toy(), form, shelf), chunk_size=8) for form in FORMS]
+    datasets = [AnnDataset(hand_over(toy(), form, shelf), window=8) for form in FORMS]
     for dataset in datasets:
         list(dataset.get_optimized_dataloader(batch_size=40))
     # All three in one loader, because a spawned worker takes seconds to start; and one of these.
@@ -93,7 +93,7 @@ def test_data_that_the_parent_has_read_is_read_by_workers(shelf: Path, method: s
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forked_workers_after_and_between_reads_of_the_parent(shelf: Path, form: str) -> None:
-    dataset = AnnDataset(hand_over(toy(), form, shelf), chunk_size=8)
+    dataset = AnnDataset(hand_over(toy(), form, shelf), window=8)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=2, num_workers=2)
     found = []
     for batch in loader:
@@ -105,7 +105,7 @@ def test_forked_workers_after_and_between_reads_of_the_parent(shelf: Path, form:
 @pytest.mark.parametrize("method", ["forkserver", "spawn"])
 def test_obs_edited_in_memory_is_what_a_spawned_worker_delivers(tmp_path: Path, method: str) -> None:
     backed = hand_over(toy(), "backed", tmp_path, "own")
-    dataset = AnnDataset(backed, chunk_size=8, transform=Report(tmp_path / "own.h5ad"))
+    dataset = AnnDataset(backed, window=8, transform=Report(tmp_path / "own.h5ad"))
     dataset.transform.dataset = dataset
     _ = dataset[0]
     backed.obs["text"] = [f"edited {i}" for i in range(40)]
@@ -130,9 +130,7 @@ def check_report(batches: list[dict]) -> None:
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_forked_worker_opens_the_file_once(tmp_path: Path, persistent: bool) -> None:
-    dataset = AnnDataset(
-        hand_over(toy(), "path", tmp_path, "own"), chunk_size=4, transform=Report(tmp_path / "own.h5ad")
-    )
+    dataset = AnnDataset(hand_over(toy(), "path", tmp_path, "own"), window=4, transform=Report(tmp_path / "own.h5ad"))
     dataset.transform.dataset = dataset
     _ = dataset[0]
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=0, num_workers=2, persistent_workers=persistent)
@@ -144,13 +142,13 @@ def test_a_forked_worker_opens_the_file_once(tmp_path: Path, persistent: bool) -
 
 
 def test_workers_take_windows_in_turn(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=Draw())
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=Draw())
     loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False, num_workers=3)
     assert [set(batch["worker"].tolist()) for batch in loader] == [{w} for w in (0, 0, 1, 1, 2, 2, 0, 0, 1, 1)]
 
 
 def test_workers_start_while_the_parent_reads_ahead(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=4)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=4)
     ahead = dataset.get_optimized_dataloader(batch_size=4, seed=1, prefetch_batches=1)
     first = iter(ahead)
     found = [next(first)]
@@ -161,7 +159,7 @@ def test_workers_start_while_the_parent_reads_ahead(shelf: Path) -> None:
 
 
 def test_persistent_workers_after_an_early_break(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=4)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=4)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=1, num_workers=2, persistent_workers=True)
     for epoch in range(3):
         iterator = iter(loader)
@@ -171,7 +169,7 @@ def test_persistent_workers_after_an_early_break(shelf: Path) -> None:
 
 
 def test_persistent_workers_serve_two_iterators_at_once(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=4)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=4)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=1, num_workers=1, persistent_workers=True)
     pairs = list(zip(loader, loader, strict=True))
     assert rows_of(a for a, _ in pairs) == planned(seed=1, window=4, epoch=0)
@@ -181,7 +179,7 @@ def test_persistent_workers_serve_two_iterators_at_once(shelf: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"num_workers": 1}, {"num_workers": 1, "persistent_workers": True}])
 def test_a_loader_pickles_with_its_place_in_the_epochs(shelf: Path, settings: dict) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=1, **settings)
     assert rows_of(loader) == planned(seed=1, epoch=0)
     again = pickle.loads(pickle.dumps(loader))
@@ -204,7 +202,7 @@ def test_obs_edited_between_epochs_reaches_fresh_workers() -> None:
 
 def draws(shelf: Path, n_epochs: int = 2, **settings: Any) -> list[dict[tuple[int, int], list[float]]]:
     """By epoch: the numbers drawn, by worker and place in the epoch."""
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=Draw(), obs_columns=["row"])
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=Draw(), obs_columns=["row"])
     loader = dataset.get_optimized_dataloader(**{"batch_size": 8, "num_workers": 2, **settings})
     found = []
     for _ in range(n_epochs):
@@ -232,7 +230,7 @@ def test_workers_end_by_themselves_after_an_error(
     # torch waits five seconds for one that was not told, and then terminates it.
     terminated: list[Any] = []
     monkeypatch.setattr(BaseProcess, "terminate", lambda worker: [terminated.append(worker), worker.kill()])
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8, transform=Refuses())
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8, transform=Refuses())
     loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False, num_workers=2, persistent_workers=persistent)
     before = set(multiprocessing.active_children())
     batches = iter(loader)

@@ -70,7 +70,7 @@ def told(loader: Any) -> tuple[dict[int, dict[str, int]], int]:
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_two_loaders_with_workers_share_one_budget(paths: list[Path], tree: Ledger, method: str) -> None:
     """Training and validation, with workers that stay alive, and the main process that reads, too."""
-    datasets = [AnnDataset(path, transform=Tell(), chunk_size=300) for path in paths]
+    datasets = [AnnDataset(path, transform=Tell(), window=300) for path in paths]
     main, _ = told(datasets[0].subset(range(300)).get_optimized_dataloader(100, shuffle=False))
     options = {"num_workers": 2, "multiprocessing_context": method, "seed": 0}
     loaders = [dataset.get_optimized_dataloader(100, **options) for dataset in datasets]
@@ -92,7 +92,7 @@ def test_two_loaders_with_workers_share_one_budget(paths: list[Path], tree: Ledg
 
 
 def test_what_ended_workers_held_is_free_again(paths: list[Path], tree: Ledger) -> None:
-    dataset = AnnDataset(paths[0], transform=Tell(), chunk_size=300)
+    dataset = AnnDataset(paths[0], transform=Tell(), window=300)
     loader = dataset.get_optimized_dataloader(100, num_workers=2, seed=0, persistent_workers=False)
     for _ in range(3):
         found, _ = told(loader)
@@ -117,7 +117,7 @@ def nested(dataset: AnnDataset, results: Any) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_processes_of_processes_share_it(paths: list[Path], method: str) -> None:
-    dataset = AnnDataset(paths[0], transform=Tell(), chunk_size=300)
+    dataset = AnnDataset(paths[0], transform=Tell(), window=300)
     mine, _ = told(dataset.subset(range(600)).get_optimized_dataloader(100, shuffle=False))
     context: Any = multiprocessing.get_context(method)
     results = context.SimpleQueue()
@@ -132,7 +132,7 @@ def test_processes_of_processes_share_it(paths: list[Path], method: str) -> None
 
 
 def test_what_a_closed_dataset_held_is_given_back(paths: list[Path], tree: Ledger) -> None:
-    first = AnnDataset(paths[0], transform=Tell(), chunk_size=300)
+    first = AnnDataset(paths[0], transform=Tell(), window=300)
     told(first.get_optimized_dataloader(100, seed=0))
     assert process_budget("auto").held > TOTAL / 2
     first.close()
@@ -142,7 +142,7 @@ def test_what_a_closed_dataset_held_is_given_back(paths: list[Path], tree: Ledge
 
 
 def test_a_number_is_not_of_the_tree(paths: list[Path], tree: Ledger) -> None:
-    dataset = AnnDataset(paths[0], cache="1GiB", chunk_size=300)
+    dataset = AnnDataset(paths[0], cache="1GiB", window=300)
     for _ in dataset.get_optimized_dataloader(100, seed=0):
         pass
     assert dataset.stats()["cache_bytes"] > TOTAL
@@ -151,7 +151,7 @@ def test_a_number_is_not_of_the_tree(paths: list[Path], tree: Ledger) -> None:
 
 def test_one_file_with_a_number_and_with_auto(paths: list[Path]) -> None:
     """They share one cache, and the number of one does not enlarge the budget of all."""
-    auto, number = AnnDataset(paths[0], chunk_size=300), AnnDataset(paths[0], cache="1GiB", chunk_size=300)
+    auto, number = AnnDataset(paths[0], window=300), AnnDataset(paths[0], cache="1GiB", window=300)
     for dataset in (auto, number):
         for _ in dataset.get_optimized_dataloader(100, seed=0):
             pass

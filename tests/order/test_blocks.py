@@ -54,7 +54,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def decoded(path: Path, **order: object) -> int:
-    with AnnDataset(path, chunk_size=2000, cache=0) as dataset:
+    with AnnDataset(path, window=2000, cache=0) as dataset:
         seen = np.concatenate(
             [b["X"].numpy().sum(1) for b in dataset.get_optimized_dataloader(50, seed=0, **order)]  # type: ignore[arg-type]
         )
@@ -79,7 +79,7 @@ def test_auto_says_what_it_chose(path: Path, caplog: pytest.LogCaptureFixture) -
 def test_auto_covers_a_subset_exactly_once(path: Path) -> None:
     subset = np.random.default_rng(1).permutation(6000)[:2500]
     for rows in (subset, np.sort(subset)):
-        dataset = AnnDataset(path, obs_subset=rows, chunk_size=500, cache=0)
+        dataset = AnnDataset(path, obs_subset=rows, window=500, cache=0)
         got = [b for b in dataset.get_optimized_dataloader(64, block_size="auto", seed=3).sampler]
         assert sorted(got) == list(range(2500))
 

@@ -114,7 +114,7 @@ def donors(n_obs: int = 40) -> anndata.AnnData:
 def test_parts_deliver_their_rows_and_only_these(shelf: Path, form: str, how: dict[str, str]) -> None:
     """Pitfall 12: training, validation and test loaders deliver the rows of their part, none of another's."""
     adata = donors()
-    dataset = AnnDataset(hand_over(adata, form, shelf, "donors"), chunk_size=8)
+    dataset = AnnDataset(hand_over(adata, form, shelf, "donors"), window=8)
     parts = dataset.split({"train": 0.6, "val": 0.2, "test": 0.2}, seed=3, **how)
     assert all(type(part) is AnnDataset for part in parts.values())
     found = {}

@@ -275,7 +275,7 @@ def test_no_draw_is_held() -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_loader_delivers_the_rows_drawn(shelf: Path, form: str, num_workers: int) -> None:
-    dataset = AnnDataset(hand_over(toy(), form, shelf), chunk_size=8)
+    dataset = AnnDataset(hand_over(toy(), form, shelf), window=8)
     weights = np.arange(40) % 5
     loader = dataset.get_optimized_dataloader(
         batch_size=4, weights=weights, n_samples=30, seed=3, num_workers=num_workers
@@ -369,7 +369,7 @@ def unsorted_gzip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("block_size", [1, 16, "auto"])
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 0.0])
 def test_balanced_shares_of_unsorted_gzip_data(unsorted_gzip: Path, temperature: float, block_size: Any) -> None:
-    dataset = AnnDataset(unsorted_gzip, obs_columns=["row", "text", "cell_type"], chunk_size=1000, cache="1GiB")
+    dataset = AnnDataset(unsorted_gzip, obs_columns=["row", "text", "cell_type"], window=1000, cache="1GiB")
     counts = dataset.obs_column("cell_type").value_counts()
     wanted = counts ** (1 - temperature) / (counts ** (1 - temperature)).sum()
     loader = dataset.get_optimized_dataloader(
@@ -421,7 +421,7 @@ def test_a_part_is_balanced_by_its_own_counts(unsorted_gzip: Path) -> None:
 
 
 def test_windows_of_one_batch_still_find_every_draw(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=1)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=1)
     loader = dataset.get_optimized_dataloader(batch_size=1, weights=np.arange(40), seed=3, n_samples=100)
     counts = Counter(flat(rows_of(loader)))
     for row, wanted in enumerate(due(np.arange(40), 100)):
@@ -429,7 +429,7 @@ def test_windows_of_one_batch_still_find_every_draw(shelf: Path) -> None:
 
 
 def test_a_place_in_a_weighted_epoch_is_found_again(shelf: Path) -> None:
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), chunk_size=8)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), window=8)
     make: dict[str, Any] = {"batch_size": 4, "weights": np.arange(40.0), "seed": 3}
     whole = rows_of(dataset.get_optimized_dataloader(**make))
     loader = dataset.get_optimized_dataloader(**make)

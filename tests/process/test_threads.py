@@ -64,6 +64,11 @@ def test_cpu_quota_of_cgroups(tmp_path: Path, case: str) -> None:
     assert cgroup_cpus(*write_groups(tmp_path, membership, files)) == expected
 
 
+def bound(cpus: str, kind: str = "mask_cpu:") -> dict[str, str]:
+    """What srun says of CPUs."""
+    return {"SLURM_CPU_BIND": f"quiet,{kind}{cpus}", "SLURM_CPU_BIND_LIST": cpus, "SLURM_CPU_BIND_TYPE": kind}
+
+
 @pytest.mark.parametrize(
     ("cores", "quotas", "environment", "expected"),
     [
@@ -79,6 +84,16 @@ def test_cpu_quota_of_cgroups(tmp_path: Path, case: str) -> None:
         # Lightning's own launcher on one machine, and on several.
         (64, [], {"WORLD_SIZE": "4", "NODE_RANK": "0", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}, 16),
         (64, [], {"WORLD_SIZE": "4", "NODE_RANK": "0", "LOCAL_RANK": "1", "MASTER_ADDR": "node7"}, 64),
+        # srun that binds: each task to CPUs of its own; two to each half; all to the same; a quota for all.
+        (8, [], {"LOCAL_WORLD_SIZE": "4", "SLURM_LOCALID": "3"} | bound("0xFF,0xFF00,0xFF0000,0xFF000000"), 8),
+        (8, [], {"LOCAL_WORLD_SIZE": "4", "SLURM_LOCALID": "2"} | bound("0xFF,0xFF00"), 4),
+        (8, [], {"LOCAL_WORLD_SIZE": "4", "SLURM_LOCALID": "2"} | bound("0xFF"), 2),
+        (8, [16.0], {"LOCAL_WORLD_SIZE": "4", "SLURM_LOCALID": "0"} | bound("0xFF,0xFF00,0xFF0000,0xFF000000"), 4),
+        (1, [], {"LOCAL_WORLD_SIZE": "2", "SLURM_LOCALID": "1"} | bound("4,5", "map_cpu:"), 1),
+        # torchrun in a task that is bound, and `taskset` around torchrun: its ranks share those CPUs.
+        (8, [], {"LOCAL_WORLD_SIZE": "2", "SLURM_LOCALID": "0", "TORCHELASTIC_RUN_ID": "1"} | bound("0xFF,0xFF00"), 4),
+        (8, [], {"LOCAL_WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "1"}, 2),
+        (8, [], {"LOCAL_WORLD_SIZE": "4", "SLURM_LOCALID": "1"} | bound("", ""), 2),
     ],
 )
 def test_threads_are_a_share_of_the_usable_cores(

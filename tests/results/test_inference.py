@@ -47,7 +47,7 @@ def first_rows(items: Any) -> dict:
 @pytest.mark.parametrize("form", FORMS)
 def test_index_is_the_row_of_the_file(shelf: Path, form: str, num_workers: int) -> None:
     for subset in (None, UNSORTED):
-        dataset = AnnDataset(hand_over(toy(), form, shelf), obs_subset=subset, chunk_size=8)
+        dataset = AnnDataset(hand_over(toy(), form, shelf), obs_subset=subset, window=8)
         options = {"batch_size": 4, "seed": 1, "num_workers": num_workers}
         batches = list(dataset.get_optimized_dataloader(**options, return_index=True))
         assert all(batch["index"].dtype == torch.int64 for batch in batches)
@@ -109,7 +109,7 @@ def test_a_matrix_called_index(shelf: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_each_row_once_in_file_order(shelf: Path, n_rows: int, batch_size: int) -> None:
     # pitfall 9: the tail is delivered.
-    dataset = AnnDataset(hand_over(toy(), "path", shelf), obs_subset=range(n_rows), chunk_size=8)
+    dataset = AnnDataset(hand_over(toy(), "path", shelf), obs_subset=range(n_rows), window=8)
     loader = dataset.predict_loader(batch_size)
     rows = rows_of(loader)
     assert rows == [list(range(i, min(i + batch_size, n_rows))) for i in range(0, n_rows, batch_size)]
@@ -344,7 +344,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     path: Path, key: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(path)
-    dataset = AnnDataset(path, chunk_size=8, cache=0)
+    dataset = AnnDataset(path, window=8, cache=0)
     import anndata.io
 
     write = anndata.io.write_elem
@@ -387,7 +387,7 @@ def in_order(n: int = 40, size: int = 8) -> list[list[int]]:
 
 
 def test_a_dataset_is_not_stale_after_our_own_write(path: Path) -> None:
-    dataset = AnnDataset(path, chunk_size=8)
+    dataset = AnnDataset(path, window=8)
     other = AnnDataset(path, elem="layers/counts")
     assert rows_of(dataset.predict_loader(8)) == in_order()
     before = dense(other[9]["X"])
@@ -400,7 +400,7 @@ def test_a_dataset_is_not_stale_after_our_own_write(path: Path) -> None:
 
 @pytest.mark.parametrize(("context", "persistent"), [("fork", False), ("fork", True), ("forkserver", True)])
 def test_workers_are_not_stale_either(path: Path, context: str, persistent: bool) -> None:
-    dataset = AnnDataset(path, chunk_size=8)
+    dataset = AnnDataset(path, window=8)
     options = {"num_workers": 1, "multiprocessing_context": context, "persistent_workers": persistent}
     loader = dataset.predict_loader(8, **options)
     assert rows_of(loader) == in_order()
@@ -413,7 +413,7 @@ def test_workers_are_not_stale_either(path: Path, context: str, persistent: bool
 def test_a_write_in_mid_epoch(tmp_path: Path, kind: str, prefetch_batches: int) -> None:
     # Dense rows without filters stay in the file until a batch is made of them.
     path = hand_over(toy(kind=kind), "path", tmp_path)
-    dataset = AnnDataset(path, chunk_size=8, cache=0)
+    dataset = AnnDataset(path, window=8, cache=0)
     found = []
     for number, batch in enumerate(dataset.predict_loader(2, prefetch_batches=prefetch_batches)):
         if number in (3, 11):
@@ -423,7 +423,7 @@ def test_a_write_in_mid_epoch(tmp_path: Path, kind: str, prefetch_batches: int) 
 
 
 def test_a_state_fits_after_our_own_write(path: Path) -> None:
-    dataset = AnnDataset(path, chunk_size=8)
+    dataset = AnnDataset(path, window=8)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=2)
     expected = rows_of(loader)
     loader.sampler.set_epoch(0)
@@ -431,7 +431,7 @@ def test_a_state_fits_after_our_own_write(path: Path) -> None:
     found = rows_of([next(batches)])
     state = loader.state_dict()
     write_obsm(path, "X_model", VALUES)
-    again = AnnDataset(path, chunk_size=8).get_optimized_dataloader(batch_size=4, seed=2)
+    again = AnnDataset(path, window=8).get_optimized_dataloader(batch_size=4, seed=2)
     again.load_state_dict(state)
     assert found + rows_of(again) == expected
 
@@ -461,7 +461,7 @@ def test_a_dataset_read_through_h5py_lets_go_for_the_write(path: Path) -> None:
         file.create_dataset("X", data=x, chunks=(4, 7), scaleoffset=0, dtype="int32")
         file["X"].attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
     with pytest.warns(UserWarning, match="through h5py"):
-        dataset = AnnDataset(path, chunk_size=8)
+        dataset = AnnDataset(path, window=8)
     assert rows_of(dataset.predict_loader(8)) == in_order()
     write_obsm(path, "X_model", VALUES)
     assert rows_of(dataset.predict_loader(8)) == in_order()

@@ -150,7 +150,7 @@ def test_batches_of_a_generator_are_not_held(path: Path) -> None:
 
 
 def test_a_generator_may_read_the_file_that_gets_its_results(path: Path) -> None:
-    dataset = AnnDataset(path, chunk_size=8, cache=0)
+    dataset = AnnDataset(path, window=8, cache=0)
     write_obsm(path, "X_model", predictions(dataset))
     write_obsm(path, "X_model", predictions(dataset), overwrite=True)
     np.testing.assert_array_equal(anndata.read_h5ad(path).obsm["X_model"][:, 0], np.arange(N) * 2)

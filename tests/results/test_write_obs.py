@@ -448,7 +448,7 @@ def test_predicted_labels_of_part_of_the_rows(path: Path) -> None:
 
 def test_an_open_dataset_reads_on(path: Path) -> None:
     """A new column is for who opens the file anew; one that is replaced is the next epoch's."""
-    dataset = AnnDataset(path, chunk_size=8)
+    dataset = AnnDataset(path, window=8)
     loader = dataset.get_optimized_dataloader(batch_size=8, shuffle=False)
     before = list(loader)
     write_obs(path, "new", TEXTS)

@@ -55,7 +55,7 @@ def fit(path: str, options: dict[str, Any], **settings: Any) -> Rows:
     model = Rows()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(accelerator="cpu", max_epochs=3, enable_checkpointing=False, **quiet, **settings)
-    trainer.fit(model, AnnDataset(path, chunk_size=8).get_optimized_dataloader(batch_size=4, **options))
+    trainer.fit(model, AnnDataset(path, window=8).get_optimized_dataloader(batch_size=4, **options))
     return model
 
 

@@ -43,7 +43,7 @@ def begin(n: int, **how: Any) -> list[Any]:
     """Return ``n`` iterators in the middle of an epoch, so that some thread is wherever it hurts."""
     begun = []
     for seed in range(n):
-        dataset = AnnDataset("cells.h5ad", cache=0, obs_columns=[], chunk_size=256)
+        dataset = AnnDataset("cells.h5ad", cache=0, obs_columns=[], window=256)
         begun.append(iter(dataset.get_optimized_dataloader(batch_size=16, seed=seed, **how)))
         next(begun[-1])
     return begun
@@ -93,7 +93,7 @@ def has_threads_of_its_own() -> None:
 
 def reads_at_the_very_end() -> None:
     global at_the_end, alive
-    dataset = AnnDataset("cells.h5ad", cache=0, obs_columns=[], chunk_size=256)
+    dataset = AnnDataset("cells.h5ad", cache=0, obs_columns=[], window=256)
     len(dataset.__getitems__([0]))
 
     def read() -> None:
@@ -198,14 +198,14 @@ class SlowTransform(Transform):
 def reads_for_ever() -> None:
     global alive
     alive = begin(2)
-    dataset = slow_rows("cells.h5ad", cache=0, obs_columns=[], chunk_size=16)
+    dataset = slow_rows("cells.h5ad", cache=0, obs_columns=[], window=16)
     print("now", flush=True)
     for _ in dataset.get_optimized_dataloader(batch_size=16, seed=0):
         pass
 
 
 def reads_in_workers_for_ever() -> None:
-    dataset = AnnDataset("cells.h5ad", cache=0, obs_columns=[], chunk_size=16, transform=SlowTransform())
+    dataset = AnnDataset("cells.h5ad", cache=0, obs_columns=[], window=16, transform=SlowTransform())
     batches = iter(dataset.get_optimized_dataloader(batch_size=16, seed=0, num_workers=2))
     next(batches)
     print("now", flush=True)

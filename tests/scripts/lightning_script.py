@@ -68,7 +68,7 @@ class Indices(BasePredictionWriter):
 def main(path: str, folder: Path, strategy: str) -> None:
     warnings.simplefilter("ignore")
     rows = {"train": range(23), "val": range(23, 30), "test": range(30, 40)}
-    data = AnnDataModule(path, splits=rows, batch_size=3, seed=4, dataset_options={"chunk_size": 6})
+    data = AnnDataModule(path, splits=rows, batch_size=3, seed=4, dataset_options={"window": 6})
     settings = {"accelerator": "cpu", "devices": 2, "strategy": strategy, "logger": False, "max_epochs": 2}
     settings |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
     model = Rows(folder)

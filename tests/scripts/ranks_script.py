@@ -40,7 +40,7 @@ def main(path: str, folder: Path) -> None:
     torch.manual_seed(100 + rank)  # not agreed upon: seed=None must not need it
     found: dict[str, Any] = {}
     for name, case in cases().items():
-        dataset = AnnDataset(path, chunk_size=8, **case.get("dataset", {}))
+        dataset = AnnDataset(path, window=8, **case.get("dataset", {}))
         if "split" in case:
             dataset = dataset.split(**case["split"])["train"]
         found[name] = epochs(dataset.get_optimized_dataloader(**case["loader"]), EPOCHS, world)

@@ -23,7 +23,7 @@ def main(path: str, folder: Path, kill_at: int, num_workers: int) -> None:
     rank = int(os.environ.get("RANK", "0"))
     if "RANK" in os.environ:
         dist.init_process_group("gloo")
-    loader = AnnDataset(path, chunk_size=16).get_optimized_dataloader(
+    loader = AnnDataset(path, window=16).get_optimized_dataloader(
         batch_size=4, seed=9, block_size=2, num_workers=num_workers
     )
     model, step, first_epoch = torch.zeros(()), 0, 0

@@ -61,7 +61,7 @@ def each(path: str, prepare: Callable[[Any], Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, (n_rows, make) in LOADERS.items():
         torch.manual_seed(100 + dist.get_rank())  # not agreed upon: an order without a seed must not need it
-        found[name] = epochs(prepare(make(AnnDataset(path, obs_subset=range(n_rows), chunk_size=8))))
+        found[name] = epochs(prepare(make(AnnDataset(path, obs_subset=range(n_rows), window=8))))
     return found
 
 
@@ -126,7 +126,7 @@ def lightning(path: str) -> Found:
         trainer = pl.Trainer(
             accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, enable_checkpointing=False, **quiet
         )
-        loader = make(AnnDataset(path, obs_subset=range(n_rows), chunk_size=8))
+        loader = make(AnnDataset(path, obs_subset=range(n_rows), window=8))
         if name == "predict":
             trainer.predict(model, loader, return_predictions=False)
         else:
@@ -170,10 +170,10 @@ def accelerate(path: str) -> Found:
 
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=3)
     found = each(path, accelerator.prepare)
-    dataset = AnnDataset(path, chunk_size=8)
+    dataset = AnnDataset(path, window=8)
 
     def loader(n_rows: int = 40, **options: Any) -> Any:
-        part = AnnDataset(path, obs_subset=range(n_rows), chunk_size=8)
+        part = AnnDataset(path, obs_subset=range(n_rows), window=8)
         return part.get_optimized_dataloader(**{"batch_size": 4, "seed": 3, **options})
 
     # The number of the epoch, and a place in it.

@@ -318,7 +318,7 @@ def test_a_damaged_chunk_reaches_the_loader_after_the_batches_before_it(tmp_path
     spoil(path, "X/data", 9)
     hit = int(np.searchsorted(COUNTS.indptr, 128, "right")) - 1
     for workers in (0, 1):
-        dataset = AnnDataset(path, chunk_size=4, cache=0)
+        dataset = AnnDataset(path, window=4, cache=0)
         loader = dataset.get_optimized_dataloader(batch_size=4, shuffle=False, num_workers=workers)
         delivered = []
         with pytest.raises(FormatError, match=r"'X/data': chunk 2 .*checksum"):
@@ -380,7 +380,7 @@ def test_a_row_larger_than_memory(tmp_path, size):
     for rows in ([0, 2], [2]):
         dataset = AnnDataset(tmp_path / "x.h5ad")
         assert not dense(dataset.__getitems__(rows).batch["X"]).any()
-    refuse(tmp_path / "x.h5ad", MemoryError, "'X/data'", f"{size * 8} bytes", "chunk_size=", rows=[1])
+    refuse(tmp_path / "x.h5ad", MemoryError, "'X/data'", f"{size * 8} bytes", "window=", rows=[1])
 
 
 @pytest.mark.parametrize(("width", "kind"), [(2**40, MemoryError), (2**50, FormatError)])

@@ -55,7 +55,7 @@ def test_leaving_early_ends_reads_that_are_under_way(path: Path, monkeypatch: py
     cancelled = threading.Event()
     began = threading.Event()
     windows = itertools.count(1)
-    dataset = AnnDataset(path, chunk_size=200, cache=0)  # rows that are held take no time
+    dataset = AnnDataset(path, window=200, cache=0)  # rows that are held take no time
     load = dataset.reader.load
 
     def slow_load(positions: np.ndarray) -> object:

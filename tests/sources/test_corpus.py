@@ -113,7 +113,7 @@ def test_rows_have_the_checksums_of_the_manifest(corpus, manifest, name, output)
         assert [(place, crc32(batch[place])) for place, _ in expected] == expected
         assert [(place, crc32(dense(items[place]["X"]))) for place, _ in expected] == expected
 
-    with opened(corpus, name, output=output, obs_columns=[], obs_subset=rows, chunk_size=30) as dataset:
+    with opened(corpus, name, output=output, obs_columns=[], obs_subset=rows, window=30) as dataset:
         loader = dataset.get_optimized_dataloader(batch_size=7, shuffle=False)
         loaded = np.concatenate([dense(batch["X"]) for batch in loader])
         assert [(place, crc32(loaded[place])) for place, _ in expected] == expected

@@ -70,7 +70,7 @@ def test_every_order_of_a_cold_file(order: dict[str, Any], tmp_path: Path) -> No
     path, expected = long_file(tmp_path)
     for io_depth, num_workers in ((0, 0), (8, 0), ("auto", 1)):
         drop_pages(str(path))
-        with AnnDataset(path, chunk_size=500, output="csr", cache=0, io_depth=io_depth, return_index=True) as dataset:
+        with AnnDataset(path, window=500, output="csr", cache=0, io_depth=io_depth, return_index=True) as dataset:
             loader = dataset.get_optimized_dataloader(64, seed=3, num_workers=num_workers, **order)
             seen = []
             for batch in loader:
@@ -81,7 +81,7 @@ def test_every_order_of_a_cold_file(order: dict[str, Any], tmp_path: Path) -> No
 
 def test_bytes_of_cold_files_are_read_ahead_and_counted(tmp_path: Path) -> None:
     path, _ = long_file(tmp_path)
-    with AnnDataset(path, obs_columns=[], cache=0, chunk_size=500) as dataset:
+    with AnnDataset(path, obs_columns=[], cache=0, window=500) as dataset:
         drop_pages(str(path))
         cold = is_cold(path)
         list(dataset.get_optimized_dataloader(64, shuffle=False))
@@ -103,7 +103,7 @@ def test_bytes_of_cold_files_are_read_ahead_and_counted(tmp_path: Path) -> None:
 def test_threads_that_read_end_when_there_is_nothing_to_read(tmp_path: Path) -> None:
     path, _ = long_file(tmp_path)
     drop_pages(str(path))
-    with AnnDataset(path, obs_columns=[], cache=0, chunk_size=500, io_depth=16) as dataset:
+    with AnnDataset(path, obs_columns=[], cache=0, window=500, io_depth=16) as dataset:
         next(iter(dataset.get_optimized_dataloader(64, seed=0)))
     deadline = time.monotonic() + 30
     while _n_reading() and time.monotonic() < deadline:

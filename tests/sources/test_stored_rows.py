@@ -43,7 +43,7 @@ def window_bytes(dataset):
 @pytest.mark.parametrize("settings", [{"shuffle": False}, {"block_size": 16}, {}, {"num_workers": 2}])
 def test_rows_are_those_of_h5py(stored, stored_as, wanted, settings):
     path, expected = stored(stored_as)
-    dataset = AnnDataset(path, dtype=wanted, chunk_size=64)
+    dataset = AnnDataset(path, dtype=wanted, window=64)
     assert window_bytes(dataset) < expected.nbytes / 4, "the rows stay in the file"
     loader = dataset.get_optimized_dataloader(batch_size=7, seed=3, return_index=True, **settings)
     seen = []
@@ -92,7 +92,7 @@ def test_repeats_subsets_and_single_items(stored):
 
 def test_a_batch_that_is_kept_stays_as_it_was(stored):
     path, expected = stored()
-    dataset = AnnDataset(path, chunk_size=50)
+    dataset = AnnDataset(path, window=50)
     kept = list(dataset.get_optimized_dataloader(batch_size=50, shuffle=False))
     np.testing.assert_array_equal(torch.cat([batch["X"] for batch in kept]).numpy(), expected)
 

@@ -160,11 +160,11 @@ class RowReader(ThroughFile):
         return self._n_rows
 
     @property
-    def first_n_vars(self) -> int:
+    def n_vars_of_first(self) -> int:
         """Columns that are delivered of the first matrix."""
         return self.first.n_vars
 
-    def described_file(self) -> FileSource | None:
+    def file_with_headers(self) -> FileSource | None:
         """Return a file of the first matrix whose headers are known; None if there is none."""
         parts = self.first.source.parts()
         return next((part for part in parts if isinstance(part, FileSource) and part.headers is not None), None)

@@ -75,7 +75,7 @@ def bench(options: argparse.Namespace) -> None:
             output=Tokens() if options.output == "tokens" else options.output,
         )
         with dataset:
-            source = dataset.reader.described_file()
+            source = dataset.reader.file_with_headers()
             if source is not None:
                 source.told_of_cost = True  # which is what is measured here
             loader = dataset.get_optimized_dataloader(options.batch_size, seed=0, **order)

@@ -30,8 +30,13 @@ from annfeed.transforms.base import Transform, check_transform, needs_totals, st
 if TYPE_CHECKING:
     from annfeed.inputs.paths import AnnDataOrPath
 
+
+class _Default(int):
+    """A default, which is told apart from the same number where a user gives that."""
+
+
 #: Rows of a window by default.
-_WINDOW = 6000
+_WINDOW = _Default(6000)
 
 
 class AnnDataset(RowDataset):
@@ -375,7 +380,7 @@ class AnnDataset(RowDataset):
 def _window(window: int, chunk_size: int | None) -> int:
     if chunk_size is None:
         return integer("window", window)
-    if window not in (_WINDOW, chunk_size):
+    if window is not _WINDOW and window != chunk_size:
         raise ValueError(f"window is {window} and chunk_size is {chunk_size}, another name of it; pass one of them")
     return integer("chunk_size", chunk_size)
 

@@ -1,4 +1,4 @@
-"""`Annotated`: shape, obs and var of an open dataset.
+"""`AnnotatedRows`: shape, obs and var of an open dataset.
 
 Items, subsets and splits are in dataset/rows.py.
 """
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class OfReader(Generic[T]):
-    """An attribute that the dataset's reader has."""
+class ReaderAttribute(Generic[T]):
+    """An attribute of a dataset that is its reader's: it is read from there, and set there."""
 
     def __set_name__(self, _: type, name: str) -> None:
         self._name = name
@@ -31,19 +31,30 @@ class OfReader(Generic[T]):
     @overload
     def __get__(self, dataset: None, _: type) -> Self: ...
     @overload
-    def __get__(self, dataset: Annotated, _: type) -> T: ...
-    def __get__(self, dataset: Annotated | None, _: type) -> Any:
+    def __get__(self, dataset: AnnotatedRows, _: type) -> T: ...
+    def __get__(self, dataset: AnnotatedRows | None, _: type) -> Any:
         return self if dataset is None else getattr(dataset.reader, self._name)
 
-    def __set__(self, dataset: Annotated, value: T) -> None:
+    def __set__(self, dataset: AnnotatedRows, value: T) -> None:
         setattr(dataset.reader, self._name, value)
 
 
-class Annotated(ThroughFile, Dataset[Item]):
+class AnnotatedRows(ThroughFile, Dataset[Item]):
     """The rows of a `RowReader`, with their obs and var."""
 
     #: Reads rows and makes batches: what loaders ask.
     reader: RowReader
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except AttributeError as error:
+            if not isinstance(getattr(type(self), name, None), property):
+                raise
+            raise AttributeError(
+                f"{type(self).__name__}.{name} says what the data have, and cannot be set. Give an attribute of your "
+                f"own another name, or define {name} as a property of your class"
+            ) from error
 
     def __len__(self) -> int:
         return len(self.reader)

@@ -17,7 +17,7 @@ from annfeed.arrays import Int64Array, integer
 from annfeed.batches.items import Batch, Collate, Item, Items, split
 from annfeed.batches.keys import FALLBACK
 from annfeed.batches.tokens import TokenCollate, Tokens
-from annfeed.dataset.annotations import Annotated, OfReader
+from annfeed.dataset.annotations import AnnotatedRows, ReaderAttribute
 from annfeed.dataset.description import dataset_report
 from annfeed.display.html import as_html
 from annfeed.display.text import as_repr
@@ -31,7 +31,7 @@ from annfeed.sources.frame import FrameFileSource
 from annfeed.transforms.base import Transform
 
 
-class RowDataset(Annotated):
+class RowDataset(AnnotatedRows):
     """What `AnnDataset` is when it is open: a torch Dataset over the rows of a `RowReader`."""
 
     #: Rows read together by the optimized loader.
@@ -48,13 +48,13 @@ class RowDataset(Annotated):
     def chunk_size(self, chunk_size: int) -> None:
         self.window = chunk_size
 
-    transform = OfReader[Transform | None]()
-    output = OfReader[str | Tokens]()
-    dtype = OfReader[torch.dtype]()
-    threads = OfReader[int | None]()
-    return_index = OfReader[bool]()
+    transform = ReaderAttribute[Transform | None]()
+    output = ReaderAttribute[str | Tokens]()
+    dtype = ReaderAttribute[torch.dtype]()
+    threads = ReaderAttribute[int | None]()
+    return_index = ReaderAttribute[bool]()
     #: Path of each source, or a description of an AnnData.
-    sources = OfReader[list[str]]()
+    sources = ReaderAttribute[list[str]]()
 
     def rows_at(self, positions: Int64Array) -> Int64Array:
         """Return the rows of the file or AnnData at ``positions`` (int64 ``[n]``), as ``"index"`` has them.

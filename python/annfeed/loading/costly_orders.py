@@ -54,7 +54,7 @@ class Reading:
 def warn_if_costly(dataset: Rows, plan: EpochPlan | None) -> None:
     """Warn, once for a dataset and its parts, if an order costs much that blocks or a larger cache would save."""
     reader = dataset.reader
-    source = reader.described_file()
+    source = reader.file_with_headers()
     order = plan.order if plan is not None else None
     if (
         reader.preloaded_bytes is not None
@@ -70,7 +70,7 @@ def warn_if_costly(dataset: Rows, plan: EpochPlan | None) -> None:
     reading = Reading(
         in_a_line(dataset),
         n_rows,
-        reader.first_n_vars,
+        reader.n_vars_of_first,
         share,
         n_delivered,
         plan.window,

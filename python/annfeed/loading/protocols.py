@@ -65,10 +65,10 @@ class Reader(Reads, Protocol):
         """Rows of the sources, of which the dataset has some or all."""
 
     @property
-    def first_n_vars(self) -> int:
+    def n_vars_of_first(self) -> int:
         """Columns that are delivered of the first matrix."""
 
-    def described_file(self) -> FileSource | None:
+    def file_with_headers(self) -> FileSource | None:
         """Return a file of the first matrix whose headers are known; None if there is none."""
 
     @property

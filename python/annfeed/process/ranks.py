@@ -94,6 +94,27 @@ def local_ranks() -> int:
     return int(told) if told is not None and told.isdigit() and int(told) > 0 else 1
 
 
+def ranks_of_these_cores() -> int:
+    """Return the number of ranks on this machine whose CPUs are those of this one, itself included.
+
+    Only Slurm says so: where srun binds tasks to CPUs, each task has the list of all on its node. Ranks that torchrun
+    starts have the CPUs that torchrun has.
+
+    Examples
+    --------
+    >>> ranks_of_these_cores()
+    1
+    """
+    ranks = local_ranks()
+    bound, place = os.environ.get("SLURM_CPU_BIND_LIST"), os.environ.get("SLURM_LOCALID", "")
+    if not bound or not place.isdigit() or int(place) >= ranks or "TORCHELASTIC_RUN_ID" in os.environ:
+        return ranks
+    # A list that is shorter than the tasks begins again.
+    cpus = bound.split(",")
+    of_ranks = [cpus[rank % len(cpus)] for rank in range(ranks)]
+    return of_ranks.count(of_ranks[int(place)])
+
+
 def draw_seed(generator: torch.Generator | None, world: int) -> int:
     """Draw a seed from ``generator`` or torch's global generator; all ranks get the draw of rank 0.
 

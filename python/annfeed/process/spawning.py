@@ -19,6 +19,8 @@ from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
 from typing import Any
 
+from annfeed.user_warnings import Line, is_sent_by, users_line
+
 #: Arrays begin at multiples of this, for wide loads.
 _ALIGNED = 64
 
@@ -37,7 +39,7 @@ class ThroughFile:
             return super().__reduce_ex__(protocol)
         _here.is_packing = True
         try:
-            return _unpacked, _packed(self, process)
+            return _unpacked, (*_packed(self, process), users_line())
         finally:
             _here.is_packing = False
 
@@ -75,7 +77,8 @@ def sent(descriptor: int, process: Any) -> Any:
     return reduction.DupFd(descriptor)
 
 
-def _unpacked(file: Any, start: int) -> Any:
+def _unpacked(file: Any, start: int, line: Line) -> Any:
+    is_sent_by(line)
     with open(file.detach(), "rb") as opened:
         # Private: writes to the arrays change neither the file nor other processes.
         memory = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY))

@@ -15,7 +15,9 @@ MOST_IO_DEPTH = 1024
 
 
 def reading_threads(threads: int | None) -> int:
-    """Return ``threads``; for None the `usable_cores` divided by the ranks on the machine, or 1 in a torch worker.
+    """Return ``threads``; for None the share of this rank in the usable cores, or 1 in a torch worker.
+
+    The cores of the affinity are shared with the ranks that have the same, those of a quota with all on the machine.
 
     Examples
     --------
@@ -27,12 +29,13 @@ def reading_threads(threads: int | None) -> int:
     # Imported here, so that `usable_cores` does not need torch.
     import torch
 
-    from annfeed.process.ranks import local_ranks
+    from annfeed.process.ranks import local_ranks, ranks_of_these_cores
 
     # Workers use the cores together: one thread each.
     if torch.utils.data.get_worker_info() is not None:
         return 1
-    return max(1, usable_cores() // local_ranks())
+    shares = [_affinity() // ranks_of_these_cores(), *(quota // local_ranks() for quota in _quotas())]
+    return max(1, min(shares))
 
 
 def reads_in_flight(io_depth: Any) -> int | None:
@@ -57,8 +60,11 @@ def reads_in_flight(io_depth: Any) -> int | None:
 
 def usable_cores() -> int:
     """Return the cores that this process may use: its affinity, or its container's CPU quota, rounded up, if less."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([cores, *_quotas()]))
+    return max(1, min([_affinity(), *_quotas()]))
+
+
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

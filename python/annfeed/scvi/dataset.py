@@ -92,7 +92,7 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         """Whether a key is read from disk."""
         return any(field.streamed for field in self._fields.values())
 
-    def described_matrix(self) -> Matrix | None:
+    def matrix_with_headers(self) -> Matrix | None:
         """Return a matrix in a file whose headers are known; None if there is none."""
         streamed = (field.matrix for field in self._fields.values() if isinstance(field, StreamedField))
         return next((matrix for matrix in streamed if getattr(matrix.source, "headers", None) is not None), None)

@@ -222,7 +222,7 @@ class AnnDataLoader(DataLoader[Any]):
 
     def _warn_if_costly(self) -> None:
         registered, n_rows = self.dataset.dataset, len(self.dataset)
-        matrix = registered.described_matrix()
+        matrix = registered.matrix_with_headers()
         if matrix is not None and isinstance(matrix.source, FileSource):
             share = n_rows / max(1, len(registered))
             how = Reading(
