@@ -127,6 +127,7 @@ bench: $(VENV)/.packages ## Benchmarks beside other loaders (SIZE=small, 20k or 
 	cargo bench --locked
 	python -m pytest benches --benchmark-only
 	python benches/quality.py
+	python benches/block_sizes.py $(if $(filter 200k,$(SIZE)),,--chart bench-data/mixing.svg)
 	python benches/mixing.py
 	python benches/first_batch.py
 	python benches/storage.py

@@ -1,6 +1,7 @@
 """The pages of docs/ as a site (`make docs`): each is in a toctree, links lead to headings, the API is described."""
 
 import re
+import subprocess
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -50,6 +51,14 @@ def test_links_lead_to_headings(page: str) -> None:
         if target.suffix == ".md" and anchor not in anchors(target.resolve()):
             missing.append(f"{file}#{anchor}")
     assert not missing
+
+
+@pytest.mark.parametrize("page", ["../README.md", "../CONTRIBUTING.md", *PAGES])
+def test_scripts_are_scripts(page: str) -> None:
+    scripts = re.findall(r"^```(?:sh|bash)\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+    if scripts:
+        done = subprocess.run(["bash", "-n"], input="\n".join(scripts), capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_api_is_all_public_names() -> None:

@@ -83,7 +83,7 @@ class AnnDataset(RowDataset):
         mean positions. None: they are names of genes. Those of `Tokens` are looked up there, too.
     var_names, make_unique
         Of Cell Ranger's files: whether features are named by "gene_symbols" (None, the default) or "gene_ids", as in
-        `scanpy.read_10x_mtx`; and whether "-1", "-2", … is put after repeated names, as
+        ``scanpy.read_10x_mtx``; and whether "-1", "-2", … is put after repeated names, as
         `anndata.AnnData.var_names_make_unique` does.
     feature_types
         Types of features to deliver, one or a list: "Gene Expression", "Antibody Capture". They are values of the

@@ -176,7 +176,10 @@ class PlanSampler(DistributedSampler[int]):
 
     @property
     def remainder(self) -> int:
-        """Rows of all ranks' last batches together, without repeats; 0: all are full, -1: with drop_last, or sets."""
+        """The rows of all ranks' last batches together, without repeats.
+
+        It is 0 if all are full, and -1 with ``drop_last`` or sets.
+        """
         if self.drop_last or isinstance(self._plan.order, Sets):
             return -1
         world = rank_and_world()[1]
