@@ -1,6 +1,6 @@
 """`Elem`: the place of a matrix, parsed from ``elem=``, with its obs and var. No file is opened here.
 
-In a Cell Ranger file another place is meant: `annfeed.h5ad.tenx.elem_in` finds it.
+In a Cell Ranger file another place is meant: `annfeed.h5ad.elem_in_file.elem_in` finds it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 from annfeed.errors import UnknownNameError
 from annfeed.h5ad.tenx import FeatureOptions, TenX
 
-#: "mod/rna/raw/X" -> prefix "mod/rna/", place "raw/X": the shortest prefix, as "raw/" must not become one.
-_ELEM = re.compile(r"^(?P<prefix>(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
+#: "mod/rna/raw/X" -> prefix "mod/rna/", place "raw/X". Modalities first, as one may be named "raw"; then the shortest
+#: prefix, as "raw/" must not become one.
+_ELEM = re.compile(r"^(?P<prefix>(?:mod/[^/]+/)*(?:.+?/)??)(?P<place>X|raw/X|raw\.X|(?:layers|obsm)/[^/]+)$")
 #: "mod/rna/obs" -> "rna".
 _MODALITY = re.compile(r"^mod/([^/]+)/obs$")
 
