@@ -147,7 +147,7 @@ def test_one_open_for_any_number_of_batches(tmp_path: Path, kind: str, monkeypat
 def test_stats_count_the_bytes(tmp_path: Path) -> None:
     path = hand_over(toy(2000, 30, "dense"), "path", tmp_path)
     dataset = AnnDataset(path, obs_columns=[], cache=0)
-    assert dataset.stats() == dict.fromkeys(STATS, 0) | {"opens": 1}
+    assert dataset.stats() == dict.fromkeys(STATS, 0) | {"opens": 1, "fallback_controls": 0}
     list(dataset.get_optimized_dataloader(batch_size=100, shuffle=False))
     # Each row at least once, and nothing like once per batch: anndata writes this matrix as float32 without a filter.
     stored = 2000 * 30 * 4
