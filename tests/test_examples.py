@@ -163,17 +163,18 @@ def test_transformer_learns_what_genes_have_the_same_way_each_time(
     counts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(counts, tmp_path / "a.h5ad")
-    arguments = ["--epochs", 8, "--width", 16, "--batch-size", 16, "--lr", 0.01, "--device", "cpu"]
+    arguments = ["--width", 16, "--batch-size", 16, "--lr", 0.01, "--device", "cpu"]
     told = []
-    for files in ([counts], [tmp_path / "*.h5ad"]):
-        run_here(monkeypatch, "train_transformer.py", *files, *arguments)
+    for files, epochs in ((counts, 8), (tmp_path / "*.h5ad", 1)):
+        run_here(monkeypatch, "train_transformer.py", files, *arguments, "--epochs", epochs)
         told.append(capsys.readouterr().out)
-    assert re.findall(r"loss +([\d.]+)", told[0]) == re.findall(r"loss +([\d.]+)", told[1])
+    losses = [re.findall(r"loss +([\d.]+)", each) for each in told]
+    assert losses[0][:1] == losses[1]
     share = re.search(r"explained variance of masked values, held out +(-?[\d.]+)%", told[0])
     assert share is not None
     assert float(share[1]) > 10  # a network that tells nothing explains 0 %
     monkeypatch.setattr(sys, "argv", ["train_transformer.py", str(tmp_path / "none.h5ad")])
-    with pytest.raises(SystemExit, match=r"error: .*none\.h5ad: cannot open the file"):
+    with pytest.raises(SystemExit, match=r"error: .*cannot open the file: No such file.*none\.h5ad"):
         runpy.run_path(str(EXAMPLES / "train_transformer.py"), run_name="__main__")
 
 
