@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from annfeed._core import DecodedRows, DirectRows
@@ -23,6 +24,16 @@ if TYPE_CHECKING:
 
 #: Rows whose values are part of a fingerprint.
 _SAMPLE = 4
+
+
+class Var(Protocol):
+    """The var of the delivered columns, read when it is asked for."""
+
+    def frame(self) -> pd.DataFrame:
+        """Return it."""
+
+    def texts(self, column: str, wanted: Container[str]) -> npt.NDArray[np.object_]:
+        """Return a column as texts, and None for missing ones; an error where a ``wanted`` text is doubtful."""
 
 
 class Held(Protocol):
@@ -47,7 +58,7 @@ class Matrix:
     names: Callable[[], pd.Index[Any]]  # returns the names of these columns
     rows: Int64Array | None = None  # [n_obs], the source's row of each row of obs; None if they are the same
     held: Held | None = None  # looks the matrix up in its AnnData; None if it is in files only
-    var: Callable[[], pd.DataFrame] | None = None  # returns the var of these columns; None if they have none
+    var: Var | None = None  # the var of these columns; None if they have none
     preloaded: Preloaded | None = None  # rows that are read from there, and no longer from the source
     tensors: TensorMaker = field(init=False)
 

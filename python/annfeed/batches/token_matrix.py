@@ -82,8 +82,9 @@ def token_matrix(
         raise ValueError(f"dtype is {dtype}; expected torch.float32, in which values of tokens are. Leave it out")
 
     def names() -> Any:
-        of_column = var_column is not None and matrix.var is not None
-        return matrix.var()[var_column].astype(str) if of_column else matrix.names()  # type: ignore[misc]
+        if var_column is None or matrix.var is None:
+            return matrix.names()
+        return matrix.var.texts(var_column, {gene for of in tokens.by_gene.values() for gene in of})
 
     return TokenMatrix(key, token_columns(tokens, matrix.source.place, matrix.n_vars, names))
 

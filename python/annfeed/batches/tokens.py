@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,6 @@ from annfeed._core import TokenSpec
 from annfeed.arrays import integer
 from annfeed.batches.items import Batch, Collate, Item, Items
 from annfeed.user_arrays import first_few, is_series, one_axis
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: The keys of a batch of tokens.
 TOKEN_KEYS = ("genes", "values", "mask", "n_expressed")
@@ -141,6 +139,12 @@ class Tokens:
         """Whether values need the sums of cells over all genes."""
         return self.values in ("normalized", "log1p")
 
+    @property
+    def by_gene(self) -> dict[str, dict[str, Any]]:
+        """Of ``vocabulary`` and ``scale`` those that go by names of genes."""
+        both = {"vocabulary": self.vocabulary, "scale": self.scale}
+        return {name: of for name, of in both.items() if isinstance(of, dict)}
+
     def __repr__(self) -> str:
         """Return the arguments that are not the defaults, long ones by their number of entries."""
         shown = []
@@ -203,7 +207,7 @@ def names_genes(output: object) -> bool:
     >>> names_genes(Tokens()), names_genes(Tokens(vocabulary={"CD4": 3}))
     (False, True)
     """
-    return isinstance(output, Tokens) and any(isinstance(of, dict) for of in (output.vocabulary, output.scale))
+    return isinstance(output, Tokens) and bool(output.by_gene)
 
 
 def token_columns(tokens: Tokens, place: str, n_vars: int, names: Any) -> TokenColumns:
@@ -218,12 +222,12 @@ def token_columns(tokens: Tokens, place: str, n_vars: int, names: Any) -> TokenC
     n_vars
         Its columns.
     names
-        Function that returns their names.
+        Function that returns their names; None for columns that have none.
 
     Raises
     ------
     ValueError
-        If an array ``scale`` has another length, or no column is left.
+        If an array ``scale`` has another length, no column is left, or several that are left have one name.
 
     Examples
     --------
@@ -234,21 +238,32 @@ def token_columns(tokens: Tokens, place: str, n_vars: int, names: Any) -> TokenC
     scale, ids, kept = tokens.scale, None, np.ones(n_vars, bool)
     if isinstance(scale, np.ndarray) and len(scale) != n_vars:
         raise ValueError(f"{place}: Tokens: scale has {len(scale)} numbers; expected {n_vars}, one for each gene")
-    named = {name: of for name, of in (("vocabulary", tokens.vocabulary), ("scale", scale)) if isinstance(of, dict)}
-    found: pd.Index[Any] | list[Any] = names() if named else []
-    for name, of in named.items():
-        has = np.fromiter((gene in of for gene in found), bool, n_vars)
+    found: list[Any] = list(names()) if tokens.by_gene else []
+    for name, of in tokens.by_gene.items():
+        has = np.fromiter((gene is not None and gene in of for gene in found), bool, n_vars)
         if n_vars and not (kept & has).any():
+            there = [gene for gene in found if gene is not None]
             raise ValueError(
-                f"{place}: Tokens: no gene is left by {name}: found genes {first_few(list(found))}; expected some of "
-                f"{first_few(list(of))}. If one has symbols and the other ids, pass var_column="
+                f"{place}: Tokens: no gene is left by {name}: found genes {first_few(there) or 'without names'}; "
+                f"expected some of {first_few(list(of))}. If one has symbols and the other ids, pass var_column="
             )
         kept &= has
+    _check_distinct([found[column] for column in np.flatnonzero(kept)] if found else [], place)
     if tokens.vocabulary is not None:
         ids = np.fromiter((tokens.vocabulary.get(gene, 0) for gene in found), np.int64, n_vars)
     if isinstance(scale, dict):
         scale = np.fromiter((scale.get(gene, 1.0) for gene in found), np.float64, n_vars)
     return TokenColumns(tokens, place, n_vars, scale, ids, None if kept.all() else kept)  # type: ignore[arg-type]
+
+
+def _check_distinct(genes: list[Any], place: str) -> None:
+    repeated = [gene for gene, n in Counter(genes).items() if n > 1]
+    if repeated:
+        raise ValueError(
+            f"{place}: Tokens: several columns have one name of vocabulary= or scale=: {first_few(repeated)}; expected "
+            "one column for each, or a cell would have a token twice. Pass the positions of the columns to keep as "
+            "var_subset=, or give genes distinct names (anndata's var_names_make_unique)"
+        )
 
 
 class TokenCollate(Collate):
@@ -302,10 +317,20 @@ def _number(name: str, value: Any) -> float:
         raise TypeError(f"Tokens: {name} is {value!r}; expected a number") from None
 
 
+def _check_index(name: str, by_gene: Any) -> None:
+    if is_series(by_gene) and not by_gene.index.is_unique:
+        repeated = list(by_gene.index[by_gene.index.duplicated()].unique())
+        raise ValueError(
+            f"Tokens: {name} is a Series whose index repeats {first_few(repeated)}; expected each gene once. "
+            "Drop the repeats: series[~series.index.duplicated()]"
+        )
+
+
 def _scale(scale: Any) -> dict[str, float] | npt.NDArray[np.float64] | None:
     if scale is None:
         return None
     if isinstance(scale, Mapping) or is_series(scale):
+        _check_index("scale", scale)
         by_gene: dict[Any, float] = {gene: _number(f"scale[{gene!r}]", value) for gene, value in scale.items()}
         values, genes = np.array(list(by_gene.values()), np.float64), list(by_gene)
     else:
@@ -327,5 +352,6 @@ def _vocabulary(vocabulary: Any) -> dict[str, int] | None:
         return None
     if not (isinstance(vocabulary, Mapping) or is_series(vocabulary)):
         raise TypeError(f"Tokens: vocabulary is a {type(vocabulary).__name__}; expected a dict of tokens by gene")
+    _check_index("vocabulary", vocabulary)
     by_gene: dict[Any, int] = {gene: _token(f"vocabulary[{gene!r}]", token) for gene, token in vocabulary.items()}
     return by_gene

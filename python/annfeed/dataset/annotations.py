@@ -144,7 +144,7 @@ class AnnotatedRows(ThroughFile, Dataset[Item]):
         self.reader.look_again(thorough=False)
         matrix = self.reader.first
         if matrix.var is not None:
-            return matrix.var()
+            return matrix.var.frame()
         import pandas as pd
 
         return pd.DataFrame(index=matrix.names())

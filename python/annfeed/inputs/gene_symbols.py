@@ -5,7 +5,7 @@ Names that are columns of a matrix are found in inputs/selection.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,22 @@ class GeneSymbols:
                 "Choose among them: pass these names without var_column, or positions"
             )
         return np.array([genes[name][0] for name in wanted], dtype=np.int64)
+
+    def texts(self, wanted: Container[str], join: Join, columns: Int64Array | None) -> npt.NDArray[np.object_]:
+        """Return the values of some joined genes (None: of all) as texts, and None for missing ones.
+
+        Raises
+        ------
+        ValueError
+            If sources differ about one of these genes, and a value that it has is ``wanted``.
+        """
+        values = self._joined(join)
+        chosen = None if columns is None else set(columns.tolist())
+        for gene, other in values.others:
+            is_wanted = values.texts[gene] in wanted or other in wanted
+            if is_wanted and (chosen is None or gene in chosen):
+                raise ValueError(self._told(values, gene, other))
+        return values.texts if columns is None else values.texts[columns]
 
     def _joined(self, join: Join) -> _Values:
         first, *others = self._by_names.values()

@@ -5,11 +5,12 @@ The var of one source is read in inputs/source_var.py; genes are found by a colu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from annfeed.arrays import Int64Array
@@ -79,15 +80,30 @@ class GeneTable:
         ValueError
             If several genes have the value, or sources differ about a gene that is asked for.
         """
-        symbols = self.symbols
-        if symbols is None or symbols.column != column:
-            symbols = GeneSymbols(column)
-            by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
-            for part in self.parts:
-                frame = part.frame([column])
-                names = by_names.setdefault(tuple(frame.index), frame.index)
-                symbols.add(names, frame[column], part.place)
-        return symbols.find(wanted, self.join)
+        return self._symbols(column).find(wanted, self.join)
+
+    def texts(self, column: str, wanted: Container[str]) -> npt.NDArray[np.object_]:
+        """Return a column of var of the delivered genes as texts, and None for missing ones.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such column.
+        ValueError
+            If sources differ about a gene that has one of the ``wanted`` texts.
+        """
+        return self._symbols(column).texts(wanted, self.join, self.columns)
+
+    def _symbols(self, column: str) -> GeneSymbols:
+        if self.symbols is not None and self.symbols.column == column:
+            return self.symbols
+        symbols = GeneSymbols(column)
+        by_names: dict[tuple[Any, ...], pd.Index[Any]] = {}
+        for part in self.parts:
+            frame = part.frame([column])
+            names = by_names.setdefault(tuple(frame.index), frame.index)
+            symbols.add(names, frame[column], part.place)
+        return symbols
 
     def where(self, name: str) -> str:
         """Return the end of a message about a name that is no gene's: the columns of var that have it; "" for none."""

@@ -224,7 +224,7 @@ class HeldMatrix:
         names = partial(pd.Index, self.names())
         if self._columns is not None:
             names = partial(picked, names, self._columns)
-        var = None if self.table is None else replace(self.table, columns=self._columns).frame
+        var = None if self.table is None else replace(self.table, columns=self._columns)
         return Matrix(self._elem.path, source, n_cells if rows is None else len(rows), n_vars, names, rows, self, var)
 
     def _view_rows(self) -> Int64Array | None:

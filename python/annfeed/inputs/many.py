@@ -306,7 +306,7 @@ class _Concatenation:
         matrices = [self._open(i, key, maps[i], shapes[i], genes) for i in range(len(names))]
         joined = self._matrix(elem, ConcatSource(matrices, maps, len(wanted)), shown)
         if table is not None:
-            joined.var = replace(table, columns=columns, symbols=None).frame
+            joined.var = replace(table, columns=columns, symbols=None)
         return matrices, joined
 
     def _place_of_names(self, key: str) -> Callable[[int], str]:

@@ -291,7 +291,7 @@ def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., Fi
     source = open_file(path, elem.path, columns=stored, total_over=chosen)
     source.headers = read_headers(path, elem.path)
     matrix = _matrix(elem, source, columns, var.names)
-    matrix.var = GeneTable([var], columns=columns).frame
+    matrix.var = GeneTable([var], columns=columns)
     return matrix
 
 
