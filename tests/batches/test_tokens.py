@@ -330,8 +330,9 @@ def test_preloaded_rows_have_the_same_tokens(path: Path) -> None:
     found = dataset.head(3)
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)
     with pytest.raises(ValueError, match="kept on a device, with output=Tokens; expected them in the host's memory"):
-        dataset.preload("cpu")
-    on_device = AnnDataset(path).preload("cpu")
+        dataset.reader.preload(torch.device("cpu"))
+    on_device = AnnDataset(path)
+    on_device.reader.preload(torch.device("cpu"))
     on_device.output = tokens
     with pytest.raises(ValueError, match="kept on a device, with output=Tokens"):
         on_device.head(2)

@@ -1,6 +1,6 @@
 """`AnnDataset.preload`: the same batches, in the same order, without reading; in memory, or on a device.
 
-torch's CPU stands for the device here; tests/batches/test_gpu.py has a real one.
+torch's CPU stands for the device here (`on`); tests/batches/test_gpu.py has a real one.
 """
 
 import copy
@@ -21,6 +21,14 @@ from annfeed import AnnDataset, CellSets, Compose, Controls, Log1p, NormalizeTot
 DEVICES = [None, "cpu"]
 
 
+def on(device: str | None, dataset: AnnDataset) -> AnnDataset:
+    """Preload a dataset, and return it."""
+    if device is None:
+        return dataset.preload()
+    dataset.reader.preload(torch.device(device))
+    return dataset
+
+
 def epoch(dataset: AnnDataset, **options: Any) -> list[dict[str, Any]]:
     return list(dataset.get_optimized_dataloader(5, seed=3, **options))
 
@@ -37,7 +45,7 @@ def test_rows_are_those_of_anndata_and_nothing_is_read(
     tmp_path: Path, kind: str, form: str, device: str | None
 ) -> None:
     dataset = AnnDataset(hand_over(toy(kind=kind), form, tmp_path), window=20)
-    assert dataset.preload(device) is dataset
+    assert on(device, dataset) is dataset
     before = dataset.stats()["bytes_decoded"]
     rows = rows_of(epoch(dataset))
     assert sorted(flat(rows)) == list(range(40))
@@ -57,7 +65,7 @@ def test_orders_and_batches_are_those_of_the_file(
 ) -> None:
     path = write(toy(), tmp_path / "toy.h5ad", compression="gzip")
     kind: dict[str, Any] = {"output": output, "window": 15, "return_index": True}
-    check_same(AnnDataset(path, **kind), AnnDataset(path, **kind).preload(device), **options)
+    check_same(AnnDataset(path, **kind), on(device, AnnDataset(path, **kind)), **options)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -67,7 +75,7 @@ def test_modalities_that_lack_cells(tmp_path: Path, in_file: bool, device: str |
     mdata = mudata_toys.cite()
     source = mudata_toys.written(mdata, tmp_path / "cite.h5mu") if in_file else mdata
     elems = {"rna": "mod/rna/X", "prot": "mod/prot/layers/clr"}
-    check_same(AnnDataset(source, elem=elems), AnnDataset(source, elem=elems).preload(device))
+    check_same(AnnDataset(source, elem=elems), on(device, AnnDataset(source, elem=elems)))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -75,7 +83,7 @@ def test_modalities_that_lack_cells(tmp_path: Path, in_file: bool, device: str |
 def test_sets_with_controls(output: Any, device: str | None) -> None:
     kind: dict[str, Any] = {"output": output, "return_index": True}
     sets = CellSets(by="label", size=4, controls=Controls(where={"flag": True}, match=[]))
-    check_same(AnnDataset(toy(), **kind), AnnDataset(toy(), **kind).preload(device), sets=sets)
+    check_same(AnnDataset(toy(), **kind), on(device, AnnDataset(toy(), **kind)), sets=sets)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -83,7 +91,7 @@ def test_sets_with_controls(output: Any, device: str | None) -> None:
 @pytest.mark.parametrize("output", ["dense", "csr"])
 def test_dtypes(dtype: torch.dtype, output: Any, device: str | None) -> None:
     dataset = AnnDataset(toy(), dtype=dtype, output=output)
-    check_same(AnnDataset(toy(), dtype=dtype, output=output), dataset.preload(device))
+    check_same(AnnDataset(toy(), dtype=dtype, output=output), on(device, dataset))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -98,7 +106,7 @@ def test_dtypes(dtype: torch.dtype, output: Any, device: str | None) -> None:
 )
 def test_choices_of_rows_genes_and_matrices(tmp_path: Path, choice: dict[str, Any], device: str | None) -> None:
     path = write(toy(), tmp_path / "toy.h5ad")
-    check_same(AnnDataset(path, **choice), AnnDataset(path, **choice).preload(device))
+    check_same(AnnDataset(path, **choice), on(device, AnnDataset(path, **choice)))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -109,7 +117,7 @@ def test_several_files_that_lack_genes_and_an_anndata(tmp_path: Path, join: Any,
         write(toy(kind="dense"), tmp_path / "b.h5ad"),
         toy()[5:9],
     ]
-    check_same(AnnDataset(sources, join=join), AnnDataset(sources, join=join).preload(device))
+    check_same(AnnDataset(sources, join=join), on(device, AnnDataset(sources, join=join)))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -122,7 +130,7 @@ def test_transforms_give_the_same_within_rounding(
     n_genes = 7 if genes is None else 2
     steps = [NormalizeTotal(10), Log1p(), *([Scale([1.0] * n_genes, [2.0] * n_genes)] if output == "dense" else [])]
     kind: dict[str, Any] = {"transform": Compose(steps), "output": output, "var_subset": genes, "dtype": dtype}
-    preloaded = AnnDataset(toy(), **kind).preload(device)
+    preloaded = on(device, AnnDataset(toy(), **kind))
     for found, wanted in zip(epoch(preloaded), epoch(AnnDataset(toy(), **kind)), strict=True):
         torch.testing.assert_close(dense_of(found), dense_of(wanted))
         assert found["X"].dtype is dtype
@@ -134,25 +142,25 @@ def dense_of(batch: dict[str, Any]) -> torch.Tensor:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_transform_set_later_that_needs_totals_of_rows_asks_to_preload_again(device: str | None) -> None:
-    dataset = AnnDataset(toy(), var_subset=["gene1"]).preload(device)
+    dataset = on(device, AnnDataset(toy(), var_subset=["gene1"]))
     dataset.transform = NormalizeTotal(10)
     with pytest.raises(ValueError, match=r"preloaded without their totals over all genes.*Call preload"):
         epoch(dataset)
-    check_same(AnnDataset(toy(), var_subset=["gene1"], transform=NormalizeTotal(10)), dataset.preload(device))
+    check_same(AnnDataset(toy(), var_subset=["gene1"], transform=NormalizeTotal(10)), on(device, dataset))
 
 
 def test_another_dtype_set_later_asks_to_preload_again_on_a_device() -> None:
-    dataset = AnnDataset(toy(), dtype=torch.float16).preload("cpu")
+    dataset = on("cpu", AnnDataset(toy(), dtype=torch.float16))
     dataset.dtype = torch.float32
     with pytest.raises(ValueError, match=r"preloaded as torch.float16; expected torch.float32.*preload\(\) again"):
         epoch(dataset)
-    check_same(AnnDataset(toy()), dataset.preload("cpu"))
+    check_same(AnnDataset(toy()), on("cpu", dataset))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_parts_items_and_head(tmp_path: Path, device: str | None) -> None:
     path = write(toy(), tmp_path / "toy.h5ad")
-    dataset, preloaded = AnnDataset(path), AnnDataset(path).preload(device)
+    dataset, preloaded = AnnDataset(path), on(device, AnnDataset(path))
     for name, part in dataset.split({"a": 0.5, "b": 0.5}, seed=1).items():
         found = preloaded.split({"a": 0.5, "b": 0.5}, seed=1)[name]
         assert found.reader.preloaded_bytes
@@ -160,7 +168,7 @@ def test_parts_items_and_head(tmp_path: Path, device: str | None) -> None:
     assert_same(preloaded[-3], dataset[-3])
     assert_same(preloaded.head(3), dataset.head(3))
     part = AnnDataset(path).subset([7, 3])
-    check_same(dataset.subset([7, 3]), part.preload(device))
+    check_same(dataset.subset([7, 3]), on(device, part))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -171,7 +179,7 @@ def test_resume_goes_from_the_file_to_what_is_preloaded(tmp_path: Path, device: 
     for _ in range(3):
         next(batches)
     state, rest = loader.state_dict(), list(batches)
-    again = AnnDataset(path).preload(device).get_optimized_dataloader(5, seed=1)
+    again = on(device, AnnDataset(path)).get_optimized_dataloader(5, seed=1)
     again.load_state_dict(state)
     for found, wanted in zip(again, rest, strict=True):
         assert_same(found, wanted)
@@ -203,7 +211,7 @@ def test_a_copy_for_another_process_reads_the_file(tmp_path: Path) -> None:
 
 
 def test_workers_cannot_make_batches_on_a_device(tmp_path: Path) -> None:
-    dataset = AnnDataset(write(toy(), tmp_path / "toy.h5ad")).preload("cpu")
+    dataset = on("cpu", AnnDataset(write(toy(), tmp_path / "toy.h5ad")))
     with pytest.raises(ValueError, match="num_workers=2 and rows preloaded on cpu; expected num_workers=0"):
         epoch(dataset, num_workers=2)
 
@@ -219,16 +227,19 @@ def test_edits_of_an_anndata_are_seen_when_it_is_preloaded_again() -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_what_is_shown_and_how_it_ends(tmp_path: Path, device: str | None) -> None:
-    dataset = AnnDataset(write(toy(), tmp_path / "toy.h5ad")).preload(device)
+    dataset = on(device, AnnDataset(write(toy(), tmp_path / "toy.h5ad")))
     where = "memory" if device is None else "the memory of cpu"
     assert f"preloaded: {dataset.reader.preloaded_bytes:,} bytes in {where}" in repr(dataset)
     assert dataset.inspect().cost
+    part = dataset.subset([1, 2])
     dataset.close()
+    with pytest.raises(ValueError, match="is closed"):
+        part.head()
     assert "preloaded" not in repr(dataset)
     with pytest.raises(ValueError, match="is closed"):
         epoch(dataset)
     with pytest.raises(ValueError, match="is closed"):
-        dataset.preload(device)
+        on(device, dataset)
 
 
 def test_memory_is_that_of_the_rows_that_are_wanted(tmp_path: Path) -> None:
@@ -259,15 +270,66 @@ def test_what_does_not_fit_on_the_device_says_so(monkeypatch: pytest.MonkeyPatch
         raise torch.cuda.OutOfMemoryError("10 bytes are free")
 
     dataset = AnnDataset(toy())
-    monkeypatch.setattr("annfeed.batches.preload.torch.empty", full)
+    monkeypatch.setattr("annfeed.batches.preload._copied", full)
     with pytest.raises(MemoryError, match=r"40 rows do not fit into the memory of cpu \(10 bytes are.*var_subset"):
-        dataset.preload("cpu")
+        on("cpu", dataset)
     assert dataset.reader.preloaded_bytes is None
 
 
 def test_a_device_without_csr_is_refused() -> None:
     with pytest.raises(ValueError, match="device is mps; expected one that takes CSR tensors"):
         AnnDataset(toy()).preload("mps")
+
+
+@pytest.mark.parametrize(
+    ("device", "what"),
+    [("gpu", "expected one that torch knows"), ("meta", "takes CSR tensors"), ("cuda:99", "torch cannot use here")],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(device: str, what: str) -> None:
+    dataset = AnnDataset(toy())
+    with pytest.raises(ValueError, match=f"device is '?{device}'?.*{what}"):
+        dataset.preload(device)
+    assert dataset.stats()["bytes_decoded"] == 0
+
+
+def test_cpu_means_the_hosts_memory() -> None:
+    assert AnnDataset(toy()).preload("cpu").reader.device is None
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+def test_files_of_other_sizes_are_measured_while_they_are_read(
+    tmp_path: Path, order: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    floats = sp.random(3000, 200, 0.2, "csr", np.float32, rng)
+    paths = [tmp_path / "floats.h5ad", tmp_path / "dense.h5ad"]
+    anndata.AnnData(floats).write_h5ad(paths[0])
+    anndata.AnnData(rng.random((10, 200), np.float32)).write_h5ad(paths[1])
+    dataset = AnnDataset([paths[i] for i in order])
+    held = dataset.preload().reader.preloaded_bytes
+    monkeypatch.setattr("annfeed.batches.preload._PIECE", 1 << 18)
+    free = [held]
+
+    def decreasing() -> int:
+        return free[0]
+
+    monkeypatch.setattr("annfeed.batches.preload.free_memory", decreasing)
+    monkeypatch.setattr("annfeed.batches.preload.in_gib", str)
+    dataset.preload()
+    free[0] = held // 2
+    with pytest.raises(MemoryError, match="rows take about"):
+        AnnDataset(paths[0]).preload()
+
+
+def test_states_of_preloaded_rows_need_no_file(tmp_path: Path) -> None:
+    path = write(toy(), tmp_path / "toy.h5ad")
+    wanted = AnnDataset(path).get_optimized_dataloader(5, seed=1).state_dict()
+    dataset = AnnDataset(path, obs_subset=range(40)).preload()
+    loader = dataset.subset(range(0, 40, 2)).get_optimized_dataloader(5, seed=1)
+    next(iter(loader))
+    os.remove(path)
+    assert loader.state_dict()["batch"] == 1
+    assert wanted["batch"] == 0
 
 
 def test_errors_name_the_file_of_the_row(tmp_path: Path) -> None:

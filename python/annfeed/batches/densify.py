@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 #: Types of devices to which torch moves CSR tensors.
-TAKE_CSR = ("cpu", "cuda", "meta", "xpu")
+TAKE_CSR = ("cpu", "cuda", "xpu")
 
 
 def densify(batch: Any, device: torch.device | str | None = None, *, non_blocking: bool = False) -> Any:

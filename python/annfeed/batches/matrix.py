@@ -117,7 +117,7 @@ class Matrix:
 
         ``as_stored``: dtype of dense batches that only copy rows; None if they do more.
         """
-        if self.preloaded is not None:
+        if self.preloaded is not None and not self.source.is_closed:
             slots = self.preloaded.slots(self._of_source(rows))
             if slots is not None:
                 return self.preloaded.block, slots
@@ -143,6 +143,8 @@ class Matrix:
 
     def sample_digest(self) -> str:
         """Return a digest of the values of a few rows at equal distances."""
+        if self.preloaded is not None:
+            return self.preloaded.sample
         rows = (
             np.unique(np.linspace(0, self.n_obs - 1, _SAMPLE).astype(np.int64)) if self.n_obs else np.empty(0, np.int64)
         )

@@ -48,12 +48,18 @@ def check_device(device: torch.device | None, place: str, *, has_tokens: bool) -
     has_tokens
         Whether batches are of tokens.
     """
-    if device is not None and device.type not in TAKE_CSR:
+    if device is None:
+        return
+    if device.type not in TAKE_CSR:
         raise ValueError(
             f"device is {device}; expected one that takes CSR tensors ({', '.join(TAKE_CSR)}). Keep the rows in "
             "memory (preload()), and move batches"
         )
-    if device is not None and has_tokens:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch without CUDA
+        raise ValueError(f"device is {device}, which torch cannot use here ({error}). Pass another, or none") from None
+    if has_tokens:
         raise ValueError(no_device(place))
 
 
@@ -82,30 +88,43 @@ def preload(
     """
     wanted = rows if matrix.rows is None else matrix.rows if rows is None else matrix.rows[rows]
     kept = None if wanted is None else np.unique(wanted)
+    sample = matrix.sample_digest()
     decoded = _decoded(matrix, kept, threads)
     block = decoded if device is None else _on_device(matrix, decoded, device, dtype, threads, with_totals)
-    return matrix.keeping(Preloaded(block, kept, with_totals or not matrix.source.is_part))
+    return matrix.keeping(Preloaded(block, kept, with_totals or not matrix.source.is_part, sample))
 
 
 def _decoded(matrix: Matrix, kept: Int64Array | None, threads: int) -> DecodedRows:
     source = matrix.source
     n_rows = source.shape[0] if kept is None else len(kept)
     about = _size(source, n_rows, matrix.n_vars)
-    if about is not None and about > (free := free_memory()):
-        raise MemoryError(
-            f"{source.place}: {n_rows:,} rows take about {in_gib(about)} decoded; found {in_gib(free)} of free memory. "
-            f"{_REMEDY}, or leave the rows in the file: the loader keeps what fits (cache=)"
-        )
+    if about is not None and len(source.parts()) == 1:
+        _check_room(source, n_rows, about)
     size = "" if about is None else f", about {in_gib(about)}"
     log.info("preloading %s rows of %s%s", f"{n_rows:,}", source.place, size)
     parts: list[tuple[DecodedRows, Int64Array | None, str]] = []
+    n_done = held = 0
     with progress_bar(f"preloading {matrix.elem}{size}", n_rows, "rows") as count:
         for piece in _pieces(source, kept, matrix.n_vars):
-            parts.append((source.read(piece, threads).compact(), None, ""))
+            block = source.read(piece, threads).compact()
+            parts.append((block, None, ""))
+            n_done, held = n_done + len(piece), held + block.nbytes
+            # Headers do not tell how wide values are; and files differ.
+            _check_room(source, n_rows, held / n_done * n_rows, held)
             count(len(piece))
     for part in source.parts():
         part.set_aside()  # the same rows need not be kept twice
     return DecodedRows.concat(matrix.n_vars, parts)
+
+
+def _check_room(source: RowSource, n_rows: int, about: float, held: int = 0) -> None:
+    """Raise MemoryError if all rows take more memory than is free, of which they have ``held`` already."""
+    free = free_memory() + held
+    if about > free:
+        raise MemoryError(
+            f"{source.place}: {n_rows:,} rows take about {in_gib(about)} decoded; found {in_gib(free)} of free memory. "
+            f"{_REMEDY}, or leave the rows in the file: the loader keeps what fits (cache=)"
+        )
 
 
 def _on_device(
@@ -142,7 +161,7 @@ def _pieces(source: RowSource, kept: Int64Array | None, n_vars: int) -> Iterator
 
 
 def _size(source: RowSource, n_rows: int, n_vars: int) -> float | None:
-    """Bytes that decoded rows take, about; None where no headers tell."""
+    """Bytes that decoded rows take, about; None where no headers tell. Of several files mostly one has headers."""
     for part in source.parts():
         if isinstance(part, FileSource) and part.headers is not None:
             return n_rows * part.headers.held_bytes * min(1.0, n_vars / max(1, part.shape[1]))

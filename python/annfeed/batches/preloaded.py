@@ -87,6 +87,8 @@ class DeviceRows:
         torch.cumsum(lengths, 0, out=indptr[1:])
         # Element i of the batch is element i - (where its row begins in the batch) + (where it begins here).
         moves = torch.repeat_interleave(starts - indptr[:-1], lengths)
+        if len(moves) >= 2**31:
+            raise OverflowError("the batch has 2^31 values or more: ask for fewer rows at a time")
         taken = torch.arange(len(moves), device=self.device).add_(moves)
         columns, values = self._indices[taken], self._values[taken].to(dtype)
         batch = compressed(indptr.to(torch.int32), columns, values, (len(rows), self._n_vars))
@@ -105,6 +107,8 @@ class Preloaded:
     rows: Int64Array | None
     #: Whether sums over all columns are kept beside them, or are those of the columns that are.
     has_totals: bool
+    #: As `Matrix.sample_digest`.
+    sample: str
 
     def slots(self, rows: Int64Array) -> Int64Array | None:
         """Return where each of ``rows`` of the source is in the block; None if one is not there."""

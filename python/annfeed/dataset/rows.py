@@ -246,21 +246,22 @@ class RowDataset(AnnotatedRows):
 
         Batches then come from there: the same ones, in the same order. Parts that are made later (`split`, `subset`)
         use the rows, too. What an AnnData in memory holds is taken now, and later edits of its matrices are not seen.
-        Other processes (workers that are spawned) read the file as before.
+        Workers that are forked share the rows; other processes get the file, or the AnnData as it is then.
 
         Parameters
         ----------
         device
-            None: in the host's memory, in narrow types: about 3 bytes a stored count. A device, as "cuda": there, as
-            CSR of the dataset's dtype (8 bytes a float32). Batches are then made there, with all their tensors, and
-            transforms get these; loaders need ``num_workers=0``.
+            None and "cpu": in the host's memory, in narrow types: about 3 bytes a stored count. Another, as "cuda":
+            there, as CSR of the dataset's dtype (8 bytes a float32). Batches are then made there, with all their
+            tensors, and transforms get these (their results may differ from the CPU's by rounding); loaders need
+            ``num_workers=0``.
 
         Raises
         ------
         MemoryError
             If the rows take more memory than is free; the message says how much. Nothing is kept then.
         ValueError
-            If the dataset is closed, or the device takes no CSR tensors.
+            If the dataset is closed, batches are of tokens, or the device is not there or takes no CSR tensors.
 
         Examples
         --------
@@ -273,7 +274,11 @@ class RowDataset(AnnotatedRows):
         tensor([[1., 0., 0.],
                 [0., 1., 0.]])
         """
-        self.reader.preload(None if device is None else torch.device(device))
+        try:
+            place = None if device is None else torch.device(device)
+        except RuntimeError as error:
+            raise ValueError(f"device is {device!r}; expected one that torch knows, as 'cuda' ({error})") from None
+        self.reader.preload(None if place is None or place.type == "cpu" else place)
         return self
 
     def stats(self) -> dict[str, int]:
