@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import h5py
@@ -33,12 +34,14 @@ def is_mudata(source: Any) -> bool:
 
 @dataclass(frozen=True)
 class Modalities:
-    """The modalities of a MuData, by name, in their order."""
+    """The modalities of a MuData."""
 
     #: As mudata calls it: 0, the cells are shared; 1, the genes are, and the cells follow each other; -1, both are.
     axis: int
-    #: The stored map of each modality; None where there is none.
-    maps: Mapping[str, Map | None]
+    #: Their names, in their order.
+    names: Sequence[str]
+    #: Gives the stored map of one, which is read for that; None where there is none.
+    map_of: Callable[[str], Map | None]
     #: Whether there is an obs of all cells.
     has_obs: bool = True
 
@@ -51,10 +54,15 @@ def read_modalities(path: str) -> Modalities | None:
             return None
         order = [text_of(name) for name in np.ravel(mod.attrs.get("mod-order", []))]
         names = order if sorted(order) == sorted(mod) else list(mod)
-        maps = file.get("obsmap")
-        stored = {} if maps is None else {name: maps[name][()] for name in names if name in maps}
         axis = int(np.ravel(file.attrs.get("axis", 0))[0])
-        return Modalities(axis, {name: stored.get(name) for name in names}, "obs" in file)
+        return Modalities(axis, names, partial(read_map, path), "obs" in file)
+
+
+def read_map(path: str, name: str) -> Map | None:
+    """Return the stored map of a modality of the MuData in a file; None where there is none."""
+    with open_h5py(path) as file:
+        stored = file.get(f"obsmap/{name}")
+        return None if stored is None else stored[()]
 
 
 def rows_of_map(stored: Map, n_rows: int, n_cells: int, words: str, obs: str) -> Int64Array:
@@ -108,7 +116,7 @@ class HeldMuData(HeldAnnData):
     @property
     def modalities(self) -> Modalities:
         """Its modalities."""
-        return Modalities(int(self.adata.axis), {name: self._maps.get(name) for name in self._parts})
+        return Modalities(int(self.adata.axis), list(self._parts), self._maps.get)
 
     def check(self) -> None:
         """Raise StaleDataError if its cells, its modalities, or which rows of these are which cells, have changed."""

@@ -30,7 +30,7 @@ from annfeed.h5ad.mudata import is_mudata
 from annfeed.h5ad.open_files import OpenFiles
 from annfeed.h5ad.tenx import FeatureOptions
 from annfeed.inputs.genes import Join, join_names, place_columns
-from annfeed.inputs.modalities import BoolArray, Cells, Paired, check_cells, find_paired, located
+from annfeed.inputs.modalities import BoolArray, Cells, Paired, check_cells, columns_of_modality, find_paired, located
 from annfeed.inputs.names import numbered
 from annfeed.inputs.paths import Sources, find_sources, is_in_memory
 from annfeed.inputs.selection import column_subset
@@ -145,10 +145,12 @@ def open_sources(
             if paired is None:
                 part, _, words = located(sources, first, name)
                 of_obs = next(iter(elems.values()))
-                obs = find_obs(part, of_obs, obs_columns, None if part is sources else f"obs of {words}")
+                with columns_of_modality(_as_source(sources), first, obs_columns):
+                    obs = find_obs(part, of_obs, obs_columns, None if part is sources else f"obs of {words}")
                 check_same_rows(part, elems)
             else:
                 obs = ObsTable(paired.obs, obs_columns)
+                paired.obs.find_rows(obs.columns)
         _check_rows(matrices, obs)
         source = _as_source(sources if paired is not None else located(sources, first, name)[0])
         origin = Origin([source], "obs" if paired is not None else first.obs)
@@ -215,9 +217,12 @@ class _Concatenation:
         for number, table in enumerate(obs):
             _check_rows({key: found[number] for key, found in matrices.items()}, table)
         how = self._joining
-        table = ObsTable.concat(
-            obs, self._sources.keys, how.join, obs_columns, label=how.label, index_unique=how.index_unique
-        )
+        keys, unique = self._sources.keys, how.index_unique
+        with columns_of_modality(_as_source(sources[0]), next(iter(self._elems.values())), obs_columns):
+            table = ObsTable.concat(obs, keys, how.join, obs_columns, label=how.label, index_unique=unique)
+        for paired in self._paired:
+            if paired is not None:
+                paired.obs.find_rows(table.columns)
         ends = [0, *accumulate(one.n_rows for one in obs)]
         rows = [range(start, stop) for start, stop in pairwise(ends)]
         origin = self._origin()

@@ -7,8 +7,10 @@ an AnnData, with that one's obs, unless ``cells`` is given.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -27,7 +29,7 @@ from annfeed.h5ad.mudata import HeldMuData, Modalities, is_mudata, read_modaliti
 from annfeed.obs.base import ObsSource
 from annfeed.obs.file import FileObs
 from annfeed.obs.memory import AnnDataObs
-from annfeed.obs.modalities import CellNames, ModalitiesObs, Rows
+from annfeed.obs.modalities import CellNames, ModalitiesObs, PartObs, Rows
 from annfeed.sources.mapped import ABSENT, MappedSource
 from annfeed.user_arrays import near_matches
 
@@ -83,13 +85,43 @@ def located(source: Any, elem: Elem, place: str) -> tuple[Any, Elem, str]:
     return part, elem.inside, f"modality {modality!r} of {place}"
 
 
+@contextmanager
+def columns_of_modality(source: Any, elem: Elem, columns: Sequence[str] | None) -> Iterator[None]:
+    """Where a column is not in the obs of a modality: tell whether the obs of all cells has it.
+
+    Examples
+    --------
+    >>> with columns_of_modality("pbmc.h5mu", Elem.parse("mod/rna/X"), ["donor"]):
+    ...     pass
+    """
+    try:
+        yield
+    except UnknownNameError as error:
+        if elem.modality is None or columns is None:
+            raise
+        if is_mudata(source):
+            of_all, of_part = list(source.obs), list(source.mod[elem.modality].obs)
+        else:
+            try:
+                of_all, of_part = FileObs(source, "obs").column_names, FileObs(source, elem.obs).column_names
+            except (OSError, ValueError, KeyError):  # no obs of all cells, mostly
+                raise error from None
+        found = [name for name in columns if name in of_all and name not in of_part]
+        if not found:
+            raise
+        raise UnknownNameError(
+            f"{error}. The obs of all cells has {found[0]!r}: pass cells='all', with which columns of the modality are "
+            f"'{elem.modality}:<column>'"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Paired:
     """The cells of a MuData, and their rows in its modalities."""
 
-    obs: ObsSource
-    #: Rows in each modality; None where row i is cell i.
-    rows: Mapping[str, Rows]
+    obs: ModalitiesObs
+    #: Each modality: its obs, and the rows in it.
+    parts: Mapping[str, PartObs]
     #: The modality of each matrix, by key; None for one in the obsm of the MuData.
     modalities: Mapping[str, str | None]
 
@@ -97,7 +129,7 @@ class Paired:
         """Return a matrix with the rows of all cells."""
         if elem.modality is None:
             return matrix
-        rows = self.rows[elem.modality]
+        rows = self.parts[elem.modality].rows
         n_rows = self.obs.n_rows if rows is None else int(np.count_nonzero(rows != ABSENT))
         if matrix.n_obs != n_rows:
             raise FormatError(
@@ -120,10 +152,10 @@ class Paired:
             return None
         wanted = [m for m in self.modalities.values() if m is not None] if cells == "common" else list(cells)
         for name in wanted:
-            if name not in self.rows:
+            if name not in self.parts:
                 raise UnknownNameError(
                     f"cells has {name!r}, and {self.obs.place.rpartition(':')[0] or self.obs.place} has no such "
-                    f"modality. {near_matches(name, self.rows)}"
+                    f"modality. {near_matches(name, self.parts)}"
                 )
         chosen = np.ones(self.obs.n_rows, bool)
         for name in wanted:
@@ -131,7 +163,7 @@ class Paired:
         return chosen
 
     def _in(self, modality: str) -> BoolArray:
-        rows = self.rows[modality]
+        rows = self.parts[modality].rows
         return np.ones(self.obs.n_rows, bool) if rows is None else rows != ABSENT
 
 
@@ -163,14 +195,19 @@ def find_paired(source: Any, elems: Mapping[str, Elem], cells: Cells, place: str
                 f"elem[{key!r}] is {elem.path!r}, which is neither in a modality of {place} nor in its own obsm; "
                 "expected a place like 'mod/rna/X' or 'obsm/X_mofa'"
             )
-        if name is not None and name not in modalities.maps:
-            raise UnknownNameError(f"{place} has no modality {name!r}. {near_matches(name, modalities.maps)}")
-    obs, parts = _of_memory(held) if held is not None else _of_file(source, modalities)
+        if name is not None and name not in modalities.names:
+            raise UnknownNameError(f"{place} has no modality {name!r}. {near_matches(name, modalities.names)}")
+    obs, sources = _of_memory(held) if held is not None else _of_file(source, modalities)
     if obs is None:
-        obs = CellNames(_all_names(modalities, parts), f"{place}: 'obs'")
-    rows = {name: _rows(modalities, name, obs, parts, place) for name in parts}
-    whole = ModalitiesObs(obs, {name: (part, rows[name]) for name, part in parts.items()})
-    return Paired(whole, rows, {key: elem.modality for key, elem in elems.items()})
+        obs = CellNames(_all_names(modalities, sources), f"{place}: 'obs'")
+    read = {elem.modality for elem in elems.values()}
+    # Of a file they are read for this alone: they are more than all else that is held for a cell.
+    names = obs.read_names()
+    parts = {}
+    for name, part in sources.items():
+        find = partial(_rows_unread, modalities, name, obs, sources, place)
+        parts[name] = PartObs(part, _rows(modalities, name, obs, sources, place, names) if name in read else find)
+    return Paired(ModalitiesObs(obs, parts), parts, {key: elem.modality for key, elem in elems.items()})
 
 
 def _of_memory(held: HeldMuData) -> tuple[ObsSource | None, dict[str, ObsSource]]:
@@ -183,30 +220,48 @@ def _of_memory(held: HeldMuData) -> tuple[ObsSource | None, dict[str, ObsSource]
 
 def _of_file(path: str, modalities: Modalities) -> tuple[ObsSource | None, dict[str, ObsSource]]:
     known = KnownFile.at(os.path.abspath(path))
-    parts: dict[str, ObsSource] = {name: FileObs(path, f"mod/{name}/obs", known) for name in modalities.maps}
+    parts: dict[str, ObsSource] = {name: FileObs(path, f"mod/{name}/obs", known) for name in modalities.names}
     return FileObs(path, "obs", known) if modalities.has_obs else None, parts
 
 
 def _all_names(modalities: Modalities, parts: Mapping[str, ObsSource]) -> pd.Index[Any]:
     """The names of all cells, as mudata has them where a file does not say: those of any modality."""
-    names = [part.names for part in parts.values()]
+    names = [part.read_names() for part in parts.values()]
     if modalities.axis == 1:
         return names[0].append(names[1:])
     first: pd.Index[Any] = names[0]
     return first.append(names[1:]).unique()
 
 
-def _rows(modalities: Modalities, name: str, obs: ObsSource, parts: Mapping[str, ObsSource], place: str) -> Rows:
+def _rows_unread(modalities: Modalities, name: str, obs: ObsSource, parts: Mapping[str, ObsSource], place: str) -> Rows:
+    """The row of each cell in a modality of which no matrix is read, found when its columns or cells are asked for."""
+    obs.check_unchanged()
+    parts[name].check_unchanged()
+    try:
+        return _rows(modalities, name, obs, parts, place, obs.read_names())
+    except FormatError as error:
+        raise FormatError(f"{error}. Or leave {name!r} out: its columns (obs_columns=), its cells (cells=)") from error
+
+
+def _rows(
+    modalities: Modalities,
+    name: str,
+    obs: ObsSource,
+    parts: Mapping[str, ObsSource],
+    place: str,
+    of_all: pd.Index[Any],
+) -> Rows:
     """The row of each cell in a modality."""
-    stored, part, of_all = modalities.maps[name], parts[name], obs.names
+    stored, part = modalities.map_of(name), parts[name]
+    names = part.read_names()
     words, of_part = f"{place}: 'obsmap/{name}'", f"'mod/{name}/obs'"
     if stored is not None:
         rows = rows_of_map(stored, part.n_rows, obs.n_rows, words, of_part)
     else:
-        found = _stacked(name, parts, of_all) if modalities.axis == 1 else None
-        rows = rows_by_name(part.names, of_all, f"{place}: {of_part}") if found is None else found
+        found = _stacked(name, parts, names, of_all) if modalities.axis == 1 else None
+        rows = rows_by_name(names, of_all, f"{place}: {of_part}") if found is None else found
     there = np.flatnonzero(rows >= 0)
-    mine, theirs = part.names[rows[there]], of_all[there]
+    mine, theirs = names[rows[there]], of_all[there]
     if not mine.equals(theirs):
         first = int(np.argmax(np.asarray(mine != theirs)))
         raise FormatError(
@@ -219,12 +274,14 @@ def _rows(modalities: Modalities, name: str, obs: ObsSource, parts: Mapping[str,
     return rows.astype(np.int32) if part.n_rows < 2**31 else rows
 
 
-def _stacked(name: str, parts: Mapping[str, ObsSource], of_all: pd.Index[Any]) -> Int64Array | None:
+def _stacked(
+    name: str, parts: Mapping[str, ObsSource], names: pd.Index[Any], of_all: pd.Index[Any]
+) -> Int64Array | None:
     """The rows where the cells of modalities follow each other; None where they do not."""
     ends = np.cumsum([0, *(part.n_rows for part in parts.values())])
     number = list(parts).index(name)
     start, stop = list(pairwise(ends.tolist()))[number]
-    if ends[-1] != len(of_all) or not of_all[start:stop].equals(parts[name].names):
+    if ends[-1] != len(of_all) or not of_all[start:stop].equals(names):
         return None
     rows = np.full(len(of_all), ABSENT, np.int64)
     rows[start:stop] = np.arange(stop - start)

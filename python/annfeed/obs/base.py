@@ -43,6 +43,10 @@ class ObsSource(Protocol):
     def names(self) -> pd.Index[str]:
         """Names of the rows, as text."""
 
+    def read_names(self) -> pd.Index[str]:
+        """Return the names, which are not kept."""
+        return self.names
+
     @property
     def column_names(self) -> list[Name]:
         """All columns that there are."""

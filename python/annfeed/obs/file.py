@@ -64,6 +64,9 @@ class FileObs(ObsSource):
 
     @cached_property
     def names(self) -> pd.Index[str]:
+        return self.read_names()
+
+    def read_names(self) -> pd.Index[str]:
         index = self._header.index
         if index is None:
             with self._open() as obs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,33 @@ from annfeed.obs.dtypes import concat_column
 Rows = npt.NDArray[np.signedinteger[Any]] | None
 
 
+class PartObs:
+    """The obs of a modality, and which of its rows are which cells.
+
+    Parameters
+    ----------
+    source
+        The obs.
+    rows
+        The rows; or what finds them, which is called when they are first asked for.
+    """
+
+    def __init__(self, source: ObsSource, rows: Rows | Callable[[], Rows]) -> None:
+        self.source, self._rows = source, rows
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the rows were asked for, so that finding them needs nothing more."""
+        return not callable(self._rows)
+
+    @property
+    def rows(self) -> Rows:
+        """The rows; None where they are those of all cells."""
+        if callable(self._rows):
+            self._rows = self._rows()
+        return self._rows
+
+
 class ModalitiesObs(ObsSource):
     """The obs of all cells, and those of the modalities.
 
@@ -27,14 +54,14 @@ class ModalitiesObs(ObsSource):
     whole
         The obs of all cells. Where it has a column "rna:leiden" itself, that one is taken.
     parts
-        The obs of each modality by name, and which of its rows are which cells.
+        The obs of each modality by name.
     """
 
-    def __init__(self, whole: ObsSource, parts: Mapping[str, tuple[ObsSource, Rows]]) -> None:
+    def __init__(self, whole: ObsSource, parts: Mapping[str, PartObs]) -> None:
         self._whole, self._parts = whole, dict(parts)
         #: Of each column read that may be edited: its array.
         self._arrays: dict[Name, object] = {}
-        self._of_files: dict[Name, tuple[ObsSource, Rows, Name]] | None = None
+        self._of_files: dict[Name, tuple[PartObs, Name]] | None = None
 
     @property
     def place(self) -> str:
@@ -45,7 +72,7 @@ class ModalitiesObs(ObsSource):
         return all(source.is_of_file for source in self._sources())
 
     def _sources(self) -> list[ObsSource]:
-        return [self._whole, *(source for source, _ in self._parts.values())]
+        return [self._whole, *(part.source for part in self._parts.values())]
 
     @property
     def n_rows(self) -> int:
@@ -59,16 +86,21 @@ class ModalitiesObs(ObsSource):
     def column_names(self) -> list[Name]:
         return list(self._found())
 
-    def _found(self) -> dict[Name, tuple[ObsSource, Rows, Name]]:
-        """Where each column is: the obs, its rows, its name there."""
+    def find_rows(self, columns: Iterable[Name]) -> None:
+        """Find the rows of the modalities that some columns are of, so that what is wrong with them is told now."""
+        found = self._found()
+        for part in {id(part): part for name in columns if name in found for part in found[name][:1]}.values():
+            _ = part.rows
+
+    def _found(self) -> dict[Name, tuple[PartObs, Name]]:
+        """Where each column is, and its name there."""
         if self._of_files is not None:
             return self._of_files
-        found: dict[Name, tuple[ObsSource, Rows, Name]] = {
-            name: (self._whole, None, name) for name in self._whole.column_names
-        }
-        for modality, (source, rows) in self._parts.items():
-            for name in source.column_names:
-                found.setdefault(f"{modality}:{name}", (source, rows, name))
+        whole = PartObs(self._whole, None)
+        found: dict[Name, tuple[PartObs, Name]] = {name: (whole, name) for name in self._whole.column_names}
+        for modality, part in self._parts.items():
+            for name in part.source.column_names:
+                found.setdefault(f"{modality}:{name}", (part, name))
         if self.is_of_file:  # else somebody may add one
             self._of_files = found
         return found
@@ -81,7 +113,8 @@ class ModalitiesObs(ObsSource):
     def read(self, columns: list[Name], coded: bool = False) -> Read:
         found = self._found()
         for name in columns:
-            source, rows, there = found[name]
+            part, there = found[name]
+            source, rows = part.source, part.rows
             ((_, column),) = source.read([there], coded)
             if not source.is_of_file:
                 self._arrays[name] = column.array
@@ -96,15 +129,17 @@ class ModalitiesObs(ObsSource):
             source.check_unchanged()
 
     def is_replaced(self, column: Name, since: int) -> bool:
-        source, _, there = self._found()[column]
-        return source.is_replaced(there, since)
+        part, there = self._found()[column]
+        return part.source.is_replaced(there, since)
 
     def still_holds(self, column: Name, array: object) -> bool:
-        source, _, there = self._found()[column]
+        part, there = self._found()[column]
+        source = part.source
         return source.is_of_file or (column in self._arrays and source.still_holds(there, self._arrays[column]))
 
     def live(self, column: Name, rows: Int64Array) -> Iterator[tuple[Int64Array, pd.Series[Any]]]:
-        source, rows_there, there = self._found()[column]
+        part, there = self._found()[column]
+        source, rows_there = part.source, part.rows
         if rows_there is None:
             yield from source.live(there, rows)
             return
@@ -120,10 +155,16 @@ class ModalitiesObs(ObsSource):
         copied.__dict__.pop("is_of_file", None)
 
         def of(source: ObsSource) -> ObsSource:
-            return source.to_pickle([there for other, _, there in wanted if other is source])
+            return source.to_pickle([there for part, there in wanted if part.source is source])
 
         copied._whole = of(self._whole)
-        copied._parts = {name: (of(source), rows) for name, (source, rows) in self._parts.items()}
+        copied._parts = {}
+        for name, part in self._parts.items():
+            source = part.source
+            if source.is_of_file and not part.is_found:  # which it can do itself
+                copied._parts[name] = part
+            elif part.is_found or any(other is part for other, _ in wanted):
+                copied._parts[name] = PartObs(of(source), part.rows)
         return copied
 
 

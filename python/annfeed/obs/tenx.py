@@ -45,8 +45,7 @@ class TenXTable(FileObs):
         super().__init__(path, tenx.cells if part == "obs" else tenx.features, file)
         self._tenx, self._part, self._names_by = tenx, part, names_by
 
-    @cached_property
-    def names(self) -> pd.Index[str]:
+    def read_names(self) -> pd.Index[str]:
         names: pd.Index[str] = pd.Index(self._texts(self._header.index or ""))
         return names
 
