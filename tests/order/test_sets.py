@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annfeed.order.epoch import EpochPlan
@@ -299,3 +299,72 @@ def test_ranks_among_equals(values: list[int]) -> None:
     assert ranks_among_equals(np.array(values, np.int64)).tolist() == [
         values[:place].count(value) for place, value in enumerate(values)
     ]
+
+
+@settings(max_examples=12)
+@given(st.data())
+def test_no_set_has_a_control_twice_by_a_fallback_if_its_pool_has_others(data: st.DataObject) -> None:
+    # Cells have pools of 10 kinds of controls each, or a fallback: one for two kinds, or one for all.
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    n, size, n_controls = 200, data.draw(st.sampled_from([2, 8, 30])), data.draw(st.sampled_from([None, 5, 40]))
+    is_control, kind = random.random(n) < 0.3, random.integers(0, 4, n)
+    is_control[:8], kind[:8] = True, np.arange(8) % 4
+    levels = [kind, 4 + kind // 2, np.full(n, 6)]
+    pools = Groups(np.where(is_control, levels[0], -1), 4)
+    pools = pools.joined(Groups(np.where(is_control, levels[1] - 4, -1), 2))
+    pools = pools.joined(Groups(np.where(is_control, 0, -1), 1))
+    pool_of = np.choose(random.integers(0, 3, n), levels)
+    groups = np.where(is_control, -1, random.integers(0, 2, n))
+    order = Sets(
+        Groups(groups, 2), n, size, shuffle=data.draw(st.booleans()), pools=Pools(pools, pool_of, False, 4, n_controls)
+    )
+    case = Case(order, groups.tolist(), pool_of.tolist(), [])
+    members = [set(pools.rows_at(np.full(n, pool), np.arange(n)).tolist()) for pool, n in enumerate(pools.sizes)]
+    fields = {"seed": data.draw(st.integers(0, 99)), "batch_size": 2}
+    batches = sets_of_batches(case.plan(**fields))
+    for found in flat_sets(batches):
+        wanted = [pool_of[found.cells[number % len(found.cells)]] for number in range(len(found.controls))]
+        assert all(control in members[pool] for control, pool in zip(found.controls, wanted, strict=True))
+        counts = Counter(found.controls)
+        by_match = Counter(control for control, pool in zip(found.controls, wanted, strict=True) if pool < 4)
+        for pool in {pool for pool in wanted if pool >= 4}:
+            of_pool = [control for control, of in zip(found.controls, wanted, strict=True) if of == pool]
+            before = {control for control, of in zip(found.controls, wanted, strict=True) if of < pool}
+            if len(members[pool] - before) >= len(of_pool):
+                assert len(set(of_pool)) == len(of_pool) and not before & set(of_pool)
+        if (
+            max(by_match.values(), default=0) <= 1
+            and len(members[6]) >= len(found.controls)
+            and set(wanted) <= {6, *range(4)}
+        ):
+            assert max(counts.values()) == 1
+    # The same on other ranks, in other windows, and after a saved state.
+    for options in ({"window": 1}, {"window": 500}):
+        assert sets_of_batches(case.plan(**fields, **options)) == batches
+    n_done = data.draw(st.integers(0, len(batches)))
+    assert sets_of_batches(case.plan(**fields), n_done) == batches[n_done:]
+    ranks = [sets_of_batches(case.plan(**fields, rank=rank, world=2)) for rank in range(2)]
+    delivered = [found._replace(is_padding=False) for rank in ranks for found in flat_sets(rank)]
+    whole = flat_sets(batches)
+    assert all(found in delivered for found in whole) and all(found in whole for found in delivered)
+
+
+def test_matches_are_as_without_a_fallback() -> None:
+    # Those of the match pool come in their order, whatever a fallback takes meanwhile.
+    random = np.random.default_rng(0)
+    is_control, kind = random.random(400) < 0.3, random.integers(0, 3, 400)
+    own = Groups(np.where(is_control, kind, -1), 3)
+    pools = own.joined(Groups(np.where(is_control, 0, -1), 1))
+    pool_of = np.where(kind == 2, 3, kind)
+    groups = np.where(is_control, -1, 0)
+    order = Sets(Groups(groups, 1), 400, 16, pools=Pools(pools, pool_of, False, 3))
+    drawn = defaultdict(list)
+    for found in flat_sets(sets_of_batches(Case(order, groups.tolist(), [], []).plan(seed=1))):
+        assert len(set(found.controls)) == 16
+        for cell, control in zip(found.cells, found.controls, strict=True):
+            drawn[int(pool_of[cell])].append(control)
+    for pool in range(2):
+        n = int(own.sizes[pool])
+        assert all(
+            len(set(drawn[pool][at : at + n])) == len(drawn[pool][at : at + n]) for at in range(len(drawn[pool]))
+        )

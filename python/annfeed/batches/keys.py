@@ -13,8 +13,44 @@ IS_PADDING = "is_padding"
 SET, IS_REPEAT = "set", "is_repeat"
 #: The beginning of the keys of controls.
 CONTROL = "control_"
+#: What is told of the marks in batches of sets.
+_SET_MARKS = {SET: "the set of each cell", IS_REPEAT: "which cells are repeats", IS_PADDING: "which sets are repeats"}
 #: The number in `AnnDataset.stats` of controls from fallback pools.
 FALLBACK = "fallback_controls"
+
+
+def check_set_keys(matrices: Iterable[str], has_controls: bool) -> None:
+    """Raise ValueError if a matrix has a key that batches of sets need for a mark, or for controls.
+
+    Examples
+    --------
+    >>> check_set_keys(["X", "control_counts"], has_controls=False)
+    """
+    for key in matrices:
+        owner = _SET_MARKS.get(key)
+        if owner is None and has_controls and key.startswith(CONTROL):
+            owner = f"controls, as under all keys that begin with {CONTROL!r}"
+        if owner is not None:
+            raise ValueError(
+                f"a matrix has the key {key!r}, under which batches of sets hold {owner}; expected another key. "
+                "Give it one in elem="
+            )
+
+
+def check_returned(keys: Iterable[str], has_controls: bool) -> None:
+    """Raise ValueError if a transform returned a key under which a batch of sets gets a mark, or controls.
+
+    Examples
+    --------
+    >>> check_returned(["X", "control_counts"], has_controls=False)
+    """
+    for key in keys:
+        if key in _SET_MARKS or (has_controls and key.startswith(CONTROL)):
+            owner = _SET_MARKS.get(key, "controls")
+            raise ValueError(
+                f"the transform returned the key {key!r}, under which batches of sets hold {owner}; expected another "
+                "key. Let it return its value under another"
+            )
 
 
 def measured_key(key: str) -> str:

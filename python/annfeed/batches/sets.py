@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from annfeed.batches.items import Batch
-from annfeed.batches.keys import CONTROL, IS_PADDING, IS_REPEAT, SET
+from annfeed.batches.keys import CONTROL, IS_PADDING, IS_REPEAT, SET, check_returned
 from annfeed.memory.sparse import compressed
 from annfeed.order.windows import SetMarks
 
@@ -36,7 +36,12 @@ class SetsOfBatch:
     control_set: torch.Tensor
 
     def merged(self, parts: Sequence[Batch]) -> Batch:
-        """Return the batch of cells and of controls, as `parts_of` divides it, with the marks."""
+        """Return the batch of cells and of controls, as `parts_of` divides it, with the marks.
+
+        A ValueError if a transform put anything under the keys of marks or of controls.
+        """
+        for part in parts:
+            check_returned(part, has_controls=len(parts) > 1)
         batch = {**parts[0], **self.cells}
         for part in parts[1:]:
             batch |= {f"{CONTROL}{key}": value for key, value in part.items()}

@@ -358,12 +358,13 @@ class AnnDataset(RowDataset):
         batch_size
             Rows of a batch; the last of each rank may be shorter.
         **kwargs
-            Any other keyword of `get_optimized_dataloader` but ``shuffle``, ``drop_last`` and ``return_index``.
+            Any other keyword of `get_optimized_dataloader` but ``shuffle``, ``drop_last``, ``return_index`` and
+            ``sets``.
 
         Raises
         ------
         TypeError
-            If a keyword is unknown or one of these three.
+            If a keyword is unknown or one of these four.
 
         Examples
         --------
@@ -372,6 +373,11 @@ class AnnDataset(RowDataset):
         >>> [batch["index"].tolist() for batch in dataset.predict_loader(batch_size=2)]
         [[4, 0], [2]]
         """
+        if "sets" in kwargs:
+            raise TypeError(
+                "predict_loader got sets; expected none, as it delivers each row once, by itself. Use "
+                "get_optimized_dataloader(sets=…, shuffle=False)"
+            )
         return WindowLoader(
             self, batch_size=batch_size, shuffle=False, drop_last=False, return_index=True, uneven="keep", **kwargs
         )

@@ -17,8 +17,9 @@ class Controls:
     """Controls beside sets of cells: which cells they are, and which of them a cell is compared with.
 
     A control has the values of ``match`` that its cell has. Where there is no such control, the columns of ``fallback``
-    are tried instead. Within an epoch, the controls of a pool come in random order, and each of them comes before any
-    comes again.
+    are tried instead. Within an epoch, the controls of a match come in random order, and each of them comes before any
+    comes again. Those of a fallback do so, too, but are counted apart: one may have come for a match before. No set has
+    a control twice if it has others that fit.
 
     Parameters
     ----------

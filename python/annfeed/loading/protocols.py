@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import Any, Protocol, Self
 
 import numpy.typing as npt
@@ -51,6 +51,10 @@ class Reader(Reads, Protocol):
     @property
     def transform(self) -> Transform | None:
         """The transform of items or batches."""
+
+    @property
+    def matrices(self) -> Mapping[str, Any]:
+        """The matrices by their keys."""
 
     @property
     def row_bytes(self) -> int:

@@ -10,20 +10,24 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from annfeed.batches.keys import FALLBACK
+from annfeed.arrays import Int64Array
+from annfeed.batches.keys import FALLBACK, check_set_keys
 from annfeed.loading.cell_sets import CellSets, Controls
 from annfeed.loading.description import in_a_line
 from annfeed.loading.set_groups import Columns, Found, listed
 from annfeed.loading.set_weights import weighting_of_sets
 from annfeed.loading.weighting import draws_of
 from annfeed.order.groups import Groups
-from annfeed.order.sets import Pools, Sets
+from annfeed.order.sets import Pools, Sets, sets_of
 from annfeed.order.windows import Window
 from annfeed.user_arrays import near_matches
 from annfeed.user_warnings import warn
 
 if TYPE_CHECKING:
     from annfeed.loading.protocols import Rows
+
+#: Labels that a message names.
+_NAMED = 5
 
 
 def sets_order(
@@ -56,7 +60,7 @@ def sets_order(
     UnknownNameError
         If there is no such obs column.
     ValueError
-        If there are no sets or no controls, or cells have no control.
+        If there are no sets or no controls, cells have no control, or a matrix has a key that batches of sets need.
 
     Examples
     --------
@@ -69,6 +73,7 @@ def sets_order(
     """
     if not isinstance(sets, CellSets):
         raise TypeError(f"sets is a {type(sets).__name__}; expected annfeed.CellSets")
+    check_set_keys(dataset.reader.matrices, has_controls=sets.controls is not None)
     columns = Columns(dataset)
     codes, n_groups = columns.joined(cast("tuple[str, ...]", sets.by))
     is_control = None if sets.controls is None else _controls(columns, sets.controls)
@@ -81,7 +86,8 @@ def sets_order(
     found = Found(columns, cast("tuple[str, ...]", sets.by), codes, groups)
     pools = None
     if sets.controls is not None and is_control is not None:
-        pools = _pools(found, sets.controls, is_control, notes)
+        n_sets = sets_of(groups.sizes, sets.size, sets.short)
+        pools = _pools(found, n_sets, sets.controls, is_control, notes)
     order = Sets(groups, len(dataset), sets.size, sets.short, shuffle, pools, name=repr(sets), in_words=sets.in_words())
     n_sets = order.n_sets()
     left_out = np.flatnonzero((n_sets == 0) & (groups.sizes > 0))
@@ -116,8 +122,9 @@ def _controls(columns: Columns, controls: Controls) -> npt.NDArray[np.bool_]:
         for value in values:
             number = next((number for number, label in enumerate(labels) if label == value), None)
             if number is None:
-                near = near_matches(str(value), map(str, labels))
-                raise ValueError(f"{columns.place}: Controls(where=…): no row has {value!r} in obs[{name!r}]. {near}")
+                raise ValueError(
+                    f"{columns.place}: Controls(where=…): no row has {value!r} in obs[{name!r}]. {_near(value, labels)}"
+                )
             numbers.append(number)
         masks.append(np.isin(codes, numbers))
     is_control: npt.NDArray[np.bool_] = np.logical_and.reduce(masks)
@@ -128,10 +135,35 @@ def _controls(columns: Columns, controls: Controls) -> npt.NDArray[np.bool_]:
     return is_control
 
 
-def _pools(found: Found, controls: Controls, is_control: npt.NDArray[np.bool_], notes: list[str]) -> Pools:
-    """Return the pools of controls, and the pool of each cell."""
+def _near(value: Any, labels: list[Any]) -> str:
+    """Return the end of a message: labels like a value, as Python writes them, with their types unless all are text."""
+    plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
+    if isinstance(value, str) and all(isinstance(label, str) for label in plain):
+        return near_matches(value, plain)
+    types = ", ".join(sorted({type(label).__name__ for label in plain}))
+    like = [label for label in plain if _reads_alike(label, value)]
+    given = f"{value!r} is of type {type(value).__name__}"
+    if like:
+        return f"Its values are of type {types}, and {given}; expected {like[0]!r}"
+    named = ", ".join(map(repr, plain[:_NAMED])) + (", …" if len(plain) > _NAMED else "")
+    return f"Its values are of type {types}, and {given}; expected one of {named}"
+
+
+def _reads_alike(label: Any, value: Any) -> bool:
+    if str(label) == str(value):
+        return True
+    try:
+        return float(label) == float(value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _pools(
+    found: Found, n_sets: Int64Array, controls: Controls, is_control: npt.NDArray[np.bool_], notes: list[str]
+) -> Pools:
+    """Return the pools of controls, and the pool of each cell of the groups that make sets."""
     levels = cast("tuple[tuple[str, ...], ...]", (controls.match, *cast("tuple[Any, ...]", controls.fallback)))
-    in_sets = found.codes >= 0
+    in_sets = (found.codes >= 0) & (n_sets > 0)[found.codes]
     pool_of = np.full(len(found.codes), -1, np.int32)
     pools: Groups | None = None
     first_fallback = 0

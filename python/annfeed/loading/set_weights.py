@@ -47,7 +47,9 @@ def _balanced(found: Found, n_sets: Int64Array, column: str, temperature: float)
     """Return the weight of the sets of each group, by which the values of a column get equal shares of sets."""
     codes, labels = found.columns.one(column)
     value_of = codes[found.first_rows]
-    other = (found.codes >= 0) & (codes != value_of[found.codes])
+    # Groups that make no set have no share, whatever their values are.
+    in_sets = (found.codes >= 0) & (n_sets > 0)[found.codes]
+    other = in_sets & (codes != value_of[found.codes])
     missing = np.flatnonzero((n_sets > 0) & (value_of < 0))
     if other.any() or len(missing):
         groups = np.unique(found.codes[other]).astype(np.int64) if other.any() else missing

@@ -7,6 +7,9 @@ Controls of a pool come in an order of their own, from its beginning again when 
 draws from a pool, no more than it has controls, are different controls. The number of earlier draws is counted along
 the stream: a window counts on from the one before, and the first window of a rank, or after a saved state, from the
 beginning of the epoch.
+
+Pools of fallbacks count apart from those of matches, whose controls they have, too. A set that would have a control
+twice by that has the next ones of the fallback's order instead: this depends on the set and these numbers only.
 """
 
 from __future__ import annotations
@@ -202,8 +205,8 @@ class SetStream:
             cut = int(np.searchsorted(owners, n_own))
             controls = np.concatenate(
                 [
-                    self._drawn(units.positions[:n_own], pool_of[:cut]),
-                    self._drawn(units.positions[n_own:], pool_of[cut:]),
+                    self._drawn(units.positions[:n_own], owners[:cut], pool_of[:cut]),
+                    self._drawn(units.positions[n_own:], owners[cut:], pool_of[cut:]),
                 ]
             )
             rows, set_of = np.append(rows, controls), np.append(set_of, owners)
@@ -262,19 +265,45 @@ class SetStream:
         known = cells.groups[owners] if pools.of_groups else cells.rows[matched]
         return owners, pools.pool_of[known].astype(np.int64)
 
-    def _drawn(self, places: Int64Array, pool_of: Int64Array) -> Int64Array:
+    def _drawn(self, places: Int64Array, owners: Int64Array, pool_of: Int64Array) -> Int64Array:
         """Return the controls of the sets at successive places, which are from these pools."""
         pools = self._order.pools
         assert pools is not None
         if not len(places):
             return np.empty(0, np.int64)
         self._count_up_to(int(places[0]))
-        within = (self._draws[pool_of] + ranks_among_equals(pool_of)) % pools.pools.sizes[pool_of]
+        numbers = self._draws[pool_of] + ranks_among_equals(pool_of)
         self._draws += np.bincount(pool_of, minlength=len(self._draws))
         self._counted += len(places)
+        controls = self._controls_at(pool_of, numbers)
+        if (pool_of >= pools.first_fallback).any():
+            # Once for each set that has a control twice; its own controls and numbers follow each other.
+            for owner in _with_equals(owners, controls, self._order.n_rows):
+                here = slice(*np.searchsorted(owners, [owner, owner + 1]))
+                controls[here] = self._told_apart(controls[here], pool_of[here], numbers[here])
+        return controls
+
+    def _controls_at(self, pool_of: Int64Array, numbers: Int64Array) -> Int64Array:
+        """Return the controls at these numbers in the order of each pool, counted on and on."""
+        pools = self._order.pools
+        assert pools is not None
+        within = numbers % pools.pools.sizes[pool_of]
         if self._controls is not None:
             within = self._controls.forward(pool_of, within)
         return pools.pools.rows_at(pool_of, within)
+
+    def _told_apart(self, controls: Int64Array, pool_of: Int64Array, numbers: Int64Array) -> Int64Array:
+        """Return the controls of a set, those of fallbacks other ones than it has from other pools, if there are."""
+        pools = self._order.pools
+        assert pools is not None
+        result = controls.copy()
+        for pool in np.unique(pool_of[pool_of >= pools.first_fallback]):
+            here, others = np.flatnonzero(pool_of == pool), result[pool_of < pool]
+            n = min(int(pools.pools.sizes[pool]), len(here) + len(others))
+            found = self._controls_at(np.full(n, pool), numbers[here[0]] + np.arange(n))
+            is_there = np.isin(found, others)
+            result[here] = np.resize(np.append(found[~is_there], found[is_there]), len(here))
+        return result
 
     def _count_up_to(self, place: int) -> None:
         """Count the draws of the sets before ``place``."""
@@ -294,6 +323,12 @@ class SetStream:
 
     def _no_draws(self) -> Int64Array:
         return np.zeros(0 if self._order.pools is None else len(self._order.pools.pools), np.int64)
+
+
+def _with_equals(owners: Int64Array, rows: Int64Array, n_rows: int) -> Int64Array:
+    """Return the owners that have a row more than once."""
+    both = np.sort(owners * n_rows + rows)
+    return np.unique(both[1:][both[1:] == both[:-1]] // n_rows)
 
 
 def _drawn_counts(weighting: Weighting, natural: Int64Array, key: int) -> Int64Array:
