@@ -132,6 +132,16 @@ def test_obs_columns_of_the_matrix(tmp_path: Path) -> None:
     assert chosen.var["probe_ids"].is_unique
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float32"])
+def test_barcodes_that_are_cells_are_bool_however_stored(tmp_path: Path, dtype: str) -> None:
+    inside = (np.arange(30) % 3 == 0).astype(dtype)
+    path = write_tenx_3(tmp_path / "a.h5", MATRIX, features_of(SYMBOLS), obs={"filtered_barcodes": inside})
+    dataset = AnnDataset(path)
+    assert_as_scanpy(dataset, read(path))
+    assert dataset[[0, 1]].batch["obs_filtered_barcodes"].tolist() == [True, False]
+    assert inspect_file(path).obs_columns == {"filtered_barcodes": "bool"}
+
+
 def test_names_of_features(cite: Path) -> None:
     adata = read(cite)
     ids = AnnDataset(cite, var_names="gene_ids")
@@ -139,7 +149,8 @@ def test_names_of_features(cite: Path) -> None:
     assert list(ids.var.columns[:2]) == ["gene_symbols", "feature_types"]
     assert list(ids.var["gene_symbols"]) == list(adata.var_names)
     assert list(AnnDataset(cite, var_names="gene_symbols").var_names) == list(adata.var_names)
-    with pytest.raises(ValueError, match="several genes named 'TBCE'"):
+    by_id = r"var_column='gene_ids' with 'ENSG_TBCE_1', 'ENSG_TBCE_2', or make_unique=True"
+    with pytest.raises(ValueError, match=rf"several genes named 'TBCE'; .*{by_id}"):
         AnnDataset(cite, var_subset=["TBCE"])
     adata.var_names_make_unique()
     unique = AnnDataset(cite, make_unique=True, var_subset=["TBCE-1", "CD3E"])

@@ -1,5 +1,6 @@
 """Cell Ranger's files among several sources: genes are matched by id, as anndata.concat does with ids for names."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import scanpy as sc
 from tests.support.tenx_files import counts, features_of, write_tenx_2, write_tenx_3
 from tests.support.toys import toy
 
-from annfeed import AnnDataset, NormalizeTotal, UnknownNameError
+from annfeed import AnnDataset, AnnfeedWarning, NormalizeTotal, UnknownNameError
 from annfeed.rewriting.write import rewrite
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support", "ignore:.*names are not unique")
@@ -80,7 +81,8 @@ def test_repeated_symbols_are_told_apart_after_the_join(files: list[Path]) -> No
     assert list(dataset.var.index) == list(dataset.var_names) == ["TBCE-1", "NKG7", "CD3E-1"]
     chosen = expected[:, ["TBCE-1", "NKG7", "CD3E-1"]].X.toarray()
     np.testing.assert_array_equal(dataset.head(len(dataset))["X"], chosen)
-    with pytest.raises(ValueError, match="the var of 3 sources has several genes named 'TBCE'"):
+    by_id = r"var_column='gene_ids' with 'ENSG_TBCE_1', 'ENSG_TBCE_2', or make_unique=True"
+    with pytest.raises(ValueError, match=rf"the var of 3 sources has several genes named 'TBCE'; .*{by_id}"):
         AnnDataset(files, var_subset=["TBCE"])
 
 
@@ -111,8 +113,24 @@ def test_types_of_features_of_several_files(files: list[Path]) -> None:
     assert only.shape == (24, 1)
     with pytest.raises(UnknownNameError, match=r"var of 2 sources has no features of the type 'CRISPR'; .*'Antibody"):
         AnnDataset(files[:2], feature_types=["Gene Expression", "CRISPR"])
-    with pytest.raises(UnknownNameError, match=r"c\.h5.*no column 'feature_types'"):
-        AnnDataset(files, feature_types="Gene Expression")
+
+
+def test_genes_of_version_2_are_gene_expression(files: list[Path]) -> None:
+    """Of a file that does not tell types; those of version 3 leave out their antibody."""
+    parts = [sc.read_10x_h5(path, gex_only=True) for path in files]
+    for part in parts:
+        part.var_names = part.var["gene_ids"].astype(str)
+    dataset = AnnDataset(files, feature_types="Gene Expression", join="outer")
+    expected = anndata.concat(parts, join="outer")
+    assert list(dataset.var["gene_ids"]) == list(expected.var_names)
+    np.testing.assert_array_equal(dataset.head(99)["X"], expected.X.toarray())
+    one, alone = sc.read_10x_h5(files[2]), AnnDataset(files[2], feature_types=["Gene Expression"])
+    np.testing.assert_array_equal(alone.head(99)["X"], one.X.toarray())
+    pd.testing.assert_frame_equal(alone.var, one.var)
+    for source in (files[2], files[2:] * 2):
+        found = r"no features of the type 'Peaks'; feature_types there are: 'Gene Expression' \(\d+\)"
+        with pytest.raises(UnknownNameError, match=found):
+            AnnDataset(source, feature_types="Peaks")
 
 
 def test_one_id_with_two_symbols(files: list[Path], tmp_path: Path) -> None:
@@ -144,14 +162,43 @@ def test_among_h5ad_files_without_ids_genes_are_matched_by_name(files: list[Path
     plain = toy(4)
     plain = anndata.AnnData(np.eye(3, dtype="float32"), var=pd.DataFrame(index=["MS4A1", "TBCE-1", "CD4"]))
     plain.write_h5ad(tmp_path / "plain.h5ad")
-    with pytest.raises(ValueError, match=r"a\.h5.*several genes of one name: 'TBCE', 'CD3E'"):
+    found = (
+        r"a\.h5.*several genes of one name: 'TBCE', 'CD3E'.*plain\.h5ad: 'var' a column 'gene_ids'.*make_unique=True"
+    )
+    with pytest.raises(ValueError, match=found):
         AnnDataset([tmp_path / "plain.h5ad", files[0]])
-    dataset = AnnDataset([tmp_path / "plain.h5ad", files[0]], make_unique=True)
+    with pytest.warns(AnnfeedWarning, match=r"'TBCE-1' \(1 in all\)"):
+        dataset = AnnDataset([tmp_path / "plain.h5ad", files[0]], make_unique=True)
     assert list(dataset.var_names) == list(dataset.var.index) == ["MS4A1", "TBCE-1"]
     symbols = sc.read_10x_h5(files[0], gex_only=False)
     symbols.var_names_make_unique()
     np.testing.assert_array_equal(dataset.head(99)["X"][3:], symbols[:, ["MS4A1", "TBCE-1"]].X.toarray())
     assert not (dataset.head(3)["X"] - np.eye(3)[:, :2]).any()
+
+
+def test_names_that_may_be_of_other_genes(files: list[Path], tmp_path: Path) -> None:
+    """A warning names what make_unique cannot tell apart: which of two genes of a symbol another source means."""
+    genes = ["TBCE", "NKG7", "CD3E"]
+    plain = anndata.AnnData(np.eye(3, dtype="float32"), var=pd.DataFrame(index=genes))
+    found = r"matched by name, and 'CD3E', 'TBCE' \(2 in all\).*a\.h5.*Give AnnData '0'.* a column 'gene_ids'"
+    with pytest.warns(AnnfeedWarning, match=found) as given:
+        AnnDataset([plain, files[0]], make_unique=True)
+    assert [one.filename for one in given] == [__file__]
+    with pytest.warns(AnnfeedWarning, match=r"'CD3E', 'TBCE' \(2 in all\)"):
+        AnnDataset([plain, files[0]], make_unique=True, join="outer")
+    # Those of the same id in each, which not all sources have, are known to be the same genes.
+    other = anndata.AnnData(np.eye(2, dtype="float32"), var=pd.DataFrame(index=["NKG7", "LYZ"]))
+    lanes = [write_tenx_3(tmp_path / f"{i}.h5", counts(5, 3, i), typed(["TBCE", "TBCE", "NKG7"])) for i in (0, 1)]
+    reversed_ids = typed(["TBCE", "TBCE", "NKG7"])
+    reversed_ids["id"][:2] = reversed_ids["id"][1::-1]
+    lanes.append(write_tenx_3(tmp_path / "2.h5", counts(5, 3, 2), reversed_ids))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AnnfeedWarning)
+        AnnDataset([plain, files[0]], make_unique=True, var_subset=["NKG7"])
+        AnnDataset([other, *lanes[:2]], make_unique=True, join="outer")
+        AnnDataset(files, make_unique=True)
+    with pytest.warns(AnnfeedWarning, match=r"'TBCE', 'TBCE-1' \(2 in all\)"):
+        AnnDataset([other, *lanes[1:]], make_unique=True, join="outer")
 
 
 def test_probes_are_matched_by_their_own_ids(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ class AnnDataset(RowDataset):
         `anndata.AnnData.var_names_make_unique` does.
     feature_types
         Types of features to deliver, one or a list: "Gene Expression", "Antibody Capture". They are values of the
-        column "feature_types" of var, which Cell Ranger's files have. ``var_subset`` chooses among these features, and
+        column "feature_types" of var, which Cell Ranger's files have; those of version 2 have "Gene Expression"
+        alone, which they do not tell. ``var_subset`` chooses among these features, and
         `NormalizeTotal` sums over them, as if there were no others.
     categories
         "str": text and categorical columns as text. "code": as int64 codes, -1 for missing values; the attribute

@@ -105,10 +105,14 @@ class TenX:
         """Where the features lie: a group, or the array of their ids."""
         return f"{self.group}/{'features' if self.version == 3 else 'genes'}"
 
+    @property
+    def flags(self) -> str:
+        """Where it may say of each barcode whether it is a cell; bool, or numbers that are 0 for False."""
+        return f"{self.group}/filtered_barcodes"
+
     def obs_columns(self, file: Any) -> dict[str, str]:
         """Return the columns of obs: the array of each, by name."""
-        name = f"{self.group}/filtered_barcodes"
-        return {"filtered_barcodes": name} if name in file else {}
+        return {"filtered_barcodes": self.flags} if self.flags in file else {}
 
     def name_arrays(self, file: Any) -> tuple[str, str, str]:
         """Return the arrays of the features' symbols, their genes' ids, and their own ids, by which they differ.

@@ -6,7 +6,7 @@ The var of one source is read in inputs/source_var.py; genes are found by a colu
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ from annfeed.arrays import Int64Array
 from annfeed.inputs.gene_symbols import GeneSymbols, texts_of
 from annfeed.inputs.genes import Join, join_names
 from annfeed.inputs.source_var import SourceVar
+from annfeed.user_arrays import first_few
 
+#: Columns of var that tell features of Cell Ranger's files apart.
+_IDS = ("probe_ids", "gene_ids")
 #: Sources that are looked through for a name that is no gene.
 _LOOKED_AT = 3
 
@@ -116,6 +119,18 @@ class GeneTable:
             if found:
                 return f"The column {found[0]!r} of var has it: pass var_column={found[0]!r}"
         return ""
+
+    def telling_apart(self, name: str) -> str:
+        """Return the end of a message about a name of several genes: how to tell those of Cell Ranger's files apart."""
+        if not any(part.is_tenx for part in self.parts):
+            return ""
+        remedy = ", or make_unique=True, with which each has a name of its own"
+        frame = replace(self, columns=None).frame()
+        for column in _IDS:
+            if column in frame and frame[column].is_unique:
+                ids = frame[column][frame.index == name].tolist()
+                return f", or as ids: var_column={column!r} with {first_few(ids, 3)}{remedy}"
+        return remedy
 
 
 def _agreed(first: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

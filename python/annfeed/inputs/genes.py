@@ -18,14 +18,21 @@ from annfeed.user_arrays import first_few
 
 Join = Literal["inner", "outer"]
 
+#: What to do about repeated names.
+MAKE_UNIQUE = "Make them distinct, as with adata.var_names_make_unique()"
+
 
 def join_names(
-    names: Sequence[pd.Index[Any]], join: Join, where: Callable[[int], str], by: Literal["name", "id"] = "name"
+    names: Sequence[pd.Index[Any]],
+    join: Join,
+    where: Callable[[int], str],
+    by: Literal["name", "id"] = "name",
+    remedy: Callable[[int], str] = lambda _: MAKE_UNIQUE,
 ) -> pd.Index[Any]:
     """Return the joined names: "inner", those that all files have; "outer", those that any file has.
 
     Files that have the same names must give the same Index object. For messages, ``where`` names the file of a number,
-    and ``by`` says what the names are.
+    ``by`` says what the names are, and ``remedy`` how those of that file can be made distinct.
 
     Examples
     --------
@@ -37,7 +44,7 @@ def join_names(
     different = [names[i] for i in sorted(first_at.values())]
     if len(different) > 1:  # else there is nothing to match
         for index in different:
-            _check_unique(index, where(first_at[id(index)]), by)
+            _check_unique(index, where(first_at[id(index)]), by, remedy(first_at[id(index)]))
     if join == "outer":
         united: pd.Index[Any] = reduce(lambda a, b: a.union(b), different)
         return united
@@ -60,12 +67,9 @@ def place_columns(names: pd.Index[Any], wanted: pd.Index[Any]) -> ColumnMap:
     return ColumnMap(names.get_indexer(wanted).astype(np.int64))
 
 
-def _check_unique(names: pd.Index[Any], place: str, by: str) -> None:
+def _check_unique(names: pd.Index[Any], place: str, by: str, remedy: str) -> None:
     twice = names[names.duplicated()].unique()
     if len(twice):
-        remedy = "Make them distinct, as with adata.var_names_make_unique()"
-        if by == "id":
-            remedy = "Make the ids distinct in its var, or leave out the file"
         raise ValueError(
             f"{place} has several genes of one {by}: {first_few(twice, 5)}; files are joined by the {by}s of their "
             f"genes, so that each may be there once. {remedy}"

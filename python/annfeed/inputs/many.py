@@ -295,7 +295,8 @@ class _Concatenation:
             source = ConcatSource(matrices, [of_all] * len(matrices), len(numbers))
             return matrices, self._matrix(elem, source, numbers)
         where = self._place_of_names(key)
-        wanted = join_names(names, self._joining.join, where, "name" if genes is None else genes.by)
+        how = () if genes is None else (genes.by, genes.remedy)
+        wanted = join_names(names, self._joining.join, where, *how)
         shown, table = wanted, None
         if genes is not None:
             shown = genes.shown(wanted, where)
@@ -306,6 +307,8 @@ class _Concatenation:
         columns = column_subset(var_subset, len(wanted), lambda: shown, f"the var of {len(names)} sources", table, by)
         if columns is not None:
             wanted, shown = wanted[columns], shown[columns]
+        if genes is not None:
+            genes.warn_of_doubtful(wanted, where)
         found = {i: place_columns(index, wanted) for i, index in different.items()} if len(different) > 1 else {}
         maps = [found.get(id(index), ColumnMap(columns)) for index in names]
         matrices = [self._open(i, key, maps[i], shapes[i], genes) for i in range(len(names))]

@@ -65,8 +65,8 @@ def find_sources(sources: Any, keys: Iterable[str] | None) -> Sources | None:
         found = [match for source in sources for match in _matches(_as_source(source))]
     else:
         raise TypeError(
-            f"adata_or_path is a {type(sources).__name__}; expected a MuData, an AnnData or the path of an .h5ad or "
-            ".h5mu, or a list of these"
+            f"adata_or_path is a {type(sources).__name__}; expected a MuData, an AnnData or the path of an .h5ad, an "
+            ".h5mu or a Cell Ranger .h5, or a list of these"
         )
     if not found:
         raise ValueError("there are no sources: the list is empty; expected paths or AnnData objects")

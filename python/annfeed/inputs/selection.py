@@ -205,5 +205,6 @@ def _find_names(wanted: list[str], names: pd.Index[Any], place: str, table: Gene
             where = "" if table is None else table.where(name)
             raise UnknownNameError(f"{place} has no gene {name!r}. {where or near_matches(name, list(first))}")
         if name in repeated:
-            raise ValueError(f"{place} has several genes named {name!r}; pass var_subset as positions")
+            remedy = "" if table is None else table.telling_apart(name)
+            raise ValueError(f"{place} has several genes named {name!r}; pass var_subset as positions{remedy}")
     return np.array([first[name] for name in wanted], dtype=np.int64)

@@ -264,7 +264,10 @@ def as_path(path: Any) -> str:
     """Return a path as text, with ``~`` taken for the home directory; its bytes need not be UTF-8."""
     if isinstance(path, str | bytes | os.PathLike):
         return os.path.expanduser(os.fsdecode(path))
-    raise TypeError(f"adata_or_path is a {type(path).__name__}; expected an AnnData or the path of an .h5ad")
+    raise TypeError(
+        f"adata_or_path is a {type(path).__name__}; expected a MuData, an AnnData or the path of an .h5ad, an .h5mu or "
+        "a Cell Ranger .h5"
+    )
 
 
 def _of_file(path: str, elem: Elem, var_subset: Any, open_file: Callable[..., FileSource]) -> Matrix:

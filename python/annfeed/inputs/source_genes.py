@@ -23,10 +23,12 @@ from annfeed.h5ad.elem import Elem
 from annfeed.h5ad.tenx import FeatureOptions
 from annfeed.inputs.gene_symbols import GeneSymbols
 from annfeed.inputs.gene_table import GeneTable
-from annfeed.inputs.genes import Join
+from annfeed.inputs.genes import MAKE_UNIQUE, Join
 from annfeed.inputs.single import as_path, check_columns, find_names, find_raw_names
 from annfeed.inputs.source_var import SourceVar, check_types
 from annfeed.sources.columns import MISSING
+from annfeed.user_arrays import first_few
+from annfeed.user_warnings import warn
 
 
 class SourceGenes:
@@ -97,7 +99,9 @@ class SourceGenes:
         if not any(of_tenx):
             self._options.refuse_others(where(0))
             return
-        ids = [index if part.is_tenx else part.ids() for part, index in zip(self._parts, self._ids, strict=True)]
+        self._ids = ids = [
+            index if part.is_tenx else part.ids() for part, index in zip(self._parts, self._ids, strict=True)
+        ]
         self._by_id = all(index is not None for index in ids)
         if self._by_id:
             self.matched = [self._same(index) for index in ids if index is not None]
@@ -120,6 +124,61 @@ class SourceGenes:
     def by(self) -> Literal["name", "id"]:
         """What they are matched by, for messages."""
         return "id" if self._by_id else "name"
+
+    def remedy(self, number: int) -> str:
+        """Return what to do about genes of a source that are matched by the same name or id, for messages."""
+        if self._by_id:
+            return "Make the ids distinct in its var, or leave out the file"
+        if not self._parts[number].is_tenx:
+            return MAKE_UNIQUE
+        without = ", ".join(part.place for part, ids in zip(self._parts, self._ids, strict=True) if ids is None)
+        return (
+            f"Give {without} a column 'gene_ids', by which genes are matched if all sources have it; or pass "
+            "make_unique=True"
+        )
+
+    def warn_of_doubtful(self, joined: pd.Index[Any], where: Callable[[int], str]) -> None:
+        """Warn if some of the ``joined`` names may be of different genes in different sources.
+
+        They are those of symbols that a Cell Ranger file has several times: names made of them are told apart by the
+        order of the genes in their file alone. ``where`` names the source of a number.
+        """
+        if self._by_id or not any(part.is_tenx for part in self._parts):
+            return
+        repeated: dict[Any, int] = {}  # with a source that has it
+        seen: set[int] = set()
+        for number, (part, names) in enumerate(zip(self._parts, self._names, strict=True)):
+            if part.is_tenx and id(names) not in seen:
+                seen.add(id(names))
+                for name in self.matched[number][names.duplicated(keep=False)]:
+                    repeated.setdefault(name, number)
+        doubtful = self._doubtful([name for name in repeated if name in joined])
+        if doubtful:
+            lacking = next(number for number, ids in enumerate(self._ids) if ids is None)
+            warn(
+                f"genes are matched by name, and {first_few(doubtful, 5)} ({len(doubtful)} in all) are of symbols that "
+                f"several genes have in {where(repeated[doubtful[0]])}: other sources may mean another one of them. "
+                f"Give {where(lacking)} a column 'gene_ids', by which they are then matched, or leave these genes out "
+                "with var_subset"
+            )
+
+    def _doubtful(self, names: list[Any]) -> list[Any]:
+        """Those of some names that several sources have, which are not known to mean the same gene."""
+        found: list[list[Any]] = [[] for _ in names]  # the ids of each in the sources that have it; None: not known
+        places: dict[int, Int64Array] = {}
+        for ids, index in zip(self._ids, self.matched, strict=True):
+            if id(index) not in places:
+                first = np.flatnonzero(~index.duplicated())
+                at = index[first].get_indexer(pd.Index(names))
+                places[id(index)] = np.where(at < 0, MISSING, first[at])
+            for number, at_one in enumerate(places[id(index)].tolist()):
+                if at_one != MISSING:
+                    found[number].append(None if ids is None else ids[at_one])
+        return [
+            name
+            for name, genes in zip(names, found, strict=True)
+            if len(genes) > 1 and (None in genes or len(set(genes)) > 1)
+        ]
 
     def table(self) -> GeneTable:
         """Return the joined var."""

@@ -11,6 +11,7 @@ from typing import Any
 import anndata
 import anndata.utils
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from annfeed.arrays import Int64Array
@@ -131,16 +132,20 @@ class SourceVar:
 
     def types(self) -> dict[str, int]:
         """Return the types of features that there are, and how many of each."""
-        texts = texts_of(self._table([_TYPES]).column(_TYPES))
-        return dict(Counter(text for text in texts if text is not None))
+        return dict(Counter(text for text in self._type_of_each() if text is not None))
 
     def chosen(self) -> Int64Array | None:
         """Return which columns of the matrix are of a wanted type; None for all."""
         types = self._elem.features.types
         if types is None:
             return None
-        texts = texts_of(self._table([_TYPES]).column(_TYPES))
-        return np.flatnonzero(np.isin(texts.astype(str), types)).astype(np.int64)
+        return np.flatnonzero(np.isin(self._type_of_each().astype(str), types)).astype(np.int64)
+
+    def _type_of_each(self) -> npt.NDArray[Any]:
+        """The type of each feature; of Cell Ranger 2, which knew genes alone, as later versions call them."""
+        if self._elem.tenx is not None and self._elem.tenx.version == 2:
+            return np.full(self._table([]).n_rows, "Gene Expression", object)
+        return texts_of(self._table([_TYPES]).column(_TYPES))
 
     def check_types(self) -> None:
         """Raise UnknownNameError if there is no feature of a wanted type."""

@@ -142,7 +142,7 @@ def _obs_columns(path: str, elem: Elem) -> dict[str, str]:
     """Return the columns of an obs and their types; {} if it cannot be read (making a dataset says why)."""
     with contextlib.suppress(Exception), open_h5py(path) as file:
         if elem.tenx is not None:
-            return {name: _kind_of_column(file[place]) for name, place in elem.tenx.obs_columns(file).items()}
+            return dict.fromkeys(elem.tenx.obs_columns(file), "bool")
         obs = file[elem.obs]
         if obs.dtype.names if hasattr(obs, "dtype") else False:  # anndata before 0.7
             return {name: str(obs.dtype[name]) for name in obs.dtype.names if name != "index"}

@@ -82,7 +82,7 @@ class TenXTable(FileObs):
             return self._values(file, name)
 
     def _values(self, file: Any, name: str) -> npt.NDArray[Any]:
-        """An array as scanpy takes it: bool as it is, and all else as text."""
+        """An array as scanpy takes it: bool as it is, which barcodes are cells as bool, and all else as text."""
         array = self._tenx.array(file, name, self._path)
         place = f"{self._path}: '{name}'"
         if len(array) != self.n_rows:
@@ -92,8 +92,8 @@ class TenXTable(FileObs):
             )
         try:
             values: npt.NDArray[Any] = array[()]
-            if values.dtype.kind == "b":
-                return values
+            if values.dtype.kind == "b" or name == self._tenx.flags:
+                return values.astype(bool)
             found = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in values.tolist()]
         except (OSError, RuntimeError, ValueError) as error:
             raise FormatError(f"{place} cannot be read: {error}. Copy or download the file again") from error
