@@ -25,7 +25,7 @@ class StaleFileError(OSError):
 
 
 class StaleDataError(ValueError):
-    """An AnnData no longer has the cells or genes that it had when the dataset was made.
+    """An AnnData no longer has the cells or genes that it had when the dataset was made, or the labels of sets.
 
     Examples
     --------

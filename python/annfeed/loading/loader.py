@@ -22,6 +22,7 @@ from annfeed.loading.given_sampler import GivenSampler, predict_all
 from annfeed.loading.hf_accelerate import Prepared, asked_by
 from annfeed.loading.kept_workers import LoaderWorkers
 from annfeed.loading.keywords import WorkerKeywords
+from annfeed.loading.label_columns import Columns
 from annfeed.loading.readahead import batches_ahead, read_ahead
 from annfeed.loading.sampler import PlanSampler
 from annfeed.loading.set_order import counted, sets_order
@@ -100,7 +101,8 @@ class WindowLoader(DataLoader[Batch]):
             if sets is not None and (block_size != 1 or order is not None):
                 name, value = ("order", order) if block_size == 1 else ("block_size", block_size)
                 raise ValueError(f"{name}={value!r} given with sets=, which is an order itself; pass one of them")
-            set_order = None if sets is None else sets_order(dataset, sets, shuffle, *drawn)
+            columns = Columns(dataset)
+            set_order = None if sets is None else sets_order(dataset, sets, shuffle, *drawn, columns)
             weighting = find_weighting(dataset, *drawn) if sets is None else None
             if order is not None and weighting is not None:
                 raise ValueError("order excludes weights and balance: it says itself how often each row comes")
@@ -121,6 +123,7 @@ class WindowLoader(DataLoader[Batch]):
                 weighting=weighting,
                 order=order,
                 sets=set_order,
+                labels=columns.known(),
             )
         elif plan is None and not isinstance(getattr(batch_sampler, "sampler", None), PlanSampler):
             ours = {"weights": weights, "balance": balance, "n_samples": n_samples, "order": order, "sets": sets}

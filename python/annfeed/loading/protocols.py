@@ -13,6 +13,7 @@ import torch
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.loading.readahead import Loads
+from annfeed.obs.table import ObsTable
 from annfeed.sources.file import FileSource
 from annfeed.transforms.base import Transform
 
@@ -55,6 +56,10 @@ class Reader(Reads, Protocol):
     @property
     def matrices(self) -> Mapping[str, Any]:
         """The matrices by their keys."""
+
+    @property
+    def obs(self) -> ObsTable:
+        """The obs of all rows."""
 
     @property
     def row_bytes(self) -> int:

@@ -17,6 +17,7 @@ from torch.utils.data.distributed import DistributedSampler
 from annfeed.arrays import Int64Array
 from annfeed.loading.description import in_a_line
 from annfeed.loading.epochs import Epoch, begun
+from annfeed.loading.label_columns import KnownLabels
 from annfeed.loading.state import Position, Progress
 from annfeed.order.auto_blocks import auto_blocks, describe, log
 from annfeed.order.epoch import EpochPlan
@@ -66,6 +67,8 @@ class PlanSampler(DistributedSampler[int]):
         Expected count of each row; None for one.
     sets
         The order, if batches are of sets of cells.
+    labels
+        The obs columns of which sets were made; an epoch does not begin if they have changed.
 
     Examples
     --------
@@ -92,6 +95,7 @@ class PlanSampler(DistributedSampler[int]):
         weighting: Weighting | None = None,
         order: Callable[[int], Any] | None = None,
         sets: Sets | None = None,
+        labels: KnownLabels | None = None,
     ) -> None:
         if isinstance(block_size, str) and block_size != "auto":
             raise ValueError(f"block_size is {block_size!r}; expected a positive integer or 'auto'")
@@ -106,6 +110,7 @@ class PlanSampler(DistributedSampler[int]):
         self._seed = seed
         self._generator = generator
         self._given = order
+        self._labels = labels
         self._asked: tuple[int, Int64Array] | None = None  # the epoch of the last call of ``order``, and its positions
         if sets is not None:
             self.blocks = sets.in_words
@@ -239,7 +244,9 @@ class PlanSampler(DistributedSampler[int]):
         return row_key(0, 0 if self._given is None else plan.epoch)
 
     def begin(self) -> EpochPlan:
-        """Return the plan of the next epoch and count it."""
+        """Return the plan of the next epoch and count it; StaleDataError if it was made of other labels."""
+        if self._labels is not None:
+            self._labels.check(self.dataset)
         rank, world = known_rank_and_world()
         loaded = self.progress.loaded
         seed = self._seed if loaded is None or loaded.seed is None else loaded.seed

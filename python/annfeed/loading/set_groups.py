@@ -1,55 +1,20 @@
-"""The groups of sets of cells, from obs columns: their codes, and their labels for messages."""
+"""The groups of sets of cells, from obs columns: and their labels for messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from annfeed.arrays import Int64Array
-from annfeed.loading.description import in_a_line
-from annfeed.order.groups import Groups, joined_codes
-
-if TYPE_CHECKING:
-    from annfeed.loading.protocols import Rows
+from annfeed.loading.label_columns import Codes, Columns
+from annfeed.order.groups import Groups
 
 #: Groups that a message names.
 _NAMED = 3
-Codes = npt.NDArray[Any]
-
-
-class Columns:
-    """Obs columns of a dataset as codes, each read once."""
-
-    def __init__(self, dataset: Rows) -> None:
-        self._dataset = dataset
-        self._read: dict[str, tuple[Codes, list[Any]]] = {}
-
-    @property
-    def place(self) -> str:
-        """The words for the dataset in messages."""
-        return in_a_line(self._dataset)
-
-    def one(self, name: str) -> tuple[Codes, list[Any]]:
-        """Return the code of each row, -1 for missing values, and the label of each code."""
-        if name not in self._read:
-            self._read[name] = self._dataset.reader.label_codes(name)
-        return self._read[name]
-
-    def joined(self, names: Sequence[str]) -> tuple[Codes, int]:
-        """Return a code of each row for its values in several columns, -1 if one is missing, and how many there are."""
-        if not names:
-            return np.zeros(len(self._dataset), np.int8), 1
-        codes, labels = self.one(names[0])
-        n = len(labels)
-        for name in names[1:]:
-            others, labels = self.one(name)
-            codes, n = joined_codes(codes, others, len(labels))
-        return codes, n
 
 
 @dataclass(frozen=True, eq=False)

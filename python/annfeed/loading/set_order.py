@@ -14,7 +14,8 @@ from annfeed.arrays import Int64Array
 from annfeed.batches.keys import FALLBACK, check_set_keys
 from annfeed.loading.cell_sets import CellSets, Controls
 from annfeed.loading.description import in_a_line
-from annfeed.loading.set_groups import Columns, Found, listed
+from annfeed.loading.label_columns import Columns
+from annfeed.loading.set_groups import Found, listed
 from annfeed.loading.set_weights import weighting_of_sets
 from annfeed.loading.weighting import draws_of
 from annfeed.order.groups import Groups
@@ -39,6 +40,7 @@ def sets_order(
     temperature: float = 1.0,
     replacement: bool = True,
     n_samples: int | None = None,
+    columns: Columns | None = None,
 ) -> Sets:
     """Return the order of ``sets`` over the rows of a dataset.
 
@@ -52,6 +54,8 @@ def sets_order(
         As in `annfeed.order.sets.Sets`.
     weights, balance, temperature, replacement, n_samples
         As in `AnnDataset.get_optimized_dataloader`, with sets for rows.
+    columns
+        The dataset's obs columns, to keep what is read of them.
 
     Raises
     ------
@@ -74,7 +78,7 @@ def sets_order(
     if not isinstance(sets, CellSets):
         raise TypeError(f"sets is a {type(sets).__name__}; expected annfeed.CellSets")
     check_set_keys(dataset.reader.matrices, has_controls=sets.controls is not None)
-    columns = Columns(dataset)
+    columns = Columns(dataset) if columns is None else columns
     codes, n_groups = columns.joined(cast("tuple[str, ...]", sets.by))
     is_control = None if sets.controls is None else _controls(columns, sets.controls)
     n_missing = int(np.count_nonzero(codes < 0 if is_control is None else (codes < 0) & ~is_control))
