@@ -23,6 +23,7 @@ from tests.support.toys import dense, toy
 from annfeed import AnnDataset, FormatError, UnknownNameError, UnsupportedError
 from annfeed.cli import main
 from annfeed.h5ad.foreign import find_foreign
+from annfeed.inputs.single import as_path
 
 #: How a bad file is handed over: alone, or one of several.
 WAYS: dict[str, Callable[[Path], Any]] = {
@@ -357,3 +358,10 @@ def test_a_fault_in_a_path_of_any_bytes(tmp_path: Path) -> None:
     Path(os.fsdecode(path)).write_bytes(b"nothing")
     with pytest.raises(FormatError, match="not HDF5"):
         AnnDataset(path)
+
+
+@pytest.mark.parametrize("opened", [AnnDataset, as_path])
+def test_what_is_no_source_is_told_with_all_that_may_be_one(opened: Any) -> None:
+    found = r"adata_or_path is a int; expected a MuData, an AnnData or the path of an \.h5ad, an \.h5mu or a Cell Ranger"
+    with pytest.raises(TypeError, match=found):
+        opened(3)
