@@ -362,6 +362,6 @@ def test_a_fault_in_a_path_of_any_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("opened", [AnnDataset, as_path])
 def test_what_is_no_source_is_told_with_all_that_may_be_one(opened: Any) -> None:
-    found = r"adata_or_path is a int; expected a MuData, an AnnData or the path of an \.h5ad, an \.h5mu or a Cell Ranger"
+    found = r"adata_or_path is a int; expected a MuData, an AnnData or the path of an \.h5ad, an \.h5mu or a Cell"
     with pytest.raises(TypeError, match=found):
         opened(3)
