@@ -145,16 +145,13 @@ pub enum Error {
          before the epoch begins"
     )]
     NoTotals,
-    /// A value that no gene's expression has, where tokens are made.
-    #[error(
-        "row {row}, column {column} is {value}; expected finite numbers of 0 or more, as tokens need. Choose the matrix of \
-         counts with elem=, or leave the column out with var_subset="
-    )]
+    /// A value that no gene's expression has, or a sum that no cell has, where tokens are made; Python has the words.
+    #[error("row {at} of the batch: found {value} (column {column:?}); expected finite numbers of 0 or more")]
     NotExpression {
-        /// Row of the data.
-        row: i64,
-        /// Column of the matrix that was delivered.
-        column: u32,
+        /// Place of the row in the batch.
+        at: usize,
+        /// Column of the matrix that was delivered; `None` for the sum of the row.
+        column: Option<u32>,
         /// The value as text.
         value: String,
     },

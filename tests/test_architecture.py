@@ -24,7 +24,7 @@ STEPS = re.findall(r"`(\w+/\w+\.py)`(?: \(`([\w.]+)`\))?", WALK.split("With `num
 #: Files that this or that dataset goes through: blocks, orders by weight, several sources, an AnnData in memory, sets.
 OTHER_WAYS = {
     *("order/spread.py", "order/weighted.py", "sources/concat.py", "sources/mapped.py", "sources/memory.py"),
-    *("batches/preload.py", "batches/preloaded.py"),
+    *("batches/preload.py", "batches/preloaded.py", "batches/tokens.py", "batches/token_matrix.py"),
     *("order/sets.py", "batches/sets.py"),
 }
 

@@ -7,6 +7,9 @@ use lz4::block::{compress_bound, compress_to_buffer, decompress_to_buffer};
 
 use super::{DecodeError, Found};
 
+/// Most bytes of a block that the library takes (its `LZ4_MAX_INPUT_SIZE`).
+const MOST: usize = 0x7E00_0000;
+
 /// Bytes before the first block: total size, block size, and the size of that block.
 const HEADER: usize = 16;
 
@@ -42,16 +45,23 @@ pub(super) fn decode(mut stored: &[u8], out: &mut [u8]) -> Result<usize, DecodeE
 
 /// Decodes one bare block of LZ4 into exactly `out`.
 pub(super) fn decode_block(stored: &[u8], out: &mut [u8]) -> Result<(), DecodeError> {
-    // The binding passes lengths as C's int.
-    let (Ok(expected), Ok(_)) = (i32::try_from(out.len()), i32::try_from(stored.len())) else {
-        return Err(DecodeError::Lz4("a block of 2^31 bytes or more".to_owned()));
-    };
+    let expected = checked_lengths(stored.len(), out.len())?;
     let written = decompress_to_buffer(stored, Some(expected), out)
         .map_err(|_| DecodeError::Lz4(format!("a block of {} stored bytes that is damaged", stored.len())))?;
     if written == out.len() {
         Ok(())
     } else {
         Err(DecodeError::Lz4(format!("a block of {written} bytes where {} belong", out.len())))
+    }
+}
+
+/// The length of a block as C's int, if the library takes it; compressed ones may be a little longer than others.
+fn checked_lengths(stored: usize, expected: usize) -> Result<i32, DecodeError> {
+    match (i32::try_from(stored), i32::try_from(expected)) {
+        (Ok(_), Ok(length)) if expected <= MOST => Ok(length),
+        _ => Err(DecodeError::Lz4(format!(
+            "a block of {expected} bytes ({stored} stored), more than the {MOST} that the library for LZ4 takes"
+        ))),
     }
 }
 
@@ -133,6 +143,16 @@ mod tests {
 
         let absurd = [&[0xff; 8], &STORED[8..]].concat();
         assert!(matches!(decoded(&absurd, 50), Err(DecodeError::Length { expected: 50, .. })));
+    }
+
+    #[test]
+    fn tells_blocks_that_are_too_large() {
+        assert_eq!(checked_lengths(5, MOST), Ok(0x7E00_0000));
+        assert!(compress_bound(MOST).is_ok() && compress_bound(MOST + 1).is_err());
+        for (stored, expected) in [(5, MOST + 1), (5, 1 << 31), (1 << 31, 5)] {
+            let Err(DecodeError::Lz4(text)) = checked_lengths(stored, expected) else { panic!("{expected} bytes") };
+            assert!(text.contains("more than the 2113929216 that the library for LZ4 takes"), "{text}");
+        }
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub(super) fn write_batch<D: Dimension>(
     Ok(lost?.map(as_tuple))
 }
 
-fn as_tuple(lost: Lost) -> (u64, String, &'static str) {
+/// The same for Python.
+pub(super) fn as_tuple(lost: Lost) -> (u64, String, &'static str) {
     let what = match lost.what {
         What::Rounded => "rounded",
         What::TooLarge => "too large",

@@ -4,11 +4,11 @@ use numpy::{IntoPyArray, Ix1, Ix2, PyArray1, PyReadonlyArray1, PyReadwriteArray1
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 
-use super::batch::{Batch, LostTuple, write_batch};
+use super::batch::{Batch, LostTuple, as_tuple, write_batch};
 use super::errors::{to_python, unknown_dtype};
 use super::gil::outside;
 use super::ops::{RowOps, ops_fit};
-use super::tokens::TokenSpec;
+use super::tokens::{NotExpression, TokenSpec, or_not_expression};
 use crate::dtype::Kind;
 use crate::matrix::Wanted;
 use crate::rows::{
@@ -147,25 +147,30 @@ impl DecodedRows {
         outside(py, || Self { decoded: self.decoded.compact() })
     }
 
-    /// Numbers of expressed genes of the rows at `positions`, and tokens of the longest; `rows` are their numbers in the data.
+    /// Numbers of expressed genes of the rows at `positions`, tokens of the longest, and what is no expression if there is
+    /// such: the place of the row among `positions`, its column, and the value.
     fn expressed<'py>(
         &self,
         py: Python<'py>,
         positions: PyReadonlyArray1<'_, i64>,
-        rows: PyReadonlyArray1<'_, i64>,
         spec: &TokenSpec,
         threads: usize,
-    ) -> PyResult<(Bound<'py, PyArray1<i64>>, usize)> {
-        let wanted = self.token_rows(positions.as_slice()?, rows.as_slice()?, 0, spec)?;
+    ) -> PyResult<(Bound<'py, PyArray1<i64>>, usize, NotExpression)> {
+        let positions = positions.as_slice()?;
+        self.check_positions(positions)?;
+        spec.fits(self.decoded.n_cols())?;
         let spec = &spec.spec;
-        let counts = outside(py, || self.decoded.expressed(wanted, spec, threads)).map_err(|e| to_python(py, e))?;
+        let counted = outside(py, || self.decoded.expressed(positions, spec, threads));
+        let (counts, wrong) = or_not_expression(py, counted)?;
+        let counts = counts.unwrap_or_default();
         let longest = spec.longest(&counts, self.decoded.n_cols());
-        Ok((counts.into_pyarray(py), longest))
+        Ok((counts.into_pyarray(py), longest, wrong))
     }
 
     /// Writes the tokens of the rows at `positions` into `genes`, `values` and `mask` (row-major, flat, one length).
     ///
-    /// `epoch` is the key of draws; `n_expressed` is what `expressed` gave.
+    /// `rows` are their numbers in the data, `epoch` is the key of draws, and `n_expressed` is what `expressed` gave. Gives a
+    /// value that float32 cannot hold, as `dense` does, and a sum that is no expression, as `expressed` does.
     #[allow(clippy::too_many_arguments)]
     fn tokens(
         &self,
@@ -179,18 +184,21 @@ impl DecodedRows {
         mut values: PyReadwriteArray1<'_, f32>,
         mut mask: PyReadwriteArray1<'_, u8>,
         threads: usize,
-    ) -> PyResult<()> {
+    ) -> PyResult<(LostTuple, NotExpression)> {
         let positions = positions.as_slice()?;
         let wanted = self.token_rows(positions, rows.as_slice()?, epoch, spec)?;
         let (counts, spec) = (n_expressed.as_slice()?, &spec.spec);
         let (genes, values, mask) = (genes.as_slice_mut()?, values.as_slice_mut()?, mask.as_slice_mut()?);
         let width = genes.len() / positions.len().max(1);
         let fits = [genes.len(), values.len(), mask.len()] == [width * positions.len(); 3];
-        if counts.len() != positions.len() || !fits || width < spec.longest(counts, self.decoded.n_cols()) {
+        let is_wide = positions.is_empty() || width >= spec.longest(counts, self.decoded.n_cols());
+        if counts.len() != positions.len() || !fits || !is_wide {
             return Err(PyValueError::new_err("genes, values, mask and n_expressed do not fit the rows"));
         }
         let out = TokensOut { genes, values, mask, width };
-        outside(py, || self.decoded.tokens(wanted, counts, spec, out, threads)).map_err(|e| to_python(py, e))
+        let done = outside(py, || self.decoded.tokens(wanted, counts, spec, out, threads));
+        let (lost, wrong) = or_not_expression(py, done)?;
+        Ok((lost.flatten().map(as_tuple), wrong))
     }
 
     /// Sums of the rows at `positions` over all columns of their matrix (float64).

@@ -4,6 +4,8 @@ use numpy::PyReadonlyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::errors::to_python;
+use crate::error::{Error, Result};
 use crate::rows::{self, Arrange, Choose, Kept, TokenValues};
 
 /// Which genes of a row become tokens, in which order, with which values; `annfeed.Tokens` checks the numbers.
@@ -100,6 +102,18 @@ impl TokenSpec {
             cls_id,
         };
         Ok(Self { spec, n_cols })
+    }
+}
+
+/// A value of a gene, or the sum of a row, that is no expression: place of the row in the batch, column, and value.
+pub(super) type NotExpression = Option<(usize, Option<u32>, String)>;
+
+/// What was done, or what is no expression, for which Python has the words.
+pub(super) fn or_not_expression<T>(py: Python<'_>, done: Result<T>) -> PyResult<(Option<T>, NotExpression)> {
+    match done {
+        Ok(done) => Ok((Some(done), None)),
+        Err(Error::NotExpression { at, column, value }) => Ok((None, Some((at, column, value)))),
+        Err(error) => Err(to_python(py, error)),
     }
 }
 

@@ -85,3 +85,15 @@ def test_names_that_repeat_are_refused(tmp_path: Path) -> None:
 def test_a_series_that_repeats_a_gene_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"Tokens: {name} is a Series whose index repeats 'a'; expected each gene"):
         Tokens(**{name: pd.Series([1, 2, 3], index=["a", "a", "b"])})  # type: ignore[arg-type]
+
+
+def test_the_first_token_is_no_genes() -> None:
+    adata = adata_of(["a", "b", "c"])
+    special = {"<cls>": 9, "a": 1, "b": 2}
+    with pytest.raises(ValueError, match=r"cls_id is 2, which is the token of the gene 'b'; expected one of no gene"):
+        AnnDataset(adata, output=Tokens(vocabulary=special, cls_id=2))
+    with pytest.raises(ValueError, match=r"the token of the gene in column 2; .*Without vocabulary= genes have 0 to 2"):
+        AnnDataset(adata, output=Tokens(cls_id=2))
+    assert genes_of(adata, Tokens(vocabulary=special, cls_id=9)) == [1, 2, 9]
+    assert genes_of(adata, Tokens(cls_id=3)) == [0, 1, 2, 3]
+    assert genes_of(adata, Tokens(vocabulary=special, cls_id=2), var_subset=["a", "c"]) == [1, 2]

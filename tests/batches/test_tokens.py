@@ -224,7 +224,7 @@ def test_a_resumed_epoch_goes_on_with_the_same_tokens(path: Path) -> None:
         assert by_row(again) == rest
 
 
-def test_items_and_loaders_in_file_order_draw_as_in_epoch_0_of_the_seed_0(path: Path) -> None:
+def test_items_and_predictions_draw_as_in_epoch_0_of_the_seed_0(path: Path) -> None:
     dataset = open_drawn(path)
     wanted = by_row(dataset.get_optimized_dataloader(8, seed=0))
     assert by_row([dataset.head(40)]) == wanted
@@ -232,14 +232,25 @@ def test_items_and_loaders_in_file_order_draw_as_in_epoch_0_of_the_seed_0(path: 
     assert by_row([{key: value[None] for key, value in item.items()}]) == {11: wanted[11]}
     for loader in (
         dataset.predict_loader(7),
-        dataset.get_optimized_dataloader(8, shuffle=False),
+        dataset.predict_loader(7, seed=0),
         torch.utils.data.DataLoader(dataset, 8, shuffle=True, collate_fn=dataset.get_collate_fn()),
         torch.utils.data.DataLoader(dataset, 8),
     ):
         assert by_row(loader) == wanted
         assert by_row(loader) == wanted  # in each epoch
-    loader = dataset.get_optimized_dataloader(8, shuffle=False, seed=0)
-    assert by_row(loader) == wanted != by_row(loader)
+
+
+def test_loaders_in_file_order_draw_anew_in_each_epoch(path: Path) -> None:
+    dataset = open_drawn(path)
+    seeded = dataset.get_optimized_dataloader(8, seed=0)
+    epochs = [by_row(seeded) for _ in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    for options in ({"seed": 0}, {}, {"num_workers": 1}):
+        loader = dataset.get_optimized_dataloader(8, shuffle=False, **options)
+        assert [by_row(loader) for _ in range(3)] == epochs
+    loader = dataset.get_optimized_dataloader(8, shuffle=False)
+    loader.sampler.set_epoch(2)
+    assert by_row(loader) == epochs[2]
 
 
 def test_a_sampler_of_the_users_gives_new_tokens_each_epoch(path: Path) -> None:
@@ -354,7 +365,9 @@ def test_what_is_no_expression_is_refused(wrong: float, dense: bool) -> None:
     x[3, 9] = wrong
     dataset = AnnDataset(adata_with(x if dense else sp.csr_matrix(x)), output=Tokens())
     assert dataset[2]["genes"].shape
-    with pytest.raises(ValueError, match=r"AnnData: 'X': row 3, column 9 is .*; expected finite numbers of 0 or more"):
+    with pytest.raises(
+        ValueError, match=r"AnnData: 'X': row 3, gene .gene9. is .*; expected finite numbers of 0 or more"
+    ):
         dataset.head(6)
 
 

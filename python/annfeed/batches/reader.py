@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -23,6 +22,7 @@ from annfeed.batches.preload import check_device, preload
 from annfeed.batches.preloaded import DeviceRows, moved
 from annfeed.batches.sets import SETS, SetsOfBatch, parts_of
 from annfeed.batches.steps import steps_on_x
+from annfeed.batches.tensors import check_dtype, check_output
 from annfeed.batches.token_matrix import TokenMatrix, token_matrix
 from annfeed.batches.tokens import Tokens
 from annfeed.batches.window import ROW_TOTALS, LoadedWindow, TokenRows, WindowRows
@@ -66,8 +66,9 @@ class RowReader(ThroughFile):
             [0., 0., 1.]])
     """
 
-    #: What is done with the transform; None until it is needed.
+    #: What is done with the transform, None until it is needed; the matrix that becomes tokens, None for none.
     _fused: Fused | None = None
+    _tokens: TokenMatrix | None = None
 
     def __init__(
         self,
@@ -93,8 +94,7 @@ class RowReader(ThroughFile):
         self.dtype = dtype
         self._var_column = var_column
         self.output = output
-        self.threads = threads
-        self.return_index = return_index
+        self.threads, self.return_index = threads, return_index
         self.transform = transform
         self.categories_as: Literal["str", "code"] = categories
         self._n_rows = obs.n_rows
@@ -121,8 +121,7 @@ class RowReader(ThroughFile):
 
     @transform.setter
     def transform(self, transform: Transform | None) -> None:
-        self._transform = check_transform(transform)
-        self._fused = None
+        self._transform, self._fused = check_transform(transform), None
 
     @property
     def output(self) -> str | Tokens:
@@ -131,11 +130,19 @@ class RowReader(ThroughFile):
 
     @output.setter
     def output(self, output: str | Tokens) -> None:
-        self._tokens: TokenMatrix | None = None
-        if isinstance(output, Tokens):
-            self._tokens = token_matrix(output, self.matrices, self.dtype, self._var_column)
-        self._output = output
-        self._fused = None
+        tokens = check_output(output)
+        self._tokens = None if tokens is None else token_matrix(tokens, self.matrices, self.dtype, self._var_column)
+        self._output, self._fused = output, None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of matrices that do not become tokens."""
+        return self._dtype
+
+    @dtype.setter
+    def dtype(self, dtype: torch.dtype) -> None:
+        check_dtype(dtype, only_tokens=self._tokens is not None and len(self.matrices) == 1)
+        self._dtype, self._fused = dtype, None
 
     @property
     def first(self) -> Matrix:
@@ -236,22 +243,15 @@ class RowReader(ThroughFile):
         3
         """
         if self._fingerprint is None:
+            source = self.first.source
             self._fingerprint = {
                 "n_rows": len(self),
                 "n_vars": self.first.n_vars,
-                "sources": self._sources_digest(),
+                "sources": source.digest(self.sources) if isinstance(source, ConcatSource) else None,
                 "obs_subset": None if self.rows is None else digest_of(self.rows),
                 "values": "-".join(matrix.sample_digest() for matrix in self.matrices.values()),
             }
         return dict(self._fingerprint)
-
-    def _sources_digest(self) -> str | None:
-        """Return a digest of the names and first rows of several sources; values of a few rows miss most files."""
-        source = self.first.source
-        if not isinstance(source, ConcatSource):
-            return None
-        starts = source.offsets[:-1].tolist()
-        return digest_of(np.array([f"{os.path.basename(p)} {n}" for p, n in zip(self.sources, starts, strict=True)]))
 
     def label_codes(self, column: str, needed_by: str | None = None) -> tuple[npt.NDArray[Any], list[Any]]:
         """Return an obs column of the rows as codes and labels, as `annfeed.obs.labels.label_codes` does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from annfeed._core import DecodedRows, DirectRows, RowOps
 from annfeed.arrays import Int64Array
 from annfeed.batches.preloaded import DeviceRows
-from annfeed.batches.tokens import TokenColumns
+from annfeed.batches.tokens import TokenColumns, Tokens
 from annfeed.memory.buffers import BatchMemory
 from annfeed.memory.sparse import compressed
 from annfeed.sources.base import Lost
@@ -45,6 +46,28 @@ def dtype_name(dtype: Any) -> str:
         return _NAMES[dtype]
     expected = ", ".join(f"torch.{name}" for name in _NAMES.values())
     raise TypeError(f"dtype is {dtype!r}; expected one of {expected}")
+
+
+def check_dtype(dtype: torch.dtype, only_tokens: bool) -> None:
+    """Raise TypeError for a ``dtype`` that batches cannot have; ValueError if there are ``only_tokens``, of another."""
+    dtype_name(dtype)
+    if only_tokens and dtype != torch.float32:
+        raise ValueError(f"dtype is {dtype}; expected torch.float32, in which values of tokens are. Leave it out")
+
+
+def check_output(output: str | Tokens) -> Tokens | None:
+    """Return tokens, and None for other kinds of batches; ValueError if ``output`` is none.
+
+    Examples
+    --------
+    >>> check_output("csr") is None
+    True
+    """
+    if isinstance(output, Tokens):
+        return output
+    if isinstance(output, str) and output in ("dense", "csr"):
+        return None
+    raise ValueError(f"output is {output!r}; expected one of 'dense', 'csr', or Tokens(...)")
 
 
 @dataclass
@@ -95,19 +118,35 @@ class TensorMaker:
         return batch
 
     def tokens(
-        self, block: DecodedRows, slots: Int64Array, rows: Int64Array, columns: TokenColumns, key: int, threads: int
+        self,
+        block: DecodedRows,
+        slots: Int64Array,
+        rows: Int64Array,
+        columns: TokenColumns,
+        key: int,
+        threads: int,
+        refused: Callable[[int, int | None, str], ValueError],
     ) -> dict[str, torch.Tensor]:
-        """Return the tokens of the rows at ``slots`` of ``block``, drawn by ``key`` and their ``rows`` in the data."""
+        """Return the tokens of the rows at ``slots`` of ``block``, drawn by ``key`` and their ``rows`` in the data.
+
+        ``refused`` returns the error for a row, its column (None for all) and a value that is no expression.
+        """
         spec, n = columns.spec, len(slots)
+        n_expressed, width, wrong = block.expressed(slots, spec, threads)
+        if wrong is not None:
+            raise refused(int(rows[wrong[0]]), *wrong[1:])
+        width = width if columns.width is None else columns.width
+        genes, values = self._memory.empty(n * width, torch.int64), self._memory.empty(n * width, torch.float32)
+        mask = self._memory.empty(n * width, torch.bool)
+        memory = genes.numpy(), values.numpy(), mask.view(torch.uint8).numpy()
         try:
-            n_expressed, width = block.expressed(slots, rows, spec, threads)
-            width = width if columns.width is None else columns.width
-            genes, values = self._memory.empty(n * width, torch.int64), self._memory.empty(n * width, torch.float32)
-            mask = self._memory.empty(n * width, torch.bool)
-            memory = genes.numpy(), values.numpy(), mask.view(torch.uint8).numpy()
-            block.tokens(slots, rows, key, n_expressed, spec, *memory, threads)
+            lost, wrong = block.tokens(slots, rows, key, n_expressed, spec, *memory, threads)
         except ValueError as error:
             raise ValueError(f"{self.place}: {error}") from None
+        if wrong is not None:
+            raise refused(int(rows[wrong[0]]), *wrong[1:])
+        if lost is not None and lost[2] not in self._warned:
+            self._warn_of_tokens(*lost)
         made = {"genes": genes, "values": values, "mask": mask}
         return {name: each.view(n, width) for name, each in made.items()} | {
             "n_expressed": torch.from_numpy(n_expressed)
@@ -148,6 +187,19 @@ class TensorMaker:
             f"{dtype}, and becomes infinite; pass a wider dtype, as dtype=torch.float32",
         }
         warn(f"{self.place}: {text[what]}")
+
+    def _warn_of_tokens(self, column: int, value: str, what: str) -> None:
+        self._warned.add(what)
+        is_rounded = what == "rounded"
+        found = (
+            f"the whole number {value} (column {column}) " if is_rounded else f"the value {value} of column {column} "
+        )
+        became = (
+            "is rounded in torch.float32, in which values of tokens are"
+            if is_rounded
+            else "becomes infinite with target_sum and scale of Tokens; pass a smaller target_sum or greater scale"
+        )
+        warn(f"{self.place}: {found}{became}")
 
 
 def _as_numpy(tensor: torch.Tensor) -> npt.NDArray[Any]:

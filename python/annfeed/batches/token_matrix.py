@@ -12,8 +12,10 @@ import torch
 from annfeed._core import DecodedRows
 from annfeed.arrays import Int64Array
 from annfeed.batches.matrix import Matrix
+from annfeed.batches.tensors import check_dtype
 from annfeed.batches.tokens import TOKEN_KEYS, TokenColumns, Tokens, token_columns
 from annfeed.batches.window import TokenRows
+from annfeed.sources.concat import ConcatSource
 from annfeed.transforms.base import Transform
 from annfeed.transforms.fuse import Fused, without_x
 
@@ -39,15 +41,37 @@ class TokenMatrix:
     @property
     def row_bytes(self) -> int:
         """Most bytes of the tokens of a row."""
-        return self.columns.tokens.length * _TOKEN_BYTES
+        return self.columns.most_tokens * _TOKEN_BYTES
 
     def read(self, matrix: Matrix, rows: Int64Array, numbers: Int64Array, draw_key: int, threads: int) -> TokenRows:
         """Read rows of obs, whose numbers in the data with ``draw_key`` give their draws."""
         block, slots = matrix.load(rows, threads)
         if not isinstance(block, DecodedRows):
             raise ValueError(no_device(matrix.source.place))
-        tokens = partial(matrix.tensors.tokens, columns=self.columns, key=draw_key, threads=threads)
+        tokens = partial(
+            matrix.tensors.tokens,
+            columns=self.columns,
+            key=draw_key,
+            threads=threads,
+            refused=partial(self.no_expression, matrix),
+        )
         return TokenRows(block, slots, numbers, tokens)
+
+    def no_expression(self, matrix: Matrix, row: int, column: int | None, value: str) -> ValueError:
+        """Return the error for a value of a gene, or a sum of all (``column`` None), that no cell has."""
+        source, place = matrix.source, matrix.source.place
+        if isinstance(source, ConcatSource):
+            place, row = source.located(row)
+        if column is None:
+            return ValueError(
+                f"{place}: row {row} sums to {value} over all genes; expected a finite sum, above 0 where genes are "
+                f"expressed, by which values={self.columns.tokens.values!r} divides. Choose the matrix of counts with "
+                "elem=, or other values="
+            )
+        return ValueError(
+            f"{place}: row {row}, gene {matrix.names()[column]!r} is {value}; expected finite numbers of 0 or more, as "
+            "tokens need. Choose the matrix of counts with elem=, or leave the gene out with var_subset="
+        )
 
     def steps(self, matrix: Matrix, transform: Transform | None, dtype: torch.dtype) -> Fused:
         """Return what is done of a transform, and keep the totals of rows where values need them."""
@@ -78,8 +102,7 @@ def token_matrix(
         raise ValueError(
             f"a matrix has the key {other!r}, under which batches hold tokens; give it another key in elem="
         )
-    if len(matrices) == 1 and dtype != torch.float32:
-        raise ValueError(f"dtype is {dtype}; expected torch.float32, in which values of tokens are. Leave it out")
+    check_dtype(dtype, only_tokens=len(matrices) == 1)
 
     def names() -> Any:
         if var_column is None or matrix.var is None:

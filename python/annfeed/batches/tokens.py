@@ -29,14 +29,17 @@ _EXACT = 1 << 24
 class Tokens:
     """Batches of tokens: of each cell the expressed genes with their values, chosen, ordered and padded.
 
-    Pass it as ``output=`` of `AnnDataset`. A gene is expressed where the matrix is above 0; stored zeros are not. A
-    batch has, in place of the matrix: ``"genes"`` (int64 ``[B, L]``), ``"values"`` (float32 ``[B, L]``), ``"mask"``
-    (bool ``[B, L]``, False for padding) and ``"n_expressed"`` (int64 ``[B]``, the cell's expressed genes before the
-    choice). With several matrices in ``elem=``, "X" becomes tokens (or the first, if none has this key), and the others
-    are dense. Negative, NaN and infinite values are a ValueError when they are read.
+    Pass it as ``output=`` of `AnnDataset`. A gene is expressed where the matrix, in float32, is above 0; stored zeros
+    are not. A batch has, in place of the matrix: ``"genes"`` (int64 ``[B, L]``), ``"values"`` (float32 ``[B, L]``),
+    ``"mask"`` (bool ``[B, L]``, False for padding) and ``"n_expressed"`` (int64 ``[B]``, the cell's expressed genes
+    before the choice: of those in ``vocabulary``, ``scale`` and ``var_subset``). With several matrices in ``elem=``,
+    "X" becomes tokens (or the first, if none has this key), and the others are dense. Negative, NaN and infinite values
+    are a ValueError when they are read.
 
-    Draws depend on the seed of the loader, the epoch, the row of the data and the gene, and on nothing else. A loader
-    in file order without a seed, and ``dataset[i]``, draw as in epoch 0 of the seed 0.
+    Draws depend on the seed of the loader, the epoch, the row of the data and the gene, and on nothing else: they are
+    new in each epoch of `AnnDataset.get_optimized_dataloader`. In file order without a seed, they are those of the seed
+    0. ``dataset[i]``, `AnnDataset.predict_loader` and a plain ``torch.utils.data.DataLoader`` draw as in epoch 0: the
+    same again in each epoch.
 
     Parameters
     ----------
@@ -60,14 +63,15 @@ class Tokens:
         Positive numbers by which values are divided before genes are chosen, ordered and binned, in float64: ``{gene:
         number}`` or a Series (genes that are not in it are left out), or an array ``[n_vars]``.
     vocabulary
-        ``{gene: token}``; genes that are not in it are left out. None: the token is the position of the gene's column.
+        ``{gene: token}``; genes that are not in it are left out. None: the token is the position of the gene's column
+        among those that are delivered, `AnnDataset.var_names`.
         Names are looked up as those of ``var_subset`` (``var_column=``).
     zeros
         So many genes that are not expressed, drawn at random, beside the expressed ones; all, if there are fewer.
     pad_id, pad_value
-        Gene and value of padding.
+        Gene and value of padding. The gene may be a token of another, as 0 mostly is: ``mask`` tells padding.
     cls_id
-        The first token of each cell, with the value 0; None for none.
+        The first token of each cell, with the value 0, which no gene may have; None for none.
     pad_to
         "longest": rows are as long as the longest of the batch. "length": always ``length``.
 
@@ -119,7 +123,7 @@ class Tokens:
             "pad_id": _token("pad_id", self.pad_id),
             "cls_id": None if self.cls_id is None else _token("cls_id", self.cls_id),
             "target_sum": _number("target_sum", self.target_sum),
-            "pad_value": _number("pad_value", self.pad_value),
+            "pad_value": _pad_value(self.pad_value),
             "scale": _scale(self.scale),
             "vocabulary": _vocabulary(self.vocabulary),
         }
@@ -195,6 +199,12 @@ class TokenColumns:
         """Tokens of a row of a batch; None for those of its longest row."""
         return self.tokens.length if self.tokens.pad_to == "length" else None
 
+    @property
+    def most_tokens(self) -> int:
+        """Most tokens of a row of a batch, with padding."""
+        n_genes = self.n_vars if self.kept is None else int(np.count_nonzero(self.kept))
+        return self.width or min(self.tokens.length, n_genes + (self.tokens.cls_id is not None))
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_spec": None}
 
@@ -227,7 +237,8 @@ def token_columns(tokens: Tokens, place: str, n_vars: int, names: Any) -> TokenC
     Raises
     ------
     ValueError
-        If an array ``scale`` has another length, no column is left, or several that are left have one name.
+        If an array ``scale`` has another length, no column is left, several that are left have one name, or one has the
+        token ``cls_id``.
 
     Examples
     --------
@@ -251,6 +262,14 @@ def token_columns(tokens: Tokens, place: str, n_vars: int, names: Any) -> TokenC
     _check_distinct([found[column] for column in np.flatnonzero(kept)] if found else [], place)
     if tokens.vocabulary is not None:
         ids = np.fromiter((tokens.vocabulary.get(gene, 0) for gene in found), np.int64, n_vars)
+    genes = np.flatnonzero(kept) if ids is None else ids[kept]
+    if tokens.cls_id is not None and (same := np.flatnonzero(genes == tokens.cls_id)).size:
+        column = int(np.flatnonzero(kept)[same[0]])
+        gene = f"the gene {found[column]!r}" if found else f"the gene in column {column}"
+        raise ValueError(
+            f"{place}: Tokens: cls_id is {tokens.cls_id}, which is the token of {gene}; expected one of no gene. "
+            f"Without vocabulary= genes have 0 to {n_vars - 1}"
+        )
     if isinstance(scale, dict):
         scale = np.fromiter((scale.get(gene, 1.0) for gene in found), np.float64, n_vars)
     return TokenColumns(tokens, place, n_vars, scale, ids, None if kept.all() else kept)  # type: ignore[arg-type]
@@ -315,6 +334,13 @@ def _number(name: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"Tokens: {name} is {value!r}; expected a number") from None
+
+
+def _pad_value(value: Any) -> float:
+    number = _number("pad_value", value)
+    if math.isfinite(number) and abs(number) > torch.finfo(torch.float32).max:
+        raise ValueError(f"Tokens: pad_value is {value!r}; expected a number that float32 holds")
+    return number
 
 
 def _check_index(name: str, by_gene: Any) -> None:

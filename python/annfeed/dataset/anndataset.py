@@ -12,7 +12,7 @@ import torch
 from annfeed.arrays import integer
 from annfeed.batches.keys import check_keys
 from annfeed.batches.reader import RowReader
-from annfeed.batches.tensors import dtype_name
+from annfeed.batches.tensors import check_output, dtype_name
 from annfeed.batches.tokens import Tokens, names_genes
 from annfeed.dataset.rows import RowDataset
 from annfeed.h5ad.tenx import FeatureOptions
@@ -20,6 +20,7 @@ from annfeed.inputs.selection import row_subset
 from annfeed.loading.cell_sets import CellSets
 from annfeed.loading.keywords import PredictKeywords, TorchKeywords
 from annfeed.loading.loader import WindowLoader
+from annfeed.loading.sampler import PlanSampler
 from annfeed.memory.budget import cache_budget
 from annfeed.order.auto_blocks import log
 from annfeed.order.shards import Uneven
@@ -202,13 +203,16 @@ class AnnDataset(RowDataset):
         self.cache = cache
         cache_budget(cache)
         dtype_name(dtype)
+        check_output(output)
+        if categories not in ("str", "code"):
+            raise ValueError(f"categories is {categories!r}; expected one of ('str', 'code')")
         self.elem = elem
         options: dict[str, Any] = {
             "transform": transform,
-            "output": output if isinstance(output, Tokens) else _one_of("output", output, ("dense", "csr")),
+            "output": output,
             "dtype": dtype,
             "threads": None if threads is None else integer("threads", threads),
-            "categories": _one_of("categories", categories, ("str", "code")),
+            "categories": categories,
             "return_index": return_index,
             "var_column": var_column,
         }
@@ -379,9 +383,12 @@ class AnnDataset(RowDataset):
                 "predict_loader got sets; expected none, as it delivers each row once, by itself. Use "
                 "get_optimized_dataloader(sets=…, shuffle=False)"
             )
-        return WindowLoader(
+        loader = WindowLoader(
             self, batch_size=batch_size, shuffle=False, drop_last=False, return_index=True, uneven="keep", **kwargs
         )
+        if isinstance(loader.sampler, PlanSampler):  # one of the user's draws as it says
+            loader.sampler.draws_anew = False
+        return loader
 
 
 def _window(window: int, chunk_size: int | None) -> int:
@@ -390,9 +397,3 @@ def _window(window: int, chunk_size: int | None) -> int:
     if window is not _WINDOW and window != chunk_size:
         raise ValueError(f"window is {window} and chunk_size is {chunk_size}, another name of it; pass one of them")
     return integer("chunk_size", chunk_size)
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
-    if value not in allowed:
-        raise ValueError(f"{name} is {value!r}; expected one of {allowed}")
-    return value

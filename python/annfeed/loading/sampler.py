@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _INTERNAL = {
     "begin",
     "begin_epoch",
+    "draws_anew",
     "in_words",
     "n_known",
     "order",
@@ -107,6 +108,8 @@ class PlanSampler(DistributedSampler[int]):
         self.progress = Progress()
         self.shuffle = shuffle
         self.drop_last = drop_last
+        #: Whether what is drawn in rows is drawn anew in each epoch.
+        self.draws_anew = True
         self._seed = seed
         self._generator = generator
         self._given = order
@@ -239,9 +242,8 @@ class PlanSampler(DistributedSampler[int]):
 
     def _draw_key(self, plan: EpochPlan) -> int:
         """Return the key of what is drawn in rows, the same on all ranks and when the epoch is resumed."""
-        if self._seed is not None or self._draws_order:
-            return row_key(plan.seed, plan.epoch)
-        return row_key(0, 0 if self._given is None else plan.epoch)
+        seed = plan.seed if self._seed is not None or self._draws_order else 0
+        return row_key(seed, plan.epoch if self.draws_anew else 0)
 
     def begin(self) -> EpochPlan:
         """Return the plan of the next epoch and count it; StaleDataError if it was made of other labels."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from annfeed._core import DecodedRows
-from annfeed.arrays import Int64Array
+from annfeed.arrays import Int64Array, digest_of
 from annfeed.order.auto_blocks import LEAST_ROWS
 from annfeed.sources.base import RowSource, sum_stats
 from annfeed.sources.columns import MISSING, ColumnMap
@@ -94,6 +94,16 @@ class ConcatSource(RowSource):
     @property
     def is_part(self) -> bool:
         return any(matrix.source.is_part for matrix in self.matrices)
+
+    def located(self, row: int) -> tuple[str, int]:
+        """Return the place of the matrix that has a row, and the row's number in it."""
+        number = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return self.matrices[number].source.place, row - int(self.offsets[number])
+
+    def digest(self, paths: Sequence[str]) -> str:
+        """Return a digest of the names of ``paths`` and of their first rows."""
+        starts = self.offsets[:-1].tolist()
+        return digest_of(np.array([f"{os.path.basename(p)} {n}" for p, n in zip(paths, starts, strict=True)]))
 
     def parts(self) -> list[RowSource]:
         return [part for matrix in self.matrices for part in matrix.source.parts()]

@@ -116,7 +116,8 @@ fn minus_ln(x: f64) -> f64 {
     let s = (m - 1.0) / (m + 1.0);
     let square = s * s;
     let series = (0..11).rev().fold(0.0, |sum, i| sum * square + 1.0 / f64::from(2 * i + 1));
-    -(f64::from(exponent) * std::f64::consts::LN_2 + 2.0 * s * series)
+    // Not the negative: that of 0 is -0, whose bits are those of a great number.
+    0.0 - (f64::from(exponent) * std::f64::consts::LN_2 + 2.0 * s * series)
 }
 
 #[cfg(test)]
@@ -129,6 +130,11 @@ mod tests {
         // The first outputs of Vigna's splitmix64.c with the seed 1234567.
         let found: Vec<u64> = (0..3).map(|i| Draws(1_234_567).at(i)).collect();
         assert_eq!(found, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn the_logarithm_of_1_is_0_and_not_below() {
+        assert_eq!(minus_ln(1.0).to_bits(), 0);
     }
 
     #[test]

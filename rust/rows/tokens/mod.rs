@@ -6,12 +6,12 @@ mod draw;
 mod row;
 mod select;
 
-use super::{DecodedRows, Number, RowGroup, Values};
+use super::{DecodedRows, Lost, Number, RowGroup, Values};
 use crate::error::{Error, Result};
 use crate::rows::{with_columns, with_values};
 use crate::threads::team::{rows_of_piece, share};
 use draw::RowDraws;
-use row::Scratch;
+use row::{Scratch, Written};
 
 /// Which genes are chosen of a row that has more than there is room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +137,11 @@ impl TokenSpec {
         matches!(self.values, TokenValues::Binned | TokenValues::Rank)
     }
 
+    /// Whether values need what rows sum to.
+    fn needs_totals(&self) -> bool {
+        matches!(self.values, TokenValues::Normalized | TokenValues::Log1p)
+    }
+
     /// Where genes begin.
     fn first(&self) -> usize {
         usize::from(self.cls_id.is_some())
@@ -178,28 +183,27 @@ pub(crate) struct TokensOut<'a> {
 }
 
 impl DecodedRows {
-    /// Counts the expressed genes (above zero, and kept) of each row.
+    /// Counts the expressed genes (above zero, and kept) of the rows at `positions`.
     ///
     /// # Errors
     /// [`Error::NotExpression`] where a delivered value is negative or no finite float32.
     ///
     /// # Panics
     /// Where a position is out of range.
-    pub(crate) fn expressed(&self, rows: TokenRows<'_>, spec: &TokenSpec, threads: usize) -> Result<Vec<i64>> {
-        let pieces = rows.positions.chunks(COUNTED_ROWS).zip(rows.rows.chunks(COUNTED_ROWS));
-        let counted = share(threads, pieces, |(positions, rows)| {
-            let of_row = |(&position, &row): (&i64, &i64)| {
-                self.count(position as usize, row, spec.kept.as_ref()).map_err(|e| self.named(position, e))
-            };
-            positions.iter().zip(rows).map(of_row).collect::<Result<Vec<i64>>>()
+    pub(crate) fn expressed(&self, positions: &[i64], spec: &TokenSpec, threads: usize) -> Result<Vec<i64>> {
+        let counted = share(threads, positions.chunks(COUNTED_ROWS).enumerate(), |(piece, positions)| {
+            let rows = (piece * COUNTED_ROWS..).zip(positions);
+            rows.map(|(at, &position)| self.count(position as usize, at, spec.kept.as_ref()))
+                .collect::<Result<Vec<i64>>>()
         });
         Ok(counted.into_iter().collect::<Result<Vec<_>>>()?.concat())
     }
 
-    /// Writes the tokens of each row, of which the expressed genes were counted.
+    /// Writes the tokens of each row, of which the expressed genes were counted; gives the worst loss of a value.
     ///
     /// # Errors
-    /// [`Error::NoTotals`] where values need what was not kept.
+    /// [`Error::NoTotals`] where values need what was not kept, [`Error::NotExpression`] where a row sums to what no cell
+    /// does.
     ///
     /// # Panics
     /// Where a position is out of range or `out` too small.
@@ -210,52 +214,57 @@ impl DecodedRows {
         spec: &TokenSpec,
         out: TokensOut<'_>,
         threads: usize,
-    ) -> Result<()> {
+    ) -> Result<Option<Lost>> {
         let TokensOut { genes, values, mask, width } = out;
         if width == 0 {
-            return Ok(());
+            return Ok(None);
         }
-        let n = rows_of_piece(width * TOKEN_BYTES);
-        let inputs = rows.positions.chunks(n).zip(rows.rows.chunks(n)).zip(n_expressed.chunks(n));
-        let outputs = genes.chunks_mut(n * width).zip(values.chunks_mut(n * width)).zip(mask.chunks_mut(n * width));
-        let done = share(threads, inputs.zip(outputs), |(((positions, rows_of), counts), ((genes, values), mask))| {
-            let mut scratch = Scratch::default();
+        let n_rows = rows_of_piece(width * TOKEN_BYTES);
+        let inputs = rows.positions.chunks(n_rows).zip(rows.rows.chunks(n_rows)).zip(n_expressed.chunks(n_rows));
+        let n = n_rows * width;
+        let outputs = genes.chunks_mut(n).zip(values.chunks_mut(n)).zip(mask.chunks_mut(n));
+        let pieces = inputs.zip(outputs).enumerate();
+        let done = share(threads, pieces, |(piece, (((positions, rows_of), counts), ((genes, values), mask)))| {
+            let (mut scratch, mut worst) = (Scratch::default(), None);
             let each = positions.iter().zip(rows_of).zip(counts);
             let out = genes.chunks_mut(width).zip(values.chunks_mut(width)).zip(mask.chunks_mut(width));
-            for (((&position, &row), &n), ((genes, values), mask)) in each.zip(out) {
-                let draws = RowDraws::new(rows.epoch, row);
-                let made = self
-                    .row_tokens(position as usize, draws, n as usize, spec, &mut scratch, (&mut *genes, &mut *values))
-                    .map_err(|e| self.named(position, e))?;
+            for (at, (((&position, &row), &n), ((genes, values), mask))) in (piece * n_rows..).zip(each.zip(out)) {
+                let row = RowOfBatch { at, position, draws: RowDraws::new(rows.epoch, row), expressed: n as usize };
+                let (made, lost) = self.row_tokens(row, spec, &mut scratch, (&mut *genes, &mut *values))?;
+                worst = Lost::worst([worst, lost]);
                 mask[..made].fill(1);
                 mask[made..].fill(0);
                 genes[made..].fill(spec.pad_id);
                 values[made..].fill(spec.pad_value);
             }
-            Ok(())
+            Ok(worst)
         });
-        done.into_iter().collect()
+        Ok(Lost::worst(done.into_iter().collect::<Result<Vec<_>>>()?))
     }
 
-    /// Writes the tokens of one row, and gives their number.
+    /// Writes the tokens of one row; gives their number, and a value that was lost.
     fn row_tokens(
         &self,
-        position: usize,
-        draws: RowDraws,
-        expressed: usize,
+        RowOfBatch { at, position, draws, expressed }: RowOfBatch,
         spec: &TokenSpec,
         scratch: &mut Scratch,
         out: (&mut [i64], &mut [f32]),
-    ) -> Result<usize> {
-        let (group, row) = self.locate(position);
+    ) -> Result<Written> {
+        let (group, row) = self.locate(position as usize);
         let sizes = spec.sizes(expressed, self.n_cols);
-        let needs_total = matches!(spec.values, TokenValues::Normalized | TokenValues::Log1p);
-        let kept_total = if needs_total { Self::kept_total(group, row)? } else { None };
-        let total = needs_total && kept_total.is_none();
+        let kept_total = if spec.needs_totals() { Self::kept_total(group, row) } else { Ok(None) };
+        let kept_total = kept_total.map_err(|e| self.named(position, e))?;
+        let total = spec.needs_totals() && kept_total.is_none();
         let are_counts = are_counts(group);
         let counted = are_counts && spec.may_be_counted(sizes, expressed);
         let found = with_row(group, row, row::Gather { scratch, kept: spec.kept.as_ref(), expressed, total, counted });
         let total = kept_total.or(found);
+        // Genes that are not delivered may be negative or NaN, too.
+        if let Some(sum) = total
+            && !(sum.is_finite() && (sum > 0.0 || (sum == 0.0 && expressed == 0)))
+        {
+            return Err(Error::NotExpression { at, column: None, value: format!("{sum:?}") });
+        }
         if counted {
             return Ok(scratch.write_counted(spec, sizes, total, out));
         }
@@ -264,10 +273,20 @@ impl DecodedRows {
     }
 
     /// Counts the expressed genes of one row.
-    fn count(&self, position: usize, row: i64, kept: Option<&Kept>) -> Result<i64> {
-        let (group, at) = self.locate(position);
-        with_row(group, at, Count { row, kept, are_counts: are_counts(group) })
+    fn count(&self, position: usize, at: usize, kept: Option<&Kept>) -> Result<i64> {
+        let (group, row) = self.locate(position);
+        with_row(group, row, Count { at, kept, are_counts: are_counts(group) })
     }
+}
+
+/// A row of a batch.
+struct RowOfBatch {
+    /// Its place in the batch.
+    at: usize,
+    position: i64,
+    draws: RowDraws,
+    /// Number of its expressed genes.
+    expressed: usize,
 }
 
 /// Rows that are counted together.
@@ -309,7 +328,8 @@ fn as_u32(column: impl Into<u32>) -> u32 {
 }
 
 struct Count<'a> {
-    row: i64,
+    /// Place of the row in the batch.
+    at: usize,
     kept: Option<&'a Kept>,
     are_counts: bool,
 }
@@ -321,8 +341,8 @@ impl OnRow for Count<'_> {
         if !self.are_counts {
             let is_wrong = |v: &V| v.wide() < 0.0 || !(v.wide() as f32).is_finite();
             if let Some(at) = values.iter().position(is_wrong) {
-                let column = columns.nth(at).unwrap_or_default();
-                return Err(Error::NotExpression { row: self.row, column, value: values[at].wide().to_string() });
+                let (column, value) = (columns.nth(at), format!("{:?}", values[at].wide()));
+                return Err(Error::NotExpression { at: self.at, column, value });
             }
         }
         Ok(match self.kept {

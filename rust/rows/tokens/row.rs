@@ -7,6 +7,7 @@ use super::select::{Sorter, falling};
 use super::{Arrange, Choose, Kept, OnRow, Sizes, TokenSpec, TokenValues};
 use crate::rows::number::{Number, sum};
 use crate::rows::ops::{Table, times};
+use crate::rows::{Lost, What};
 
 /// Memory that a thread uses for all of its rows.
 #[derive(Default)]
@@ -75,6 +76,9 @@ impl OnRow for Gather<'_> {
     }
 }
 
+/// Number of tokens that were written of a row, and a value that was lost.
+pub(super) type Written = (usize, Option<Lost>);
+
 /// What is wanted of a row.
 pub(super) struct Wanted<'a> {
     pub(super) spec: &'a TokenSpec,
@@ -88,8 +92,8 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Scratch {
-    /// Writes the tokens of the row that was gathered, and gives their number.
-    pub(super) fn write(&mut self, wanted: &Wanted<'_>, (genes, values): (&mut [i64], &mut [f32])) -> usize {
+    /// Writes the tokens of the row that was gathered.
+    pub(super) fn write(&mut self, wanted: &Wanted<'_>, (genes, values): (&mut [i64], &mut [f32])) -> Written {
         let (spec, first) = (wanted.spec, wanted.spec.first());
         self.scale(spec);
         self.rank(wanted);
@@ -101,7 +105,7 @@ impl Scratch {
         let made = first + self.tokens.len();
         write_genes(spec, genes, self.tokens.iter().map(|&at| self.genes[at as usize]));
         self.write_values(wanted, &mut values[first..made]);
-        made
+        (made, self.lost(wanted, &values[first..made]))
     }
 
     /// As `write`, for counts in falling order.
@@ -111,7 +115,7 @@ impl Scratch {
         sizes: Sizes,
         total: Option<f64>,
         (genes, values): (&mut [i64], &mut [f32]),
-    ) -> usize {
+    ) -> Written {
         let (first, made) = (spec.first(), spec.first() + sizes.expressed);
         let factor = factor(spec, total);
         let value = |count: u16| times(f32::from(count), factor);
@@ -135,14 +139,22 @@ impl Scratch {
         }
         if spec.values == TokenValues::Log1p {
             let mut last = (0.0f32, 0.0);
-            for x in values {
+            for x in &mut *values {
                 if x.to_bits() != last.0.to_bits() {
                     last = (*x, x.ln_1p());
                 }
                 *x = last.1;
             }
         }
-        made
+        let is_lost = values.first().is_some_and(|x| !x.is_finite()); // the greatest
+        let lost = is_lost.then(|| self.greatest_count()).flatten();
+        (made, lost.map(|(column, value)| Lost { column, value, what: What::TooLargeAfterOps }))
+    }
+
+    /// Column and value of the first of the greatest counts.
+    fn greatest_count(&self) -> Option<(u64, String)> {
+        let counted = self.genes.iter().zip(&self.counts).rev();
+        counted.max_by_key(|(_, count)| **count).map(|(column, count)| (u64::from(*column), count.to_string()))
     }
 
     /// Divides the values.
@@ -251,6 +263,25 @@ impl Scratch {
         }
     }
 
+    /// The first value that became infinite, else the first whole number that was rounded.
+    fn lost(&self, wanted: &Wanted<'_>, made: &[f32]) -> Option<Lost> {
+        let (Self { genes, stored, tokens, .. }, spec) = (self, wanted.spec);
+        let lost = |at: usize, what| Lost { column: genes[at].into(), value: stored[at].to_string(), what };
+        if spec.needs_ranks() {
+            return None;
+        }
+        if (spec.needs_totals() || spec.scale.is_some())
+            && let Some(place) = made.iter().position(|x| !x.is_finite())
+        {
+            return Some(lost(tokens[place] as usize, What::TooLargeAfterOps));
+        }
+        if wanted.are_counts || (spec.scale.is_some() && !spec.needs_totals()) {
+            return None;
+        }
+        let is_rounded = |x: &f64| *x > EXACT && x.fract() == 0.0 && f64::from(*x as f32).to_bits() != x.to_bits();
+        stored.iter().position(is_rounded).map(|at| lost(at, What::Rounded))
+    }
+
     /// Writes the values of the tokens.
     fn write_values(&mut self, wanted: &Wanted<'_>, out: &mut [f32]) {
         let Self { genes, stored, scaled, made, tokens, table, .. } = self;
@@ -286,6 +317,9 @@ impl Scratch {
         });
     }
 }
+
+/// Whole numbers up to here are exact in float32.
+const EXACT: f64 = (1u64 << 24) as f64;
 
 /// What values are multiplied by.
 fn factor(spec: &TokenSpec, total: Option<f64>) -> Option<f64> {
