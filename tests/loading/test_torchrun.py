@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torch.distributed as dist
-from tests.scripts.cases import EPOCHS, cases, rotated
+from tests.scripts.cases import EPOCHS, SETS, cases, rotated
 from tests.support.orders import planned
 from tests.support.places import SCRIPTS
 from tests.support.processes import run_ranks
@@ -60,7 +61,7 @@ def test_every_rank_has_the_same_number_of_batches(found: dict[str, Found], name
     """Pitfall 4 (nobody hangs at the last batch), pitfall 23 (one short batch a rank at most, the last)."""
     for epoch in range(EPOCHS):
         assert len({len(rank[epoch]) for rank in found[name]}) == 1
-        batch_size = CASES[name]["loader"]["batch_size"]
+        batch_size = CASES[name]["loader"]["batch_size"] * (4 if name == "sets" else 1)
         for rank in found[name]:
             assert all(len(rows) == batch_size for rows, _ in rank[epoch][:-1])
             assert all(1 <= len(rows) <= batch_size for rows, _ in rank[epoch][-1:])
@@ -110,6 +111,18 @@ def test_a_users_order_is_shared_out(found: dict[str, Found]) -> None:
     for epoch in range(EPOCHS):
         delivered = rows_of_epoch(found["order"], epoch, padding=False)
         assert flat(delivered) == rotated(epoch).tolist()
+
+
+def test_sets_are_shared_out(found: dict[str, Found], path: Path) -> None:
+    """Those of one process, cells and controls, whole and each on one rank."""
+    alone = AnnDataset(path).get_optimized_dataloader(1, sets=SETS, seed=3)
+    for epoch in range(EPOCHS):
+        expected = [torch.stack([b["obs_row"], b["control_obs_row"]], 1).ravel().tolist() for b in alone]
+        delivered = rows_of_epoch(found["sets"], epoch, padding=False)
+        sets = [rows[at : at + 4] for rows in delivered for at in range(0, len(rows), 4)]
+        assert sorted(sets) == sorted(expected) and len(sets) == 14
+        padded = sum(map(len, rows_of_epoch(found["sets"], epoch))) // 4
+        assert padded == -(-14 // len(delivered)) * len(delivered)
 
 
 def test_balanced_draws_without_a_seed_are_one_sample(found: dict[str, Found], path: Path) -> None:

@@ -4,7 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from annfeed import CellSets, Controls
+
 EPOCHS = 3
+#: Pairs of cells, with a control each.
+SETS = CellSets(by="label", size=2, controls=Controls(where={"label": "type 2"}))
 
 
 def rotated(epoch: int) -> np.ndarray:
@@ -26,6 +30,7 @@ def cases() -> dict[str, dict[str, Any]]:
         "weights": {"loader": {**base, "weights": np.arange(40), "n_samples": 50}},
         "balance": {"loader": {**base, "balance": "label", "block_size": 2, "seed": None}},
         "order": {"loader": {**base, "order": rotated}},
+        "sets": {"loader": {**base, "sets": SETS}},
         "split": {"loader": base, "split": {"fractions": {"train": 0.6, "test": 0.4}, "stratify": "label"}},
     }
     for n in (1, 2, 7, 8, 9, 25, 33):

@@ -25,6 +25,10 @@ def epochs(loader: WindowLoader, n_epochs: int, world: int) -> list[list[Any]]:
         for batch in loader:
             rows, marks = batch["obs_row"].tolist(), batch.get("is_padding")
             assert batch["X"][:, 0].tolist() == rows
+            if "control_X" in batch:  # of sets, each cell and then its control
+                assert torch.equal(batch["control_X"][:, 0], batch["control_obs_row"].float())
+                rows = torch.stack([batch["obs_row"], batch["control_obs_row"]], 1).ravel().tolist()
+                marks = marks.repeat_interleave(2)
             here = torch.ones(())
             dist.all_reduce(here)
             assert here == world
