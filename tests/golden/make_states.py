@@ -112,7 +112,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
 
 
 def _of_sets(controls: dict | None = None, sets: dict | None = None, **options: Any) -> Callable[[Path], Any]:
-    beside = None if controls is None else Controls(where={"kind": "c"}, **controls)
+    beside = None if controls is None else Controls(**{"where": {"kind": "c"}, **controls})
     return _loader(sets=CellSets(**{"by": "kind", "size": 2, "controls": beside, **(sets or {})}), **options)
 
 
@@ -125,6 +125,13 @@ SETS: dict[str, Callable[[Path], Any]] = {
     "sets, three controls each": _of_sets({"match": "plate", "size": 3}, {"by": ["plate", "kind"]}, seed=7),
     "sets in file order": _of_sets({"match": "plate"}, shuffle=False),
     "sets, balance": _of_sets({}, {"by": ["kind", "plate"]}, seed=7, balance="plate", n_samples=30),
+    "sets, balance, temperature": _of_sets(
+        {}, {"by": ["kind", "plate"]}, seed=7, balance="kind", temperature=0.3, n_samples=30
+    ),
+    # Controls of the fallback are those of the match, too.
+    "sets, fallback": _of_sets(
+        {"where": {"kind": "c", "plate": "p"}, "match": "plate", "fallback": [[]]}, {"by": "kind", "size": 3}, seed=7
+    ),
     "rank 1 of 2, sets": _of_sets({"match": "plate"}, {"size": 1}, seed=7),
 }
 

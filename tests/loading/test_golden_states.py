@@ -8,6 +8,8 @@ import torch
 from tests.golden.make_states import CASES, N_BATCHES, SETS, column_of, rank_of, rows, write
 from tests.support.places import ROOT
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*\\(fallback\\)")  # of the case of fallbacks
+
 GOLDEN = {path.stem.removeprefix("states-"): json.loads(path.read_text())
           for path in (ROOT / "tests" / "golden").glob("states-*.json")}  # fmt: skip
 SAVED = [(version, name) for version, states in GOLDEN.items() for name in states]
