@@ -83,8 +83,8 @@ def explained(model: Model, cells: AnnDataset, options: argparse.Namespace) -> f
     model.eval()
     random = torch.Generator().manual_seed(options.seed)
     wanted, told = [], []
-    # In file order without a seed: the same tokens each time.
-    for batch in cells.get_optimized_dataloader(options.batch_size, shuffle=False):
+    # The same tokens each time.
+    for batch in cells.predict_loader(options.batch_size):
         values, hidden = masked(batch, random)
         found = model(*(x.to(options.device) for x in (batch["genes"], values, batch["mask"])))
         wanted.append(batch["values"][hidden])
