@@ -1,12 +1,18 @@
 //! The greatest counts of a row in falling order, by counting: a pass counts, another places, and no element is compared.
 //!
-//! Most counts of a cell are 1 or 2, and to add to one number again and again takes a processor several steps each time. So
-//! a row is cut into four parts, which are done side by side.
+//! Most counts of a cell are 1 or 2. These come last, as they are, so they are split off first, where that is fast. To add to
+//! one number again and again takes a processor several steps each time, so the rest is cut into four parts, which are
+//! counted side by side.
+
+use super::split::{is_fast, split_off};
 
 /// Counts from here on are few, and are sorted.
 const LARGE: u16 = 255;
 
 const PARTS: usize = 4;
+
+/// Counts that are split off, the greatest first.
+const SPLIT: [u16; 2] = [2, 1];
 
 /// Memory for counting.
 #[derive(Debug)]
@@ -14,11 +20,22 @@ pub(super) struct Counter {
     /// Of each part and count (the greatest first): how many, then where the next goes.
     places: Box<[[u32; 256]; PARTS]>,
     large: Vec<(u16, u32)>,
+    /// Genes of the counts that are split off.
+    split: [Vec<u32>; SPLIT.len()],
+    /// Genes and counts of the others.
+    genes: Vec<u32>,
+    counts: Vec<u16>,
 }
 
 impl Default for Counter {
     fn default() -> Self {
-        Self { places: Box::new([[0; 256]; PARTS]), large: Vec::new() }
+        Self {
+            places: Box::new([[0; 256]; PARTS]),
+            large: Vec::new(),
+            split: Default::default(),
+            genes: Vec::new(),
+            counts: Vec::new(),
+        }
     }
 }
 
@@ -30,6 +47,36 @@ impl Counter {
     /// Puts the tokens of `genes` into `out` by their counts, the greatest first, those of equal counts as they are; and their
     /// values.
     pub(super) fn fall(
+        &mut self,
+        genes: &[u32],
+        counts: &[u16],
+        (token, value): (impl Fn(u32) -> i64, impl Fn(u16) -> f32),
+        out: &mut [i64],
+        values: &mut [f32],
+    ) {
+        if !is_fast() {
+            self.by_counting(genes, counts, (token, value), out, values);
+            return;
+        }
+        let (mut others, mut their_counts) = (std::mem::take(&mut self.genes), std::mem::take(&mut self.counts));
+        others.clear();
+        others.extend_from_slice(genes);
+        their_counts.clear();
+        their_counts.extend_from_slice(counts);
+        let mut split = std::mem::take(&mut self.split);
+        let mut end = genes.len();
+        for (count, equal) in SPLIT.iter().zip(&mut split).rev() {
+            split_off(*count, &mut others, &mut their_counts, equal);
+            let places = end - equal.len()..end;
+            end = places.start;
+            out[places.clone()].iter_mut().zip(&*equal).for_each(|(out, gene)| *out = token(*gene));
+            values[places].fill(value(*count));
+        }
+        self.by_counting(&others, &their_counts, (token, value), &mut out[..end], &mut values[..end]);
+        (self.split, self.genes, self.counts) = (split, others, their_counts);
+    }
+
+    fn by_counting(
         &mut self,
         genes: &[u32],
         counts: &[u16],
@@ -54,11 +101,12 @@ impl Counter {
         }
         counts[rest.clone()].iter().for_each(|count| fourth[bucket(*count)] += 1);
 
+        // One addition after the other for a count, and not one for each part.
         let mut start = 0;
         for at in begin..256 {
-            for places in [&mut *first, &mut *second, &mut *third, &mut *fourth] {
-                (places[at], start) = (start, start + places[at]);
-            }
+            let [a, b, c, d] = [first[at], second[at], third[at], fourth[at]];
+            (first[at], second[at], third[at], fourth[at]) = (start, start + a, start + a + b, start + a + b + c);
+            start += a + b + c + d;
         }
 
         let mut place = |places: &mut [u32; 256], (gene, count): (&u32, &u16)| {
@@ -112,6 +160,9 @@ mod tests {
             let mut counter = Counter::default();
             counter.fall(&[5, 6], &[u16::MAX, 3], (token, value), &mut [0, 0], &mut [0.0; 2]); // of the row before
             counter.fall(&genes, &counts, (token, value), &mut falling, &mut values);
+            let (mut counted, mut their_values) = (vec![8; genes.len()], vec![0.0; genes.len()]);
+            counter.by_counting(&genes, &counts, (token, value), &mut counted, &mut their_values);
+            prop_assert_eq!((&falling, &values), (&counted, &their_values));
             let mut wanted: Vec<(u16, u32)> = counts.iter().map(|c| !*c).zip(genes).collect();
             wanted.sort_unstable();
             prop_assert_eq!(falling, wanted.iter().map(|(_, gene)| -i64::from(*gene)).collect::<Vec<_>>());

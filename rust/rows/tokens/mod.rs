@@ -5,6 +5,8 @@ mod counted;
 mod draw;
 mod row;
 mod select;
+#[allow(unsafe_code, clippy::cast_ptr_alignment, reason = "loads and stores of eight elements, of any alignment")]
+mod split;
 
 use super::{DecodedRows, Lost, Number, RowGroup, Values};
 use crate::error::{Error, Result};
