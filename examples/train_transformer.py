@@ -46,7 +46,8 @@ class Model(nn.Module):
         """Return a value for each token, float32 [B, L]."""
         x = self.genes(genes) + self.values(values)
         x = self.norm(self.layers(x, src_key_padding_mask=~mask))
-        return (self.head(x) + self.usual(genes)).squeeze(-1)
+        found: torch.Tensor = self.head(x) + self.usual(genes)
+        return found.squeeze(-1)
 
 
 def masked(batch: dict[str, Any], random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,8 +101,15 @@ def main(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     with AnnDataset(options.file, elem=options.elem, obs_columns=[]) as whole:
         n_genes = whole.shape[1]
-    special = {"cls_id": n_genes, "pad_id": n_genes + 1}
-    tokens = Tokens(length=options.length, choose="random", order="gene", values="binned", bins=BINS, **special)
+    tokens = Tokens(
+        length=options.length,
+        choose="random",
+        order="gene",
+        values="binned",
+        bins=BINS,
+        cls_id=n_genes,
+        pad_id=n_genes + 1,
+    )
     cells = AnnDataset(options.file, elem=options.elem, obs_columns=[], output=tokens)
     parts = cells.split({"train": 1 - options.test_share, "test": options.test_share}, seed=options.seed)
     model = Model(n_genes + 2, options.width).to(options.device)
