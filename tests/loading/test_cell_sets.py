@@ -449,7 +449,7 @@ def test_fallbacks_are_columns_or_lists_of_them() -> None:
 @pytest.mark.parametrize(
     "options",
     [{"block_size": 4}, {"block_size": "auto"}, {"order": lambda epoch: [0]}, {"sampler": [0, 1]}],
-    ids=str,
+    ids=lambda options: "-".join(options),
 )
 def test_what_sets_exclude(dataset: AnnDataset, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="sets"):
