@@ -23,6 +23,7 @@ import rates
 import scvi_loader
 import sets
 import storage
+import tokens
 import training
 from keep import MACHINES, heading
 from make_atlas import FOLDER
@@ -37,6 +38,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], str]] = {
     "gpu": gpu.table,
     "memory": memory.table,
     "scvi loader": scvi_loader.table,
+    "tokens": tokens.table,
     "sets": sets.table,
     "quality": quality.table,
 }

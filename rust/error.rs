@@ -120,7 +120,7 @@ pub enum Error {
     },
     /// The file needs more memory than is available.
     #[error(
-        "{place}: {bytes} bytes of memory are needed at once, more than can be had. Read fewer rows (chunk_size=) or \
+        "{place}: {bytes} bytes of memory are needed at once, more than can be had. Read fewer rows (window=) or \
          columns (var_subset=) at a time; if that is not much, the file is damaged"
     )]
     OutOfMemory {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from annfeed import AnnDataset, Transform
+from annfeed import AnnDataset, CellSets, Transform
 from annfeed.process.threads import reading_threads
 from tests.loading.steps_of_loaders import count_reads
 from tests.support.places import ROOT
@@ -238,6 +238,10 @@ OF_DATASET: dict[str, str | tuple[Callable[..., Any], str, dict[str, Any], dict[
     "window": (reads, "one", {}, {"window": 4}),
     "chunk_size": (reads, "one", {}, {"chunk_size": 4}),
     "elem": (seen, "one", {}, {"elem": "layers/counts"}),
+    "cells": "inputs/test_modalities::test_cells",
+    "var_names": "inputs/test_tenx::test_names_of_features",
+    "make_unique": "inputs/test_tenx::test_names_of_features",
+    "feature_types": "inputs/test_tenx::test_types_of_features",
     "obs_columns": (seen, "one", {}, {"obs_columns": ["row"]}),
     "var_subset": (seen, "one", {}, {"var_subset": ["gene3", "gene0"]}),
     "var_column": "inputs/test_var::test_genes_by_symbol",
@@ -278,6 +282,7 @@ OF_LOADER: dict[str, str | tuple[dict[str, Any], dict[str, Any]]] = {
     "temperature": ({"balance": "label"}, {"temperature": 0.5}),
     "replacement": ({"weights": WEIGHTS, "n_samples": 300}, {"replacement": False}),
     "n_samples": ({"weights": WEIGHTS}, {"n_samples": 300}),
+    "sets": ({}, {"sets": CellSets(by="label", size=2)}),
     "order": ({}, {"order": lambda epoch: [epoch, 7]}),
     "uneven": "loading/test_ranks::test_every_batch_of_several_ranks_has_the_mark",
 }
