@@ -84,9 +84,10 @@ def _about(results: pd.DataFrame, machine: dict[str, Any] | None, alone: bool) -
     rounds = f" {machine['rounds']} rounds" if "rounds" in machine else ""
     rounds += f" of {machine['seconds']:g} s" if "seconds" in machine else ""
     rounds += "," if rounds else ""
+    batch = results["batch"].iloc[0] if "batch" in results else "several sizes"
     device = f" on an {machine['device']};" if "device" in machine else ""
     return [
-        f"{machine['file']}.{window} of {results['batch'].iloc[0]}; warm page cache; {machine['processor']}, "
+        f"{machine['file']}.{window} of {batch}; warm page cache; {machine['processor']}, "
         f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}; annfeed on "
         f"{machine['cores']} threads;{device}{busy}{rounds} {machine['date']}; "
         + versions
