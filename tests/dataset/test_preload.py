@@ -17,6 +17,7 @@ import torch
 from tests.support.toys import FORMS, assert_same, dense, flat, hand_over, rows_of, toy, write
 
 from annfeed import AnnDataset, CellSets, Compose, Controls, Log1p, NormalizeTotal, Scale
+from annfeed.sources.file import FileSource
 
 DEVICES = [None, "cpu"]
 
@@ -257,9 +258,7 @@ def test_memory_is_that_of_the_rows_that_are_wanted(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = AnnDataset(write(toy(), tmp_path / "toy.h5ad"))
     monkeypatch.setattr("annfeed.batches.preload.free_memory", lambda: 100)
-    with pytest.raises(
-        MemoryError, match=r"40 rows take about .* GiB decoded; found .* GiB of free memory.*obs_subset"
-    ):
+    with pytest.raises(MemoryError, match=r"40 rows take .* GiB or more; found .* GiB of free memory.*obs_subset"):
         dataset.preload()
     assert dataset.reader.preloaded_bytes is None
     assert len(epoch(dataset)) == 8
@@ -296,29 +295,54 @@ def test_cpu_means_the_hosts_memory() -> None:
     assert AnnDataset(toy()).preload("cpu").reader.device is None
 
 
-@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
-def test_files_of_other_sizes_are_measured_while_they_are_read(
-    tmp_path: Path, order: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    """3,000 sparse rows of floats, which take twice what headers say, and 400 dense rows, which take more each."""
     rng = np.random.default_rng(1)
-    floats = sp.random(3000, 200, 0.2, "csr", np.float32, rng)
     paths = [tmp_path / "floats.h5ad", tmp_path / "dense.h5ad"]
-    anndata.AnnData(floats).write_h5ad(paths[0])
-    anndata.AnnData(rng.random((10, 200), np.float32)).write_h5ad(paths[1])
-    dataset = AnnDataset([paths[i] for i in order])
-    held = dataset.preload().reader.preloaded_bytes
+    anndata.AnnData(sp.random(3000, 200, 0.1, "csr", np.float32, rng)).write_h5ad(paths[0])
+    anndata.AnnData(rng.random((400, 200), np.float32)).write_h5ad(paths[1])
+    return paths
+
+
+@pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+@pytest.mark.parametrize(("share", "fits"), [(0.5, True), (0.05, False)])
+def test_several_files_go_on_while_there_is_room(
+    files: list[Path], order: list[int], share: float, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = AnnDataset([files[i] for i in order])
+    wanted = dataset.preload().reader.preloaded_bytes
+    assert wanted is not None
+    dataset.reader.forget_preloaded()
+    monkeypatch.setattr("annfeed.batches.preload._PIECE", 1 << 18)  # 327 rows
+    # At any time, beside what is held already. At the rate of the dense ones, all rows would take four times `wanted`.
+    monkeypatch.setattr("annfeed.batches.preload.free_memory", lambda: int(share * wanted))
+    if fits:
+        assert dataset.preload().reader.preloaded_bytes == pytest.approx(wanted, rel=0.05)
+    else:
+        with pytest.raises(MemoryError, match=r"3,400 rows take .* or more; found"):
+            dataset.preload()
+        assert dataset.reader.preloaded_bytes is None
+
+
+def test_one_file_of_floats_is_refused_after_its_first_rows(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = AnnDataset(files[0])
+    wanted = dataset.preload().reader.preloaded_bytes
+    assert wanted is not None
+    dataset.reader.forget_preloaded()
+    pieces: list[int] = []
+    read = FileSource.read
+
+    def counted(self: FileSource, rows: Any, threads: int) -> Any:
+        pieces.append(len(rows))
+        return read(self, rows, threads)
+
+    monkeypatch.setattr(FileSource, "read", counted)
     monkeypatch.setattr("annfeed.batches.preload._PIECE", 1 << 18)
-    free = [held]
-
-    def decreasing() -> int:
-        return free[0]
-
-    monkeypatch.setattr("annfeed.batches.preload.free_memory", decreasing)
-    monkeypatch.setattr("annfeed.batches.preload.in_gib", str)
-    dataset.preload()
-    free[0] = held // 2
-    with pytest.raises(MemoryError, match="rows take about"):
-        AnnDataset(paths[0]).preload()
+    monkeypatch.setattr("annfeed.batches.preload.free_memory", lambda: int(0.7 * wanted))
+    with pytest.raises(MemoryError, match=r"3,000 rows take .* or more; found"):
+        dataset.preload()
+    assert len([n for n in pieces if n > 4]) == 1  # not the few rows of the digest
 
 
 def test_states_of_preloaded_rows_need_no_file(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def _decoded(matrix: Matrix, kept: Int64Array | None, threads: int) -> DecodedRo
     source = matrix.source
     n_rows = source.shape[0] if kept is None else len(kept)
     about = _size(source, n_rows, matrix.n_vars)
-    if about is not None and len(source.parts()) == 1:
+    is_one = len(source.parts()) == 1  # rows of several files may differ, so that some do not tell what all will take
+    if about is not None and is_one:
         _check_room(source, n_rows, about)
     size = "" if about is None else f", about {in_gib(about)}"
     log.info("preloading %s rows of %s%s", f"{n_rows:,}", source.place, size)
@@ -109,8 +110,8 @@ def _decoded(matrix: Matrix, kept: Int64Array | None, threads: int) -> DecodedRo
             block = source.read(piece, threads).compact()
             parts.append((block, None, ""))
             n_done, held = n_done + len(piece), held + block.nbytes
-            # Headers do not tell how wide values are; and files differ.
-            _check_room(source, n_rows, held / n_done * n_rows, held)
+            # Headers do not tell how wide values are.
+            _check_room(source, n_rows, held / n_done * n_rows if is_one else held + block.nbytes, held)
             count(len(piece))
     for part in source.parts():
         part.set_aside()  # the same rows need not be kept twice
@@ -122,7 +123,7 @@ def _check_room(source: RowSource, n_rows: int, about: float, held: int = 0) -> 
     free = free_memory() + held
     if about > free:
         raise MemoryError(
-            f"{source.place}: {n_rows:,} rows take about {in_gib(about)} decoded; found {in_gib(free)} of free memory. "
+            f"{source.place}: {n_rows:,} rows take {in_gib(about)} or more; found {in_gib(free)} of free memory. "
             f"{_REMEDY}, or leave the rows in the file: the loader keeps what fits (cache=)"
         )
 
