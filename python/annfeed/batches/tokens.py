@@ -169,10 +169,11 @@ class TokenColumns:
     ----------
     tokens
         What the user wants.
-    place
-        Place of the matrix, for messages.
-    names
-        Names of its columns.
+    place, n_vars
+        Place of the matrix, for messages; its columns.
+    scale, ids, kept
+        Of each column: what values are divided by, the token, and whether it may become one; None for 1, its position,
+        and all.
     """
 
     tokens: Tokens
