@@ -120,3 +120,11 @@ def test_a_column_that_the_obs_of_all_cells_has(path: Path, form: str) -> None:
     assert "cells=" not in str(raised.value)
     with pytest.raises(UnknownNameError, match=r"has no column 'rna:leyden'"):
         AnnDataset(source, elem=ELEMS, obs_columns=["rna:leyden"])
+
+
+def test_what_is_advised_was_not_passed_already() -> None:
+    with_donor, without = cite(), cite(prefix="other")
+    del without.obs["donor"]
+    with pytest.raises(KeyError, match="join='outer'") as told:
+        AnnDataset([with_donor, without], elem="mod/rna/X", cells="all", obs_columns=["donor"])
+    assert "cells=" not in str(told.value)

@@ -16,11 +16,9 @@ import pandas as pd
 from annfeed.arrays import Int64Array
 from annfeed.inputs.gene_symbols import GeneSymbols, texts_of
 from annfeed.inputs.genes import Join, join_names
-from annfeed.inputs.source_var import SourceVar
+from annfeed.inputs.source_var import ID_COLUMNS, SourceVar
 from annfeed.user_arrays import first_few
 
-#: Columns of var that tell features of Cell Ranger's files apart.
-_IDS = ("probe_ids", "gene_ids")
 #: Sources that are looked through for a name that is no gene.
 _LOOKED_AT = 3
 
@@ -126,7 +124,7 @@ class GeneTable:
             return ""
         remedy = ", or make_unique=True, with which each has a name of its own"
         frame = replace(self, columns=None).frame()
-        for column in _IDS:
+        for column in ID_COLUMNS:
             if column in frame and frame[column].is_unique:
                 ids = frame[column][frame.index == name].tolist()
                 return f", or as ids: var_column={column!r} with {first_few(ids, 3)}{remedy}"

@@ -218,7 +218,9 @@ class _Concatenation:
             _check_rows({key: found[number] for key, found in matrices.items()}, table)
         how = self._joining
         keys, unique = self._sources.keys, how.index_unique
-        with columns_of_modality(_as_source(sources[0]), next(iter(self._elems.values())), obs_columns):
+        is_paired = any(one is not None for one in self._paired)
+        first = next(iter(self._elems.values()))
+        with nullcontext() if is_paired else columns_of_modality(_as_source(sources[0]), first, obs_columns):
             table = ObsTable.concat(obs, keys, how.join, obs_columns, label=how.label, index_unique=unique)
         for paired in self._paired:
             if paired is not None:

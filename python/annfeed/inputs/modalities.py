@@ -139,12 +139,15 @@ class Paired:
         if rows is None:
             if matrix.held is None:
                 return matrix
-            rows = np.arange(n_rows, dtype=np.int64)  # rows are those of the MuData, also if it is a view
+            rows = np.arange(
+                n_rows, dtype=np.int32 if n_rows < 2**31 else np.int64
+            )  # rows are those of the MuData, also if it is a view
         return Matrix(matrix.elem, MappedSource(matrix, rows), len(rows), matrix.n_vars, matrix.names, var=matrix.var)
 
     def measured(self) -> dict[str, BoolArray]:
         """Return which cells each matrix of a modality has, by key."""
-        return {key: self._in(modality) for key, modality in self.modalities.items() if modality is not None}
+        there = {modality: self._in(modality) for modality in self.modalities.values() if modality is not None}
+        return {key: there[modality] for key, modality in self.modalities.items() if modality is not None}
 
     def chosen(self, cells: Cells) -> BoolArray | None:
         """Return which cells are wanted; None for all."""

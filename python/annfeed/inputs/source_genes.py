@@ -25,7 +25,7 @@ from annfeed.inputs.gene_symbols import GeneSymbols
 from annfeed.inputs.gene_table import GeneTable
 from annfeed.inputs.genes import MAKE_UNIQUE, Join
 from annfeed.inputs.single import as_path, check_columns, find_names, find_raw_names
-from annfeed.inputs.source_var import SourceVar, check_types
+from annfeed.inputs.source_var import SourceVar, check_types, types_in
 from annfeed.sources.columns import MISSING
 from annfeed.user_arrays import first_few
 from annfeed.user_warnings import warn
@@ -70,8 +70,11 @@ class SourceGenes:
             check_columns(f"{place}: '{elem.path}'", elem.var or "", shape[1], len(names))
         var = SourceVar(source if isinstance(source, anndata.AnnData) else as_path(source), elem, place)
         if elem.features.types is not None:
-            self._types.update(var.types())
-            chosen = var.chosen()
+            of_each = var.type_of_each()
+            self._types.update(types_in(of_each))
+            chosen = var.chosen(of_each)
+            if chosen is not None:  # kept once for files that are alike
+                chosen = self._known_columns.setdefault(chosen.tobytes(), chosen)
             names = names if chosen is None else self._same(names[chosen])
         self._parts.append(var)
         self._chosen.append(chosen)

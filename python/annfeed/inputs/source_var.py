@@ -26,6 +26,8 @@ from annfeed.obs.tenx import TenXTable
 
 #: Columns of var, named as scanpy's reader of Cell Ranger's files names them.
 _IDS, _PROBES, _TYPES = "gene_ids", "probe_ids", "feature_types"
+#: Those that tell features apart, the finer one first.
+ID_COLUMNS = (_PROBES, _IDS)
 
 
 def obs_in_file(path: str, elem: Elem, columns: Sequence[str] | None) -> ObsTable:
@@ -105,7 +107,7 @@ class SourceVar:
             ids, chosen = table.source.ids(), self.chosen()
             return ids if chosen is None else ids[chosen]
         # Of probes scanpy's reader gives both.
-        there = [name for name in (_PROBES, _IDS) if name in table.source.column_names]
+        there = [name for name in ID_COLUMNS if name in table.source.column_names]
         return self._index_of(there[0]) if there else None
 
     def gene_ids(self) -> pd.Index[Any] | None:
@@ -130,19 +132,19 @@ class SourceVar:
         other.__dict__.update(self.__dict__, **{f"_{name}": value for name, value in changed.items()})
         return other
 
-    def types(self) -> dict[str, int]:
-        """Return the types of features that there are, and how many of each."""
-        return dict(Counter(text for text in self._type_of_each() if text is not None))
+    def chosen(self, of_each: npt.NDArray[Any] | None = None) -> Int64Array | None:
+        """Return which columns of the matrix are of a wanted type; None for all.
 
-    def chosen(self) -> Int64Array | None:
-        """Return which columns of the matrix are of a wanted type; None for all."""
+        ``of_each``: as `type_of_each` returns it, where it was read already.
+        """
         types = self._elem.features.types
         if types is None:
             return None
-        return np.flatnonzero(np.isin(self._type_of_each().astype(str), types)).astype(np.int64)
+        of_each = self.type_of_each() if of_each is None else of_each
+        return np.flatnonzero(np.isin(of_each.astype(str), types)).astype(np.int64)
 
-    def _type_of_each(self) -> npt.NDArray[Any]:
-        """The type of each feature; of Cell Ranger 2, which knew genes alone, as later versions call them."""
+    def type_of_each(self) -> npt.NDArray[Any]:
+        """Return the type of each feature; of Cell Ranger 2, which knew genes alone, as later versions call them."""
         if self._elem.tenx is not None and self._elem.tenx.version == 2:
             return np.full(self._table([]).n_rows, "Gene Expression", object)
         return texts_of(self._table([_TYPES]).column(_TYPES))
@@ -150,7 +152,7 @@ class SourceVar:
     def check_types(self) -> None:
         """Raise UnknownNameError if there is no feature of a wanted type."""
         if self._elem.features.types is not None:
-            check_types(self._elem.features.types, self.types(), self.place)
+            check_types(self._elem.features.types, types_in(self.type_of_each()), self.place)
 
     def _table(self, columns: Sequence[str] | None) -> ObsTable:
         if self.is_file:
@@ -166,6 +168,11 @@ class SourceVar:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_source": self._source if self.is_file else None}
+
+
+def types_in(of_each: npt.NDArray[Any]) -> dict[str, int]:
+    """Return which types of features there are, and how many of each, of the type of each feature."""
+    return dict(Counter(text for text in of_each if text is not None))
 
 
 def check_types(wanted: Sequence[str], there: dict[str, int], place: str) -> None:

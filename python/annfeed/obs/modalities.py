@@ -105,6 +105,17 @@ class ModalitiesObs(ObsSource):
             self._of_files = found
         return found
 
+    def _at(self, column: Name) -> tuple[PartObs, Name]:
+        """Where one column is, and its name there: of those in memory it is asked for each batch."""
+        if self._of_files is None and isinstance(column, str):
+            if column in self._whole.column_names:
+                return PartObs(self._whole, None), column
+            for modality, part in self._parts.items():
+                there = column.removeprefix(f"{modality}:")
+                if there != column and there in part.source.column_names:
+                    return part, there
+        return self._found()[column]
+
     def frame(self, columns: list[Name]) -> pd.DataFrame:
         # Those in memory have the names of their rows.
         found = {name: column.reset_index(drop=True) for name, column in self.read(columns)}
@@ -129,16 +140,16 @@ class ModalitiesObs(ObsSource):
             source.check_unchanged()
 
     def is_replaced(self, column: Name, since: int) -> bool:
-        part, there = self._found()[column]
+        part, there = self._at(column)
         return part.source.is_replaced(there, since)
 
     def still_holds(self, column: Name, array: object) -> bool:
-        part, there = self._found()[column]
+        part, there = self._at(column)
         source = part.source
         return source.is_of_file or (column in self._arrays and source.still_holds(there, self._arrays[column]))
 
     def live(self, column: Name, rows: Int64Array) -> Iterator[tuple[Int64Array, pd.Series[Any]]]:
-        part, there = self._found()[column]
+        part, there = self._at(column)
         source, rows_there = part.source, part.rows
         if rows_there is None:
             yield from source.live(there, rows)
