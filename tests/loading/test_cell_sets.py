@@ -354,6 +354,8 @@ SHARES = [
     ({"weights": {("A549", "x"): 1}}, ValueError, r"no number for the group \('\w+', '\w'\)"),
     ({"weights": {**{(line, drug): 1 for line in LINES for drug in "xyz"}, "x": 1}}, ValueError, "'x', no group"),
     ({"weights": {(line, drug): float("nan") for line in LINES for drug in "xyz"}}, ValueError, "has nan; expected"),
+    ({"weights": pd.Series([1, 5, 2], index=list("aab"))}, ValueError, "repeats 'a'; expected each group once"),
+    ({"weights": pd.DataFrame({"a": [1]})}, TypeError, "weights is a DataFrame; expected, with sets="),
     ({"n_samples": 3}, ValueError, "without weights= or balance="),
 ]
 

@@ -27,10 +27,7 @@ def check_set_keys(matrices: Iterable[str], has_controls: bool) -> None:
     >>> check_set_keys(["X", "control_counts"], has_controls=False)
     """
     for key in matrices:
-        owner = _SET_MARKS.get(key)
-        if owner is None and has_controls and key.startswith(CONTROL):
-            owner = f"controls, as under all keys that begin with {CONTROL!r}"
-        if owner is not None:
+        if (owner := _owner_in_sets(key, has_controls)) is not None:
             raise ValueError(
                 f"a matrix has the key {key!r}, under which batches of sets hold {owner}; expected another key. "
                 "Give it one in elem="
@@ -45,12 +42,18 @@ def check_returned(keys: Iterable[str], has_controls: bool) -> None:
     >>> check_returned(["X", "control_counts"], has_controls=False)
     """
     for key in keys:
-        if key in _SET_MARKS or (has_controls and key.startswith(CONTROL)):
-            owner = _SET_MARKS.get(key, "controls")
+        if (owner := _owner_in_sets(key, has_controls)) is not None:
             raise ValueError(
                 f"the transform returned the key {key!r}, under which batches of sets hold {owner}; expected another "
                 "key. Let it return its value under another"
             )
+
+
+def _owner_in_sets(key: str, has_controls: bool) -> str | None:
+    """What batches of sets hold under a key, in words."""
+    if has_controls and key.startswith(CONTROL):
+        return f"controls, as under all keys that begin with {CONTROL!r}"
+    return _SET_MARKS.get(key)
 
 
 def measured_key(key: str) -> str:

@@ -169,15 +169,14 @@ class TokenColumns:
     ----------
     tokens
         What the user wants.
-    place, n_vars
-        Place of the matrix, for messages; its columns.
+    n_vars
+        Columns of the matrix.
     scale, ids, kept
         Of each column: what values are divided by, the token, and whether it may become one; None for 1, its position,
         and all.
     """
 
     tokens: Tokens
-    place: str
     n_vars: int
     scale: npt.NDArray[np.float64] | None
     ids: npt.NDArray[np.int64] | None
@@ -273,7 +272,7 @@ def token_columns(tokens: Tokens, place: str, n_vars: int, names: Any) -> TokenC
         )
     if isinstance(scale, dict):
         scale = np.fromiter((scale.get(gene, 1.0) for gene in found), np.float64, n_vars)
-    return TokenColumns(tokens, place, n_vars, scale, ids, None if kept.all() else kept)  # type: ignore[arg-type]
+    return TokenColumns(tokens, n_vars, scale, ids, None if kept.all() else kept)  # type: ignore[arg-type]
 
 
 def _check_distinct(genes: list[Any], place: str) -> None:

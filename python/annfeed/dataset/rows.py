@@ -261,7 +261,8 @@ class RowDataset(AnnotatedRows):
         MemoryError
             If the rows take more memory than is free; the message says how much. Nothing is kept then.
         ValueError
-            If the dataset is closed, batches are of tokens, or the device is not there or takes no CSR tensors.
+            If the dataset is closed; with a device, if it is not there or takes no CSR tensors, or if batches are of
+            tokens, which are made in the host's memory.
 
         Examples
         --------

@@ -50,7 +50,7 @@ class Found:
         return f"{len(groups):,} of {np.count_nonzero(self.groups.sizes):,} groups ({names}{more})"
 
 
-def listed(names: str | Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """Return the names of columns for messages.
 
     Examples
@@ -58,4 +58,4 @@ def listed(names: str | Iterable[str]) -> str:
     >>> listed(("drug", "plate"))
     "'drug', 'plate'"
     """
-    return ", ".join(repr(name) for name in ([names] if isinstance(names, str) else names))
+    return ", ".join(map(repr, names))

@@ -12,7 +12,7 @@ from annfeed.arrays import Int64Array
 from annfeed.loading.set_groups import Found, listed
 from annfeed.loading.weighting import weights_of_counts
 from annfeed.order.weights import Float64Array, Weighting
-from annfeed.user_arrays import near_matches
+from annfeed.user_arrays import first_few, is_series, near_matches
 
 
 def weighting_of_sets(
@@ -64,11 +64,14 @@ def _balanced(found: Found, n_sets: Int64Array, column: str, temperature: float)
 
 def _by_group(found: Found, n_sets: Int64Array, weights: Any) -> Float64Array:
     """Return the weight of the sets of each group, by which groups get shares in proportion to a user's numbers."""
-    if not isinstance(weights, Mapping) and not (hasattr(weights, "index") and hasattr(weights, "items")):
+    if not isinstance(weights, Mapping) and not is_series(weights):
         raise TypeError(
             f"weights is a {type(weights).__name__}; expected, with sets=, a dict or a Series of a number for each "
             "group: its keys are the values of by, of several columns tuples"
         )
+    if is_series(weights) and not weights.index.is_unique:
+        repeated = list(weights.index[weights.index.duplicated()].unique())
+        raise ValueError(f"weights is a Series whose index repeats {first_few(repeated)}; expected each group once")
     given = dict(weights.items())
     here = np.flatnonzero(n_sets > 0).tolist()
     labels = [found.labels(group) for group in here]

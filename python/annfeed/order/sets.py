@@ -128,12 +128,9 @@ class Sets(Order):
         return stream.opened(units)
 
     def state(self) -> dict[str, Any]:
-        pools = None if self.pools is None else self.pools.pools.digest
+        groups = [self.groups.digest, *([] if self.pools is None else [self.pools.pools.digest])]
         weights = None if self.weighting is None else self.weighting.digest
-        return {"shuffle": self.shuffle, "weighting": weights, "sets": self.name, "set_groups": self._digest(pools)}
-
-    def _digest(self, pools: str | None) -> str:
-        return self.groups.digest if pools is None else f"{self.groups.digest}-{pools}"
+        return {"shuffle": self.shuffle, "weighting": weights, "sets": self.name, "set_groups": "-".join(groups)}
 
 
 def sets_of(sizes: Int64Array, size: int | None, short: Short) -> Int64Array:
