@@ -201,3 +201,25 @@ def test_an_iterator_collected_where_a_lock_is_held_that_its_threads_need(
         time.sleep(0.2)  # now its thread waits for the lock
         del batches
     assert threads_end()
+
+
+def test_no_thread_is_left_where_the_second_one_cannot_start(
+    folder: Path, messages: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a limit of threads, at Ctrl-C between the two, and where the interpreter ends at that moment."""
+    begun: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def start_one(thread: threading.Thread) -> None:
+        if thread.name == "annfeed-read-ahead":
+            if begun:
+                raise RuntimeError("can't start new thread")
+            begun.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_one)
+    batches = iter(AnnDataset(folder / "cells.h5ad", cache=0, window=16).get_optimized_dataloader(16, seed=0))
+    with pytest.raises(RuntimeError, match="new thread"):
+        next(batches)
+    assert len(begun) == 1
+    assert not begun[0].is_alive()

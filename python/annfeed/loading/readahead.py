@@ -86,11 +86,11 @@ def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Gen
         return
     plan = _Plan(windows)
     with (
-        _Stage(lambda: _read_asked(dataset, plan), 1) as read,
-        _Stage(lambda: _batches(iter(read)), n_batches) as made,
-        plan,
+        _Stage(lambda stop: _read_asked(dataset, plan, stop), 1) as read,
+        _Stage(lambda _: _batches(iter(read)), n_batches) as made,
     ):
         try:
+            plan.begin()
             for batch in made:
                 yield batch
                 plan.delivered()
@@ -105,11 +105,11 @@ def _read(dataset: Loads, windows: Iterator[Window]) -> Iterator[tuple[Window, L
         yield window, dataset.load(window.positions)
 
 
-def _read_asked(dataset: Loads, plan: _Plan) -> Iterator[tuple[Window, Loaded]]:
+def _read_asked(dataset: Loads, plan: _Plan, stop: threading.Event) -> Iterator[tuple[Window, Loaded]]:
     """As `_read`, the bytes of the next window being read while this one is decoded, where they would be waited for."""
     asked: list[object] = []
     try:
-        for window in plan:
+        for window in plan.until(stop):
             if not asked:
                 asked.append(dataset.ask(window.positions))
             following = plan.following()
@@ -134,19 +134,15 @@ class _Plan:
         self._windows = windows
         self._drawn = _Drawn()
         self._left: deque[int] = deque()
-        self._stop = threading.Event()
 
-    def __enter__(self) -> _Plan:
+    def begin(self) -> None:
+        """Draw the first windows."""
         for _ in range(_PLANNED):
             self._draw()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-
-    def __iter__(self) -> Iterator[Window]:
-        """Yield them, in the reading thread."""
-        return _taken(self._drawn, self._stop)
+    def until(self, stop: threading.Event) -> Iterator[Window]:
+        """Yield them, in the reading thread, until their end or its ``stop``."""
+        return _taken(self._drawn, stop)
 
     def following(self) -> Window | None:
         """Return the window that comes next, if it was drawn; in the reading thread."""
@@ -192,10 +188,10 @@ class _Stage:
     """A thread that runs an iterator at most ``size`` results ahead of the consumer.
 
     The result being made counts: with a size of 1, the next is begun when the last was taken, so at most two windows
-    are in memory.
+    are in memory. ``work`` is given the event that stops the stage: where it waits, it waits for that, too.
     """
 
-    def __init__(self, work: Callable[[], Iterator[Any]], size: int) -> None:
+    def __init__(self, work: Callable[[threading.Event], Iterator[Any]], size: int) -> None:
         self._work = work
         self._ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._room = threading.Semaphore(size)
@@ -243,7 +239,7 @@ class _Stage:
 
     def _run(self) -> None:
         try:
-            results = self._work()
+            results = self._work(self._stop)
             with cancelled_by(self._cancel), self._awaited, on_behalf_of(self._line):
                 while self._may_go_on():
                     self._ready.put(("result", next(results)))
