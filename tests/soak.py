@@ -32,7 +32,7 @@ N_FILES, N_GENES = 20, 120
 #: Of every five files.
 BY_COLUMNS, DENSE = 3, 4
 #: What a trial delivers, at least: so many rows, or so many batches where these are small.
-ROWS, BATCHES = 200_000, 4_000
+ROWS, BATCHES = 2_000_000, 4_000
 DTYPES = [torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.uint8]
 
 
