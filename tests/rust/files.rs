@@ -145,6 +145,26 @@ pub(crate) fn put_sparse(
     put(&group, "indptr", &parts.2, &[parts.2.len()], storage);
 }
 
+/// As Cell Ranger does: without attributes, with barcodes, and the columns of each row in no order.
+fn put_tenx(
+    file: &File,
+    [n_rows, n_cols]: [usize; 2],
+    (data, indices, indptr): &(Vec<f32>, Vec<i32>, Vec<i64>),
+    storage: Storage,
+) {
+    let (mut data, mut indices) = (data.clone(), indices.clone());
+    for row in indptr.windows(2).map(|w| w[0] as usize..w[1] as usize) {
+        data[row.clone()].reverse();
+        indices[row].reverse();
+    }
+    let group = file.create_group("X").unwrap();
+    put(&group, "data", &data, &[data.len()], storage);
+    put(&group, "indices", &indices, &[indices.len()], storage);
+    put(&group, "indptr", indptr, &[indptr.len()], storage);
+    put(&group, "shape", &[n_cols as i32, n_rows as i32], &[2], PLAIN);
+    put(&group, "barcodes", &vec![0u8; n_rows], &[n_rows], storage);
+}
+
 /// Writes `table` as `format`; the file lives as long as the folder that comes with it.
 pub(crate) fn write(table: &Table, format: &str, storage: Storage) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -154,6 +174,7 @@ pub(crate) fn write(table: &Table, format: &str, storage: Storage) -> (TempDir, 
     match format {
         "dense" => put(&file, "X", &table.rows.concat(), &shape, storage),
         "csr_matrix" => put_sparse(&file, format, shape, &table.compressed(), storage),
+        "tenx" => put_tenx(&file, shape, &table.compressed(), storage),
         _ => put_sparse(&file, format, shape, &table.transposed().compressed(), storage),
     }
     file.close().unwrap();
@@ -192,4 +213,4 @@ pub(crate) fn read(matrix: &Matrix, rows: &[u64], n_threads: usize) -> Result<Ve
     Ok(dense)
 }
 
-pub(crate) const FORMATS: [&str; 3] = ["csr_matrix", "csc_matrix", "dense"];
+pub(crate) const FORMATS: [&str; 4] = ["csr_matrix", "csc_matrix", "dense", "tenx"];

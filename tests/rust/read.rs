@@ -190,7 +190,7 @@ fn columns_that_are_not_there_are_zero() {
     let table = Table::of(60, 41);
     let rows = [0, 3, 4, 30, 59];
     for columns in [&[-1, 40, -1, 0, 7, -1][..], &[-1, -1], &[5, -1, 3]] {
-        for format in ["csr_matrix", "csc_matrix", "dense"] {
+        for format in FORMATS {
             for (name, storage) in LAYOUTS {
                 let (_folder, path) = write(&table, format, storage);
                 for budget in [ENOUGH, 1 << 20] {
@@ -258,7 +258,7 @@ proptest! {
     fn any_matrix_in_any_layout(
         (n_rows, n_cols) in (1usize..40, 1usize..30),
         seed in any::<u64>(),
-        format in proptest::sample::select(vec!["csr_matrix", "csc_matrix", "dense"]),
+        format in proptest::sample::select(FORMATS.to_vec()),
         storage in (proptest::option::of(1usize..200), any::<bool>(), proptest::option::of(0u8..10), any::<bool>(), any::<bool>())
             .prop_map(|(chunk, shuffle, deflate, fletcher32, latest)| Storage { chunk, shuffle, deflate, fletcher32, latest, ..PLAIN }),
         n_threads in proptest::sample::select(vec![1usize, 2, 4]),
