@@ -142,5 +142,6 @@ def setup(app: Any) -> None:
     """Sphinx calls it."""
     os.environ.setdefault("COLUMNS", "76")  # of the command line's help
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the notebooks' models are small: torch's threads would only wait
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")  # numba, which UMAP uses, sets the number of torch's threads, too
     app.connect("source-read", read_source)
     app.connect("missing-reference", find_public_name)
