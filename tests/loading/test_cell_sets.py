@@ -354,6 +354,13 @@ SHARES = [
     ({"weights": {("A549", "x"): 1}}, ValueError, r"no number for the group \('\w+', '\w'\)"),
     ({"weights": {**{(line, drug): 1 for line in LINES for drug in "xyz"}, "x": 1}}, ValueError, "'x', no group"),
     ({"weights": {(line, drug): float("nan") for line in LINES for drug in "xyz"}}, ValueError, "has nan; expected"),
+    ({"weights": {(line, drug): "1" for line in LINES for drug in "xyz"}}, TypeError, "has '1'; expected a number"),
+    (
+        {"weights": {(line, drug): 0 for line in LINES for drug in "xyz"}},
+        ValueError,
+        "weights are 0 for each of 9 groups",
+    ),
+    ({"balance": "drug", "replacement": False, "n_samples": 999}, ValueError, r"only \d+ sets have a weight"),
     ({"weights": pd.Series([1, 5, 2], index=list("aab"))}, ValueError, "repeats 'a'; expected each group once"),
     ({"weights": pd.DataFrame({"a": [1]})}, TypeError, "weights is a DataFrame; expected, with sets="),
     ({"n_samples": 3}, ValueError, "without weights= or balance="),
@@ -413,6 +420,7 @@ WRONG = [
         r"cells of 1 of 3 groups \('p3'\) have no control with their 'plate', 'cell_line'; .*fallback",
     ),
     (CellSets(by="row", short="drop"), ValueError, "makes no set of 240 rows"),
+    (CellSets(by="row", controls=Controls(where={"drug": DRUGS})), ValueError, "no set .*240 rows are controls"),
     ("drug", TypeError, "sets is a str; expected annfeed.CellSets"),
 ]
 
@@ -431,6 +439,7 @@ ARGUMENTS = [
     (lambda: CellSets(by="a", short="cut"), ValueError, '"repeat", "drop" or "keep"'),
     (lambda: CellSets(by="a", controls={"drug": "DMSO"}), TypeError, "expected annfeed.Controls"),
     (lambda: Controls(where={}), TypeError, "expected a dict"),
+    (lambda: Controls(where={"a": []}), ValueError, r"where\['a'\] has no value"),
     (lambda: Controls(where={"a": 1}, match=[1]), TypeError, "match is"),
     (lambda: Controls(where={"a": 1}, fallback=[["a"], 1]), TypeError, "fallback is 1"),
     (lambda: Controls(where={"a": 1}, size=0), ValueError, "size is 0"),

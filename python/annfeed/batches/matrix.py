@@ -101,8 +101,8 @@ class Matrix:
         self.source.keep_totals()
         if self.preloaded is not None and not self.preloaded.has_totals:
             raise ValueError(
-                f"{self.source.place}: found rows that were preloaded without their totals over all genes, which the "
-                "transform needs by now; expected them. Call preload() again"
+                f"{self.source.place}: found rows that were preloaded without their totals over all genes, which are "
+                "needed by now; expected them. Call preload() again"
             )
 
     def read(self, rows: Int64Array, threads: int) -> tuple[DecodedRows, Int64Array]:

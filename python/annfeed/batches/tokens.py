@@ -64,7 +64,7 @@ class Tokens:
         number}`` or a Series (genes that are not in it are left out), or an array ``[n_vars]``.
     vocabulary
         ``{gene: token}``; genes that are not in it are left out. None: the token is the position of the gene's column
-        among those that are delivered, `AnnDataset.var_names`.
+        among those that are delivered: in `AnnDataset.var_names`, which are those of the first matrix of ``elem=``.
         Names are looked up as those of ``var_subset`` (``var_column=``).
     zeros
         So many genes that are not expressed, drawn at random, beside the expressed ones; all, if there are fewer.
@@ -331,6 +331,8 @@ def _token(name: str, value: Any) -> int:
 
 def _number(name: str, value: Any) -> float:
     try:
+        if isinstance(value, str | bytes | bool | np.bool_):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"Tokens: {name} is {value!r}; expected a number") from None
@@ -352,6 +354,11 @@ def _check_index(name: str, by_gene: Any) -> None:
         )
 
 
+def _check_some(name: str, by_gene: Mapping[Any, Any]) -> None:
+    if not by_gene:
+        raise ValueError(f"Tokens: {name} is empty; expected a number for each gene that may become a token")
+
+
 def _scale(scale: Any) -> dict[str, float] | npt.NDArray[np.float64] | None:
     if scale is None:
         return None
@@ -370,7 +377,10 @@ def _scale(scale: Any) -> dict[str, float] | npt.NDArray[np.float64] | None:
         at = int(np.argmax(wrong))
         where = repr(genes[at]) if genes else f"column {at}"
         raise ValueError(f"Tokens: scale of {where} is {values[at]}; expected positive numbers")
-    return values if genes is None else by_gene
+    if genes is None:
+        return values
+    _check_some("scale", by_gene)
+    return by_gene
 
 
 def _vocabulary(vocabulary: Any) -> dict[str, int] | None:
@@ -380,4 +390,5 @@ def _vocabulary(vocabulary: Any) -> dict[str, int] | None:
         raise TypeError(f"Tokens: vocabulary is a {type(vocabulary).__name__}; expected a dict of tokens by gene")
     _check_index("vocabulary", vocabulary)
     by_gene: dict[Any, int] = {gene: _token(f"vocabulary[{gene!r}]", token) for gene, token in vocabulary.items()}
+    _check_some("vocabulary", by_gene)
     return by_gene

@@ -57,6 +57,9 @@ class Controls:
                 "{'drug': 'DMSO'}"
             )
         _set(self, "where", {column: _plain(value) for column, value in self.where.items()})
+        empty = next((column for column, value in self.where.items() if value == []), None)
+        if empty is not None:
+            raise ValueError(f"Controls: where[{empty!r}] has no value; expected one that controls have, or several")
         _set(self, "match", _columns("Controls: match", self.match))
         _set(self, "fallback", self._levels(self.fallback))
         if self.size is not None:

@@ -87,6 +87,7 @@ def sets_order(
         codes[is_control] = -1
     groups = Groups(codes, n_groups)
     notes = [f"{n_missing:,} rows without a value in {listed(sets.by)} are in no set"] if n_missing else []
+    n_controls = 0 if is_control is None else int(np.count_nonzero(is_control))
     found = Found(columns, cast("tuple[str, ...]", sets.by), codes, groups)
     pools = None
     if sets.controls is not None and is_control is not None:
@@ -102,6 +103,7 @@ def sets_order(
             f"size={sets.size} each"
         )
     if not n_sets.any():
+        notes += [f"{n_controls:,} rows are controls"] if n_controls else []
         raise ValueError(
             f"{in_a_line(dataset)}: {sets!r} makes no set of {len(dataset):,} rows ({'; '.join(notes) or 'no rows'}). "
             "Choose other columns, or a smaller size"

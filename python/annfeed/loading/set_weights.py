@@ -40,7 +40,7 @@ def weighting_of_sets(
     """
     of_group = _by_group(found, n_sets, weights) if balance is None else _balanced(found, n_sets, balance, temperature)
     codes = np.repeat(np.arange(len(n_sets)), n_sets).astype(np.min_scalar_type(max(1, len(n_sets))))
-    return Weighting(of_group, codes=codes, **how)
+    return Weighting(of_group, codes=codes, drawn="sets", **how)
 
 
 def _balanced(found: Found, n_sets: Int64Array, column: str, temperature: float) -> Float64Array:
@@ -85,10 +85,23 @@ def _by_group(found: Found, n_sets: Int64Array, weights: Any) -> Float64Array:
             f"{found.columns.place}: weights have {what}; expected a number for each of the {len(labels):,} groups by "
             f"{listed(found.by)} that make sets, and no other.{near}"
         )
-    numbers = [float(given[label]) for label in labels]
+    numbers = [_number(label, given[label]) for label in labels]
     bad = next((label for label, number in zip(labels, numbers, strict=True) if not 0 <= number < math.inf), None)
     if bad is not None:
         raise ValueError(f"weights: {bad!r} has {given[bad]!r}; expected a finite number that is not negative")
+    if not any(numbers):
+        raise ValueError(
+            f"{found.columns.place}: weights are 0 for each of {len(labels):,} groups; expected one above 0"
+        )
     result = np.zeros(len(n_sets))
     result[here] = np.array(numbers) / n_sets[here]
     return result
+
+
+def _number(label: Any, value: Any) -> float:
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"weights: {label!r} has {value!r}; expected a number") from None

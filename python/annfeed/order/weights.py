@@ -42,6 +42,8 @@ class Weighting:
     replacement
         Whether a row may come more than once. If not, rows with an expected count above 1 come once, and the others
         share the rest in proportion.
+    drawn
+        What is drawn, for messages.
 
     Examples
     --------
@@ -59,7 +61,9 @@ class Weighting:
         codes: npt.NDArray[Any] | None = None,
         n_samples: int | None = None,
         replacement: bool = True,
+        drawn: str = "rows",
     ) -> None:
+        self._drawn = drawn
         self._values = _real(weights)
         self._codes = codes
         self.n_rows = len(self._values if codes is None else codes)
@@ -133,7 +137,7 @@ class Weighting:
                 rest.append(float(np.cumsum(np.where(above, 0.0, expected))[-1]))
             if self.n_samples > n_weighted:
                 raise ValueError(
-                    f"n_samples is {self.n_samples}, but only {n_weighted} rows have a weight above 0; "
+                    f"n_samples is {self.n_samples}, but only {n_weighted} {self._drawn} have a weight above 0; "
                     "draw fewer, or with replacement=True"
                 )
             if certain == n_certain:
