@@ -172,6 +172,20 @@ def test_transforms_and_genes(path: Path) -> None:
         check(by_id[:].batch, {"X": expected(mdata)["rna"][:, [7]]})
 
 
+@pytest.mark.parametrize("step", [NormalizeTotal(100), Log1p()])
+def test_a_step_on_x_where_no_matrix_is_x(path: Path, step: Any) -> None:
+    """It would be done to none, and counts would pass for normalised values."""
+    elems = {"rna": "mod/rna/X", "prot": "mod/prot/X"}
+    with pytest.raises(
+        UnknownNameError, match=r"works on 'X'.*'rna', 'prot'.*as \{'X': 'mod/rna/X'\} in place of 'rna'"
+    ):
+        AnnDataset(path, elem=elems, transform=Compose([step, Log1p()]))
+    dataset = AnnDataset(path, elem=elems)
+    dataset.transform = step
+    with pytest.raises(UnknownNameError, match="works on 'X'"):
+        next(iter(dataset.get_optimized_dataloader(2, seed=0)))
+
+
 # --- obs --------------------------------------------------------------------------------------------------------------
 
 
