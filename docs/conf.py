@@ -46,6 +46,7 @@ copybutton_prompt_is_regexp = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "mixed"
+python_use_unqualified_type_names = True  # users import from annfeed, not from the modules of the classes
 autosummary_generate = False
 maximum_signature_line_length = 80
 napoleon_google_docstring = False
