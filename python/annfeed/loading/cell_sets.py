@@ -81,10 +81,11 @@ class CellSets:
     """Sets of cells that have the same values in obs columns, for ``sets=`` of a loader.
 
     The loader's ``batch_size`` counts sets. A batch of 16 sets of 64 cells has ``"X"`` ``[1024, n_vars]`` and the obs
-    columns of these cells, ``"set"``: int64 ``[1024]``, the number of each cell's set in the batch, and ``"is_repeat"``:
-    bool ``[1024]``, True for a cell that fills up a set or is drawn again. With ``controls`` it has ``"control_X"``,
-    ``"control_obs_…"``, ``"control_index"`` and ``"control_set"`` of the controls. Every cell that is not a control comes
-    once in an epoch without that mark, except for what ``short`` says; each epoch divides the cells of a group anew.
+    columns of these cells, ``"set"``: int64 ``[1024]``, the number of each cell's set in the batch, and
+    ``"is_repeat"``: bool ``[1024]``, True for a cell that fills up a set or is drawn again. With ``controls`` it has
+    ``"control_X"``, ``"control_obs_…"``, ``"control_index"`` and ``"control_set"`` of the controls. Every cell that is
+    not a control comes once in an epoch without that mark, except for what ``short`` says; each epoch divides the
+    cells of a group anew.
 
     Cells without a value in a column of ``by`` are in no set; a warning says how many.
 
