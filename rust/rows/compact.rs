@@ -32,7 +32,7 @@ fn some_rows(group: &RowGroup, rows: &[usize]) -> RowGroup {
         other => other.clone(),
     };
     match group {
-        RowGroup::Sparse { offsets, columns, values, .. } => {
+        RowGroup::Sparse { offsets, columns, values, all_positive, .. } => {
             let ranges: Vec<Range<usize>> = rows.iter().map(|&row| offsets[row]..offsets[row + 1]).collect();
             let mut ends = Vec::with_capacity(rows.len() + 1);
             ends.push(0);
@@ -40,7 +40,8 @@ fn some_rows(group: &RowGroup, rows: &[usize]) -> RowGroup {
                 *end += range.len();
                 Some(*end)
             }));
-            RowGroup::Sparse { offsets: ends, columns: columns.at(&ranges), values: values.at(&ranges), totals }
+            let (columns, values) = (columns.at(&ranges), values.at(&ranges));
+            RowGroup::Sparse { offsets: ends, columns, values, all_positive: *all_positive, totals }
         }
         RowGroup::Dense { n_cols, values, .. } => {
             let ranges: Vec<Range<usize>> = rows.iter().map(|&row| row * n_cols..(row + 1) * n_cols).collect();
@@ -73,6 +74,7 @@ mod tests {
             offsets: vec![0, 1, 1, 3],
             columns: Columns::U16(vec![2, 0, 1]),
             values: Values::U8(roomy),
+            all_positive: true,
             totals: Totals::Kept(vec![70.0, 80.0, 90.0]),
         };
         let dense = RowGroup::Dense {

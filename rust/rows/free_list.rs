@@ -87,7 +87,13 @@ mod tests {
         let (mut columns, mut values) = (Columns::with_capacity(100, n), Values::with_capacity(n));
         (0..n).for_each(|i| columns.push(i as u32));
         values.append(crate::dtype::Kind::U16, &vec![1; 2 * n]);
-        RowGroup::Sparse { offsets: vec![0, n], columns, values, totals: crate::rows::Totals::OfValues }
+        RowGroup::Sparse {
+            offsets: vec![0, n],
+            columns,
+            values,
+            all_positive: true,
+            totals: crate::rows::Totals::OfValues,
+        }
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub enum RowGroup {
         columns: Columns,
         /// The values.
         values: Values,
+        /// Whether no stored value is zero or less; false also where nobody looked.
+        all_positive: bool,
         /// What the rows of the matrix sum to.
         totals: Totals,
     },
@@ -45,7 +47,7 @@ impl RowGroup {
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Sparse { offsets, columns, values, totals } => {
+            Self::Sparse { offsets, columns, values, totals, .. } => {
                 offsets.capacity() * 8 + columns.bytes() + values.bytes() + totals.bytes()
             }
             Self::Dense { values, totals, .. } => values.bytes() + totals.bytes(),
@@ -104,7 +106,8 @@ impl RowGroup {
             rows = sort_and_sum(&rows.0, &rows.1, &rows.2, kind)?;
         }
         let (offsets, columns, values) = rows;
-        Ok(Self::Sparse { offsets, columns, values, totals })
+        let all_positive = values.are_positive_counts();
+        Ok(Self::Sparse { offsets, columns, values, all_positive, totals })
     }
 
     /// A dense row group from the little-endian bytes of whole rows, with the columns of `selection`.

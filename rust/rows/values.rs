@@ -59,6 +59,16 @@ impl Values {
         self.len() == 0
     }
 
+    /// Whether they are whole numbers of 16 bits, none of them 0: quick to find while they are still in the processor's cache.
+    #[must_use]
+    pub(super) fn are_positive_counts(&self) -> bool {
+        match self {
+            Self::U8(v) => v.iter().fold(u8::MAX, |least, x| least.min(*x)) > 0,
+            Self::U16(v) => v.iter().fold(u16::MAX, |least, x| least.min(*x)) > 0,
+            _ => false,
+        }
+    }
+
     /// Bytes of memory held.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {

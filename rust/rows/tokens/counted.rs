@@ -22,9 +22,8 @@ pub(super) struct Counter {
     large: Vec<(u16, u32)>,
     /// Genes of the counts that are split off.
     split: [Vec<u32>; SPLIT.len()],
-    /// Genes and counts of the others.
-    genes: Vec<u32>,
-    counts: Vec<u16>,
+    /// Tokens and values of which some are cut off.
+    cut: (Vec<i64>, Vec<f32>),
 }
 
 impl Default for Counter {
@@ -33,8 +32,7 @@ impl Default for Counter {
             places: Box::new([[0; 256]; PARTS]),
             large: Vec::new(),
             split: Default::default(),
-            genes: Vec::new(),
-            counts: Vec::new(),
+            cut: Default::default(),
         }
     }
 }
@@ -44,36 +42,46 @@ fn bucket(count: u16) -> usize {
 }
 
 impl Counter {
-    /// Puts the tokens of `genes` into `out` by their counts, the greatest first, those of equal counts as they are; and their
-    /// values.
+    /// Puts the tokens of `genes` into `out` by their counts, the greatest first, those of equal counts as they are, as many
+    /// as there is room for; and their values. Those that were split off are no longer in `genes` and `counts` afterwards.
     pub(super) fn fall(
         &mut self,
-        genes: &[u32],
-        counts: &[u16],
+        genes: &mut Vec<u32>,
+        counts: &mut Vec<u16>,
         (token, value): (impl Fn(u32) -> i64, impl Fn(u16) -> f32),
         out: &mut [i64],
         values: &mut [f32],
     ) {
-        if !is_fast() {
-            self.by_counting(genes, counts, (token, value), out, values);
+        if is_fast() {
+            let mut end = genes.len();
+            for (count, equal) in SPLIT.iter().zip(&mut self.split).rev() {
+                split_off(*count, genes, counts, equal);
+                let start = end - equal.len();
+                let places = start.min(out.len())..end.min(out.len());
+                end = start;
+                out[places.clone()].iter_mut().zip(&*equal).for_each(|(out, gene)| *out = token(*gene));
+                values[places].fill(value(*count));
+            }
+        }
+        let n = genes.len();
+        if n <= out.len() {
+            self.by_counting(genes, counts, (token, value), &mut out[..n], &mut values[..n]);
             return;
         }
-        let (mut others, mut their_counts) = (std::mem::take(&mut self.genes), std::mem::take(&mut self.counts));
-        others.clear();
-        others.extend_from_slice(genes);
-        their_counts.clear();
-        their_counts.extend_from_slice(counts);
-        let mut split = std::mem::take(&mut self.split);
-        let mut end = genes.len();
-        for (count, equal) in SPLIT.iter().zip(&mut split).rev() {
-            split_off(*count, &mut others, &mut their_counts, equal);
-            let places = end - equal.len()..end;
-            end = places.start;
-            out[places.clone()].iter_mut().zip(&*equal).for_each(|(out, gene)| *out = token(*gene));
-            values[places].fill(value(*count));
-        }
-        self.by_counting(&others, &their_counts, (token, value), &mut out[..end], &mut values[..end]);
-        (self.split, self.genes, self.counts) = (split, others, their_counts);
+        let (mut all, mut all_values) = std::mem::take(&mut self.cut);
+        all.resize(n, 0);
+        all_values.resize(n, 0.0);
+        self.by_counting(genes, counts, (token, value), &mut all, &mut all_values);
+        out.copy_from_slice(&all[..out.len()]);
+        values.copy_from_slice(&all_values[..out.len()]);
+        self.cut = (all, all_values);
+    }
+
+    /// Gene and count of the first token, of what the last call of [`Self::fall`] was given and left.
+    pub(super) fn greatest(&self, genes: &[u32], counts: &[u16]) -> Option<(u32, u16)> {
+        let others = genes.iter().copied().zip(counts.iter().copied()).rev().max_by_key(|(_, count)| *count);
+        let split = self.split.iter().zip(SPLIT).find_map(|(genes, count)| Some((*genes.first()?, count)));
+        others.or(split)
     }
 
     fn by_counting(
@@ -153,13 +161,22 @@ mod tests {
         #[test]
         fn counts_fall_and_equal_ones_stay(
             counts in proptest::collection::vec(prop_oneof![1u16..4, 1u16..600, 250u16..260, Just(u16::MAX)], 0..90),
+            room in 0usize..100,
         ) {
             let genes: Vec<u32> = (0..counts.len() as u32).map(|at| 3 * at + 1).collect();
             let (mut falling, mut values) = (vec![7; genes.len()], vec![0.0; genes.len()]);
             let (token, value) = (|gene: u32| -i64::from(gene), |count: u16| f32::from(count) / 2.0);
             let mut counter = Counter::default();
-            counter.fall(&[5, 6], &[u16::MAX, 3], (token, value), &mut [0, 0], &mut [0.0; 2]); // of the row before
-            counter.fall(&genes, &counts, (token, value), &mut falling, &mut values);
+            // Of the row before.
+            counter.fall(&mut vec![5, 6], &mut vec![u16::MAX, 3], (token, value), &mut [0, 0], &mut [0.0; 2]);
+            let (mut left, mut their_left) = (genes.clone(), counts.clone());
+            counter.fall(&mut left, &mut their_left, (token, value), &mut falling, &mut values);
+            let greatest = counter.greatest(&left, &their_left).map(|(gene, count)| (token(gene), value(count)));
+            prop_assert_eq!(greatest, falling.first().copied().zip(values.first().copied()));
+            let room = counts.len() * room / 100;
+            let (mut some, mut their_values) = (vec![9; room], vec![0.0; room]);
+            counter.fall(&mut genes.clone(), &mut counts.clone(), (token, value), &mut some, &mut their_values);
+            prop_assert_eq!((&some[..], &their_values[..]), (&falling[..room], &values[..room]));
             let (mut counted, mut their_values) = (vec![8; genes.len()], vec![0.0; genes.len()]);
             counter.by_counting(&genes, &counts, (token, value), &mut counted, &mut their_values);
             prop_assert_eq!((&falling, &values), (&counted, &their_values));

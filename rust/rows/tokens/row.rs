@@ -30,8 +30,6 @@ pub(super) struct Scratch {
     /// In place of `stored`, for counts that are put in falling order.
     counts: Vec<u16>,
     counter: Counter,
-    /// Tokens and values of a row of which some are cut off.
-    cut: (Vec<i64>, Vec<f32>),
     table: Table,
 }
 
@@ -123,19 +121,10 @@ impl Scratch {
             (genes[0], values[0]) = (cls, 0.0);
         }
         let (genes, values) = (&mut genes[first..made], &mut values[first..made]);
-        let Self { genes: columns, counts, counter, cut: (cut, cut_values), .. } = self;
-        let mut fall = |out: &mut [i64], values: &mut [f32]| match &spec.ids {
-            None => counter.fall(columns, counts, (i64::from, value), out, values),
-            Some(ids) => counter.fall(columns, counts, (|column: u32| ids[column as usize], value), out, values),
-        };
-        if columns.len() == sizes.expressed {
-            fall(genes, values);
-        } else {
-            cut.resize(columns.len(), 0);
-            cut_values.resize(columns.len(), 0.0);
-            fall(cut, cut_values);
-            genes.copy_from_slice(&cut[..sizes.expressed]);
-            values.copy_from_slice(&cut_values[..sizes.expressed]);
+        let Self { genes: columns, counts, counter, .. } = self;
+        match &spec.ids {
+            None => counter.fall(columns, counts, (i64::from, value), genes, values),
+            Some(ids) => counter.fall(columns, counts, (|column: u32| ids[column as usize], value), genes, values),
         }
         if spec.values == TokenValues::Log1p {
             let mut last = (0.0f32, 0.0);
@@ -147,14 +136,9 @@ impl Scratch {
             }
         }
         let is_lost = values.first().is_some_and(|x| !x.is_finite()); // the greatest
-        let lost = is_lost.then(|| self.greatest_count()).flatten();
+        let lost = is_lost.then(|| counter.greatest(columns, counts)).flatten();
+        let lost = lost.map(|(column, count)| (u64::from(column), count.to_string()));
         (made, lost.map(|(column, value)| Lost { column, value, what: What::TooLargeAfterOps }))
-    }
-
-    /// Column and value of the first of the greatest counts.
-    fn greatest_count(&self) -> Option<(u64, String)> {
-        let counted = self.genes.iter().zip(&self.counts).rev();
-        counted.max_by_key(|(_, count)| **count).map(|(column, count)| (u64::from(*column), count.to_string()))
     }
 
     /// Divides the values.
