@@ -123,10 +123,11 @@ impl DecodedRows {
         let CsrOut { indptr, indices, data } = out;
         let mut at = 0;
         indptr[0] = 0;
-        for (&position, end) in positions.iter().zip(&mut indptr[1..]) {
-            let (group, row) = self.locate(position as usize);
-            let next = at + self.row_nnz(position as usize);
-            write(group, row, &mut indices[at..next], &mut data[at..next]).map_err(|e| self.named(position, e))?;
+        for (position, end) in self.prefetched(positions).zip(&mut indptr[1..]) {
+            let (group, row) = self.locate(position);
+            let next = at + self.row_nnz(position);
+            write(group, row, &mut indices[at..next], &mut data[at..next])
+                .map_err(|e| self.named(position as i64, e))?;
             at = next;
             *end = at as i32;
         }

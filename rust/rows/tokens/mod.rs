@@ -228,9 +228,9 @@ impl DecodedRows {
         let pieces = inputs.zip(outputs).enumerate();
         let done = share(threads, pieces, |(piece, (((positions, rows_of), counts), ((genes, values), mask)))| {
             let (mut scratch, mut worst) = (Scratch::default(), None);
-            let each = positions.iter().zip(rows_of).zip(counts);
+            let each = self.prefetched(positions).zip(rows_of).zip(counts);
             let out = genes.chunks_mut(width).zip(values.chunks_mut(width)).zip(mask.chunks_mut(width));
-            for (at, (((&position, &row), &n), ((genes, values), mask))) in (piece * n_rows..).zip(each.zip(out)) {
+            for (at, (((position, &row), &n), ((genes, values), mask))) in (piece * n_rows..).zip(each.zip(out)) {
                 let row = RowOfBatch { at, position, draws: RowDraws::new(rows.epoch, row), expressed: n as usize };
                 let (made, lost) = self.row_tokens(row, spec, &mut scratch, (&mut *genes, &mut *values))?;
                 worst = Lost::worst([worst, lost]);
@@ -252,10 +252,10 @@ impl DecodedRows {
         scratch: &mut Scratch,
         out: (&mut [i64], &mut [f32]),
     ) -> Result<Written> {
-        let (group, row) = self.locate(position as usize);
+        let (group, row) = self.locate(position);
         let sizes = spec.sizes(expressed, self.n_cols);
         let kept_total = if spec.needs_totals() { Self::kept_total(group, row) } else { Ok(None) };
-        let kept_total = kept_total.map_err(|e| self.named(position, e))?;
+        let kept_total = kept_total.map_err(|e| self.named(position as i64, e))?;
         let total = spec.needs_totals() && kept_total.is_none();
         let are_counts = are_counts(group);
         let counted = are_counts && spec.may_be_counted(sizes, expressed);
@@ -288,7 +288,7 @@ impl DecodedRows {
 struct RowOfBatch {
     /// Its place in the batch.
     at: usize,
-    position: i64,
+    position: usize,
     draws: RowDraws,
     /// Number of its expressed genes.
     expressed: usize,
