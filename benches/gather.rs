@@ -92,7 +92,13 @@ fn block(narrow: bool) -> DecodedRows {
         }
         let values = if narrow { Values::U8(values.iter().map(|&v| v as u8).collect()) } else { Values::F32(values) };
         let totals = Totals::OfValues;
-        block.push_group(Arc::new(RowGroup::Sparse { offsets, columns: Columns::U16(columns), values, totals }));
+        block.push_group(Arc::new(RowGroup::Sparse {
+            offsets,
+            columns: Columns::U16(columns),
+            values,
+            all_positive: false,
+            totals,
+        }));
     }
     block
 }
