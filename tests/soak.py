@@ -78,7 +78,8 @@ class Trial:
         if subset != "all":
             self.rows = rng.choice(total, int(rng.integers(1, total + 1)), replace=subset == "repeated")
         self.genes = np.arange(N_GENES)
-        if rng.random() < 0.4:
+        are_chosen = rng.random() < 0.4
+        if are_chosen:
             self.genes = rng.choice(N_GENES, int(rng.integers(1, N_GENES + 1)), replace=False)
         self.output, self.dtype = self._of("dense", "csr"), DTYPES[int(rng.integers(len(DTYPES)))]
         self.weighted = bool(rng.random() < 0.1)
@@ -90,7 +91,7 @@ class Trial:
             "cache": "1GiB" if BY_COLUMNS in [file % 5 for file in self.files] else self._of(0, "200KiB", "1GiB"),
             "threads": self._of(1, 2, None),
             "obs_subset": None if subset == "all" else self.rows,
-            "var_subset": self.genes if len(self.genes) < N_GENES else None,
+            "var_subset": self.genes if are_chosen else None,
         }
         self.loader = {
             "batch_size": self._of(1, 17, 128, 1000),
