@@ -20,8 +20,8 @@ impl DecodedRows {
     pub fn dense<T: Target>(&self, positions: &[i64], out: &mut [T], threads: usize) -> Result<Option<Lost>> {
         let found = self.by_rows(positions, out, threads, |rows, out| {
             let mut lost = None;
-            for (position, out) in self.prefetched(rows).zip(out.chunks_exact_mut(self.n_cols)) {
-                self.dense_row(position, out, &mut lost).map_err(|e| self.named(position as i64, e))?;
+            for (&position, out) in rows.iter().zip(out.chunks_exact_mut(self.n_cols)) {
+                self.dense_row(position as usize, out, &mut lost).map_err(|e| self.named(position, e))?;
             }
             Ok(lost)
         })?;
@@ -44,11 +44,11 @@ impl DecodedRows {
     ) -> Result<Option<Lost>> {
         let found = self.by_rows(positions, out, threads, |rows, out| {
             let (mut wide, mut scratch, mut lost) = (Vec::new(), Scratch::default(), None);
-            for (position, out) in self.prefetched(rows).zip(out.chunks_exact_mut(self.n_cols)) {
+            for (&position, out) in rows.iter().zip(out.chunks_exact_mut(self.n_cols)) {
                 let row = T::row(out, &mut wide);
                 let found = self
-                    .dense_row_with::<T>(position, row, ops, &mut scratch)
-                    .map_err(|e| self.named(position as i64, e))?;
+                    .dense_row_with::<T>(position as usize, row, ops, &mut scratch)
+                    .map_err(|e| self.named(position, e))?;
                 T::round(out, &wide);
                 lost = lost.or(found);
             }
