@@ -146,7 +146,9 @@ pub enum Error {
     )]
     NoTotals,
     /// A value that no gene's expression has, or a sum that no cell has, where tokens are made; Python has the words.
-    #[error("row {at} of the batch: found {value} (column {column:?}); expected finite numbers of 0 or more")]
+    #[error(
+        "row {at} of the batch: found {value} (column {column:?}); expected numbers of 0 or more that are finite as float32"
+    )]
     NotExpression {
         /// Place of the row in the batch.
         at: usize,

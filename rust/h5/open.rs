@@ -141,7 +141,8 @@ pub(super) fn locate(file: &File, elem: &str, place: &Place) -> Result<String> {
     let remedy = if is_mudata || exists(file, "mod") {
         let modalities = members(file, "mod").join("', '");
         format!(
-            "This is a MuData file with modalities '{modalities}': pass elem='mod/<modality>/X', or split it with mudata"
+            "This is a MuData file with modalities '{modalities}': pass elem='mod/<modality>/X', or \
+             elem={{'<name>': 'mod/<modality>/X', …}} for several"
         )
     } else {
         let found = matrices(file);

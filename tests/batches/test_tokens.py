@@ -366,7 +366,7 @@ def test_what_is_no_expression_is_refused(wrong: float, dense: bool) -> None:
     dataset = AnnDataset(adata_with(x if dense else sp.csr_matrix(x)), output=Tokens())
     assert dataset[2]["genes"].shape
     with pytest.raises(
-        ValueError, match=r"AnnData: 'X': row 3, gene .gene9. is .*; expected finite numbers of 0 or more"
+        ValueError, match=r"AnnData: 'X': row 3, gene .gene9. is .*; expected numbers of 0 or more that are finite"
     ):
         dataset.head(6)
 

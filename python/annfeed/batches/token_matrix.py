@@ -69,8 +69,9 @@ class TokenMatrix:
                 "elem=, or other values="
             )
         return ValueError(
-            f"{place}: row {row}, gene {matrix.names()[column]!r} is {value}; expected finite numbers of 0 or more, as "
-            "tokens need. Choose the matrix of counts with elem=, or leave the gene out with var_subset="
+            f"{place}: row {row}, gene {matrix.names()[column]!r} is {value}; expected numbers of 0 or more that "
+            "are finite as float32, as tokens need. Choose the matrix of counts with elem=, or leave the gene out with "
+            "var_subset="
         )
 
     def steps(self, matrix: Matrix, transform: Transform | None, dtype: torch.dtype) -> Fused:

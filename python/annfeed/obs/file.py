@@ -165,7 +165,8 @@ class FileObs(ObsSource):
                 names = "', '".join(modalities)
                 raise UnknownNameError(
                     f"{self._path}: '{self._group}' does not exist. This is a MuData file with modalities "
-                    f"'{names}': pass elem='mod/<modality>/X', or split it with mudata"
+                    f"'{names}': pass elem='mod/<modality>/X', or elem={{'<name>': 'mod/<modality>/X', …}} for "
+                    "several"
                 )
             if obs is None:
                 raise FormatError(
