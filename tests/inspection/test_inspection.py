@@ -168,11 +168,13 @@ def run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 PROBE = "import sys; from annfeed.cli import main; assert main(sys.argv[1:]) == 0; print(*sys.modules, file=sys.stderr)"
 
 
-def test_inspect_does_without_torch_and_anndata(path: Path) -> None:
-    done = run(sys.executable, "-c", PROBE, "inspect", str(path))
+@pytest.mark.parametrize("command", ["inspect", "rewrite"])
+def test_a_command_does_without_torch_and_anndata(path: Path, tmp_path: Path, command: str) -> None:
+    arguments = [str(path), str(tmp_path / "out.h5ad")] if command == "rewrite" else [str(path)]
+    done = run(sys.executable, "-c", PROBE, command, *arguments)
     assert done.returncode == 0, done.stderr
     loaded = set(done.stderr.split())
-    assert "annfeed.inspection" in loaded
+    assert {"inspect": "annfeed.inspection", "rewrite": "annfeed.rewriting.write"}[command] in loaded
     assert loaded.isdisjoint({"torch", "anndata", "pandas", "scipy", "tqdm"})
 
 

@@ -29,7 +29,6 @@ from annfeed.rewriting.layout import Job
 from annfeed.rewriting.matrix import Digests, digests_of, size_of, write_matrix
 from annfeed.rewriting.sorting import digests_of_sorted, write_sorted
 from annfeed.rewriting.target import new_file
-from annfeed.rewriting.tenx import write_tenx
 from annfeed.rewriting.tree import cells_beside, copy_tree, matrices, n_cells, point_anew
 
 
@@ -161,6 +160,8 @@ def _write_matrix(
 
 def _write_tenx(path: str, file: Any, elem: Elem, unfinished: str, order: Int64Array | None, job: Job) -> _Written:
     """Write all of a Cell Ranger file; return the digests of the rows of X."""
+    from annfeed.rewriting.tenx import write_tenx  # with anndata and torch: half a gigabyte that other files do without
+
     written: _Written = {}
     node, new_places = file[elem.path], None if order is None else np.argsort(order)
 
