@@ -59,3 +59,19 @@ def integer(name: str, value: Any, least: int = 1, most: int | None = None, or_e
     if number < least or (most is not None and number > most):
         raise ValueError(f"{name} is {number}; expected {wanted}{or_else}")
     return number
+
+
+def number(name: str, value: Any) -> float:
+    """Return a user's number as a float; TypeError if it is a text or a bool, or no number.
+
+    Examples
+    --------
+    >>> number("target_sum", np.float32(1e4))
+    10000.0
+    """
+    try:
+        if isinstance(value, str | bytes | bool | np.bool_):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}; expected a number") from None

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from annfeed._core import TokenSpec
-from annfeed.arrays import integer
+from annfeed.arrays import integer, number
 from annfeed.batches.items import Batch, Collate, Item, Items
 from annfeed.user_arrays import first_few, is_series, one_axis
 
@@ -122,7 +122,7 @@ class Tokens:
             "zeros": integer("Tokens: zeros", self.zeros, 0, _EXACT),
             "pad_id": _token("pad_id", self.pad_id),
             "cls_id": None if self.cls_id is None else _token("cls_id", self.cls_id),
-            "target_sum": _number("target_sum", self.target_sum),
+            "target_sum": number("Tokens: target_sum", self.target_sum),
             "pad_value": _pad_value(self.pad_value),
             "scale": _scale(self.scale),
             "vocabulary": _vocabulary(self.vocabulary),
@@ -329,20 +329,11 @@ def _token(name: str, value: Any) -> int:
     return integer(f"Tokens: {name}", value, -(1 << 63), (1 << 63) - 1)
 
 
-def _number(name: str, value: Any) -> float:
-    try:
-        if isinstance(value, str | bytes | bool | np.bool_):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"Tokens: {name} is {value!r}; expected a number") from None
-
-
 def _pad_value(value: Any) -> float:
-    number = _number("pad_value", value)
-    if math.isfinite(number) and abs(number) > torch.finfo(torch.float32).max:
+    found = number("Tokens: pad_value", value)
+    if math.isfinite(found) and abs(found) > torch.finfo(torch.float32).max:
         raise ValueError(f"Tokens: pad_value is {value!r}; expected a number that float32 holds")
-    return number
+    return found
 
 
 def _check_index(name: str, by_gene: Any) -> None:
@@ -364,7 +355,7 @@ def _scale(scale: Any) -> dict[str, float] | npt.NDArray[np.float64] | None:
         return None
     if isinstance(scale, Mapping) or is_series(scale):
         _check_index("scale", scale)
-        by_gene: dict[Any, float] = {gene: _number(f"scale[{gene!r}]", value) for gene, value in scale.items()}
+        by_gene: dict[Any, float] = {gene: number(f"Tokens: scale[{gene!r}]", value) for gene, value in scale.items()}
         values, genes = np.array(list(by_gene.values()), np.float64), list(by_gene)
     else:
         values, genes = one_axis("Tokens: scale", scale), None

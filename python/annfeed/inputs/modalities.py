@@ -139,9 +139,8 @@ class Paired:
         if rows is None:
             if matrix.held is None:
                 return matrix
-            rows = np.arange(
-                n_rows, dtype=np.int32 if n_rows < 2**31 else np.int64
-            )  # rows are those of the MuData, also if it is a view
+            # Rows are those of the MuData, also if it is a view.
+            rows = np.arange(n_rows, dtype=np.int32 if n_rows < 2**31 else np.int64)
         return Matrix(matrix.elem, MappedSource(matrix, rows), len(rows), matrix.n_vars, matrix.names, var=matrix.var)
 
     def measured(self) -> dict[str, BoolArray]:

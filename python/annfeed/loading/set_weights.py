@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from annfeed.arrays import Int64Array
+from annfeed.arrays import Int64Array, number
 from annfeed.loading.set_groups import Found, listed
 from annfeed.loading.weighting import weights_of_counts
 from annfeed.order.weights import Float64Array, Weighting
@@ -85,8 +85,8 @@ def _by_group(found: Found, n_sets: Int64Array, weights: Any) -> Float64Array:
             f"{found.columns.place}: weights have {what}; expected a number for each of the {len(labels):,} groups by "
             f"{listed(found.by)} that make sets, and no other.{near}"
         )
-    numbers = [_number(label, given[label]) for label in labels]
-    bad = next((label for label, number in zip(labels, numbers, strict=True) if not 0 <= number < math.inf), None)
+    numbers = [number(f"weights[{label!r}]", given[label]) for label in labels]
+    bad = next((label for label, one in zip(labels, numbers, strict=True) if not 0 <= one < math.inf), None)
     if bad is not None:
         raise ValueError(f"weights: {bad!r} has {given[bad]!r}; expected a finite number that is not negative")
     if not any(numbers):
@@ -96,12 +96,3 @@ def _by_group(found: Found, n_sets: Int64Array, weights: Any) -> Float64Array:
     result = np.zeros(len(n_sets))
     result[here] = np.array(numbers) / n_sets[here]
     return result
-
-
-def _number(label: Any, value: Any) -> float:
-    try:
-        if isinstance(value, str | bytes):
-            raise TypeError
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"weights: {label!r} has {value!r}; expected a number") from None
