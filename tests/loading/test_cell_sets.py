@@ -357,7 +357,7 @@ SHARES = [
     (
         {"weights": {(line, drug): "1" for line in LINES for drug in "xyz"}},
         TypeError,
-        r"weights.* is '1'; expected a n",
+        r"weights\[\('\w+', '\w'\)\] is '1'; expected a number",
     ),
     (
         {"weights": {(line, drug): 0 for line in LINES for drug in "xyz"}},
