@@ -161,23 +161,27 @@ def test_one_file_with_a_number_and_with_auto(paths: list[Path]) -> None:
 # --- the ledger ------------------------------------------------------------------------------------------------------
 
 
-def hammer(ledger: Ledger, seed: int, most: Any) -> None:
+def hammer(ledger: Ledger, seed: int, most: Any, all_here: Any) -> None:
+    """Lease now more and now less, and keep the last until all have come so far, so that they are there together."""
     rng = np.random.default_rng(seed)
+    all_here.wait(60)
     for wanted in rng.integers(0, 60, 200):
         ledger.lease(int(wanted))
         with most.get_lock():
             most.value = max(most.value, sum(ledger.leased().values()))
+    all_here.wait(60)
     os._exit(0)
 
 
 def test_processes_never_lease_more_than_there_is() -> None:
     ledger, context = Ledger(100), multiprocessing.get_context("fork")
-    most = context.Value("q", 0)
-    processes = [context.Process(target=hammer, args=(ledger, seed, most)) for seed in range(4)]
+    most, all_here = context.Value("q", 0), context.Barrier(4)
+    processes = [context.Process(target=hammer, args=(ledger, seed, most, all_here)) for seed in range(4)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
     assert 60 < most.value <= 100
     # They ended without a word, and what they had is free.
     assert ledger.lease(100) == 100
