@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,12 @@ from anndata.io import write_elem
 
 import annfeed
 from annfeed import AnnDataset
+from annfeed.batches.reader import RowReader
 from annfeed.cli import main
 from annfeed.display import progress
 from annfeed.display.progress import are_shown, progress_bar, tracked
 from annfeed.inspection import inspect_files
+from annfeed.loading import readahead
 from annfeed.sources.file import _convert
 
 N_ROWS = 50
@@ -148,6 +151,32 @@ def test_what_takes_long_has_a_bar(
         file.unlink()
     annfeed.rewrite(path, path.with_name("c.h5ad"), codec="gzip")
     assert not Bar.made
+
+
+def test_the_wait_for_the_first_batch_has_a_bar(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_terminal(monkeypatch)
+    Bar.made = []
+    monkeypatch.setattr(progress, "_bar_class", lambda: Bar)
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    monkeypatch.setattr(readahead, "_LOOKS_A_TELL", 1)
+    load = RowReader.load
+
+    def load_slowly(reader: RowReader, positions: Any) -> Any:
+        time.sleep(5 * readahead._LOOK)
+        loaded = load(reader, positions)
+        time.sleep(5 * readahead._LOOK)
+        return loaded
+
+    monkeypatch.setattr(RowReader, "load", load_slowly)
+    with AnnDataset(path, obs_columns=[], window=20) as dataset:
+        for _ in dataset.get_optimized_dataloader(batch_size=10, shuffle=False):
+            (bar,) = Bar.made  # that the second window is waited for, too, is not told
+            assert bar.closed and bar.what == "annfeed: reading the first rows" and bar.total is None
+            assert 0 < bar.done <= dataset.stats()["bytes_read"]
+        monkeypatch.setenv("ANNFEED_PROGRESS", "0")
+        monkeypatch.setattr(RowReader, "read_stats", None)  # nor are bytes counted where no bar is shown
+        assert len(list(dataset.get_optimized_dataloader(batch_size=10))) == 5
+    assert len(Bar.made) == 1
 
 
 @pytest.mark.parametrize("work", [opening, converting, reading_text, rewriting])

@@ -39,6 +39,9 @@ class Rows:
     def batch(self, start: int, stop: int) -> dict[str, Any]:
         return {"X": np.arange(start, stop)}
 
+    def read_stats(self) -> dict[str, int]:
+        return {}
+
 
 def windows(n: int) -> list[Window]:
     return [Window(0, i, np.array([i, i]), np.array([0, 1, 2])) for i in range(n)]

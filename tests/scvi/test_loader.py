@@ -66,6 +66,13 @@ def test_order_asked_for_is_the_order_delivered(registered: Any, name: str) -> N
     assert cells(loader.dataset.dataset[indices]) == expected
 
 
+def test_bytes_that_are_read_for_the_first_batch_are_counted(registered: Any) -> None:
+    loader = AnnDataLoader(registered, batch_size=3)
+    rows = loader.dataset.at_epoch()
+    rows.load(np.arange(3))
+    assert (rows.read_stats()["bytes_read"] > 0) is registered.adata.isbacked
+
+
 def test_all_keys_are_of_the_same_cells(registered: Any) -> None:
     for batch in AnnDataLoader(registered, indices=[40, 3, 3, 17, 0], batch_size=2):
         rows = cells(batch)

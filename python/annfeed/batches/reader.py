@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 
 from annfeed._core import RowOps
-from annfeed.arrays import Int64Array, digest_of
+from annfeed.arrays import Int64Array
+from annfeed.batches.fingerprint import fingerprint
 from annfeed.batches.items import Batch, Collate, Items, apply_transform
 from annfeed.batches.keys import INDEX, IS_PADDING, measured_key
 from annfeed.batches.matrix import Matrix
@@ -33,7 +34,7 @@ from annfeed.order.auto_blocks import units_of_positions
 from annfeed.order.random import row_key
 from annfeed.process.spawning import ThroughFile
 from annfeed.process.threads import reading_threads
-from annfeed.sources.concat import ConcatSource
+from annfeed.sources.base import sum_stats
 from annfeed.sources.file import FileSource
 from annfeed.transforms.base import Transform, check_transform
 from annfeed.transforms.fuse import Fused, fuse
@@ -225,6 +226,10 @@ class RowReader(ThroughFile):
         self.matrices = {key: matrix.keeping(None) for key, matrix in self.matrices.items()}
         self._fused = None
 
+    def read_stats(self) -> dict[str, int]:
+        """Return what reading did so far in this process, under the names of `annfeed.sources.base.STATS`."""
+        return sum_stats(matrix.source for matrix in self.matrices.values())
+
     def unit_starts(self) -> Int64Array | None:
         """Return the first position of each decode unit; None if any row can be read by itself."""
         starts = self.first.unit_starts()
@@ -243,14 +248,7 @@ class RowReader(ThroughFile):
         3
         """
         if self._fingerprint is None:
-            source = self.first.source
-            self._fingerprint = {
-                "n_rows": len(self),
-                "n_vars": self.first.n_vars,
-                "sources": source.digest(self.sources) if isinstance(source, ConcatSource) else None,
-                "obs_subset": None if self.rows is None else digest_of(self.rows),
-                "values": "-".join(matrix.sample_digest() for matrix in self.matrices.values()),
-            }
+            self._fingerprint = fingerprint(self.matrices, self.rows, len(self), self.sources)
         return dict(self._fingerprint)
 
     def label_codes(self, column: str, needed_by: str | None = None) -> tuple[npt.NDArray[Any], list[Any]]:

@@ -24,7 +24,6 @@ from annfeed.display.text import as_repr
 from annfeed.inputs.selection import as_positions, row_subset
 from annfeed.inspection import Inspection, ManyInspections, inspect_file, inspect_files
 from annfeed.order.splits import split_rows
-from annfeed.sources.base import sum_stats
 from annfeed.sources.concat import ConcatSource
 from annfeed.sources.file import FileSource
 from annfeed.sources.frame import FrameFileSource
@@ -298,8 +297,7 @@ class RowDataset(AnnotatedRows):
         >>> AnnDataset(anndata.AnnData(np.eye(3, dtype="float32"))).stats()["opens"]
         0
         """
-        read = sum_stats(matrix.source for matrix in self.reader.matrices.values())
-        return {**read, FALLBACK: self.reader.counts[FALLBACK]}
+        return {**self.reader.read_stats(), FALLBACK: self.reader.counts[FALLBACK]}
 
     def inspect(self) -> Inspection | ManyInspections:
         """Return how the first matrix is stored, how much each order decodes, and which settings to use.

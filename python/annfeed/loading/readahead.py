@@ -14,13 +14,15 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 from annfeed._core import Cancel, DemandFlag
 from annfeed.arrays import Int64Array
 from annfeed.batches.items import Batch
 from annfeed.batches.window import Loaded, batches_of
+from annfeed.display.progress import are_shown, progress_bar
 from annfeed.order.windows import Window
 from annfeed.sources.cancel import cancelled_by
 from annfeed.user_warnings import on_behalf_of, users_line
@@ -35,9 +37,14 @@ class Loads(Protocol):
     def ask(self, positions: Int64Array, /) -> object:
         """Ask for the bytes of the rows at ``positions`` for a later `load`; they come while the result is kept."""
 
+    def read_stats(self) -> Mapping[str, int]:
+        """Return what reading did so far in this process, under the names of `annfeed.sources.base.STATS`."""
+
 
 #: Seconds between two looks of a waiting thread at whether it should stop.
 _LOOK = 0.05
+#: Looks of one that waits for the first batch from one time that it tells what was read to the next.
+_LOOKS_A_TELL = 10
 #: Windows that are drawn from the order at a time: the delivered one, the one being read, and one more.
 _PLANNED = 3
 
@@ -86,12 +93,14 @@ def read_ahead(dataset: Loads, windows: Iterator[Window], n_batches: int) -> Gen
         return
     plan = _Plan(windows)
     with (
+        _FirstWait(dataset) as wait,
         _Stage(lambda stop: _read_asked(dataset, plan, stop), 1) as read,
-        _Stage(lambda _: _batches(iter(read)), n_batches) as made,
+        _Stage(lambda _: _batches(iter(read)), n_batches, wait.look) as made,
     ):
         try:
             plan.begin()
             for batch in made:
+                wait.end()
                 yield batch
                 plan.delivered()
         finally:
@@ -184,15 +193,52 @@ class _Drawn(queue.SimpleQueue[tuple[str, Any]]):
         return self._seen[1] if self._seen is not None and self._seen[0] == "result" else None
 
 
+class _FirstWait:
+    """The wait for the first batch of an epoch, with a progress bar of the bytes read where that takes long.
+
+    Exact random order of a large file has many chunks to decode for its first window, and slow storage many reads.
+    """
+
+    def __init__(self, dataset: Loads) -> None:
+        self._stats = dataset.read_stats
+        self._is_shown, self._bar = are_shown(), ExitStack()
+        self._looks = self._n_read = 0
+
+    def __enter__(self) -> _FirstWait:
+        self._count = self._bar.enter_context(progress_bar("reading the first rows", None, "B"))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def look(self) -> None:
+        """Tell the bar what was read since it was told last; now and then, as of many files that takes a while."""
+        if self._is_shown and self._looks % _LOOKS_A_TELL == 0:
+            before, self._n_read = self._n_read, self._stats()["bytes_read"]
+            if self._looks > 0:
+                self._count(self._n_read - before)
+        self._looks += 1
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+
 class _Stage:
     """A thread that runs an iterator at most ``size`` results ahead of the consumer.
 
     The result being made counts: with a size of 1, the next is begun when the last was taken, so at most two windows
-    are in memory. ``work`` is given the event that stops the stage: where it waits, it waits for that, too.
+    are in memory. ``work`` is given the event that stops the stage: where it waits, it waits for that, too. While the
+    consumer waits, ``waiting`` is called in its thread now and then.
     """
 
-    def __init__(self, work: Callable[[threading.Event], Iterator[Any]], size: int) -> None:
-        self._work = work
+    def __init__(
+        self,
+        work: Callable[[threading.Event], Iterator[Any]],
+        size: int,
+        waiting: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._work, self._waiting = work, waiting
         self._ready: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._room = threading.Semaphore(size)
         self._stop = threading.Event()
@@ -231,7 +277,7 @@ class _Stage:
             self._thread.join()
 
     def __iter__(self) -> Iterator[Any]:
-        for result in _taken(self._ready, self._stop):
+        for result in _taken(self._ready, self._stop, self._waiting):
             self._awaited.set(False)
             self._room.release()
             yield result
@@ -267,8 +313,10 @@ def check_not_forked(process: int) -> None:
         )
 
 
-def _taken(results: queue.SimpleQueue[tuple[str, Any]], stop: threading.Event) -> Iterator[Any]:
-    """Yield results from a queue until its end, an error, or a stop."""
+def _taken(
+    results: queue.SimpleQueue[tuple[str, Any]], stop: threading.Event, waiting: Callable[[], object] = lambda: None
+) -> Iterator[Any]:
+    """Yield results from a queue until its end, an error, or a stop; call ``waiting`` now and then while waiting."""
     process = os.getpid()
     while True:
         check_not_forked(process)
@@ -276,6 +324,7 @@ def _taken(results: queue.SimpleQueue[tuple[str, Any]], stop: threading.Event) -
             kind, value = results.get(timeout=_LOOK)
         except queue.Empty:
             if not stop.is_set():
+                waiting()
                 continue
             kind, value = "end", None
         if _at_end and stop.is_set():

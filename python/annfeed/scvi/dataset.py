@@ -24,6 +24,7 @@ from annfeed.process.threads import reading_threads, reads_in_flight
 from annfeed.scvi.fields import Field, StreamedField
 from annfeed.scvi.registry import find_fields, keys_and_dtypes
 from annfeed.scvi.same_cells import SameCells
+from annfeed.sources.base import sum_stats
 
 
 class RegistryDataset(ThroughFile, Dataset[Batch]):
@@ -137,6 +138,11 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
         streamed = (field for field in self._fields.values() if isinstance(field, StreamedField))
         return [field.matrix.ask(rows, threads) for field in streamed]
 
+    def read_stats(self) -> dict[str, int]:
+        """Return what reading did so far in this process, under the names of `annfeed.sources.base.STATS`."""
+        streamed = (field for field in self._fields.values() if isinstance(field, StreamedField))
+        return sum_stats(field.matrix.source for field in streamed)
+
     def __getstate__(self) -> dict[str, Any]:
         # A worker needs only the fields; a backed AnnData does not pickle.
         return {**self.__dict__, "adata_manager": None, "_same": None}
@@ -182,6 +188,10 @@ class RowSubset(ThroughFile, Subset[Batch]):
     def ask(self, positions: Int64Array) -> object:
         """Ask for the bytes of the rows at ``positions`` for a later `load`; they come while the result is kept."""
         return self.dataset.ask(self.indices[positions])
+
+    def read_stats(self) -> dict[str, int]:
+        """Return what reading did so far in this process."""
+        return self.dataset.read_stats()
 
 
 class CellReader(RowReader):
