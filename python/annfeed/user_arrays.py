@@ -271,6 +271,18 @@ def first_few(values: Any, limit: int = 3, form: Callable[[Any], str] = repr) ->
     return ", ".join(map(form, values[:limit])) + more
 
 
+def close_matches(name: str, names: Iterable[str]) -> list[str]:
+    """Return names like ``name``, three at most.
+
+    Examples
+    --------
+    >>> close_matches("CD3e", ["CD3E", "CD8A"])
+    ['CD3E']
+    """
+    folded = {n.casefold(): n for n in names}
+    return [folded[n] for n in difflib.get_close_matches(name.casefold(), folded, 3)]
+
+
 def near_matches(name: str, names: Iterable[Any], limit: int = 5) -> str:
     """Return the end of a message: names like ``name``, or the first ones that there are.
 
@@ -286,8 +298,7 @@ def near_matches(name: str, names: Iterable[Any], limit: int = 5) -> str:
     names = [n for n in names if isinstance(n, str)]
     if not names:
         return "There are none."
-    folded = {n.casefold(): n for n in names}
-    near = [folded[n] for n in difflib.get_close_matches(name.casefold(), folded, 3)]
+    near = close_matches(name, names)
     if near:
         return "Did you mean " + " or ".join(map(repr, near)) + "?"
     return f"There are {len(names)}: {', '.join(map(repr, names[:limit]))}{', …' if len(names) > limit else ''}"

@@ -18,7 +18,7 @@ from anndata.experimental import AnnCollection
 from tests.support.atlas import FILES, MAKE, adata_of, write
 from tests.support.toys import dense
 
-from annfeed import AnnDataset, AnnfeedWarning, Compose, Log1p, NormalizeTotal, Scale, UnknownNameError
+from annfeed import AnnDataset, AnnfeedWarning, CellSets, Compose, Log1p, NormalizeTotal, Scale, UnknownNameError
 from annfeed.errors import FormatError
 
 pytestmark = pytest.mark.filterwarnings("ignore:obs columns that not all")
@@ -325,6 +325,16 @@ def test_missing_columns_are_missing_values_of_the_right_kind(shelf: Path) -> No
     assert texts == ["nan", "b50"]
 
 
+def test_a_column_of_sources_that_nobody_asked_for_is_told_of(shelf: Path) -> None:
+    dataset = AnnDataset(write(shelf), obs_columns=["row"])
+    with pytest.raises(UnknownNameError, match=r"no column 'run'.*label='run' would make one that tells from which"):
+        dataset.get_optimized_dataloader(2, sets=CellSets(by="run", size=2))
+    for labelled, column in ((dataset, "lable"), (AnnDataset(write(shelf), obs_columns=["row"], label="run"), "donor")):
+        with pytest.raises(UnknownNameError, match="has no column") as raised:
+            labelled.split([0.5, 0.5], group_by=column)
+        assert "would make" not in str(raised.value)
+
+
 def test_columns_that_not_all_have_are_left_out_of_an_inner_join(shelf: Path) -> None:
     with pytest.warns(AnnfeedWarning, match=r"are left out.*'score' is not in .*b\.h5ad"):
         dataset = AnnDataset(write(shelf), label="source")
@@ -333,6 +343,8 @@ def test_columns_that_not_all_have_are_left_out_of_an_inner_join(shelf: Path) ->
         AnnDataset(write(shelf), obs_columns=["score"])
     with pytest.raises(UnknownNameError, match=r"no column 'celltype'"):
         AnnDataset(write(shelf), join="outer", obs_columns=["celltype"])
+    with pytest.raises(UnknownNameError, match=r"Some sources have it, but not .*b\.h5ad: obs; join='outer' gives"):
+        dataset.split([0.5, 0.5], group_by="score")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert list(AnnDataset(write(shelf), obs_columns=["row"])[0]) == ["X", "obs_row"]

@@ -51,6 +51,10 @@ class ObsSource(Protocol):
     def column_names(self) -> list[Name]:
         """All columns that there are."""
 
+    def remedy(self, column: Name) -> str:
+        """Return how there would be a column that there is not, as the end of a message; "" where there is no way."""
+        return ""
+
     def frame(self, columns: list[Name]) -> pd.DataFrame:
         """Return some columns as a new DataFrame."""
 

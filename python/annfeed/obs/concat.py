@@ -21,7 +21,7 @@ from annfeed.obs.base import Name, ObsSource, Read
 from annfeed.obs.dtypes import concat_column
 from annfeed.obs.text_codes import concat_texts
 from annfeed.obs.to_batch import Labels
-from annfeed.user_arrays import first_few
+from annfeed.user_arrays import close_matches, first_few
 from annfeed.user_warnings import warn
 
 #: So many columns and files a warning names.
@@ -84,6 +84,14 @@ class ConcatObs(ObsSource):
         if self.is_of_file:  # else somebody may add one
             self._names_of_columns = names
         return names
+
+    def remedy(self, column: Name) -> str:
+        lacking = self._lacking([column])
+        if lacking:
+            return f"Some sources have it, but not {_few(lacking[column])}; join='outer' gives missing values there"
+        if self._label is None and not close_matches(str(column), map(str, self.column_names)):
+            return f"label={str(column)!r} would make one that tells from which source a cell is"
+        return ""
 
     def _is_label(self, column: Name) -> bool:
         return self._label is not None and bool(column == self._label)

@@ -235,6 +235,9 @@ class ObsTable:
     def _check_known(self, name: Name, known: Collection[Name]) -> None:
         if name not in known:
             near = near_matches(str(name), map(str, self.source.column_names), limit=20)
+            remedy = self.source.remedy(name)
+            if remedy:
+                near = f"{near}{'' if near[-1] in '.?' else '.'} {remedy}"
             raise UnknownNameError(f"{self.source.place} has no column {name!r}. {near}")
 
     def take(self, rows: npt.ArrayLike, categories: CategoriesAs = "str") -> dict[str, torch.Tensor | list[str]]:
