@@ -109,11 +109,12 @@ test-python: $(VENV)/.built ## pytest, with the examples in docstrings and READM
 
 packages: $(VENV)/.packages ## Install what the tests need, and nothing else
 
-# pip-audit is about the packages of its own environment, if it is not told otherwise.
+# pip-audit passes packages that the index does not know, if it is not strict; annfeed itself may not be there.
 supply: $(if $(ADVISORIES),$(VENV)/.packages,$(VENV)/.tools) ## Dependencies: licences, sources, known faults (needs cargo-deny and the network; ADVISORIES= without)
 	cargo deny --locked check $(ADVISORIES) bans licenses sources
 	$(if $(ADVISORIES),python -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet pip-audit)
-	$(if $(ADVISORIES),.venv/audit/bin/pip-audit --path $$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'))
+	$(if $(ADVISORIES),python -m pip install --quiet --upgrade pip && python -m pip freeze --all --exclude annfeed > .venv/audited.txt)
+	$(if $(ADVISORIES),.venv/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement .venv/audited.txt)
 
 licences: $(VENV)/.tools ## Write LICENSES-THIRD-PARTY.txt (needs cargo-about: cargo install cargo-about --locked --features cli)
 	cargo about generate --config packaging/about.toml --features python --frozen --fail \

@@ -1,7 +1,8 @@
 """Very many rows, of files in many layouts and by loaders with many settings, beside what h5py and scipy read.
 
     PYTHONPATH=. python tests/soak.py soak.log --rows 1e9      # to go on, give it the same log
-    PYTHONPATH=. python tests/soak.py soak.log --summary
+    PYTHONPATH=. python tests/soak.py second.log --first 1_000_000    # beside it, on another core
+    PYTHONPATH=. python tests/soak.py soak.log second.log --summary
 
 Each trial draws one of 20 files or several of them, and an output, dtype, order, batch size, rows, genes, cache,
 threads and workers; all from its number, so that ``--only NUMBER`` repeats it. Each row of each batch is compared with
@@ -181,19 +182,22 @@ def resident_mib() -> int:
 def main() -> None:
     """Run trials until so many rows were compared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("log", type=Path)
+    parser.add_argument("logs", type=Path, nargs="+", help="one; with --summary also several")
     parser.add_argument("--rows", type=float, default=1e9)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial of a log")
     parser.add_argument("--only", type=int, help="run one trial, and log nothing")
     parser.add_argument("--summary", action="store_true", help="say what the log says, and run nothing")
     given = parser.parse_args()
     if given.summary:
-        print(summary(given.log))
+        for log in given.logs:
+            print(summary(log))
         return
+    (log,) = given.logs
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    logged = list(lines(given.log))
-    number, rows, began = len(logged), sum(trial["rows"] for trial in logged), time.monotonic()
+    logged = list(lines(log))
+    number, rows, began = given.first + len(logged), sum(trial["rows"] for trial in logged), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         paths = write_files(Path(folder))
         matrices = [dense_matrix(path).astype(np.float64) for path in paths]
@@ -209,10 +213,10 @@ def main() -> None:
                 print(f"{trial}: {delivered} rows, no difference")
                 return
             line = {"trial": number, "rows": delivered, "seconds": round(time.monotonic() - start, 3)}
-            with given.log.open("a") as log:
-                log.write(json.dumps(line | {"resident_mib": resident_mib()}) + "\n")
+            with log.open("a") as file:
+                file.write(json.dumps(line | {"resident_mib": resident_mib()}) + "\n")
             number, rows = number + 1, rows + delivered
-    print(summary(given.log))
+    print(summary(log))
 
 
 if __name__ == "__main__":
