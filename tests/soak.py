@@ -193,7 +193,9 @@ def main() -> None:
         for log in given.logs:
             print(summary(log))
         return
-    (log,) = given.logs
+    if len(given.logs) > 1:
+        parser.error("several logs go with --summary only: each process has its own")
+    log = given.logs[0]
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     logged = list(lines(log))

@@ -205,7 +205,8 @@ class _FirstWait:
         self._looks = self._n_read = 0
 
     def __enter__(self) -> _FirstWait:
-        self._count = self._bar.enter_context(progress_bar("reading the first rows", None, "B"))
+        bar = progress_bar("reading the first rows", None, "B", shown=self._is_shown)
+        self._count = self._bar.enter_context(bar)
         return self
 
     def __exit__(self, *_: object) -> None:
