@@ -186,6 +186,29 @@ def test_a_script_from_stdin_whose_workers_cannot_start(many: Path) -> None:
     assert "RuntimeError: DataLoader worker" in done.stderr
 
 
+KILLED = """
+import os, signal, sys
+from annfeed import AnnDataset
+if __name__ == "__main__":
+    dataset = AnnDataset(sys.argv[1], window=8)
+    loader = dataset.get_optimized_dataloader(8, num_workers=2, multiprocessing_context=sys.argv[2])
+    # Each worker has begun; they wait for the next epoch.
+    assert sum(1 for _ in loader) == 30
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_when_the_process_is_killed(path: Path, method: str) -> None:
+    script = path.with_name("killed.py")
+    script.write_text(KILLED)
+    # The workers have the pipes, too: this waits for the last of them.
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", script, path, method], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
 class Start:
     """What multiprocessing's pickles know of a process that is being started."""
 

@@ -194,7 +194,9 @@ def test_nothing_is_drawn_or_read_before_the_first_next(
     reads = count_reads(dataset, monkeypatch)
     torch.manual_seed(0)
     before, threads = states(), threading.active_count()
-    loader = dataset.get_optimized_dataloader(batch_size=4, num_workers=num_workers)
+    # Forked: what counts the reads does not pickle.
+    workers = {"num_workers": num_workers, "multiprocessing_context": "fork"} if num_workers else {}
+    loader = dataset.get_optimized_dataloader(batch_size=4, **workers)
     iterator = iter(loader)
     time.sleep(0.05)
     assert (states(), reads, threading.active_count()) == (before, [], threads)

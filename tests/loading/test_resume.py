@@ -11,7 +11,7 @@ from tests.loading.stops import loader_on, stop_after, through_a_file
 from tests.support.orders import epoch_plan
 from tests.support.toys import FORMS, hand_over, rows_of, toy
 
-from annfeed import AnnDataset, WindowLoader
+from annfeed import AnnDataset, Transform, WindowLoader
 from annfeed.batches.reader import RowReader
 from annfeed.order.epoch import EpochPlan
 
@@ -260,15 +260,14 @@ def test_a_loader_is_good_for_any_number_of_epochs_and_breaks(path: Path) -> Non
     assert rows_of(loader) == epochs[2]
 
 
+class Seed(Transform):
+    def __call__(self, data_dict: dict) -> dict:
+        return {"seed": torch.tensor(torch.initial_seed())}
+
+
 def test_random_transforms_of_workers_do_not_repeat_what_they_drew(path: Path) -> None:
     def seeds(loader: WindowLoader) -> set[int]:
         return {seed for batch in loader for seed in batch["seed"].tolist()}
-
-    from annfeed import Transform
-
-    class Seed(Transform):
-        def __call__(self, data_dict):
-            return {"seed": torch.tensor(torch.initial_seed())}
 
     dataset = AnnDataset(path, transform=Seed(), window=8)
     loader = dataset.get_optimized_dataloader(batch_size=4, seed=3, num_workers=2)

@@ -292,13 +292,15 @@ def test_torchs_other_way_of_sharing(path: Path, tmp_path: Path) -> None:
 import sys, torch
 from torch.utils.data import DataLoader
 from annfeed import AnnDataset
-torch.multiprocessing.set_sharing_strategy("file_system")
-dataset = AnnDataset(sys.argv[1])
-loader = DataLoader(dataset, batch_size=8, num_workers=2, collate_fn=dataset.get_collate_fn(), persistent_workers=True)
-kept = [batch for _ in range(2) for batch in loader]
-for batch in kept:
-    assert torch.equal(batch["X"], dataset.__getitems__(batch["obs_row"].tolist()).batch["X"])
-print(len(kept))
+if __name__ == "__main__":
+    torch.multiprocessing.set_sharing_strategy("file_system")
+    dataset = AnnDataset(sys.argv[1])
+    how = {"num_workers": 2, "persistent_workers": True}
+    loader = DataLoader(dataset, batch_size=8, collate_fn=dataset.get_collate_fn(), **how)
+    kept = [batch for _ in range(2) for batch in loader]
+    for batch in kept:
+        assert torch.equal(batch["X"], dataset.__getitems__(batch["obs_row"].tolist()).batch["X"])
+    print(len(kept))
 """
     script = tmp_path / "script.py"
     script.write_text(code)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing import process
 from typing import Any
 from weakref import WeakSet, finalize
@@ -42,12 +43,32 @@ def worker_loader(loader: DataLoader[Any], items: Dataset[Any], order: Any, **ke
         Other keywords of torch's DataLoader.
     """
     own = {name: getattr(loader, name) for name in WORKER_KEYWORDS if hasattr(loader, name)}
+    if own["num_workers"]:
+        own["worker_init_fn"] = partial(_begin, own["worker_init_fn"])
     return DataLoader(items, batch_size=None, sampler=order, **{**own, "collate_fn": _as_made, **keywords})
 
 
 def _as_made(made: Any) -> Any:
     """Return an item unchanged; torch's default would convert tuples and arrays of a user's collate_fn."""
     return made
+
+
+def _begin(users: Callable[[int], None] | None, worker: int) -> None:
+    """Run first in a worker: it ends if the process that reads its batches is killed; then run the user's function.
+
+    Forked and spawned workers are children of that process, and torch sees that they lost it. Those of a fork server,
+    the default of Linux from Python 3.14 on, are not: they would keep their memory, and the server, for ever.
+    """
+    reader = process.parent_process()
+    if reader is not None and reader.pid != os.getppid():
+        threading.Thread(target=_end_after, args=(reader,), name="annfeed-end", daemon=True).start()
+    if users is not None:
+        users(worker)
+
+
+def _end_after(reader: process.BaseProcess) -> None:
+    reader.join()
+    os._exit(1)
 
 
 #: torch's iterators over workers in this process.

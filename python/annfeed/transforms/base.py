@@ -22,7 +22,7 @@ class Transform(ABC):
 
     An item is ``{"X": tensor [n_vars], "obs_<column>": 0-d tensor | str}``; a batch is
     ``{"X": tensor [B, n_vars], "obs_<column>": tensor [B] | list[str]}``. Keys may be added, changed or left out, in
-    the same way for every item. An instance must pickle to be sent to torch workers that are spawned.
+    the same way for every item. An instance must pickle to be sent to torch workers that are not forked.
 
     Examples
     --------
