@@ -3,6 +3,7 @@
 They lie here as text, because the page is not part of this repository; where it is at hand, the two are compared.
 """
 
+import multiprocessing
 import re
 import sys
 import types
@@ -268,6 +269,9 @@ def run(adata: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     scanpy = types.ModuleType("scanpy")
     scanpy.datasets = types.SimpleNamespace(pbmc3k_processed=lambda: adata)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "scanpy", scanpy)
+    # The page's classes are in no module that workers could import.
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("fork", force=True)
     namespace: dict[str, Any] = {"__name__": "spec"}
 
     def run_blocks(*blocks: str) -> dict[str, Any]:
@@ -275,7 +279,8 @@ def run(adata: anndata.AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             exec(block.replace("/path/to/", f"{tmp_path}/"), namespace)
         return namespace
 
-    return run_blocks
+    yield run_blocks
+    multiprocessing.set_start_method(before, force=True)
 
 
 def as_written(adata: anndata.AnnData) -> np.ndarray:
