@@ -88,7 +88,7 @@ fn has_endless_heap(bytes: &[u8]) -> bool {
         let mut place = 16;
         while place + 16 <= end {
             let Some((index, size)) = number(place, 2).zip(number(place + 8, width)) else { return false };
-            let length = if index == 0 { size } else { size.saturating_add(16 + 7) / 8 * 8 };
+            let length = if index == 0 { size } else { (size.wrapping_add(7) / 8 * 8).wrapping_add(16) }; // as in C
             if length == 0 {
                 return true;
             }
