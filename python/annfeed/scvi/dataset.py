@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -95,13 +95,13 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
 
     def matrix_with_headers(self) -> Matrix | None:
         """Return a matrix in a file whose headers are known; None if there is none."""
-        streamed = (field.matrix for field in self._fields.values() if isinstance(field, StreamedField))
-        return next((matrix for matrix in streamed if getattr(matrix.source, "headers", None) is not None), None)
+        matrices = (field.matrix for field in self._streamed())
+        return next((matrix for matrix in matrices if getattr(matrix.source, "headers", None) is not None), None)
 
     @property
     def row_bytes(self) -> int:
         """Bytes that are read for a row, as delivered; a sparse row is estimated as a quarter of a dense one."""
-        return sum(field.row_bytes for field in self._fields.values() if isinstance(field, StreamedField))
+        return sum(field.row_bytes for field in self._streamed())
 
     @property
     def registered_keys(self) -> Any:
@@ -135,13 +135,14 @@ class RegistryDataset(ThroughFile, Dataset[Batch]):
     def ask(self, rows: Int64Array) -> object:
         """Ask for the bytes of ``rows`` for a later `load`; they come while the result is kept."""
         threads = reading_threads(self.threads)
-        streamed = (field for field in self._fields.values() if isinstance(field, StreamedField))
-        return [field.matrix.ask(rows, threads) for field in streamed]
+        return [field.matrix.ask(rows, threads) for field in self._streamed()]
 
     def read_stats(self) -> dict[str, int]:
         """Return what reading did so far in this process, under the names of `annfeed.sources.base.STATS`."""
-        streamed = (field for field in self._fields.values() if isinstance(field, StreamedField))
-        return sum_stats(field.matrix.source for field in streamed)
+        return sum_stats(field.matrix.source for field in self._streamed())
+
+    def _streamed(self) -> Iterator[StreamedField]:
+        return (field for field in self._fields.values() if isinstance(field, StreamedField))
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker needs only the fields; a backed AnnData does not pickle.
